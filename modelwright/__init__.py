@@ -1,0 +1,3 @@
+"""Builds versioned model repositories for NVIDIA Triton Inference Server."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,378 @@
+"""The one loop: plan → run steps in worker processes → publish what is verified.
+
+Who owns what: this process owns the store, the repository and every decision; a worker owns its staging folder until it
+says that it is done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from modelwright.config import Tensors, check_serving, config_of, tensors_of
+from modelwright.digest import Fingerprints
+from modelwright.ensembles import check_ensemble
+from modelwright.errors import ModelwrightError, SpecError
+from modelwright.fsops import locked, remove_tree
+from modelwright.plan import Planned, Step, StepId, in_order, plan, plan_step
+from modelwright.pool import Pool
+from modelwright.project import Project
+from modelwright.publishing import Decision, Publisher
+from modelwright.recipe import Recipes, family_of, payload_step, served_part
+from modelwright.render import plain_text
+from modelwright.repository import Repository
+from modelwright.spec import Builder
+from modelwright.specfile import read_builders
+from modelwright.steps.context import ServedModel, StepContext
+from modelwright.store import Artifact, Store
+from modelwright.suggest import did_you_mean
+from modelwright.worker import Done, Failed, Job
+
+LOCK = "build.lock"
+Status = Literal["new", "config", "unchanged", "failed", "held"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model. `held`: built, but not published, since a model that belongs with it failed."""
+
+    model: str
+    status: Status
+    version: int | None = None
+    size_bytes: int = 0
+    max_abs_error: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    build_s: float = 0.0  # of the steps that ran
+    error: ModelwrightError | None = None
+    log: Path | None = None
+
+
+class Listener(Protocol):
+    """Who is told how a build goes."""
+
+    def waiting(self, holder: str) -> None: ...
+    def planned(self, steps: int, cached: int) -> None: ...
+    def started(self, step: Step, reason: str) -> None: ...
+    def finished(self, step: Step, duration_s: float) -> None: ...
+    def failed(self, step: Step, error: ModelwrightError, log: Path) -> None: ...
+
+
+class BugError(Exception):
+    """A step failed in a way nobody foresaw: the worker's traceback is the message."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A project that was read: its builders, and the steps they come to."""
+
+    project: Project
+    builders: dict[str, Builder]  # the whole project's
+    selected: list[Builder]
+    steps: list[Step]
+    fingerprints: Fingerprints
+    store: Store
+    repository: Repository
+
+
+def open_session(project: Project, names: Sequence[str] = ()) -> Session:
+    """Read and check all that can be checked before anything runs. Raises SpecError or ConfigError."""
+    builders = read_builders(project)
+    fingerprints = Fingerprints(project.state / "cache" / "files.json")
+    recipes = Recipes(builders, project.target, fingerprints)
+    selected = [builders[name] for name in _selected(builders, names)]
+    for builder in selected:
+        check_serving(builder)
+    for builder in selected:
+        if builder.members:
+            _check_ensemble_early(builder, builders)
+    steps = in_order([step for builder in selected for step in recipes.steps(builder)])
+    repository = Repository(project.repository, project.staging)
+    return Session(project, builders, selected, steps, fingerprints, Store(project.store), repository)
+
+
+def plan_session(session: Session) -> list[Planned]:
+    """What a build would run, and why; nothing is run or written."""
+    return plan(session.steps, session.store, _Before(session.repository))
+
+
+def build(
+    project: Project, names: Sequence[str], listener: Listener, *, jobs: int | None = None, wait: bool = False
+) -> list[Outcome]:
+    """Build, verify and publish. One outcome a model; raises only for what concerns the whole project.
+
+    `jobs` bounds the threads of all steps together (default: the cores this process may use).
+    """
+    with locked(project.state / LOCK, "modelwright build", wait=wait, say=listener.waiting):
+        session = open_session(project, names)
+        session.repository.ledger()  # a damaged one is found before hours of work, not after
+        session.store.clean()
+        session.repository.clean()
+        run = _Run(session, listener, jobs or len(os.sched_getaffinity(0)))
+        try:
+            run.execute()
+            return run.publish()
+        finally:
+            session.fingerprints.save()
+
+
+class _Before:
+    """The payload each step was last published with: what a plan explains its reasons by."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, step: StepId) -> dict[str, Any] | None:
+        model, name = step
+        if model not in self._known:
+            latest = self._repository.latest(model)
+            lineage = latest[1]["lineage"] if latest else []
+            self._known[model] = {entry["step"]: entry["payload"] for entry in lineage}
+        return self._known[model].get(name)
+
+
+class _Run:
+    """The state of one build."""
+
+    def __init__(self, session: Session, listener: Listener, threads: int) -> None:
+        self.session = session
+        self.listener = listener
+        self.threads = threads
+        self.before = _Before(session.repository)
+        self.artifacts: dict[StepId, Artifact] = {}
+        self.errors: dict[str, ModelwrightError] = {}
+        self.logs: dict[str, Path] = {}
+        self.spent_s: dict[str, float] = {}
+        self.in_flight: dict[Path, Planned] = {}
+        self.ready: dict[StepId, Planned] = {}  # planned, must run, waits for room
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        """Run every step that must, as many at once as there is room for. A failed model stops; others go on."""
+        waiting = self._take_cached(self.session.steps)
+        self.listener.planned(len(self.session.steps), len(self.session.steps) - len(waiting))
+        if not waiting:
+            return
+        pool = Pool(self.threads)
+        try:
+            while waiting or pool.running:
+                waiting = self._start_ready(pool, self._take_cached(waiting))
+                for model, job, result in pool.results() if pool.running else ():
+                    self._take_result(model, job, result)
+                self._retire_idle(pool, waiting)
+        finally:
+            pool.close()
+
+    def _take_cached(self, steps: Iterable[Step]) -> list[Step]:
+        """Take what the store has; give back what must still run or wait. Steps of failed models are dropped."""
+        left = []
+        for step in steps:
+            if step.model in self.errors or self._needs_failed(step):
+                continue
+            planned = self.ready.get(step.id) or plan_step(
+                step, self.artifacts, self.session.store, self.before(step.id)
+            )
+            if planned.status == "run":
+                # Another model's step may have made the same artefact meanwhile.
+                planned = self._looked_up_again(planned)
+            if planned.artifact:
+                self.artifacts[step.id] = planned.artifact
+                self.ready.pop(step.id, None)
+                continue
+            if planned.status == "run":
+                self.ready[step.id] = planned
+            left.append(step)
+        return left
+
+    def _looked_up_again(self, planned: Planned) -> Planned:
+        artifact = self.session.store.get(planned.key or "")
+        if artifact is None:
+            return planned
+        return Planned(planned.step, "cached", "up to date", artifact, planned.payload, planned.key)
+
+    def _needs_failed(self, step: Step) -> bool:
+        return any(model in self.errors for model, _ in step.needs.values())
+
+    def _start_ready(self, pool: Pool, waiting: list[Step]) -> list[Step]:
+        left = []
+        for step in waiting:
+            planned = self.ready.get(step.id)
+            busy = planned is not None and any(planned.key == other.key for other in self.in_flight.values())
+            if planned is None or busy or not pool.can_take(step.model, step.threads):
+                left.append(step)
+            elif self._prepare(planned):
+                job = Job(self._context(step), self.session.store.stage())
+                self.in_flight[job.staged] = planned
+                self.listener.started(step, planned.reason)
+                pool.submit(step.model, job, step.threads)
+                del self.ready[step.id]
+        return left
+
+    def _prepare(self, planned: Planned) -> bool:
+        """Check what can only be checked now that members are built: an ensemble's wiring, by what they really are."""
+        builder = self.session.builders[planned.step.model]
+        if not builder.members or planned.step.run != "verify_served":
+            return True
+        try:
+            tensors = {name: self._tensors(self.session.builders[name]) for name in builder.members}
+            check_ensemble(builder, self.session.builders, tensors, self._tensors(builder))
+        except ModelwrightError as error:
+            self.errors[builder.name] = error
+            return False
+        return True
+
+    def _context(self, step: Step) -> StepContext:
+        builders, project = self.session.builders, self.session.project
+        builder = builders[step.model]
+        served = []
+        if step.run == "verify_served":
+            for member in (builders[name] for name in family_of(builder, builders)):
+                config = config_of(member, self._tensors(member), served_part(member))
+                version = self.artifacts[payload_step(member)].path("version")
+                served.append(ServedModel(member.name, plain_text(config), version))
+        return StepContext(
+            builder=builder,
+            run=step.run,
+            config=step.config,
+            target=project.target,
+            inputs={role: self.artifacts[need].folder / "files" for role, need in step.needs.items()},
+            facts={role: self.artifacts[need].facts for role, need in step.needs.items()},
+            declared=frozenset({*step.code, *step.data}),
+            server=project.server,
+            served=tuple(served),
+        )
+
+    def _tensors(self, builder: Builder) -> Tensors:
+        return tensors_of(builder, self.artifacts[payload_step(builder)].facts)
+
+    def _take_result(self, model: str, job: Job, result: Done | Failed) -> None:
+        planned = self.in_flight.pop(job.staged)
+        step = planned.step
+        if isinstance(result, Failed):
+            self._take_failure(step, job, result)
+            return
+        assert planned.key is not None
+        assert planned.payload is not None
+        artifact = self.session.store.add(job.staged, planned.key, planned.payload, result.facts, result.duration_s)
+        self.artifacts[step.id] = artifact
+        self.spent_s[model] = self.spent_s.get(model, 0.0) + result.duration_s
+        self.listener.finished(step, result.duration_s)
+
+    def _take_failure(self, step: Step, job: Job, result: Failed) -> None:
+        log = self.session.project.logs / step.model / f"{step.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        written = job.staged / "log.txt"
+        text = written.read_text(errors="replace") if written.exists() else ""
+        log.write_text(f"{text}\n{result.trace}" if result.trace else text)
+        remove_tree(job.staged)
+        if result.error is None:
+            raise BugError(f"{step.model} {step.name}: a bug in modelwright\n{result.trace}")
+        self.errors[step.model] = result.error
+        self.logs[step.model] = log
+        self.listener.failed(step, result.error, log)
+
+    def _retire_idle(self, pool: Pool, waiting: Iterable[Step]) -> None:
+        busy = {step.model for step in waiting} | {planned.step.model for planned in self.in_flight.values()}
+        for builder in self.session.selected:
+            if builder.name not in busy:
+                pool.retire(builder.name)
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self) -> list[Outcome]:
+        """Publish each group of models that belong together, if all of it was built; one outcome a model."""
+        publisher = Publisher(self.session.project, self.session.repository, self.session.fingerprints)
+        decisions = self._decisions(publisher)
+        held = self._held()
+        wanted = [decision for name, decision in decisions.items() if name not in held]
+        numbers = self.session.repository.reserve(item.builder.name for item in wanted if item.new_version)
+        for decision in wanted:
+            if decision.changes_anything:
+                change = publisher.change(decision, numbers.get(decision.builder.name), self.artifacts)
+                self.session.repository.publish(change)
+        publisher.save()
+        return [self._outcome(builder, decisions.get(builder.name), held) for builder in self.session.selected]
+
+    def _decisions(self, publisher: Publisher) -> dict[str, Decision]:
+        """For every model that was built: members before the ensembles that run them."""
+        decisions = {}
+        for builder in sorted(self.session.selected, key=lambda item: len(family_of(item, self.session.builders))):
+            if (builder.name, "verify") not in self.artifacts:
+                continue
+            try:
+                decision = publisher.decide(builder, self.artifacts)
+                if decision.new_version:
+                    self._check_artifacts(builder)
+                decisions[builder.name] = decision
+            except ModelwrightError as error:
+                self.errors[builder.name] = error
+        return decisions
+
+    def _check_artifacts(self, builder: Builder) -> None:
+        for step in (payload_step(builder), (builder.name, "verify")):
+            self.session.store.check(self.artifacts[step])
+
+    def _held(self) -> set[str]:
+        """Models that must not be published: an ensemble and what it runs go out together or not at all."""
+        groups: list[set[str]] = []
+        for builder in self.session.selected:
+            family = set(family_of(builder, self.session.builders))
+            joined = [group for group in groups if group & family]
+            groups = [group for group in groups if not group & family] + [family.union(*joined)]
+        unbuilt = {item.name for item in self.session.selected if (item.name, "verify") not in self.artifacts}
+        bad = unbuilt | self.errors.keys()
+        return {name for group in groups if group & bad for name in group}
+
+    def _outcome(self, builder: Builder, decision: Decision | None, held: set[str]) -> Outcome:
+        name = builder.name
+        spent = self.spent_s.get(name, 0.0)
+        if name in self.errors:
+            return Outcome(name, "failed", build_s=spent, error=self.errors[name], log=self.logs.get(name))
+        if name in held or decision is None:
+            return Outcome(name, "held", build_s=spent)
+        latest = self.session.repository.latest(name)
+        assert latest is not None
+        version, manifest = latest
+        errors = manifest["verification"]["max_abs_error"].values()
+        return Outcome(
+            name,
+            "new" if decision.new_version else "config" if decision.top_files else "unchanged",
+            version=version,
+            size_bytes=sum(entry["size_bytes"] for entry in manifest["files"].values()),
+            max_abs_error=max(errors, default=None),
+            metrics=manifest["metrics"],
+            build_s=spent or sum(entry["seconds"] for entry in manifest["lineage"]),
+        )
+
+
+def _selected(builders: Mapping[str, Builder], names: Sequence[str]) -> list[str]:
+    """The named models, what they run, and the ensembles that run them, whose answers change with theirs; or all."""
+    if not names:
+        return list(builders)
+    for name in names:
+        if name not in builders:
+            raise SpecError(f"no builder makes a model named '{name}'", did_you_mean(name, builders))
+    families = {name: set(family_of(builder, builders)) for name, builder in builders.items()}
+    chosen = set(names)
+    while True:
+        joined = chosen.union(*(family for family in families.values() if family & chosen and len(family) > 1))
+        if joined == chosen:
+            return [name for name in builders if name in chosen]
+        chosen = joined
+
+
+def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
+    """Check the wiring by what the model.yaml files declare, before anything is built."""
+    family_of(builder, builders)
+    for index, name in enumerate(step.model_name for step in getattr(builder.spec.source, "steps", ())):
+        if name not in builders:
+            where = f"{builder.file}: source.steps[{index}].model_name: '{name}' is no model of this project"
+            raise SpecError(where, did_you_mean(name, builders))
+    declared = {
+        name: tensors_of(builders[name], {}) if builders[name].spec.inputs else None for name in builder.members
+    }
+    check_ensemble(builder, builders, declared, tensors_of(builder, {}))

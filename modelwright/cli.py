@@ -1,0 +1,210 @@
+"""The command line: parse, call, print. What a command does is in the module it calls; errors become messages here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from modelwright import __version__
+from modelwright.errors import ModelwrightError
+from modelwright.project import Project, find
+
+if TYPE_CHECKING:
+    from modelwright.build import Outcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+_INTERRUPTED = 130  # 128 + SIGINT
+
+
+class _Group(click.Group):
+    """Commands in the order in which one meets them; a misspelt one gets a suggestion."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from modelwright.suggest import did_you_mean
+
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"no command '{args[0]}': {did_you_mean(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__, prog_name="modelwright")
+@click.option(
+    "--project", "folder", type=click.Path(file_okay=False, path_type=Path), help="Its folder, if not this one."
+)
+@click.pass_context
+def main(ctx: click.Context, folder: Path | None) -> None:
+    """Build, verify and serve a Triton model repository."""
+    ctx.obj = folder or Path.cwd()
+
+
+def command(function: F) -> F:
+    """A command that gets the Project first, and whose errors become `Error: …`, a hint and exit code 1."""
+
+    @wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(find(click.get_current_context().obj), *arguments, **options)
+        except ModelwrightError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing half done was published", err=True)
+            sys.exit(_INTERRUPTED)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def fail(error: ModelwrightError) -> None:
+    """Print an error the one way they are printed, and exit."""
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(1)
+
+
+def as_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
+json_option = click.option("--json", "as_data", is_flag=True, help="For machines.")
+
+
+@main.command("build")
+@names_argument
+@click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: the cores.")
+@click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
+@click.option(
+    "--replay", is_flag=True, help="Afterwards, replay all golden samples on the local server if anything changed."
+)
+@json_option
+@command
+def build_command(
+    project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
+) -> None:
+    """Build what is not up to date, verify it, publish it."""
+    from modelwright import report
+    from modelwright.build import build
+
+    with report.listener(as_data) as listener:
+        outcomes = build(project, names, listener, jobs=jobs, wait=wait)
+    results = None
+    if replay and not _failed(outcomes):
+        results = report.replay_if_changed(project, as_data)
+    if as_data:
+        as_json(report.outcomes_as_data(outcomes, results))
+    else:
+        report.print_outcomes(project, outcomes, results)
+    if _failed(outcomes) or any(result.verdict == "failed" for result in results or ()):
+        sys.exit(1)
+
+
+def _failed(outcomes: list[Outcome]) -> bool:
+    return any(outcome.status in ("failed", "held") for outcome in outcomes)
+
+
+@main.command("plan")
+@names_argument
+@json_option
+@command
+def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
+    """Say what a build would run, and why."""
+    from modelwright import report
+    from modelwright.build import open_session, plan_session
+
+    session = open_session(project, names)
+    planned = plan_session(session)
+    session.fingerprints.save()
+    if as_data:
+        as_json(
+            [
+                {"model": p.step.model, "step": p.step.name, "status": p.status, "reason": p.reason, "key": p.key}
+                for p in planned
+            ]
+        )
+    else:
+        report.print_plan(planned)
+
+
+@main.command("status")
+@json_option
+@command
+def status_command(project: Project, as_data: bool) -> None:
+    """Show every model: what is published, and whether its builder has moved on."""
+    from modelwright import report
+
+    rows = report.status_rows(project)
+    as_json(rows) if as_data else report.print_status(project, rows)
+
+
+@main.command("serve")
+@click.option("--http-port", default=8000, show_default=True)
+@click.option("--grpc-port", default=8001, show_default=True)
+@click.option("--metrics-port", default=8002, show_default=True)
+@click.option("--poll", is_flag=True, help="Follow changes of the repository (default: models load once, or by API).")
+@command
+def serve_command(project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool) -> None:
+    """Serve the repository with a real tritonserver on this machine, until Ctrl-C."""
+    from modelwright import serving
+
+    serving.serve(project, (http_port, grpc_port, metrics_port), poll, click.echo)
+
+
+@main.command("infer")
+@click.argument("name")
+@click.option(
+    "--url", help="http://host:port or grpc://host:port; default: the server of `serve`, else one for this call."
+)
+@click.option("--version", "model_version", default="", help="Default: the newest that is served.")
+@click.option("--sample", default=0, show_default=True, help="Which golden sample to send.")
+@click.option("--input", "given", multiple=True, metavar="NAME=JSON", help="Send this instead of a sample.")
+@click.option("--top", default=3, show_default=True, help="How many classes to show.")
+@json_option
+@command
+def infer_command(
+    project: Project,
+    name: str,
+    url: str | None,
+    model_version: str,
+    sample: int,
+    given: tuple[str, ...],
+    top: int,
+    as_data: bool,
+) -> None:
+    """Send one sample to a model and print its answer, with labels where it has them."""
+    from modelwright import serving
+
+    request = serving.Request(name, model_version, sample, given, top)
+    answer = serving.infer(project, url, request, lambda text: click.echo(text, err=True))
+    as_json(answer) if as_data else click.echo(serving.answer_text(answer))
+
+
+@main.command("verify")
+@names_argument
+@click.option(
+    "--url", "urls", multiple=True, help="A server to check; may be repeated. Default: a local one, both protocols."
+)
+@json_option
+@command
+def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
+    """Replay the golden samples of every published version against a server."""
+    from modelwright import report
+
+    results = report.replay_now(project, names, urls, as_data)
+    if as_data:
+        as_json(report.replays_as_data(results))
+    else:
+        report.print_replays(results)
+    if any(result.verdict == "failed" for result in results):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""SHA-256 of files, of sets of files, of canonical JSON; and what builder code imports, read from its text.
+
+`Fingerprints` remembers what it read, by path, size, mtime and inode, so that a build that changes nothing reads nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright.errors import SpecError, StepError
+
+_CHUNK = 1 << 20
+# A file changed this recently may change again without its timestamp moving; what was read of it is not remembered.
+_RACY_NS = 2_000_000_000
+
+
+def canonical(value: Any) -> bytes:
+    """One text for one value: keys sorted, no spaces, UTF-8. Raises ValueError for NaN and infinities."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_digest(files: Mapping[str, str]) -> str:
+    """The digest of a set of files: relative names (with '/') and the SHA-256 of each. Empty folders do not count."""
+    return sha256(canonical(dict(files)))
+
+
+def list_tree(folder: Path) -> dict[str, Path]:
+    """Every file below a folder by relative name, in order. Links to folders are not followed."""
+    found: dict[str, Path] = {}
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a Python file says about itself, without running it."""
+
+    imports: tuple[str, ...]  # dotted names, relative ones with their dots
+    names: tuple[str, ...]  # bound at module level
+    star: bool  # `from x import *`: the names are not all known
+
+    def defines(self, name: str) -> bool:
+        return self.star or name in self.names
+
+
+class Fingerprints:
+    """Digests of files, and the imports of Python files, remembered in one JSON file between runs."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[str, list[Any]] = {}  # path → [size, mtime_ns, inode, sha256, code or null]
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError):  # a damaged cache is an empty one
+            loaded = json.loads(cache.read_bytes())
+            self._known = loaded if isinstance(loaded, dict) else {}
+
+    def file(self, path: Path) -> str:
+        return str(self._entry(path)[3])
+
+    def code(self, path: Path, shown: str) -> Code:
+        """Parse a Python file. Raises SpecError with its line when it does not parse; `shown` is its name in messages."""
+        entry = self._entry(path)
+        if entry[4] is None:
+            entry[4] = _read_code(path, shown)
+            self._changed = True
+        imports, names, star = entry[4]
+        return Code(tuple(imports), tuple(names), star)
+
+    def save(self) -> None:
+        """Keep what was learnt. Losing it costs time, nothing else, so it is replaced without ceremony."""
+        if not self._changed:
+            return
+        self._cache.parent.mkdir(parents=True, exist_ok=True)
+        part = self._cache.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps({path: entry for path, entry in self._known.items() if entry[1]}))
+        part.replace(self._cache)
+
+    def _entry(self, path: Path) -> list[Any]:
+        try:
+            stat = path.stat()
+            known = self._known.get(str(path))
+            if known is not None and known[:3] == [stat.st_size, stat.st_mtime_ns, stat.st_ino]:
+                return known
+            settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _RACY_NS
+            entry = [stat.st_size, stat.st_mtime_ns if settled else 0, stat.st_ino, sha256_file(path), None]
+        except OSError as error:
+            raise StepError(f"{path}: cannot be read: {error.strerror}") from error
+        self._known[str(path)] = entry
+        self._changed = True
+        return entry
+
+
+def _read_code(path: Path, shown: str) -> list[Any]:
+    try:
+        tree = ast.parse(path.read_bytes(), filename=shown)
+    except SyntaxError as error:
+        raise SpecError(f"{shown}:{error.lineno}: {error.msg}", (error.text or "").strip()) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SpecError(f"{shown}: is not Python: {error}") from None
+    imports: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            # `from package import name`: the name may be a module itself, and then it is one that is imported.
+            joined = [f"{base}{'' if base.endswith('.') else '.'}{alias.name}" for alias in node.names]
+            imports += [base, *joined]
+    return [sorted({name for name in imports if name.strip(".")}), *_bound_names(tree)]
+
+
+def _bound_names(tree: ast.Module) -> tuple[list[str], bool]:
+    names: set[str] = set()
+    star = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            star = star or any(alias.name == "*" for alias in node.names)
+    return sorted(names), star
+
+
+def module_file(folder: Path, module: str) -> Path | None:
+    """The file of a module of a builder's folder, or None when the name is somebody else's."""
+    base = folder.joinpath(*module.split("."))
+    for candidate in (base.with_name(base.name + ".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def code_closure(module: str, folder: Path, shown: str, fingerprints: Fingerprints) -> dict[str, str]:
+    """{relative name: SHA-256} of a module and of everything of this folder that it imports, however indirectly.
+
+    Read from the text: an import that is put together at run time is not seen here; the worker refuses it instead
+    (`steps/entry.py`).
+    """
+    found: dict[str, str] = {}
+    waiting = [module]
+    visited: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in visited:
+            continue
+        visited.add(name)
+        # Importing a.b runs a/__init__.py first.
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+        file = module_file(folder, name)
+        if file is None:
+            continue
+        relative = file.relative_to(folder).as_posix()
+        found[relative] = fingerprints.file(file)
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        for imported in fingerprints.code(file, f"{shown}/{relative}").imports:
+            waiting.append(_absolute(imported, package))
+    return found
+
+
+def _absolute(name: str, package: str) -> str:
+    level = len(name) - len(name.lstrip("."))
+    if level == 0:
+        return name
+    parts = package.split(".") if package else []
+    kept = parts[: len(parts) - (level - 1)]
+    return ".".join([*kept, name[level:]])

@@ -1,0 +1,80 @@
+"""Every error a user can meet, in one tree:
+
+    ModelwrightError          a message that says where and what, and a hint that can be acted on
+    ├── ProjectError          modelwright.toml, or the folder it should be in
+    ├── SpecError             a builder's model.yaml
+    ├── ConfigError           the ModelConfig that follows from it
+    ├── StepError             a build step: the user's code, an export, a download
+    ├── VerifyError           a built model that does not do what its source does, or fails a gate
+    ├── StoreError            the artefact store or the disk under it
+    ├── RepositoryError       the model repository: its layout, its ledger, a publish
+    ├── LockedError           another process is building
+    └── ServerError           the server environment, a tritonserver process, or a request to one
+
+`cli.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Everything else that escapes is a bug and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+
+class ModelwrightError(Exception):
+    """Base of the tree. `message` reads *where: what, expected against got*; `hint` says what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class ProjectError(ModelwrightError):
+    pass
+
+
+class SpecError(ModelwrightError):
+    pass
+
+
+class ConfigError(ModelwrightError):
+    pass
+
+
+class StepError(ModelwrightError):
+    pass
+
+
+class VerifyError(ModelwrightError):
+    pass
+
+
+class StoreError(ModelwrightError):
+    pass
+
+
+class RepositoryError(ModelwrightError):
+    pass
+
+
+class LockedError(ModelwrightError):
+    pass
+
+
+class ServerError(ModelwrightError):
+    pass
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the place in front of a message from code that does not know it: `builders/x/model.yaml: source: …`."""
+    try:
+        yield
+    except ModelwrightError as error:
+        if error.message.startswith(where):
+            raise
+        raise type(error)(f"{where}: {error.message}", error.hint) from error.__cause__

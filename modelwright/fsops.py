@@ -1,0 +1,133 @@
+"""File operations that survive `kill -9` and power loss: what is renamed into place is on the disk first."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from modelwright.errors import LockedError, RepositoryError, StoreError
+
+_RENAME_EXCHANGE = 2  # linux/fs.h
+_AT_FDCWD = -100
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file, or the entries of a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush every file and folder below, the folder itself last."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            fsync_path(Path(parent, name))
+        fsync_path(Path(parent))
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a file in one step: readers see the old content or the new, never a part."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    fsync_path(path.parent)
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Move a finished, flushed file or folder into place. Both must be on one filesystem."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise RepositoryError(
+                f"{target.parent} is on another filesystem than {source.parent}: publishing by rename is impossible",
+                "put the whole repository's parent folder on one filesystem (paths.repository in modelwright.toml)",
+            ) from None
+        raise
+    fsync_path(target.parent)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step (renameat2 RENAME_EXCHANGE). False where the system or filesystem cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    if libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        fsync_path(first.parent)
+        fsync_path(second.parent)
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that may be half there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def disk_full(error: OSError, where: Path) -> StoreError | None:
+    """The message for a disk without space or quota; None for any other error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return StoreError(f"{where}: {error.strerror}", "free some space and run the same command again: nothing is lost")
+
+
+@contextlib.contextmanager
+def translated(where: Path) -> Iterator[None]:
+    """Turn what a disk can refuse into errors a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        _refuse(error, where)
+
+
+def _refuse(error: OSError, where: Path) -> NoReturn:
+    full = disk_full(error, where)
+    if full:
+        raise full from None
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        raise StoreError(f"{error.filename or where}: {error.strerror}", "make it writable for this user") from None
+    raise error
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, *, wait: bool, say: object = None) -> Iterator[None]:
+    """Hold an exclusive lock while the block runs; the kernel drops it when the process dies, however it dies.
+
+    The file says who holds it. When it is taken: LockedError that names the holder, or with `wait` a call of
+    `say(holder)` and then patience.
+    """
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 4096, 0).decode("utf-8", "replace").strip() or "another process"
+            if not wait:
+                hint = "wait for it to end, or run with --wait"
+                raise LockedError(f"{path.name} is held by {holder}", hint) from None
+            if callable(say):
+                say(holder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{what} (process {os.getpid()})".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

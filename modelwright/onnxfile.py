@@ -1,0 +1,500 @@
+"""ONNX files: their signature, limits and canonical form; running them in onnxruntime and comparing results.
+
+The canonical form makes a file a pure function of its graph and weights, so that its digest is the same in another
+process, checkout and day. Dropped: doc strings and every metadata_props (stack traces, paths, module names), producer,
+model version and domain, training information, and initialisers among the inputs. Tool versions belong in the
+manifest: a torch release that exports the same graph then gives the same digest. Kept: tensor names, and node names
+where they are unique, since a quantiser's `nodes_to_exclude` refers to them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from modelwright.dtypes import BY_ONNX
+from modelwright.errors import StepError, VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnxruntime import InferenceSession
+
+    from modelwright.releases import Release
+    from modelwright.tensors import Tensors
+
+# protobuf cannot read or write a message of 2 GiB; the rest is room for the graph around the weights.
+EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
+_EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the file: shape inference wants to see them
+_PAGE_BYTES = 4096  # ONNX's ExternalData.md: page-aligned offsets can be mapped
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output as the file declares it; `dims` includes the batch dimension, -1 is an unnamed dynamic one."""
+
+    name: str
+    dtype: str  # Triton's name on the wire: "FP32"
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    opset: int  # of the ai.onnx domain
+    ir_version: int
+    external: tuple[str, ...] = ()  # files with weights, relative to the model's folder
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_signature(path: Path) -> Signature:
+    """What a file declares, without reading external weights.
+
+    Raises StepError for a file that is not a whole ONNX model, for types and shapes that Triton cannot serve, and for
+    external weights outside the model's folder.
+    """
+    model = _parse(path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return Signature(
+        inputs=tuple(_tensor_info(path, value) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor_info(path, value) for value in model.graph.output),
+        opset=_opset(model),
+        ir_version=model.ir_version,
+        external=_external_files(path, model),
+    )
+
+
+def load(path: Path) -> ModelProto:
+    """The whole model, external weights included."""
+    from onnx.checker import ValidationError
+    from onnx.external_data_helper import load_external_data_for_model
+
+    model = _parse(path)
+    if _external_files(path, model):
+        try:
+            load_external_data_for_model(model, str(path.parent))
+        except (OSError, ValueError, ValidationError) as error:
+            raise StepError(f"{path.name}: its external weights cannot be read: {_one_line(error)}") from error
+    return model
+
+
+def _parse(path: Path) -> ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except OSError as error:
+        raise StepError(f"{path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise StepError(
+            f"{path.name}: not an ONNX file, or cut short", "check how it was copied or exported"
+        ) from error
+    if not model.ir_version or not model.graph.output:
+        raise StepError(
+            f"{path.name}: holds no ONNX graph with outputs", "it is empty, cut short, or of another format"
+        )
+    return model
+
+
+def _opset(model: ModelProto) -> int:
+    """Version of the ai.onnx domain; a model without one is of opset 1 (ONNX's IR.md)."""
+    return max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
+
+
+def _tensor_info(path: Path, value: ValueInfoProto) -> TensorInfo:
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type not in BY_ONNX:
+        kind = value.type.WhichOneof("value") or "nothing"
+        what = f"element type {tensor.elem_type}" if kind == "tensor_type" else kind.removesuffix("_type")
+        raise StepError(f"{path.name}: '{value.name}' is of {what}, which Triton cannot serve", "cast it in the model")
+    if not tensor.HasField("shape"):
+        raise StepError(f"{path.name}: '{value.name}' declares no shape", "give it one, with names for dynamic sizes")
+    return TensorInfo(value.name, BY_ONNX[tensor.elem_type].name, tuple(_dim(dim) for dim in tensor.shape.dim))
+
+
+def _dim(dim: Any) -> int | str:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) or -1
+
+
+def _external_files(path: Path, model: ModelProto) -> tuple[str, ...]:
+    names = set()
+    for tensor in _tensors(model):
+        if tensor.data_location == tensor.EXTERNAL:
+            location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+            if not location or PurePosixPath(location).is_absolute() or ".." in PurePosixPath(location).parts:
+                raise StepError(f"{path.name}: weights of '{tensor.name}' lie outside its folder: '{location}'")
+            names.add(location)
+    return tuple(sorted(names))
+
+
+def check_limits(source: Path | Signature, release: Release) -> None:
+    """Refuse an IR version or opset that the release's onnxruntime does not load. Raises StepError."""
+    found = source if isinstance(source, Signature) else read_signature(source)
+    for what, number, limit in (
+        ("IR version", found.ir_version, release.max_ir),
+        ("opset", found.opset, release.max_opset),
+    ):
+        if number > limit:
+            raise StepError(
+                f"{what} {number} is above {limit}, the limit of onnxruntime {release.onnxruntime}"
+                f" in Triton {release.name}",
+                f"export with opset {release.max_opset} or lower and IR version {release.max_ir} or lower,"
+                " or choose a later release in modelwright.toml",
+            )
+
+
+# --- the canonical form ----------------------------------------------------------------------------------------------
+
+
+def canonicalise(model: ModelProto) -> ModelProto:
+    """Bring a model into the canonical form, in place. Raises StepError for a tensor that does not fit its shape."""
+    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        model.ClearField(field)
+    del model.metadata_props[:]
+    del model.training_info[:]
+    model.opset_import.sort(key=lambda opset: opset.domain)
+    model.graph.name = "main"
+    _name_nodes(model.graph.node, "")
+    for graph in _graphs(model):
+        _clean_graph(graph)
+    for function in model.functions:
+        _strip(function)
+        for value in function.value_info:
+            _strip(value)
+        _name_nodes(function.node, f"{function.name}/")
+    for node in _nodes(model):
+        _clean_node(node)
+    for tensor in _tensors(model):
+        _pack(tensor)
+    return model
+
+
+def save_canonical(model: ModelProto, out: Path, external_above_bytes: int = EXTERNAL_ABOVE_BYTES) -> None:
+    """Canonicalise `model` and write it; the caller must not use `model` afterwards.
+
+    Weights of more than `external_above_bytes` in all go to `<out>.data` beside it, in the order of their names.
+    """
+    canonicalise(model)
+    size_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size_bytes > external_above_bytes:
+        _move_weights(model.graph, out.with_name(f"{out.name}.data"))
+    out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def rename_values(model: ModelProto, names: Mapping[str, str]) -> None:
+    """Rename tensors of the main graph, in place; one that already has a wanted name moves out of its way."""
+    used = {name for graph in _graphs(model) for name in _value_names(graph)}
+    renames = dict(names)
+    for wanted in names.values():
+        if wanted in used and wanted not in names:
+            renames[wanted] = next(name for n in itertools.count(1) if (name := f"{wanted}.{n}") not in used)
+            used.add(renames[wanted])
+    for graph in _graphs(model):
+        _rename_graph(graph, renames)
+
+
+def _clean_graph(graph: GraphProto) -> None:
+    _strip(graph)
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != len(graph.input):
+        # Since IR 4 such an input only says "may be overridden", which Triton never does and which forbids folding.
+        kept = [type(value).FromString(value.SerializeToString()) for value in inputs]
+        del graph.input[:]
+        graph.input.extend(kept)
+    for value in itertools.chain(graph.input, graph.output, graph.value_info):
+        _strip(value)
+    graph.initializer.sort(key=lambda tensor: tensor.name)
+    graph.value_info.sort(key=lambda value: value.name)
+
+
+def _clean_node(node: NodeProto) -> None:
+    _strip(node)
+    node.attribute.sort(key=lambda attribute: attribute.name)
+    for attribute in node.attribute:
+        _strip(attribute)
+        for number, graph in enumerate(_attribute_graphs(attribute)):
+            graph.name = f"{node.name}/{attribute.name}/{number}"
+            _name_nodes(graph.node, f"{graph.name}/")
+
+
+def _name_nodes(nodes: Any, prefix: str) -> None:
+    """Name every node that has no name, or another one's: `Conv_3` is the fourth of its kind that needed a name."""
+    used = {node.name for node in nodes}
+    seen: set[str] = set()
+    counters: dict[str, Iterator[int]] = {}
+    for node in nodes:
+        if not node.name or node.name in seen:
+            counter = counters.setdefault(node.op_type, itertools.count())
+            node.name = next(name for n in counter if (name := f"{prefix}{node.op_type}_{n}") not in used)
+            used.add(node.name)
+        seen.add(node.name)
+
+
+def _strip(message: Any) -> None:
+    message.ClearField("doc_string")
+    if "metadata_props" in message.DESCRIPTOR.fields_by_name:
+        message.ClearField("metadata_props")
+
+
+def _pack(tensor: TensorProto) -> None:
+    """One encoding for each tensor: raw little-endian bytes; only strings have none."""
+    from onnx import numpy_helper
+
+    _strip(tensor)
+    external = tensor.data_location == tensor.EXTERNAL
+    if external or tensor.data_type == tensor.STRING or tensor.HasField("raw_data"):
+        return
+    try:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    except (ValueError, TypeError) as error:
+        raise StepError(f"tensor '{tensor.name}' does not fit its declared shape: {_one_line(error)}") from error
+
+
+def _move_weights(graph: GraphProto, out: Path) -> None:
+    with out.open("wb") as file:
+        for tensor in graph.initializer:
+            data = tensor.raw_data
+            if len(data) < _EXTERNAL_FROM_BYTES:
+                continue
+            file.write(b"\0" * (-file.tell() % _PAGE_BYTES))
+            place = {"location": out.name, "offset": str(file.tell()), "length": str(len(data))}
+            file.write(data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = tensor.EXTERNAL
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=value)
+
+
+def _graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph and every graph inside a node, outer before inner."""
+    yield model.graph
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield from _attribute_graphs(attribute)
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Every node: of the main graph, of the functions, and of the graphs inside nodes, outer before inner."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        yield from waiting
+        inner = (graph for node in waiting for attribute in node.attribute for graph in _attribute_graphs(attribute))
+        waiting = [node for graph in inner for node in graph.node]
+
+
+def _attribute_graphs(attribute: AttributeProto) -> Iterator[GraphProto]:
+    if attribute.HasField("g"):
+        yield attribute.g
+    yield from attribute.graphs
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    for graph in _graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _value_names(graph: GraphProto) -> Iterator[str]:
+    for item in itertools.chain(graph.input, graph.output, graph.initializer):
+        yield item.name
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name
+    for node in graph.node:
+        yield from node.output
+
+
+def _rename_graph(graph: GraphProto, names: Mapping[str, str]) -> None:
+    sparse = (tensor.values for tensor in graph.sparse_initializer)
+    for item in itertools.chain(graph.input, graph.output, graph.value_info, graph.initializer, sparse):
+        item.name = names.get(item.name, item.name)
+    for note in graph.quantization_annotation:
+        note.tensor_name = names.get(note.tensor_name, note.tensor_name)
+        for entry in note.quant_parameter_tensor_names:
+            entry.value = names.get(entry.value, entry.value)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+# --- running and comparing -------------------------------------------------------------------------------------------
+
+
+def session(path: Path, threads: int = 1) -> InferenceSession:
+    """Load a file in onnxruntime on the CPU, external weights included. Raises StepError with its message in a line."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings are onnxruntime's advice to itself; errors arrive as exceptions
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _onnxruntime_errors() as error:
+        reason = _one_line(error).replace(f"{path.parent}/", "")
+        raise StepError(f"{path.name}: onnxruntime does not load it: {reason}", _load_hint(reason)) from error
+
+
+def run(path: Path, inputs: Tensors, *, threads: int = 1) -> Tensors:
+    """Run a file once on a whole batch; strings go in and come out as object arrays of bytes."""
+    return run_session(session(path, threads), inputs)
+
+
+def run_session(loaded: InferenceSession, inputs: Tensors) -> Tensors:
+    """`run`, for a model that is already loaded. Raises StepError when onnxruntime refuses the inputs or fails."""
+    names = [output.name for output in loaded.get_outputs()]
+    feed = {name: _encoded(array, bytes.decode) for name, array in inputs.items()}
+    try:
+        outputs = loaded.run(names, feed)
+    except (ValueError, *_onnxruntime_errors()) as error:  # type: ignore[misc]
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        raise StepError(f"onnxruntime fails on inputs {shapes}: {_one_line(error)}") from error
+    return {name: _encoded(array, str.encode) for name, array in zip(names, outputs, strict=True)}
+
+
+def _encoded(array: np.ndarray[Any, Any], convert: Any) -> np.ndarray[Any, Any]:
+    """onnxruntime's Python strings are str, ours are bytes; it would turn bytes into their repr."""
+    import numpy as np
+
+    if array.dtype != object:
+        return array
+    wanted = bytes if convert is bytes.decode else str
+    flat = [convert(item) if isinstance(item, wanted) else item for item in array.ravel()]
+    result = np.empty(len(flat), dtype=object)
+    result[:] = flat
+    return result.reshape(array.shape)
+
+
+def compare(expected: Tensors, actual: Tensors, *, atol: float, rtol: float) -> dict[str, float]:
+    """Check that two runs over the same samples agree; the largest absolute difference of each output.
+
+    Arrays are (samples, *shape). Floats agree where |actual - expected| <= atol + rtol * |expected|, in float64; equal
+    infinities agree, NaN never does. All other types must be equal. Raises VerifyError naming the worst output and
+    sample.
+    """
+    if missing := sorted(expected.keys() ^ actual.keys()):
+        raise VerifyError(f"outputs differ: {missing} in only one of source and result")
+    differences: dict[str, float] = {}
+    worst: tuple[float, str] = (0.0, "")
+    for name in expected:
+        _check_like(name, expected[name], actual[name])
+        check = _compare_floats if expected[name].dtype.kind == "f" else _compare_exactly
+        differences[name], excess, message = check(name, expected[name], actual[name], atol, rtol)
+        worst = max(worst, (excess, message))
+    if worst[1]:
+        raise VerifyError(worst[1], "raise the tolerance only if an accuracy gate passes; else look at the last step")
+    return differences
+
+
+def _check_like(name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> None:
+    if expected.shape != actual.shape:
+        raise VerifyError(f"'{name}' has shape {list(actual.shape)}, its source {list(expected.shape)}")
+    if expected.dtype.kind != actual.dtype.kind:
+        raise VerifyError(f"'{name}' is {actual.dtype}, its source {expected.dtype}")
+    if expected.dtype.kind == "f":
+        _check_finite(name, expected, actual)
+
+
+def _check_finite(name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> None:
+    import numpy as np
+
+    for who, array in (("the source's", expected), ("its", actual)):
+        if (bad := np.isnan(array)).any():
+            raise VerifyError(
+                f"'{name}': {bad.sum()} of {who} {bad.size} values are NaN (first in sample {_sample(bad)})",
+                "the samples may be outside the model's range; for FP16, keep overflowing nodes in FP32",
+            )
+    bad = (np.isinf(expected) | np.isinf(actual)) & (expected != actual)
+    if bad.any():
+        raise VerifyError(
+            f"'{name}': {bad.sum()} of {bad.size} values are infinite in one of source and result"
+            f" (first in sample {_sample(bad)})",
+            "for FP16, keep overflowing nodes in FP32",
+        )
+
+
+def _compare_floats(
+    name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any], atol: float, rtol: float
+) -> tuple[float, float, str]:
+    """(largest difference, how many times over what is allowed, message or "")."""
+    import numpy as np
+
+    if not expected.size:
+        return 0.0, 0.0, ""
+    source, result = expected.astype(np.float64), actual.astype(np.float64)
+    # Infinities are equal here; inf - inf would be NaN.
+    difference = np.abs(np.subtract(result, source, where=np.isfinite(source), out=np.zeros_like(source)))
+    allowed = atol + rtol * np.where(np.isfinite(source), np.abs(source), 0.0)
+    over = difference - allowed
+    if (over <= 0).all():
+        return float(difference.max()), 0.0, ""
+    at = np.unravel_index(int(over.argmax()), over.shape)
+    excess = float(difference[at] / allowed[at]) if allowed[at] else float("inf")
+    message = (
+        f"'{name}' differs by {difference[at]:.1e} from the source, allowed {allowed[at]:.1e}"
+        f" (worst of {_samples(over)} samples: {at[0] if at else 0})"
+    )
+    return float(difference.max()), excess, message
+
+
+def _compare_exactly(
+    name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any], _atol: float, _rtol: float
+) -> tuple[float, float, str]:
+    import numpy as np
+
+    bad = np.asarray(expected != actual)
+    if not bad.any():
+        return 0.0, 0.0, ""
+    numeric = expected.dtype.kind in "biu"
+    # Python integers: unsigned and 64-bit subtraction would wrap.
+    largest = (
+        float(max(abs(int(a) - int(b)) for a, b in zip(expected[bad], actual[bad], strict=True))) if numeric else 1.0
+    )
+    message = f"'{name}' differs in {bad.sum()} of {bad.size} {expected.dtype} values (first in sample {_sample(bad)})"
+    return largest, float("inf"), message
+
+
+def _sample(bad: np.ndarray[Any, Any]) -> int:
+    return int(bad.nonzero()[0][0]) if bad.ndim else 0
+
+
+def _samples(array: np.ndarray[Any, Any]) -> int:
+    return array.shape[0] if array.ndim else 1
+
+
+def _onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """Its exceptions share no base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = (getattr(state, name) for name in dir(state))
+    return tuple(item for item in found if isinstance(item, type) and issubclass(item, Exception))
+
+
+def _load_hint(reason: str) -> str:
+    if "IR version" in reason or "opset" in reason.lower():
+        return "export again with a lower opset; `onnxruntime` here must match the target release"
+    if "Duplicate definition" in reason:
+        return "two tensors share a name: rename the input or output that carries it"
+    if "external" in reason.lower():
+        return "keep the weights' file beside the model, as a plain file"
+    return "export it again; if it came from elsewhere, check it with onnx.checker.check_model"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

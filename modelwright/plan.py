@@ -1,0 +1,150 @@
+"""Builders → steps → what would run, and why. Pure, but for reading the files that the keys cover.
+
+A step's key is the SHA-256 of its payload: its configuration, the builder code it runs, the data it reads, the versions
+of its tools, and the digests of what its inputs *made*. So an output that comes out the same stops what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from modelwright.digest import canonical, sha256
+from modelwright.store import Artifact, Store
+
+StepId = tuple[str, str]  # (model, step)
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one model. Everything but `needs`, `threads` and `order` goes into the key as it stands."""
+
+    model: str
+    name: str  # samples | torch | onnx | python | ensemble | verify
+    run: str  # which function does it: a key of steps.RUNNERS
+    revision: int  # of that function: raised when the same inputs now give another output
+    config: Payload = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)  # files of the builder's folder → SHA-256
+    data: Mapping[str, str] = field(default_factory=dict)  # other content → SHA-256
+    tools: Mapping[str, str | None] = field(default_factory=dict)
+    needs: Mapping[str, StepId] = field(default_factory=dict)  # role → the step whose output it is
+    threads: int = 1
+
+    @property
+    def id(self) -> StepId:
+        return (self.model, self.name)
+
+    def payload(self, inputs: Mapping[str, str]) -> Payload:
+        """What the key covers; `inputs` maps each role to the digest of what that step made."""
+        return {
+            "step": self.run,
+            "revision": self.revision,
+            "config": self.config,
+            "code": dict(self.code),
+            "data": dict(self.data),
+            "tools": dict(self.tools),
+            "inputs": dict(inputs),
+        }
+
+
+def key_of(payload: Payload) -> str:
+    return sha256(canonical(payload))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step and what would happen to it."""
+
+    step: Step
+    status: Literal["cached", "run", "after"]  # `after`: whether it runs depends on what comes out before it
+    reason: str
+    artifact: Artifact | None = None
+    payload: Payload | None = None
+    key: str | None = None
+
+
+def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, before: Payload | None) -> Planned:
+    """Look one step up, given the artefacts of the steps before it. `before` is the payload it was last built with."""
+    missing = [need for need in step.needs.values() if need not in artifacts]
+    if missing:
+        names = " and ".join(dict.fromkeys(_called(need, step.model) for need in missing))
+        return Planned(step, "after", f"after {names}")
+    payload = step.payload({role: artifacts[need].digest for role, need in step.needs.items()})
+    key = key_of(payload)
+    artifact = store.get(key)
+    if artifact:
+        return Planned(step, "cached", "up to date", artifact, payload, key)
+    return Planned(step, "run", explain(before, payload), None, payload, key)
+
+
+def plan(steps: Iterable[Step], store: Store, before: Callable[[StepId], Payload | None]) -> list[Planned]:
+    """Look every step up, in an order in which needs come first."""
+    artifacts: dict[StepId, Artifact] = {}
+    planned = []
+    for step in steps:
+        entry = plan_step(step, artifacts, store, before(step.id))
+        if entry.artifact:
+            artifacts[step.id] = entry.artifact
+        planned.append(entry)
+    return planned
+
+
+def explain(before: Payload | None, now: Payload) -> str:
+    """Why a step must run: `never built`, or what changed since: `epochs 30 → 40; train.py changed`."""
+    if before is None:
+        return "never built"
+    changes = list(_changes(before, now))
+    return "; ".join(changes) if changes else "its artefact is not in the store any more"
+
+
+def _changes(before: Payload, now: Payload) -> Iterable[str]:
+    old, new = _flat(before), _flat(now)
+    for path in dict.fromkeys([*old, *new]):
+        if old.get(path) == new.get(path):
+            continue
+        section, name = path[0], ".".join(path[1:])
+        if section == "code" or section == "data":
+            yield f"{name} {'added' if path not in old else 'removed' if path not in new else 'changed'}"
+        elif section == "inputs":
+            yield f"{name} changed"
+        elif section in ("step", "revision"):
+            yield "modelwright does this step differently now"
+        else:
+            yield f"{name} {_shown(old, path)} → {_shown(new, path)}"
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """{("config", "params", "epochs"): 30}. File names hold dots, so paths are tuples."""
+    if isinstance(value, dict) and value:
+        return {key: leaf for name, item in value.items() for key, leaf in _flat(item, (*path, name)).items()}
+    return {path: value} if path and value != {} else {}
+
+
+def _shown(flat: Mapping[tuple[str, ...], Any], path: tuple[str, ...]) -> str:
+    if path not in flat:
+        return "(none)"
+    text = str(flat[path])
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def _called(need: StepId, model: str) -> str:
+    return need[1] if need[0] == model else f"{need[0]} {need[1]}"
+
+
+def in_order(steps: Sequence[Step]) -> list[Step]:
+    """Steps such that needs come before those who need them. The models' own order holds otherwise."""
+    by_id = {step.id: step for step in steps}
+    done: dict[StepId, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.id in done:
+            return
+        for need in step.needs.values():
+            visit(by_id[need])
+        done[step.id] = step
+
+    for step in steps:
+        visit(step)
+    return list(done.values())

@@ -1,0 +1,97 @@
+"""Worker processes, at most one a builder, within a number of threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import cast
+
+from modelwright.errors import StepError
+from modelwright.worker import Done, Failed, Job, main
+
+_POLL_S = 0.1
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    threads: int
+    job: Job | None = None
+
+
+class Pool:
+    """Runs jobs. `submit` where `can_take` says so, `results` for what has ended, `close` at the end, however it ends."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._workers: dict[str, _Worker] = {}
+        self._context = multiprocessing.get_context("spawn")  # a fresh interpreter: no inherited threads or modules
+
+    @property
+    def running(self) -> int:
+        return sum(worker.job is not None for worker in self._workers.values())
+
+    def can_take(self, model: str, threads: int) -> bool:
+        """Whether a step of a model could start now. One that wants more threads than there are runs alone."""
+        if model in self._workers and self._workers[model].job:
+            return False
+        busy = sum(worker.threads for worker in self._workers.values() if worker.job)
+        return busy == 0 or busy + threads <= self.threads
+
+    def submit(self, model: str, job: Job, threads: int) -> None:
+        worker = self._workers.get(model)
+        if worker is None or worker.threads != threads:
+            self.retire(model)
+            worker = self._workers[model] = self._start(threads)
+        worker.job = job
+        worker.connection.send(job)
+
+    def results(self) -> list[tuple[str, Job, Done | Failed]]:
+        """What has ended, after a short wait when nothing has yet."""
+        busy = {model: worker for model, worker in self._workers.items() if worker.job}
+        ready = wait([worker.connection for worker in busy.values()], timeout=_POLL_S)
+        ended = []
+        for model, worker in busy.items():
+            if worker.connection not in ready:
+                continue
+            job, worker.job = cast(Job, worker.job), None
+            try:
+                ended.append((model, job, worker.connection.recv()))
+            except (EOFError, ConnectionResetError):
+                self._workers.pop(model)
+                ended.append((model, job, self._died(worker, job)))
+        return ended
+
+    def retire(self, model: str) -> None:
+        """Let an idle worker go: its builder has nothing left to do."""
+        worker = self._workers.pop(model, None)
+        if worker and worker.job is None:
+            worker.connection.close()
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.connection.close()
+            if worker.job:
+                worker.process.kill()
+        for worker in self._workers.values():
+            worker.process.join()
+        self._workers.clear()
+
+    def _start(self, threads: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=main, args=(theirs, threads), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, threads)
+
+    def _died(self, worker: _Worker, job: Job) -> Failed:
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        hint = "the machine may be out of memory" if code == -signal.SIGKILL else f"see {job.staged / 'log.txt'}"
+        builder = job.context.builder
+        return Failed(StepError(f"{builder.file}: {job.context.run}: its process died ({reason})", hint), "")

@@ -1,0 +1,121 @@
+"""How a build goes, for people: one live display on a terminal, plain lines elsewhere, nothing for machines."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from modelwright.errors import ModelwrightError
+from modelwright.plan import Step
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+
+class Silent:
+    """Tells nobody; the base of the others, and what `--json` uses."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def waiting(self, holder: str) -> None:
+        pass
+
+    def planned(self, steps: int, cached: int) -> None:
+        pass
+
+    def started(self, step: Step, reason: str) -> None:
+        pass
+
+    def finished(self, step: Step, duration_s: float) -> None:
+        pass
+
+    def failed(self, step: Step, error: ModelwrightError, log: Path) -> None:
+        pass
+
+
+class Lines(Silent):
+    """A line for everything that starts or ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def waiting(self, holder: str) -> None:
+        self._line(f"waiting for {holder}")
+
+    def planned(self, steps: int, cached: int) -> None:
+        if cached < steps:
+            self._line(f"{steps} steps, {cached} up to date")
+
+    def started(self, step: Step, reason: str) -> None:
+        self._line(f"{step.model} {step.name}: {reason}")
+
+    def finished(self, step: Step, duration_s: float) -> None:
+        self._line(f"{step.model} {step.name}: done in {duration_s:.1f} s")
+
+    def failed(self, step: Step, error: ModelwrightError, log: Path) -> None:
+        self._line(f"{step.model} {step.name}: failed")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Display(Lines):
+    """What runs now and for how long, below the lines of what is done."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._running: dict[tuple[str, str], tuple[float, str]] = {}
+        self._total = self._done = self._cached = 0
+        self._started = time.monotonic()
+        self._live: Live | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._running.clear()
+            self._live.stop()
+
+    def planned(self, steps: int, cached: int) -> None:
+        from rich.live import Live
+
+        self._total, self._cached = steps, cached
+        if cached < steps:
+            self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)
+            self._live.start()
+
+    def started(self, step: Step, reason: str) -> None:
+        self._running[step.id] = (time.monotonic(), reason)
+
+    def finished(self, step: Step, duration_s: float) -> None:
+        self._running.pop(step.id, None)
+        self._done += 1
+        self._line(f"✓ {step.model} {step.name}  {duration_s:.1f} s")
+
+    def failed(self, step: Step, error: ModelwrightError, log: Path) -> None:
+        self._running.pop(step.id, None)
+        self._done += 1
+        self._line(f"✗ {step.model} {step.name}")
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        now = time.monotonic()
+        rows: list[RenderableType] = [
+            Spinner("dots", Text(f"{model} {name}  {now - since:.0f} s  {reason}", overflow="ellipsis", no_wrap=True))
+            for (model, name), (since, reason) in self._running.items()
+        ]
+        left = self._total - self._cached - self._done - len(self._running)
+        summary = f"{self._done} done, {len(self._running)} running, {left} to come, {self._cached} up to date"
+        return Group(*rows, Text(f"{summary}  {now - self._started:.0f} s", style="dim"))

@@ -1,0 +1,90 @@
+"""modelwright.toml → Project: where things are, and which Triton release they are for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright.errors import ProjectError
+from modelwright.releases import Release, release
+from modelwright.suggest import did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = "modelwright.toml"
+_PATHS = {"builders": "builders", "templates": "templates", "repository": "model_repository"}
+
+
+@dataclass(frozen=True)
+class Project:
+    root: Path
+    target: Release
+    builders: Path
+    templates: Path
+    repository: Path
+
+    @property
+    def state(self) -> Path:
+        """Everything that can be made again, but for the lock: artefacts, caches, the local server's environment."""
+        return self.root / ".modelwright"
+
+    @property
+    def store(self) -> Path:
+        return self.state / "store"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def server(self) -> Path:
+        return self.state / "server"
+
+    @property
+    def staging(self) -> Path:
+        """Where versions are put together: beside the repository, so that publishing is a rename on one filesystem."""
+        return self.repository.parent / ".modelwright" / "staging"
+
+    def shown(self, path: Path) -> str:
+        """A path as messages show it: relative to the project."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+def find(start: Path) -> Project:
+    """The project of this folder or of the nearest parent that has a modelwright.toml."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return load(folder)
+    raise ProjectError(f"no {FILE} in {start} or above it", "run this in a Modelwright project, or pass --project DIR")
+
+
+def load(root: Path) -> Project:
+    """Read `root`/modelwright.toml. Raises ProjectError naming the file and the field."""
+    file = root / FILE
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{FILE}: does not parse: {error}") from error
+    except OSError as error:
+        raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
+    _check_known(data, ("triton", "paths"), "")
+    if not isinstance(data.get("triton"), str):
+        raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
+    paths = data.get("paths", {})
+    if not isinstance(paths, dict) or not all(isinstance(value, str) for value in paths.values()):
+        raise ProjectError(f"{FILE}: paths: a table of strings is needed", 'write: [paths] and builders = "builders"')
+    _check_known(paths, _PATHS, "paths.")
+    places = {key: (root / paths.get(key, default)).resolve() for key, default in _PATHS.items()}
+    return Project(root=root.resolve(), target=release(data["triton"]), **places)
+
+
+def _check_known(table: dict[str, Any], known: Any, where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ProjectError(f"{FILE}: {where}{key}: unknown field", did_you_mean(key, known))

@@ -1,0 +1,328 @@
+"""Builder → its steps, by source kind: which functions run, and what each one's key covers.
+
+    torch         samples, torch (the entry's module), onnx, verify
+    huggingface   samples, onnx (loads and exports in one go: there is nothing to train), verify
+    onnx          samples, onnx (checks the file), verify
+    python        samples, python (model.py, files, vendored wheels), verify on the real server
+    ensemble      samples, ensemble (steps, and what its members are), verify on the real server
+
+The step between `samples` and `verify` makes what a version holds, under `version/`: `PAYLOAD_STEP` names it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright import tools
+from modelwright.digest import Fingerprints, code_closure, list_tree, module_file, tree_digest
+from modelwright.errors import SpecError
+from modelwright.plan import Step, StepId
+from modelwright.releases import Release
+from modelwright.spec import Builder, EnsembleSource, HuggingFaceSource, OnnxSource, PythonSource, TorchSource
+from modelwright.steps import REVISIONS
+from modelwright.suggest import did_you_mean
+
+PAYLOAD_STEP = {"torch": "onnx", "huggingface": "onnx", "onnx": "onnx", "python": "python", "ensemble": "ensemble"}
+_ONNX_TOOLS = ("onnx", "onnxruntime")
+_EXPORT_TOOLS = ("torch", "onnxscript", *_ONNX_TOOLS)
+
+
+def payload_step(builder: Builder) -> StepId:
+    return (builder.name, PAYLOAD_STEP[builder.spec.source.kind])
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Makes the steps of builders. Reads the files that keys cover, through `fingerprints`; imports no ML framework."""
+
+    builders: Mapping[str, Builder]
+    target: Release
+    fingerprints: Fingerprints
+
+    def steps(self, builder: Builder) -> list[Step]:
+        """The steps of one model, needs first. Raises SpecError for entries and files that are not there."""
+        self._check_entries(builder)
+        source = builder.spec.source
+        samples = self._code_step(builder, "samples", "samples", builder.spec.samples, {})
+        if isinstance(source, TorchSource):
+            made = self._torch_steps(builder, source)
+        elif isinstance(source, HuggingFaceSource):
+            made = [self._huggingface_step(builder, source)]
+        elif isinstance(source, OnnxSource):
+            made = [self._onnx_step(builder, source)]
+        elif isinstance(source, PythonSource):
+            made = [self._python_step(builder, source)]
+        else:
+            made = [self._ensemble_step(builder, source)]
+        return [samples, *made, self._verify_step(builder)]
+
+    def _torch_steps(self, builder: Builder, source: TorchSource) -> list[Step]:
+        config = {"entry": source.entry, "params": source.params, "threads": source.threads}
+        train = self._code_step(builder, "torch", "torch", source.entry, config, ("torch",), source.threads)
+        export = Step(
+            model=builder.name,
+            name="onnx",
+            run="onnx",
+            revision=REVISIONS["onnx"],
+            config=self._export_config(builder),
+            # The module is a pickle: loading it runs the code it was made by.
+            code=train.code,
+            tools=_versions(_EXPORT_TOOLS),
+            needs={"module": train.id, "samples": (builder.name, "samples")},
+        )
+        return [train, export]
+
+    def _huggingface_step(self, builder: Builder, source: HuggingFaceSource) -> Step:
+        folder = huggingface_directory(builder, source)
+        files = {name: self.fingerprints.file(path) for name, path in list_tree(folder).items()}
+        config = {"entry": source.entry, "params": source.params, "auto_class": source.auto_class}
+        config |= {"threads": source.threads, **self._export_config(builder)}
+        return Step(
+            model=builder.name,
+            name="onnx",
+            run="huggingface",
+            revision=REVISIONS["huggingface"],
+            config=config,
+            code=self._code(builder, source.entry) if source.entry else {},
+            data={source.package or str(source.path): tree_digest(files)},
+            tools=_versions((*_EXPORT_TOOLS, "transformers", "safetensors")),
+            needs={"samples": (builder.name, "samples")},
+            threads=source.threads,
+        )
+
+    def _onnx_step(self, builder: Builder, source: OnnxSource) -> Step:
+        data = {}
+        if source.path:
+            file = local_file(builder, "source.path", source.path)
+            # Weights beside the file belong to it; which files those are is known once it is read, so all of them count.
+            data = {source.path: self.fingerprints.file(file)}
+            data |= {item.name: self.fingerprints.file(item) for item in sorted(file.parent.glob(f"{file.name}*"))}
+        return Step(
+            model=builder.name,
+            name="onnx",
+            run="onnx_file",
+            revision=REVISIONS["onnx_file"],
+            config={"sha256": source.sha256, **self._limits(), "batched": builder.spec.batched},
+            data=data,
+            tools=_versions(_ONNX_TOOLS),
+            needs={"samples": (builder.name, "samples")},
+        )
+
+    def _python_step(self, builder: Builder, source: PythonSource) -> Step:
+        files = {"model.py": local_file(builder, "source.model", source.model)}
+        files |= {
+            name: published_file(builder, f"source.files.{name}", origin) for name, origin in source.files.items()
+        }
+        return Step(
+            model=builder.name,
+            name="python",
+            run="python",
+            revision=REVISIONS["python"],
+            config={"requirements": list(source.requirements), "python": self.target.python},
+            data={name: self.fingerprints.file(path) for name, path in sorted(files.items())},
+        )
+
+    def _ensemble_step(self, builder: Builder, source: EnsembleSource) -> Step:
+        members = {member: payload_step(self.builders[member]) for member in builder.members}
+        return Step(
+            model=builder.name,
+            name="ensemble",
+            run="ensemble",
+            revision=REVISIONS["ensemble"],
+            config={"steps": [step.model_dump() for step in source.steps]},
+            needs=members,
+        )
+
+    def _verify_step(self, builder: Builder) -> Step:
+        spec = builder.spec
+        served = spec.source.kind in ("python", "ensemble")
+        code = self._code(builder, spec.reference) if spec.reference else {}
+        code |= self._code(builder, spec.evaluate) if spec.evaluate else {}
+        config: dict[str, Any] = {
+            "reference": spec.reference,
+            "evaluate": spec.evaluate,
+            "gates": spec.gates.model_dump(),
+            "inputs": [tensor.model_dump() for tensor in spec.inputs],
+            "outputs": [tensor.model_dump(exclude={"labels"}) for tensor in spec.outputs],
+            "max_batch_size": spec.max_batch_size if served else spec.batched,
+        }
+        needs = {"samples": (builder.name, "samples"), "model": payload_step(builder)}
+        if served:
+            # The server runs the members too, so their files are needed, and their configs count.
+            family = [self.builders[name] for name in family_of(builder, self.builders)]
+            needs |= {f"member {member.name}": payload_step(member) for member in family if member is not builder}
+            config["served"] = {member.name: served_part(member) for member in family}
+            config["release"] = self.target.name
+        return Step(
+            model=builder.name,
+            name="verify",
+            run="verify_served" if served else "verify",
+            revision=REVISIONS["verify"],
+            config=config,
+            code=code,
+            data=self._declared(builder) if code else {},
+            tools=_versions(("numpy", "onnxruntime")) | self._libraries(builder, code),
+            needs=needs,
+        )
+
+    def _code_step(
+        self,
+        builder: Builder,
+        name: str,
+        run: str,
+        entry: str,
+        config: dict[str, Any],
+        libraries: tuple[str, ...] = (),
+        threads: int = 1,
+    ) -> Step:
+        """A step that calls a function of the builder's folder."""
+        code = self._code(builder, entry)
+        return Step(
+            model=builder.name,
+            name=name,
+            run=run,
+            revision=REVISIONS[run],
+            config=config or {"entry": entry},
+            code=code,
+            data=self._declared(builder),
+            tools=_versions(("numpy", *libraries)) | self._libraries(builder, code),
+            threads=threads,
+        )
+
+    def _export_config(self, builder: Builder) -> dict[str, Any]:
+        spec = builder.spec
+        return {
+            "inputs": [tensor.model_dump() for tensor in spec.inputs],
+            "outputs": [tensor.model_dump(exclude={"labels"}) for tensor in spec.outputs],
+            "batched": spec.batched,
+            **self._limits(),
+        }
+
+    def _limits(self) -> dict[str, Any]:
+        return {"max_opset": self.target.max_opset, "max_ir": self.target.max_ir}
+
+    def _code(self, builder: Builder, entry: str) -> dict[str, str]:
+        module = entry.partition(":")[0]
+        return code_closure(module, builder.folder, builder.file.rpartition("/")[0], self.fingerprints)
+
+    def _libraries(self, builder: Builder, code: Mapping[str, str]) -> dict[str, str | None]:
+        imports: set[str] = set()
+        for name in code:
+            imports |= set(self.fingerprints.code(builder.folder / name, name).imports)
+        own = {name.partition("/")[0].removesuffix(".py") for name in code}
+        return {**tools.third_party(imports - own), "python": tools.python()}
+
+    def _declared(self, builder: Builder) -> dict[str, str]:
+        """The files that the builder says its code reads: globs of its folder, or `package:path`."""
+        found: dict[str, str] = {}
+        for pattern in builder.spec.files:
+            if ":" in pattern:
+                found[pattern] = self.fingerprints.file(published_file(builder, "files", pattern))
+                continue
+            matches = [path for path in sorted(builder.folder.glob(pattern)) if path.is_file()]
+            if not matches:
+                raise SpecError(
+                    f"{builder.file}: files: nothing matches '{pattern}'", "globs are relative to its folder"
+                )
+            for path in matches:
+                relative = path.relative_to(builder.folder).as_posix()
+                found[relative] = self.fingerprints.file(local_file(builder, "files", relative))
+        return found
+
+    def _check_entries(self, builder: Builder) -> None:
+        """Every module:function must be there, before anything runs."""
+        for field, entry in builder.entries():
+            module, _, function = entry.partition(":")
+            file = module_file(builder.folder, module)
+            if file is None:
+                own = [path.stem for path in builder.folder.glob("*.py")]
+                where = f"{builder.file}: {field}: there is no {module.replace('.', '/')}.py in its folder"
+                raise SpecError(where, did_you_mean(module, own))
+            shown = f"{builder.file.rpartition('/')[0]}/{file.relative_to(builder.folder).as_posix()}"
+            code = self.fingerprints.code(file, shown)
+            if not code.defines(function):
+                hint = did_you_mean(function, [name for name in code.names if not name.startswith("_")])
+                raise SpecError(f"{builder.file}: {field}: {shown} has no function '{function}'", hint)
+
+
+def family_of(builder: Builder, builders: Mapping[str, Builder]) -> list[str]:
+    """A model and everything that an ensemble of it runs, members of members included. Raises SpecError for a cycle."""
+    family: dict[str, None] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circle = " → ".join([*path[path.index(name) :], name])
+            raise SpecError(
+                f"{builders[path[-1]].file}: ensembles form a cycle: {circle}", "an ensemble cannot run itself"
+            )
+        family[name] = None
+        for member in builders[name].members:
+            if member in builders:
+                visit(member, (*path, name))
+
+    visit(builder.name, ())
+    return list(family)
+
+
+def local_file(builder: Builder, field: str, relative: str) -> Path:
+    """A file of the builder's folder. Raises SpecError when it is not there, or a link leads out."""
+    path = builder.folder / relative
+    if not path.resolve().is_relative_to(builder.folder.resolve()):
+        raise SpecError(
+            f"{builder.file}: {field}: '{relative}' is a link that leaves the builder's folder", "copy it in"
+        )
+    if not path.is_file():
+        names = [item.relative_to(builder.folder).as_posix() for item in builder.folder.rglob("*") if item.is_file()]
+        raise SpecError(f"{builder.file}: {field}: there is no file '{relative}'", did_you_mean(relative, names))
+    return path
+
+
+def published_file(builder: Builder, field: str, origin: str) -> Path:
+    """A file of the builder's folder, or `package:path` of an installed package."""
+    package, colon, path = origin.partition(":")
+    if not colon:
+        return local_file(builder, field, origin)
+    file = package_directory(builder, field, package) / path
+    if not file.is_file():
+        raise SpecError(f"{builder.file}: {field}: package {package} has no file '{path}'")
+    return file
+
+
+def huggingface_directory(builder: Builder, source: HuggingFaceSource) -> Path:
+    """The directory of a Hugging Face model: of the builder's folder, or carried by an installed package."""
+    if source.package:
+        folder = package_directory(builder, "source.package", source.package) / source.subfolder
+    else:
+        folder = builder.folder / str(source.path) / source.subfolder
+        if not folder.resolve().is_relative_to(builder.folder.resolve()):
+            raise SpecError(f"{builder.file}: source.path: a link leaves the builder's folder", "copy the directory in")
+    if not (folder / "config.json").is_file():
+        raise SpecError(
+            f"{builder.file}: source: no config.json in {source.package or source.path}/{source.subfolder}",
+            "a Hugging Face model directory is needed: config.json and *.safetensors",
+        )
+    return folder
+
+
+def package_directory(builder: Builder, field: str, package: str) -> Path:
+    """Where an installed package lies; it is found without being run."""
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    locations = list(found.submodule_search_locations or []) if found else []
+    if not locations:
+        hint = f"pip install {package.replace('_', '-')}"
+        raise SpecError(f"{builder.file}: {field}: no package '{package}' is installed", hint)
+    return Path(locations[0])
+
+
+def served_part(builder: Builder) -> dict[str, Any]:
+    """Those fields of `serving` that change what a model answers, not how fast."""
+    kept = ("max_batch_size", "parameters", "model_transaction_policy")
+    return {key: value for key, value in builder.spec.serving.items() if key in kept}
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str | None]:
+    return {name: tools.version(name) for name in names}

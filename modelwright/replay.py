@@ -1,0 +1,208 @@
+"""Golden replay: put every published version's golden inputs to a server, and compare what comes back.
+
+Any server: the local one, which is told to serve every version; or a URL, where the versions it serves are checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from modelwright import golden
+from modelwright.client import Client, connect
+from modelwright.digest import canonical, sha256, sha256_file
+from modelwright.errors import ModelwrightError, RepositoryError, ServerError, VerifyError
+from modelwright.project import Project
+from modelwright.render import parse
+from modelwright.repository import CONFIG, GOLDEN, Manifest, Repository
+from modelwright.suggest import did_you_mean
+from modelwright.tensors import Tensors
+
+Verdict = Literal["ok", "failed", "not served", "superseded"]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One version over one protocol. `superseded`: an older ensemble, whose members have moved on since."""
+
+    model: str
+    version: int
+    url: str
+    verdict: Verdict
+    max_abs_error: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of the repository, as a replay needs it."""
+
+    model: str
+    version: int
+    manifest: Manifest
+    max_batch_size: int
+    golden: Path
+
+
+def published(repository: Repository, names: Sequence[str] = ()) -> list[Published]:
+    """Every version that was made here, of the named models or of all. Raises RepositoryError for an unknown name."""
+    known = repository.models()
+    for name in names:
+        if name not in known:
+            raise RepositoryError(f"{name}: is not in {repository.root.name}", did_you_mean(name, known))
+    found = []
+    for model in names or known:
+        config = _config(repository, model)
+        for version in repository.versions(model):
+            manifest = repository.manifest(model, version)
+            if manifest and config is not None:
+                path = repository.folder(model, version) / GOLDEN
+                found.append(Published(model, version, manifest, config.max_batch_size, path))
+    return found
+
+
+def replay(repository: Repository, versions: Iterable[Published], urls: Sequence[str]) -> list[Replayed]:
+    """Replay each version on each URL. A version whose files are not what its manifest says fails unasked."""
+    results = []
+    with contextlib.ExitStack() as stack:
+        clients = {url: stack.enter_context(connect(url)) for url in urls}
+        served = {url: _served(client) for url, client in clients.items()}
+        for item in versions:
+            damage = repository.damage(item.model, item.version)
+            for url, client in clients.items():
+                if damage:
+                    detail = "; ".join(damage)
+                    results.append(Replayed(item.model, item.version, url, "failed", detail=f"on disk: {detail}"))
+                else:
+                    results.append(_replay_one(repository, item, url, client, served[url]))
+    return results
+
+
+@contextlib.contextmanager
+def serving_all(project: Project, versions: Sequence[Published], log: Path, say: Any) -> Iterator[list[str]]:
+    """The local server with every one of these versions loaded; gives its HTTP and gRPC URLs."""
+    from modelwright.server import environment
+    from modelwright.server.local import running
+
+    made = environment.ensure(project.server, project.target, say)
+    repository = Repository(project.repository, project.staging)
+    with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0) as server:
+        with connect(f"http://{server.http}") as client:
+            for model in _members_first(repository, dict.fromkeys(item.model for item in versions)):
+                # A model that does not load fails where it is replayed, with the server's reason.
+                with contextlib.suppress(ServerError):
+                    client.load(model, _all_versions(repository, model))
+        yield [f"http://{server.http}", f"grpc://{server.grpc}"]
+
+
+def fingerprint(project: Project, versions: Iterable[Published]) -> str:
+    """A digest of everything that a local replay depends on: while it stays, another replay would say the same."""
+    from modelwright.server import environment
+
+    made = environment.find(project.server, project.target)
+    state = {
+        "server": str(made.root) if made else None,
+        "versions": [[item.model, item.version, item.manifest["files"]] for item in versions],
+        "configs": {item.model: sha256_file(project.repository / item.model / CONFIG) for item in versions},
+    }
+    return sha256(canonical(state))
+
+
+def _replay_one(
+    repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str]
+) -> Replayed:
+    reason = served.get((item.model, str(item.version)))
+    if reason != "":
+        if _is_superseded(repository, item):
+            return Replayed(item.model, item.version, url, "superseded")
+        detail = reason or ""
+        return Replayed(item.model, item.version, url, "failed" if detail else "not served", detail=detail)
+    if _is_superseded(repository, item):
+        return Replayed(item.model, item.version, url, "superseded")
+    try:
+        return Replayed(item.model, item.version, url, "ok", max_abs_error=_largest_error(item, client))
+    except (ModelwrightError, OSError) as error:
+        detail = error.message if isinstance(error, ModelwrightError) else str(error)
+        return Replayed(item.model, item.version, url, "failed", detail=detail)
+
+
+def _largest_error(item: Published, client: Client) -> float:
+    inputs, expected = golden.load_golden(item.golden)
+    facts = item.manifest["verification"]["golden"]
+
+    def infer(part: Tensors) -> Tensors:
+        return client.infer(item.model, part, version=str(item.version))
+
+    batch = min(facts["batch"], item.max_batch_size)
+    actual = golden.in_batches(infer, inputs, batch)
+    errors = golden.compare_outputs(expected, actual, golden.from_json(facts["tolerance"]))
+    return max(errors.values(), default=0.0)
+
+
+def _served(client: Client) -> dict[tuple[str, str], str]:
+    """(model, version) → why it is not ready, '' when it is."""
+    return {
+        (entry.name, entry.version): "" if entry.state == "READY" else entry.reason or entry.state
+        for entry in client.index()
+        if entry.version
+    }
+
+
+def _is_superseded(repository: Repository, item: Published) -> bool:
+    """An ensemble runs its members' newest versions: golden outputs made with others say nothing any more."""
+    members = item.manifest["made"].get("members", {})
+    for member, payload in members.items():
+        latest = repository.latest(member)
+        if latest is None or latest[1]["payload"] != payload:
+            newest = repository.latest(item.model)
+            return newest is not None and newest[0] != item.version
+    return False
+
+
+def _members_first(repository: Repository, models: Iterable[str]) -> list[str]:
+    ordered: dict[str, None] = {}
+
+    def visit(model: str) -> None:
+        config = _config(repository, model)
+        for step in config.ensemble_scheduling.step if config is not None else ():
+            if step.model_name not in ordered:
+                visit(step.model_name)
+        ordered[model] = None
+
+    for model in models:
+        if model not in ordered:
+            visit(model)
+    return list(ordered)
+
+
+def _all_versions(repository: Repository, model: str) -> str | None:
+    """The model's config with every version served, as the load API takes it; None where there is only one."""
+    from google.protobuf import json_format
+
+    if len(repository.versions(model)) < 2:
+        return None
+    config = _config(repository, model)
+    if config is None:
+        return None
+    config.version_policy.all.SetInParent()
+    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
+
+
+def _config(repository: Repository, model: str) -> Any:
+    path = repository.root / model / CONFIG
+    try:
+        return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")
+    except FileNotFoundError:
+        return None
+
+
+def check(results: Iterable[Replayed]) -> None:
+    """Raises VerifyError when any version failed."""
+    failed = [result for result in results if result.verdict == "failed"]
+    if failed:
+        lines = [f"{item.model} version {item.version} on {item.url}: {item.detail}" for item in failed]
+        raise VerifyError(f"{len(failed)} golden replays failed:\n" + "\n".join(f"  {line}" for line in lines))

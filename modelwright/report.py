@@ -1,0 +1,256 @@
+"""What the commands print: tables for people, plain data for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from modelwright import replay
+from modelwright.build import Outcome, open_session, plan_session
+from modelwright.errors import VerifyError
+from modelwright.plan import Planned
+from modelwright.progress import Display, Lines, Silent
+from modelwright.project import Project
+from modelwright.replay import Replayed
+from modelwright.repository import Repository
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WORDS = {"new": "new", "config": "config changed", "unchanged": "unchanged", "failed": "FAILED", "held": "held back"}
+
+
+@cache
+def console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def listener(as_data: bool) -> Silent:
+    """Who tells how a build goes: on standard error, so that standard output holds the result alone."""
+    if as_data:
+        return Silent()
+    where = console(stderr=True)
+    return Display(where) if where.is_terminal else Lines(where)
+
+
+# --- build ------------------------------------------------------------------------------------------------------------
+
+
+def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
+    """The table of a build, its errors, and what to type next."""
+    idle = all(outcome.status == "unchanged" for outcome in outcomes)
+    if idle and not results:
+        count = len(outcomes)
+        print_line(f"Nothing to do: {count} model{'s' if count != 1 else ''} up to date in {_shown(project)}.")
+        print_line("Serve them: make serve    Look closer: modelwright status")
+        return
+    _print_table(_outcome_table(outcomes, results))
+    for outcome in outcomes:
+        if outcome.error:
+            print_line("")
+            print_line(f"Error: {outcome.error}", error=True)
+            if outcome.log and outcome.log.exists():
+                print_line(f"  log: {project.shown(outcome.log)}", error=True)
+    failures = [result for result in results or () if result.verdict == "failed"]
+    for failure in failures:
+        print_line(f"Error: {failure.model} version {failure.version}, {failure.url}: {failure.detail}", error=True)
+    if not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
+        _print_next(outcomes)
+
+
+def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> list[list[str]]:
+    header = ["model", "version", "", "size", "max error", "accuracy", "build"]
+    rows = [header + (["replay"] if results else [])]
+    for outcome in outcomes:
+        row = [
+            outcome.model,
+            str(outcome.version or "-"),
+            _WORDS[outcome.status],
+            size_text(outcome.size_bytes) if outcome.version else "-",
+            "-" if outcome.max_abs_error is None else f"{outcome.max_abs_error:.1e}",
+            metrics_text(outcome.metrics),
+            f"{outcome.build_s:.1f} s",
+        ]
+        rows.append(row + ([_replay_text(outcome.model, results)] if results else []))
+    return rows
+
+
+def metrics_text(metrics: dict[str, float]) -> str:
+    """`0.9944` for accuracy, `cosine_min 1.0000` for a metric of another name; the first one is enough here."""
+    for name, value in metrics.items():
+        shown = f"{value:.4f}"
+        return shown if name == "accuracy" else f"{name} {shown}"
+    return "-"
+
+
+def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
+    own = [result for result in results or () if result.model == model]
+    parts = []
+    for protocol in ("http", "grpc"):
+        mine = [result for result in own if result.url.startswith(protocol)]
+        bad = any(result.verdict == "failed" for result in mine)
+        if mine:
+            parts.append(f"{'HTTP' if protocol == 'http' else 'gRPC'} {'failed' if bad else 'ok'}")
+    return ", ".join(parts) or "-"
+
+
+def _print_next(outcomes: Sequence[Outcome]) -> None:
+    names = [outcome.model for outcome in outcomes]
+    example = "digits" if "digits" in names else names[0] if names else "NAME"
+    print_line("")
+    print_line("Next:")
+    print_line("  make serve                  keep a server up (HTTP 8000, gRPC 8001, metrics 8002)")
+    print_line(f"  modelwright infer {example:<10}send it a sample")
+    print_line("  modelwright status          what is published")
+
+
+def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> dict[str, Any]:
+    models = []
+    for outcome in outcomes:
+        data = asdict(outcome)
+        data["error"] = None
+        if outcome.error:
+            data["error"] = {"message": outcome.error.message, "hint": outcome.error.hint}
+        data["log"] = str(outcome.log) if outcome.log else None
+        models.append(data)
+    return {"models": models, "replay": None if results is None else replays_as_data(results)}
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+def replay_now(project: Project, names: Sequence[str], urls: Sequence[str], as_data: bool) -> list[Replayed]:
+    """Replay on the given servers, or on a local one that serves every version, over both protocols."""
+    repository = Repository(project.repository, project.staging)
+    versions = replay.published(repository, names)
+    if not versions:
+        raise VerifyError("nothing is published yet", "build first: make repo")
+    if urls:
+        return replay.replay(repository, versions, urls)
+    say = (lambda text: None) if as_data else lambda text: print_line(text, error=True)
+    log = project.logs / "replay.log"
+    with replay.serving_all(project, versions, log, say) as local:
+        return replay.replay(repository, versions, local)
+
+
+def replay_if_changed(project: Project, as_data: bool) -> list[Replayed] | None:
+    """Replay all on a local server, unless the same repository passed on the same server before: then None."""
+    versions = replay.published(Repository(project.repository, project.staging))
+    memory = project.state / "cache" / "replayed.json"
+    state = replay.fingerprint(project, versions)
+    if not versions or (memory.is_file() and memory.read_text() == json.dumps(state)):
+        return None
+    results = replay_now(project, (), (), as_data)
+    if not any(result.verdict == "failed" for result in results):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        # The server's environment may have been made just now; it is part of the state.
+        memory.write_text(json.dumps(replay.fingerprint(project, versions)))
+    return results
+
+
+def print_replays(results: Sequence[Replayed]) -> None:
+    rows = [["model", "version", "server", "replay", "max error", ""]]
+    for result in results:
+        error = "-" if result.max_abs_error is None else f"{result.max_abs_error:.1e}"
+        rows.append([result.model, str(result.version), result.url, result.verdict, error, result.detail])
+    _print_table(rows)
+
+
+def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
+    return [asdict(result) for result in results]
+
+
+# --- plan and status --------------------------------------------------------------------------------------------------
+
+
+def print_plan(planned: Sequence[Planned]) -> None:
+    """A line for each step that would run, then how many would not."""
+    todo = [entry for entry in planned if entry.status != "cached"]
+    for entry in todo:
+        verb = "run" if entry.status == "run" else "maybe"
+        print_line(f"{verb:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
+    print_line(f"{len(planned)} steps: {len(todo)} to run, {len(planned) - len(todo)} up to date")
+
+
+def status_rows(project: Project) -> list[dict[str, Any]]:
+    """One row a model, of builders and of the repository both."""
+    session = open_session(project)
+    planned = plan_session(session)
+    session.fingerprints.save()
+    rows = []
+    for model in sorted({*session.builders, *session.repository.models()}):
+        latest = session.repository.latest(model)
+        stale = [entry for entry in planned if entry.step.model == model and entry.status != "cached"]
+        state = "up to date"
+        if model not in session.builders:
+            state = "no builder makes it"
+        elif latest is None:
+            state = "not built"
+        elif stale:
+            state = f"to rebuild: {stale[0].reason}"
+        rows.append(
+            {
+                "model": model,
+                "versions": session.repository.versions(model),
+                "state": state,
+                "created": latest[1]["created"] if latest else None,
+                "commit": latest[1]["source"].get("commit") if latest else None,
+                "size_bytes": sum(item["size_bytes"] for item in latest[1]["files"].values()) if latest else 0,
+                "metrics": latest[1]["metrics"] if latest else {},
+            }
+        )
+    return rows
+
+
+def print_status(project: Project, rows: Sequence[dict[str, Any]]) -> None:
+    table = [["model", "versions", "size", "accuracy", "built", "state"]]
+    for row in rows:
+        versions = ", ".join(map(str, row["versions"])) or "-"
+        size = size_text(row["size_bytes"]) if row["size_bytes"] else "-"
+        table.append(
+            [row["model"], versions, size, metrics_text(row["metrics"]), (row["created"] or "-")[:16], row["state"]]
+        )
+    _print_table(table)
+    print_line(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
+
+
+# --- printing ---------------------------------------------------------------------------------------------------------
+
+
+def print_line(text: str, *, error: bool = False) -> None:
+    console(stderr=error).print(text, markup=False, soft_wrap=True)
+
+
+def size_text(size_bytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns by width on a pipe, so that nothing is cut; rich's table on a terminal."""
+    if not sys.stdout.isatty():
+        widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+        for row in rows:
+            print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _shown(project: Project) -> str:
+    return project.shown(project.repository)

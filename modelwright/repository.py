@@ -1,0 +1,222 @@
+"""The only writer of model_repository/.
+
+    model_repository/
+      modelwright.json            the ledger: the highest version number each model ever had. A file at the root, which
+                                  Triton does not look at (every folder there, it does)
+      <model>/config.pbtxt        and label files: the model's top files
+      <model>/<N>/                a version: never changed, its number never used twice
+      <model>/<N>/manifest.json   what it is: files, lineage, verification
+      <model>/<N>/golden.npz      inputs and the outputs they must give
+
+Whatever a publish changes becomes visible in one rename, so that a process killed at any instant leaves the model as it
+was or as it is to be. Everything is put together outside, in the staging folder, and flushed first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelwright.digest import list_tree, sha256_file
+from modelwright.errors import RepositoryError
+from modelwright.fsops import exchange, fsync_tree, remove_tree, rename_durably, translated, write_durably
+
+LEDGER = "modelwright.json"
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+CONFIG = "config.pbtxt"
+# onnxruntime refuses external weights with more than one hard link (a file it cannot trust), so these are copied.
+_WEIGHTS_BESIDE = (".data", ".bin", ".weights")
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one publish does to one model: a version to add, top files to replace, or both."""
+
+    model: str
+    version: int | None = None
+    version_files: Mapping[str, Path] = field(default_factory=dict)  # relative name → where to copy it from
+    manifest: Manifest = field(default_factory=dict)
+    top_files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Repository:
+    def __init__(self, root: Path, staging: Path) -> None:
+        self.root = root
+        self.staging = staging
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+    def versions(self, model: str) -> list[int]:
+        """The versions that Triton would see: directories named by a number without leading zeros, lowest first."""
+        folder = self.root / model
+        if not folder.is_dir():
+            return []
+        names = [path.name for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+        return sorted(int(name) for name in names if not name.startswith("0"))
+
+    def folder(self, model: str, version: int) -> Path:
+        return self.root / model / str(version)
+
+    def manifest(self, model: str, version: int) -> Manifest | None:
+        """A version's manifest; None for a version that was not made here. Raises RepositoryError for a damaged one."""
+        path = self.folder(model, version) / MANIFEST
+        try:
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RepositoryError(f"{path}: {error}", "restore the file, or remove that version's directory") from None
+        if not isinstance(data, dict) or not {"payload", "files", "lineage"} <= data.keys():
+            raise RepositoryError(f"{path}: is no manifest", "restore the file, or remove that version's directory")
+        return data
+
+    def latest(self, model: str) -> tuple[int, Manifest] | None:
+        """The highest version that was made here, with its manifest."""
+        for version in reversed(self.versions(model)):
+            manifest = self.manifest(model, version)
+            if manifest:
+                return version, manifest
+        return None
+
+    def ledger(self) -> dict[str, int]:
+        """The highest version number that each model ever had. Raises RepositoryError when it cannot be read."""
+        path = self.root / LEDGER
+        try:
+            data = json.loads(path.read_bytes())
+            return {str(name): int(number) for name, number in data["versions"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            hint = "restore it from a backup; without it a version number could be used twice"
+            raise RepositoryError(f"{path}: is no ledger ({error})", hint) from None
+
+    def damage(self, model: str, version: int) -> list[str]:
+        """How a version's files differ from its manifest: `model.onnx changed`; empty when they do not."""
+        manifest = self.manifest(model, version)
+        if manifest is None:
+            return [f"{MANIFEST} missing"]
+        folder = self.folder(model, version)
+        actual = {name: path for name, path in list_tree(folder).items() if name != MANIFEST}
+        expected: dict[str, Any] = manifest["files"]
+        found = [f"{name} missing" for name in expected if name not in actual]
+        found += [f"{name} added" for name in actual if name not in expected]
+        shared = [name for name in expected if name in actual]
+        return found + [f"{name} changed" for name in shared if sha256_file(actual[name]) != expected[name]["sha256"]]
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def reserve(self, models: Iterable[str]) -> dict[str, int]:
+        """A fresh version number for each model. A number stays taken, even when its publish never comes about."""
+        ledger = self.ledger()
+        numbers = {model: max([ledger.get(model, 0), *self.versions(model)]) + 1 for model in models}
+        if numbers:
+            text = json.dumps({"versions": dict(sorted((ledger | numbers).items()))}, indent=1) + "\n"
+            with translated(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                write_durably(self.root / LEDGER, text.encode())
+        return numbers
+
+    def publish(self, change: Change) -> None:
+        """Make a change visible, at once. Raises RepositoryError or StoreError, and then nothing has changed."""
+        staged = self.staging / uuid.uuid4().hex
+        with translated(self.root):
+            staged.mkdir(parents=True)
+            try:
+                self._publish(change, staged)
+            finally:
+                remove_tree(staged)
+
+    def clean(self) -> None:
+        """Remove what killed processes left in the staging folder. Only for the holder of the build lock."""
+        remove_tree(self.staging)
+
+    def _publish(self, change: Change, staged: Path) -> None:
+        model = self.root / change.model
+        version = None
+        if change.version is not None:
+            if self.folder(change.model, change.version).exists():
+                raise RepositoryError(f"{change.model}: version {change.version} exists already")
+            version = staged / "version"
+            _fill_version(version, change)
+        if version and model.is_dir() and not change.top_files:
+            fsync_tree(version)
+            rename_durably(version, self.folder(change.model, change.version or 0))
+        elif version is None and model.is_dir() and len(change.top_files) == 1:
+            name, data = next(iter(change.top_files.items()))
+            (staged / name).write_bytes(data)
+            fsync_tree(staged)
+            rename_durably(staged / name, model / name)
+        else:
+            self._replace_model(change, staged, version)
+
+    def _replace_model(self, change: Change, staged: Path, version: Path | None) -> None:
+        """Several things change together: build the model's whole folder beside it, and swap the two in one step."""
+        model, new = self.root / change.model, staged / "model"
+        new.mkdir()
+        if model.is_dir():
+            _link_tree(model, new, leave=change.top_files.keys())
+        for name, data in change.top_files.items():
+            (new / name).write_bytes(data)
+        if version:
+            version.rename(new / str(change.version))
+        fsync_tree(new)
+        if not model.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            rename_durably(new, model)
+        elif not exchange(new, model):
+            _replace_in_turn(new, model, change)
+
+
+def _fill_version(folder: Path, change: Change) -> None:
+    """Copy a version's files and compare each with its manifest: what is published is what was verified."""
+    folder.mkdir()
+    for name, source in change.version_files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        if sha256_file(target) != change.manifest["files"][name]["sha256"]:
+            hint = "the artefact was damaged after it was made: remove .modelwright/store and build again"
+            raise RepositoryError(f"{change.model}: {name} is not what was verified", hint)
+    (folder / MANIFEST).write_text(json.dumps(change.manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:
+    """A second tree of the same files, without copying what need not be copied."""
+    left_out = set(leave)
+    for parent, folders, names in os.walk(source):
+        here = target / Path(parent).relative_to(source)
+        for folder in folders:
+            (here / folder).mkdir()
+        for name in names:
+            origin = Path(parent, name)
+            if Path(parent) == source and name in left_out:
+                continue
+            if name.endswith(_WEIGHTS_BESIDE) or origin.is_symlink():
+                shutil.copy2(origin, here / name, follow_symlinks=False)
+            else:
+                os.link(origin, here / name)
+
+
+def _replace_in_turn(new: Path, model: Path, change: Change) -> None:
+    """Where a filesystem cannot swap folders (NFS, some overlays): the version first, then each file.
+
+    Killed in between, the new version is there, complete, under the old config; the next build replaces that.
+    """
+    if change.version is not None:
+        rename_durably(new / str(change.version), model / str(change.version))
+    for name in change.top_files:
+        rename_durably(new / name, model / name)

@@ -1,0 +1,1 @@
+"""The local Triton server: its `environment`, its life (`local`), and its onnxruntime backend (`backends/`)."""

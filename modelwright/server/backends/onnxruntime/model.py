@@ -1,0 +1,457 @@
+"""The `onnxruntime` backend of the local server: the stock backend's contract, on its Python backend.
+
+The stock container has a native library for `backend: "onnxruntime"`; the local server finds this file instead, for the
+same repository and the same config.pbtxt. A model that loads here should load there, and one that the stock backend
+refuses should be refused here, in nearly the same words. The rules are those of triton-inference-server's
+onnxruntime_backend (`src/onnxruntime.cc`); what this file cannot do (implicit sequence state, batch inputs and outputs,
+ragged batches, GPUs) it says at load, instead of computing something else.
+
+Runs in the server environment's interpreter: only numpy, onnxruntime and triton_python_backend_utils can be imported.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# Imported when first needed: tritonserver starts a process only to ask about auto-completion, and in most cases the
+# answer needs no session.
+ort: Any = None
+
+Config = dict[str, Any]  # a ModelConfig, or a part of it, as JSON
+Array = np.ndarray[Any, Any]
+Tensors = dict[str, tuple[str, list[int]]]  # {name: (data type as in a configuration, dims)}
+Member = tuple[int, Any, dict[str, Array]]  # a request: its place in the batch, itself, its inputs
+
+DEFAULT_MAX_BATCH_SIZE = 4  # what tritonserver passes to backends unless --backend-config says otherwise
+
+CONFIG_TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(uint16)": "TYPE_UINT16",
+    "tensor(uint32)": "TYPE_UINT32",
+    "tensor(uint64)": "TYPE_UINT64",
+    "tensor(int8)": "TYPE_INT8",
+    "tensor(int16)": "TYPE_INT16",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(double)": "TYPE_FP64",
+    "tensor(string)": "TYPE_STRING",
+}
+
+
+class TritonPythonModel:
+    """One model instance. tritonserver gives each a process of its own."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """Fill in inputs, outputs and batching from the model, only where the configuration leaves them out."""
+        config = auto_complete_model_config.as_dict()
+        lacks_inputs = not config.get("input") and not config.get("batch_input")
+        lacks_outputs = not config.get("output")
+        if lacks_inputs or lacks_outputs:
+            session = create_session(config, Path(pb_utils.get_model_dir()))
+            inputs, outputs = describe(session.get_inputs()), describe(session.get_outputs())
+            complete_batching(config, list(inputs.values()) + list(outputs.values()))
+            if lacks_inputs:
+                config["input"] = complete_io(inputs, config["max_batch_size"])
+            if lacks_outputs:
+                config["output"] = complete_io(outputs, config["max_batch_size"])
+        return auto_complete_model_config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        config: Config = json.loads(args["model_config"])
+        self.max_batch_size = config["max_batch_size"]
+        refuse_unsupported(config)
+        self.session = create_session(config, Path(args["model_repository"], args["model_version"]))
+        self.run_options = create_run_options(config)
+        validate(config, self.session)
+        self.input_ranks = {
+            node.name: len(node.shape)
+            for node in [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
+        }
+        self.output_dims = {output["name"]: config_dims(output) for output in config["output"]}
+        self.string_outputs = {o["name"] for o in config["output"] if o["data_type"] == "TYPE_STRING"}
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer a dynamic batch: requests whose tensors fit together run as one."""
+        responses: list[Any] = [None] * len(requests)
+        groups: dict[Any, list[Member]] = {}
+        for index, request in enumerate(requests):
+            try:
+                feeds = self.read(request)
+                groups.setdefault(self.group_key(index, feeds), []).append((index, request, feeds))
+            except Exception as error:
+                responses[index] = failure(error)
+        for members in groups.values():
+            for index, response in self.answer(members):
+                responses[index] = response
+        return responses
+
+    def read(self, request: Any) -> dict[str, Array]:
+        """The request's tensors as onnxruntime wants them: strings as str, scalars without dimensions."""
+        feeds: dict[str, Array] = {}
+        for tensor in request.inputs():
+            name, array = tensor.name(), tensor.as_numpy()
+            if array.dtype == object:
+                array = decode(name, array)
+            feeds[name] = array.reshape(()) if self.input_ranks.get(name) == 0 else array
+        return feeds
+
+    def group_key(self, index: int, feeds: dict[str, Array]) -> Any:
+        """Equal for requests that can be concatenated; unique for those of a model without batching."""
+        if self.max_batch_size == 0:
+            return index
+        return tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in feeds.items()))
+
+    def answer(self, members: list[Member]) -> list[tuple[int, Any]]:
+        """Run requests together; if that fails, one by one, so that only those at fault fail."""
+        try:
+            return self.run(members)
+        except Exception as error:
+            if len(members) == 1:
+                return [(members[0][0], failure(error))]
+        return [answer for member in members for answer in self.answer([member])]
+
+    def run(self, members: list[Member]) -> list[tuple[int, Any]]:
+        """One inference for all members: concatenated, run, split. Returns (index, response) pairs."""
+        if len(members) == 1:
+            feeds = members[0][2]
+        else:
+            feeds = {name: np.concatenate([feeds[name] for _, _, feeds in members]) for name in members[0][2]}
+        wanted = sorted(set().union(*(request.requested_output_names() for _, request, _ in members)))
+        arrays = dict(zip(wanted, self.session.run(wanted, feeds, self.run_options), strict=True))
+        arrays = {name: self.convert(name, array) for name, array in arrays.items()}
+        if self.max_batch_size == 0:
+            return [(members[0][0], respond(members[0][1], arrays))]
+        return split(members, arrays)
+
+    def convert(self, name: str, value: Any) -> Array:
+        array = np.asarray(value)
+        if name in self.string_outputs:
+            array = encode(array)
+        # The protocol has no scalars; config.pbtxt says how many ones stand for one.
+        return array.reshape(self.output_dims[name]) if array.ndim == 0 else array
+
+
+def split(members: list[Member], arrays: dict[str, Array]) -> list[tuple[int, Any]]:
+    """Hand each request its rows."""
+    sizes = [len(next(iter(feeds.values()))) for _, _, feeds in members]
+    for name, array in arrays.items():
+        if array.shape[0] < sum(sizes):
+            raise ValueError(
+                f"failed to split the output tensor '{name}' in responses: expected batch size of atleast {sum(sizes)} "
+                f"in model output, got {array.shape[0]}"
+            )
+    answers: list[tuple[int, Any]] = []
+    start = 0
+    for (index, request, _), size in zip(members, sizes, strict=True):
+        rows = {name: array[start : start + size] for name, array in arrays.items()}
+        answers.append((index, respond(request, rows)))
+        start += size
+    return answers
+
+
+def respond(request: Any, arrays: dict[str, Array]) -> Any:
+    names = request.requested_output_names()
+    return pb_utils.InferenceResponse([pb_utils.Tensor(n, arrays[n]) for n in arrays if n in names])
+
+
+def failure(error: Exception) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"onnx runtime error: {error}"))
+
+
+def decode(name: str, array: Array) -> Array:
+    """Bytes to str, because onnxruntime's Python API would take the repr of a bytes object."""
+    try:
+        flat = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"input '{name}': the local server takes strings in UTF-8 only: {error}") from None
+    return object_array(flat, array.shape)
+
+
+def encode(array: Array) -> Array:
+    return object_array([item.encode() for item in array.ravel()], array.shape)
+
+
+def object_array(items: list[Any], shape: tuple[int, ...]) -> Array:
+    result: Array = np.empty(len(items), dtype=object)
+    result[:] = items
+    return result.reshape(shape)
+
+
+# Sessions
+
+
+def create_session(config: Config, directory: Path) -> Any:
+    """An onnxruntime session for a version directory, with the configuration's options, on the CPU."""
+    global ort
+    import onnxruntime as ort
+
+    path = directory / (config.get("default_model_filename") or "model.onnx")
+    if path.is_dir():
+        path = path / "model.onnx"
+    if not path.exists():
+        raise pb_utils.TritonModelException(f"unable to find '{path}' for model instance '{config['name']}'")
+    options = session_options(config)
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise pb_utils.TritonModelException(f"onnx runtime error: {error}") from None
+
+
+def session_options(config: Config) -> Any:
+    """The options that the stock backend sets, from the same parameters.
+
+    Thread counts stay at onnxruntime's own default (the number of physical cores) unless given, as in the stock
+    container. There too every instance has a pool of its own: on a small machine, more than one instance wants an
+    explicit `intra_op_thread_count`.
+    """
+    options = ort.SessionOptions()
+    levels = ort.GraphOptimizationLevel
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    options.graph_optimization_level = {
+        -1: levels.ORT_ENABLE_BASIC,
+        1: levels.ORT_ENABLE_EXTENDED,
+        2: levels.ORT_DISABLE_ALL,
+    }.get(level, levels.ORT_ENABLE_ALL)
+    mode = integer(config, "execution_mode", 0)
+    if mode not in (0, 1):
+        raise pb_utils.TritonModelException(
+            f"Invalid configuration value provided. Expected values for execution_mode are 0 or 1 but got {mode} ."
+        )
+    options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode else ort.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = max(0, integer(config, "intra_op_thread_count", 0))
+    options.inter_op_num_threads = max(0, integer(config, "inter_op_thread_count", 0))
+    options.enable_cpu_mem_arena = boolean(config, "enable_mem_arena", True)
+    options.enable_mem_pattern = boolean(config, "enable_mem_pattern", True)
+    # Instances are processes here and cannot share a session; a value that cannot be read is an error all the same.
+    boolean(config, "share_session_between_instances", False)
+    key = "session.use_device_allocator_for_initializers"
+    if parameter(config, key) is not None:
+        options.add_session_config_entry(key, parameter(config, key))
+    check_accelerators(config)
+    for library in config.get("model_operations", {}).get("op_library_filename", []):
+        options.register_custom_ops_library(library)
+    return options
+
+
+def create_run_options(config: Config) -> Any:
+    options = ort.RunOptions()
+    key = "memory.enable_memory_arena_shrinkage"
+    if parameter(config, key) is not None:
+        options.add_run_config_entry(key, parameter(config, key))
+    return options
+
+
+def check_accelerators(config: Config) -> None:
+    """OpenVINO is the one CPU accelerator of the stock backend; here its models run on onnxruntime's CPU provider."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    for accelerator in accelerators.get("cpu_execution_accelerator", []):
+        if accelerator["name"] != "openvino":
+            raise pb_utils.TritonModelException(f"unknown Execution Accelerator '{accelerator['name']}' is requested")
+
+
+def parameter(config: Config, key: str) -> str | None:
+    value = config.get("parameters", {}).get(key)
+    return None if value is None else str(value.get("string_value", ""))
+
+
+def integer(config: Config, key: str, default: int) -> int:
+    value = parameter(config, key)
+    if value is None:
+        return default
+    try:
+        return int(value)
+    except ValueError:
+        raise pb_utils.TritonModelException(f"failed to convert '{value}' to integral number") from None
+
+
+def boolean(config: Config, key: str, default: bool) -> bool:
+    value = parameter(config, key)
+    if value is None:
+        return default
+    if value.lower() not in ("true", "1", "false", "0"):
+        raise pb_utils.TritonModelException(f"failed to convert '{value}' to boolean")
+    return value.lower() in ("true", "1")
+
+
+# Auto-completion
+
+
+def complete_batching(config: Config, tensors: list[tuple[str, list[int]]]) -> None:
+    """Turn batching on where every tensor has a variable first dimension, and refuse it where one has not."""
+    if not all(dims and dims[0] == -1 for _, dims in tensors):
+        if config["max_batch_size"] != 0:
+            raise pb_utils.TritonModelException(
+                f"autofill failed for model '{config['name']}': model does not support batching while non-zero "
+                "max_batch_size is specified"
+            )
+        return
+    if config["max_batch_size"] == 0:
+        config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
+    if config["max_batch_size"] > 1 and "sequence_batching" not in config:
+        config.setdefault("dynamic_batching", {})
+
+
+def complete_io(tensors: Tensors, max_batch_size: int) -> list[Config]:
+    """Configuration entries for tensors. One without dimensions of its own is [1], reshaped where it is batched."""
+    entries = []
+    for name, (data_type, dims) in tensors.items():
+        entry: Config = {"name": name, "data_type": data_type, "dims": dims[1:] if max_batch_size > 0 else dims}
+        if not entry["dims"]:
+            entry["dims"] = [1]
+            if max_batch_size > 0:
+                entry["reshape"] = {"shape": []}
+        entries.append(entry)
+    return entries
+
+
+# Validation
+
+
+def describe(nodes: list[Any]) -> Tensors:
+    """{name: (configuration type, dims)} of a model's inputs or outputs; symbolic and unknown dimensions are -1."""
+    infos: Tensors = {}
+    for node in nodes:
+        kind = node.type.split("(")[0]
+        if kind != "tensor":
+            kinds = {"seq": "SEQUENCE", "map": "MAP", "sparse_tensor": "SPARSETENSOR", "optional": "UNKNOWN"}
+            raise pb_utils.TritonModelException(
+                f"Unsupported ONNX Type 'ONNX_TYPE_{kinds.get(kind, 'UNKNOWN')}' for I/O '{node.name}', "
+                "expected 'ONNX_TYPE_TENSOR'."
+            )
+        dims = [dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape]
+        infos[node.name] = (CONFIG_TYPES.get(node.type, "TYPE_<invalid>"), dims)
+    return infos
+
+
+def refuse_unsupported(config: Config) -> None:
+    """Say early what only the stock container can do."""
+    found = [field for field in ("batch_input", "batch_output") if config.get(field)]
+    found += ["sequence_batching.state"] if config.get("sequence_batching", {}).get("state") else []
+    found += ["input.allow_ragged_batch"] if any(i.get("allow_ragged_batch") for i in config["input"]) else []
+    if found:
+        raise pb_utils.TritonModelException(
+            f"unable to load model '{config['name']}': {', '.join(found)}: supported by the stock container's "
+            "onnxruntime backend, but not by the local server"
+        )
+
+
+def validate(config: Config, session: Any) -> None:
+    """Check configuration against model, as the stock backend does when it loads an instance."""
+    inputs = describe(session.get_inputs())
+    controls = sequence_controls(config)
+    expected = sum(not entry.get("optional") for entry in config["input"]) + len(controls)
+    for name, data_type in controls.items():
+        check_control(config, name, data_type, inputs)
+    if len(inputs) != expected:
+        raise refusal(config, f"configuration expects {expected} inputs, model provides {len(inputs)}")
+    inputs.update(describe(session.get_overridable_initializers()))
+    for entry in config["input"]:
+        if entry.get("optional") and config["max_batch_size"] != 0:
+            raise refusal(config, f"optional input '{entry['name']}' is not supported for models that support batching")
+        check_tensor(config, entry, "input", inputs)
+    outputs = describe(session.get_outputs())
+    for entry in config["output"]:
+        check_tensor(config, entry, "output", outputs)
+
+
+def refusal(config: Config, reason: str) -> Exception:
+    error: Exception = pb_utils.TritonModelException(f"unable to load model '{config['name']}', {reason}")
+    return error
+
+
+def sequence_controls(config: Config) -> dict[str, str]:
+    """{tensor: configuration type} of the control inputs that a sequence batcher adds to every request."""
+    controls: dict[str, str] = {}
+    for control_input in config.get("sequence_batching", {}).get("control_input", []):
+        for control in control_input.get("control", []):
+            data_type = control.get("data_type", "TYPE_INVALID")
+            for key, kind in (("fp32", "TYPE_FP32"), ("bool", "TYPE_BOOL"), ("int32", "TYPE_INT32")):
+                if control.get(f"{key}_false_true"):
+                    data_type = kind
+            controls[control_input["name"]] = data_type
+    return controls
+
+
+def check_control(config: Config, name: str, data_type: str, inputs: Tensors) -> None:
+    if name not in inputs:
+        raise pb_utils.TritonModelException(
+            f"configuration specified sequence control '{name}', but model does not provide that input"
+        )
+    model_type, dims = inputs[name]
+    dims = dims[1:] if config["max_batch_size"] > 0 else dims
+    if dims != [1]:
+        raise refusal(config, f"sequence control '{name}' in model has dims {shape(dims)} but dims [1] is expected")
+    if model_type != data_type:
+        raise refusal(
+            config,
+            f"sequence control '{name}', the model expects data-type {model_type} but the model configuration "
+            f"specifies data-type {data_type}",
+        )
+
+
+def check_tensor(config: Config, entry: Config, kind: str, tensors: Tensors) -> None:
+    """Check one configured input or output: its name, data type and dims."""
+    name = entry["name"]
+    if name not in tensors:
+        allowed = ", ".join(sorted(tensors))
+        raise pb_utils.TritonModelException(f"unexpected inference {kind} '{name}', allowed {kind}s are: {allowed}")
+    model_type, model_dims = tensors[name]
+    if entry["data_type"] != model_type:
+        raise refusal(
+            config,
+            f"configuration expects datatype {entry['data_type']} for {kind} '{name}', model provides {model_type}",
+        )
+    dims = config_dims(entry)
+    if model_dims:
+        check_dims(config, name, model_dims, dims, exact=kind == "output")
+    elif any(dim != 1 for dim in dims):
+        raise refusal(
+            config,
+            f"scalar tensor '{name}', should only provide 1 in the model configuration when the model doesn't support "
+            f"batching. Model configuration provided: {shape(dims)}.",
+        )
+
+
+def config_dims(entry: Config) -> list[int]:
+    """The dims that the model sees: those of `reshape` where it is given."""
+    dims = entry["reshape"].get("shape", []) if "reshape" in entry else entry["dims"]
+    return [int(dim) for dim in dims]
+
+
+def check_dims(config: Config, name: str, model_dims: list[int], dims: list[int], exact: bool) -> None:
+    """An output's dims must be the model's; an input's may give a size to a variable dimension."""
+    batched = config["max_batch_size"] > 0
+    if batched and model_dims[0] != -1:
+        raise pb_utils.TritonModelException(
+            f"model '{config['name']}', tensor '{name}': for the model to support batching the shape should have at "
+            f"least 1 dimension and the first dimension must be -1; but shape expected by the model is "
+            f"{shape(model_dims)}"
+        )
+    full = [-1, *dims] if batched else dims
+    fits = len(model_dims) == len(full) and all(
+        model == given or (model == -1 and not exact) for model, given in zip(model_dims, full, strict=True)
+    )
+    if not fits:
+        specifies = (
+            f"{len(full)} dimensions (an initial batch dimension because max_batch_size > 0 followed by the explicit "
+            f"tensor shape, making complete shape {shape(full)})"
+            if batched
+            else f"{len(full)} dimensions (shape {shape(full)})"
+        )
+        raise pb_utils.TritonModelException(
+            f"model '{config['name']}', tensor '{name}': the model expects {len(model_dims)} dimensions (shape "
+            f"{shape(model_dims)}) but the model configuration specifies {specifies}"
+        )
+
+
+def shape(dims: list[int]) -> str:
+    return "[" + ",".join(str(dim) for dim in dims) + "]"

@@ -1,0 +1,350 @@
+"""The local server's own environment: tritonserver, onnxruntime and numpy, apart from the project's packages.
+
+nvidia-pytriton, the wheel that brings tritonserver, needs numpy 1.x; the project must not inherit that. So the pinned
+wheels go to a directory of their own, laid out like a virtual environment, because the interpreter that tritonserver
+embeds runs isolated: it ignores PYTHONPATH and PYTHONHOME, and finds its packages only through the `python3` on PATH
+and the `pyvenv.cfg` beside it.
+
+    <state>/26.07-py3.11-1a2b3c4d/
+        environment.json                what was installed, for which interpreter
+        pyvenv.cfg  bin/python3         → the interpreter
+        lib/libpython3.11.so.1.0        → the library the stub embeds
+        lib/python3.11/site-packages/   the wheels
+        python/                         the Python backend, with the stub of this interpreter
+        backends-5e6f7a8b/              --backend-directory: python → ../python, onnxruntime/model.py
+
+An environment appears by rename, complete. A killed installation leaves a staging directory that the next one removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.errors import ServerError
+from modelwright.server.interpreters import minor_versions, usable
+from modelwright.server.packages import NoWheelError, pip_install
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from modelwright.releases import Release
+    from modelwright.server.interpreters import Interpreter
+
+    Say = Callable[[str], None]
+    Install = Callable[[Interpreter, Sequence[str], Path, Path], None]  # (interpreter, pins, target, log)
+
+SERVER_VERSION = "2.51.0"  # of the tritonserver in nvidia-pytriton 0.7.0
+
+_FORMAT = 1  # of the layout above; a change rebuilds
+_PINS = (
+    # Installed without dependencies: only the server's binaries are used, not the Python package.
+    "nvidia-pytriton==0.7.0",
+    "numpy==1.26.4",
+    # What `import onnxruntime` may need. Its older releases also name coloredlogs and sympy, for tools not used here.
+    "flatbuffers==25.12.19",
+    "packaging==26.3",
+    "protobuf==6.33.6",
+)
+_DOCKER_HINT = "serve the same repository with the stock container instead: docker compose up triton"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One installed local server."""
+
+    root: Path
+    release: str  # "26.07"
+    python_version: str  # "3.11.7", of the interpreter that models run in
+    pins: tuple[str, ...]
+    backends: Path  # --backend-directory
+
+    @property
+    def python(self) -> Path:
+        return self.root / "bin/python3"
+
+    @property
+    def site_packages(self) -> Path:
+        return _site_packages(self.root, self.python_version)
+
+    @property
+    def server(self) -> Path:
+        return self.site_packages / "pytriton/tritonserver/bin/tritonserver"
+
+    @property
+    def caches(self) -> Path:
+        return self.site_packages / "pytriton/tritonserver/caches"
+
+    def variables(self) -> dict[str, str]:
+        """The process environment for `server`: the caller's, without what would lead Python elsewhere."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        kept.pop("VIRTUAL_ENV", None)
+        kept["LD_LIBRARY_PATH"] = f"{self.site_packages / 'nvidia_pytriton.libs'}:{self.root / 'lib'}"
+        kept["PATH"] = f"{self.root / 'bin'}:{kept.get('PATH', os.defpath)}"
+        return kept
+
+
+@dataclass(frozen=True)
+class Host:
+    """The facts about a machine that decide whether the binaries run on it."""
+
+    system: str
+    machine: str
+    libc: str  # "glibc 2.36"; empty where the C library is another
+
+    @classmethod
+    def current(cls) -> Host:
+        try:
+            libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        except (AttributeError, OSError, ValueError):
+            libc = ""
+        return cls(platform.system(), platform.machine(), libc)
+
+
+def unsupported_reason(host: Host | None = None) -> str | None:
+    """Why the local server cannot run on this machine, or None if it can."""
+    host = host or Host.current()
+    if host.system != "Linux" or host.machine not in ("x86_64", "AMD64"):
+        return f"it runs on Linux x86-64 only, this is {host.system} {host.machine}"
+    version = re.fullmatch(r"glibc (\d+)\.(\d+).*", host.libc)
+    if version is None:
+        return "it needs glibc 2.35 or newer, this system has another C library"
+    if (int(version[1]), int(version[2])) < (2, 35):
+        return f"it needs glibc 2.35 or newer, this system has {host.libc}"
+    return None
+
+
+def pins_for(release: Release) -> tuple[str, ...]:
+    """The exact requirements of a release's local server."""
+    return (*_PINS, f"onnxruntime=={release.onnxruntime}")
+
+
+def find(
+    state: Path, release: Release, python: str | None = None, *, pins: Sequence[str] | None = None
+) -> Environment | None:
+    """The environment that `ensure` would reuse, or None. Installs nothing and starts no process."""
+    wanted = _identity(release, python, pins)
+    for path in sorted(state.absolute().glob(f"{release.name}-py*-{_digest(wanted)}")):
+        facts = _read_facts(path)
+        if facts is not None and facts["identity"] == wanted and _interpreter_present(path, facts):
+            return _environment(path, facts)
+    return None
+
+
+def ensure(
+    state: Path,
+    release: Release,
+    say: Say,
+    python: str | None = None,
+    *,
+    pins: Sequence[str] | None = None,
+    install: Install | None = None,
+    host: Host | None = None,
+) -> Environment:
+    """The environment for a release, installed on first use (about 100 MB to download) and reused afterwards.
+
+    `python` names the interpreter to use; by default the release's own if it is on PATH, else the running one.
+    Processes that ask at the same time install once. Raises ServerError when the machine, the interpreter or the
+    package index cannot provide it.
+    """
+    reason = unsupported_reason(host)
+    if reason is not None:
+        raise ServerError(f"the local server is not available here: {reason}", _DOCKER_HINT)
+    ready = find(state, release, python, pins=pins)
+    if ready is not None:
+        return ready
+    state = state.absolute()
+    state.mkdir(parents=True, exist_ok=True)
+    with _locked(state / ".lock", say):
+        ready = find(state, release, python, pins=pins)
+        if ready is None:
+            _remove_leftovers(state)
+            _install_first_fit(state, release, say, python, pins, install or pip_install)
+            ready = find(state, release, python, pins=pins)
+    if ready is None:
+        raise ServerError(f"the local server's environment in {state} vanished while it was being installed")
+    return ready
+
+
+def _identity(release: Release, python: str | None, pins: Sequence[str] | None) -> dict[str, Any]:
+    return {"format": _FORMAT, "pins": list(pins or pins_for(release)), "python": python or ""}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _site_packages(root: Path, full_version: str) -> Path:
+    return root / f"lib/python{full_version.rpartition('.')[0]}/site-packages"
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads((path / "environment.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and "identity" in facts else None
+
+
+def _interpreter_present(path: Path, facts: dict[str, Any]) -> bool:
+    """False once the interpreter was uninstalled or moved: both links lead to it."""
+    return (path / "bin/python3").exists() and (path / "lib" / Path(str(facts["libpython"])).name).exists()
+
+
+def _environment(path: Path, facts: dict[str, Any]) -> Environment:
+    return Environment(
+        root=path,
+        release=str(facts["release"]),
+        python_version=str(facts["python_version"]),
+        pins=tuple(facts["identity"]["pins"]),
+        backends=_backends(path),
+    )
+
+
+def _backends(root: Path) -> Path:
+    """The backend directory with this version of the packaged shim, which changes more often than the pins do."""
+    source = (files("modelwright.server") / "backends/onnxruntime/model.py").read_bytes()
+    final = root / f"backends-{hashlib.sha256(source).hexdigest()[:8]}"
+    if final.is_dir():
+        return final
+    staging = Path(tempfile.mkdtemp(prefix=".backends-", dir=root))
+    staging.chmod(0o755)
+    (staging / "python").symlink_to(Path("../python"))
+    (staging / "onnxruntime").mkdir()
+    (staging / "onnxruntime/model.py").write_bytes(source)
+    try:
+        staging.rename(final)
+    except OSError:  # another process was faster
+        shutil.rmtree(staging, ignore_errors=True)
+        if not final.is_dir():
+            raise
+    return final
+
+
+@contextmanager
+def _locked(path: Path, say: Say) -> Iterator[None]:
+    """Hold an exclusive lock that the kernel releases however this process ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another process that is installing the local server")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_leftovers(state: Path) -> None:
+    """Under the lock, a staging directory can only be that of a process that was killed."""
+    for path in state.glob(".staging-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _install_first_fit(
+    state: Path,
+    release: Release,
+    say: Say,
+    python: str | None,
+    pins: Sequence[str] | None,
+    install: Install,
+) -> None:
+    """Install for the best interpreter that the index has wheels for."""
+    fit, refused = usable(release, python)
+    if not fit:
+        raise _no_interpreter(release, refused)
+    identity = _identity(release, python, pins)
+    wanted = pins or pins_for(release)
+    for position, interpreter in enumerate(fit, start=1):
+        say(f"installing the local server for Python {interpreter.full_version}, once: {', '.join(wanted)}")
+        try:
+            _install(state, release, identity, wanted, interpreter, install)
+            return
+        except NoWheelError:
+            if position == len(fit):
+                raise
+
+
+def _no_interpreter(release: Release, refused: Sequence[str]) -> ServerError:
+    allowed = minor_versions(release.onnxruntime)
+    tried = "".join(f"\n    {line}" for line in refused)
+    return ServerError(
+        f"no Python on this machine can run the local server of {release.name}; tried:{tried}",
+        f"install Python 3.{allowed.start} to 3.{allowed.stop - 1} with a shared libpython"
+        f" (a system package or `uv python install 3.{allowed.stop - 1}`), or {_DOCKER_HINT}",
+    )
+
+
+def _install(
+    state: Path,
+    release: Release,
+    identity: dict[str, Any],
+    pins: Sequence[str],
+    interpreter: Interpreter,
+    install: Install,
+) -> None:
+    """Build an environment in a staging directory, try it, and rename it into place."""
+    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=state))
+    staging.chmod(0o755)
+    try:
+        site_packages = _site_packages(staging, interpreter.full_version)
+        site_packages.mkdir(parents=True)
+        install(interpreter, pins, site_packages, state / f"install-{release.name}.log")
+        _lay_out(staging, site_packages, interpreter)
+        facts = {
+            "identity": identity,
+            "release": release.name,
+            "python_version": interpreter.full_version,
+            "libpython": interpreter.libpython,
+        }
+        (staging / "environment.json").write_text(json.dumps(facts, indent=1) + "\n")
+        _try_out(_environment(staging, facts))
+        final = state / f"{release.name}-py{interpreter.version}-{_digest(identity)}"
+        if final.exists():  # of an interpreter that is gone
+            shutil.rmtree(final)
+        staging.rename(final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
+    """Turn installed wheels into the layout that the module's docstring draws."""
+    executable = Path(interpreter.executable)
+    (root / "bin").mkdir()
+    (root / "bin/python3").symlink_to(executable)
+    (root / "lib" / Path(interpreter.libpython).name).symlink_to(interpreter.libpython)
+    (root / "pyvenv.cfg").write_text(
+        f"home = {executable.parent}\ninclude-system-site-packages = false\nversion = {interpreter.full_version}\n"
+    )
+    # Importing a model's helper module would otherwise leave __pycache__ in the model repository.
+    # PYTHONDONTWRITEBYTECODE does not reach an isolated interpreter; a .pth file does.
+    (site_packages / "modelwright-no-bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n")
+    shutil.rmtree(site_packages / "bin", ignore_errors=True)
+    triton = site_packages / "pytriton/tritonserver"
+    shutil.copytree(triton / "backends/python", root / "python", copy_function=os.link)
+    stub = triton / "python_backend_stubs" / interpreter.version / "triton_python_backend_stub"
+    os.link(stub, root / "python" / stub.name)
+
+
+def _try_out(environment: Environment) -> None:
+    """Start each program once: a missing library shows here, with its name, and not as a model that won't load."""
+    stub = environment.root / "python/triton_python_backend_stub"
+    for command in (
+        [str(environment.python), "-I", "-c", "import numpy, onnxruntime"],
+        [str(environment.server), "--help"],
+        [str(stub)],  # says that arguments are missing, and exits with 1
+    ):
+        done = subprocess.run(command, env=environment.variables(), capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1) or "Error" in done.stderr or "error while loading" in done.stderr:
+            detail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            raise ServerError(f"the local server does not run on this machine: {detail[0]}", _DOCKER_HINT)

@@ -1,0 +1,108 @@
+"""Which Python runs the local server's models.
+
+tritonserver's Python backend embeds libpython, so the interpreter decides which wheels fit, and it must be one that
+nvidia-pytriton has a stub for, numpy 1.26 has wheels for, and the release's onnxruntime has wheels for. The release's
+own Python comes first, because a builder's vendored packages may depend on it; any other that fits serves as well for
+everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelwright.releases import Release
+
+_PROBE = """
+import importlib.util, json, os, sys, sysconfig
+name = sysconfig.get_config_var("INSTSONAME") or ""
+places = [sysconfig.get_config_var("LIBDIR") or "", os.path.join(sys.base_prefix, "lib")]
+places += [os.path.join(places[0], sysconfig.get_config_var("MULTIARCH") or "")]
+found = [os.path.join(place, name) for place in places if os.path.isfile(os.path.join(place, name))]
+print(json.dumps({
+    "executable": getattr(sys, "_base_executable", "") or sys.executable,
+    "version": "%d.%d" % sys.version_info[:2],
+    "full_version": "%d.%d.%d" % sys.version_info[:3],
+    "implementation": sys.implementation.name,
+    "libpython": found[0] if ".so" in name and found else "",
+    "pip": importlib.util.find_spec("pip") is not None,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    command: str  # what was asked for, and what runs pip
+    executable: str  # the real one, outside any virtual environment
+    version: str  # "3.11"
+    full_version: str  # "3.11.7"
+    libpython: str  # the shared library the stub embeds; empty if this Python was built without
+    pip: bool
+
+    @property
+    def minor(self) -> int:
+        return int(self.version.split(".")[1])
+
+
+def probe(command: str) -> Interpreter | None:
+    """Ask an interpreter about itself; None if it does not run (pyenv's shims exist for versions that do not)."""
+    try:
+        done = subprocess.run([command, "-I", "-c", _PROBE], capture_output=True, text=True, timeout=30, check=True)
+        facts = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    if facts.pop("implementation") != "cpython":
+        return None
+    return Interpreter(command=command, **facts)
+
+
+def minor_versions(onnxruntime: str) -> range:
+    """The minor versions of Python 3 that an onnxruntime release, numpy 1.26 and the stubs have binaries for."""
+    minor = int(onnxruntime.split(".")[1])
+    first = 11 if minor >= 24 else 10
+    last = 12 if minor >= 17 else 11  # numpy 1.26 stops at 3.12
+    return range(first, last + 1)
+
+
+def problem(interpreter: Interpreter, release: Release) -> str:
+    """Why this interpreter cannot run the release's local server; empty if it can."""
+    allowed = minor_versions(release.onnxruntime)
+    if not interpreter.version.startswith("3.") or interpreter.minor not in allowed:
+        return f"it is Python {interpreter.version}, needed is 3.{allowed.start} to 3.{allowed.stop - 1}"
+    if not interpreter.libpython:
+        return "it was built without a shared libpython"
+    return ""
+
+
+def candidates(release: Release, python: str | None) -> Iterator[str]:
+    """Commands worth probing, best first. An explicit `python` is the only candidate."""
+    if python is not None:
+        yield python
+        return
+    names = [f"python{release.python}"]
+    names += [f"python3.{minor}" for minor in reversed(minor_versions(release.onnxruntime))]
+    found = [path for name in names if (path := shutil.which(name))]
+    first = [path for path in found[:1] if Path(path).name == names[0]]
+    yield from dict.fromkeys([*first, sys.executable, *found])
+
+
+def usable(release: Release, python: str | None) -> tuple[list[Interpreter], list[str]]:
+    """The interpreters that fit, best first, and for every other candidate why it does not."""
+    fit: list[Interpreter] = []
+    refused: list[str] = []
+    for command in candidates(release, python):
+        interpreter = probe(command)
+        reason = "it does not run" if interpreter is None else problem(interpreter, release)
+        if interpreter is None or reason:
+            refused.append(f"{command}: {reason}")
+        elif not any(Path(interpreter.executable).samefile(other.executable) for other in fit):
+            fit.append(interpreter)
+    return fit, refused

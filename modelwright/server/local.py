@@ -1,0 +1,290 @@
+"""A real tritonserver on this machine, for as long as a `with` block lasts.
+
+    with running(environment, repository, log=state / "server.log", mode="explicit", models=["digits"]) as server:
+        with connect(server.http) as client: ...
+
+It listens on 127.0.0.1 only. Whatever happens to this process, the server, its model processes and their shared memory
+are gone soon after (`supervisor.py` says how).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from modelwright.errors import ServerError
+from modelwright.server.reasons import plain_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from modelwright.server.environment import Environment
+
+Mode = Literal["explicit", "poll", "none"]
+
+_ATTEMPTS = 5  # another program can take a port between our choice and the server's bind
+_POLL_S = 0.02
+_LOG_LINE = re.compile(r'^([IWE])\d{4} [\d:.]+ \d+ \S+\] *(?:"(.*)"|(.*))$')
+# Every start on a machine without a GPU logs these as errors.
+_NOISE = ("CudaDriverHelper", "NVML", "DCGM", "pinned_memory_manager")
+
+
+@dataclass(frozen=True)
+class Ports:
+    http: int
+    grpc: int
+    metrics: int
+
+
+@dataclass
+class RunningServer:
+    """A started tritonserver. `http`, `grpc` and `metrics` are `host:port`."""
+
+    pid: int  # of tritonserver itself
+    http: str
+    grpc: str
+    metrics: str
+    log: Path
+    _supervisor: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def alive(self) -> bool:
+        return self._supervisor.poll() is None
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Block until the server ends; its exit code, or 128 + N for signal N. Raises ServerError after `timeout_s`."""
+        try:
+            return self._supervisor.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"tritonserver at {self.http} is still running after {timeout_s:g} s") from None
+
+    def failures(self) -> dict[str, str]:
+        """{model: why it is not served} of every model that was loaded, or is to be, and is not ready."""
+        reasons: dict[str, list[str]] = {}
+        for entry in _post(self.http, "/v2/repository/index"):
+            reason = entry.get("reason", "")
+            if entry.get("state") != "READY" and reason and reason != "unloaded":
+                reasons.setdefault(entry["name"], []).append(plain_reason(reason))
+        return {name: "; ".join(dict.fromkeys(found)) for name, found in reasons.items()}
+
+
+@contextmanager
+def running(
+    environment: Environment,
+    repository: Path,
+    *,
+    log: Path,
+    mode: Mode = "explicit",
+    models: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    ports: Ports | None = None,
+    startup_timeout_s: float = 60,
+    stop_grace_s: float = 5,
+    auto_complete: bool = False,
+    extra_arguments: Sequence[str] = (),
+) -> Iterator[RunningServer]:
+    """Serve a model repository; the block starts once the server answers and has tried to load its models.
+
+    `models` are loaded at start (mode "explicit" only; `["*"]` for all). A model that fails to load does not stop the
+    server: see `RunningServer.failures`. Free ports are chosen unless given. At the end of the block requests in flight
+    and models get `stop_grace_s` to finish; 0 kills at once. `auto_complete` lets the server fill in incomplete
+    configurations, as the stock container does; it costs a second per model, because the Python backend starts and
+    stops a process to ask, and the repositories that Modelwright writes do not need it. Raises ServerError when the
+    server does not start.
+    """
+    if models and mode != "explicit":
+        raise ValueError(f"models are named in mode 'explicit' only, not in '{mode}'")
+    if not repository.is_dir():
+        raise ServerError(f"{repository}: there is no model repository", "build it first: modelwright build")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for attempt in range(1, _ATTEMPTS + 1):
+            chosen = ports or _free_ports(host)
+            arguments = _arguments(environment, repository, mode, models, host, chosen)
+            arguments += [] if auto_complete else ["--disable-auto-complete-config"]
+            arguments += extra_arguments
+            try:
+                server = stack.enter_context(
+                    _started(environment, arguments, chosen, host, log, startup_timeout_s, stop_grace_s)
+                )
+                break
+            except _PortTakenError:
+                if ports is not None or attempt == _ATTEMPTS:
+                    raise
+        yield server
+
+
+class _PortTakenError(ServerError):
+    pass
+
+
+def _free_ports(host: str) -> Ports:
+    """Three ports that are free now, all held open until all are chosen, so that they differ."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for free in sockets:
+            free.bind((host, 0))
+        return Ports(*(int(free.getsockname()[1]) for free in sockets))
+
+
+def _arguments(
+    environment: Environment,
+    repository: Path,
+    mode: Mode,
+    models: Sequence[str],
+    host: str,
+    ports: Ports,
+) -> list[str]:
+    return [
+        f"--model-repository={repository.absolute()}",
+        f"--backend-directory={environment.backends}",
+        f"--cache-directory={environment.caches}",
+        f"--model-control-mode={mode}",
+        *(["--repository-poll-secs=1"] if mode == "poll" else []),
+        *(f"--load-model={name}" for name in models),
+        "--exit-on-error=false",  # one bad model must not take the others down
+        f"--http-address={host}",
+        f"--grpc-address={host}",
+        f"--metrics-address={host}",
+        f"--http-port={ports.http}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-port={ports.metrics}",
+        "--allow-gpu-metrics=false",  # models run on the CPU here
+    ]
+
+
+@contextmanager
+def _started(
+    environment: Environment,
+    arguments: list[str],
+    ports: Ports,
+    host: str,
+    log: Path,
+    startup_timeout_s: float,
+    stop_grace_s: float,
+) -> Iterator[RunningServer]:
+    """Start a server under its supervisor, wait until it answers, and stop it at the end."""
+    identity = f"modelwright-{os.getpid()}-{secrets.token_hex(4)}"
+    command = [
+        *(sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))),
+        *(str(os.getpid()), str(stop_grace_s), identity),
+        str(environment.server),
+        # The id tells this server from another one that answers on the same port; the prefix keeps the shared memory
+        # of two servers apart, and lets the supervisor find it.
+        f"--id={identity}",
+        f"--backend-config=python,shm-region-prefix-name={identity}",
+        *arguments,
+    ]
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=environment.variables(),
+            start_new_session=True,  # Ctrl-C in a terminal reaches us, and we stop the server
+        )
+    try:
+        assert supervisor.stdout is not None
+        pid = int(supervisor.stdout.readline() or 0)
+        server = RunningServer(
+            pid, f"{host}:{ports.http}", f"{host}:{ports.grpc}", f"{host}:{ports.metrics}", log, supervisor
+        )
+        _await_answer(server, identity, startup_timeout_s)
+        yield server
+    finally:
+        _stop(supervisor, stop_grace_s)
+
+
+def _await_answer(server: RunningServer, identity: str, timeout_s: float) -> None:
+    """Return when the server answers: tritonserver opens its ports after the first loading of models."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if not server.alive:
+            raise _start_error(server)
+        if _server_id(server.http) == identity:
+            return
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"tritonserver did not answer within {timeout_s:g} s; its log: {server.log}{_excerpt(server.log)}",
+                "a model that takes long to load needs a longer start-up timeout",
+            )
+        time.sleep(_POLL_S)
+
+
+def _server_id(address: str) -> str:
+    """The --id of the server that answers there; empty if none does."""
+    connection = http.client.HTTPConnection(address, timeout=1)  # another program may hold the port and say nothing
+    try:
+        connection.request("GET", "/v2")
+        return str(json.loads(connection.getresponse().read()).get("name", ""))
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        return ""
+    finally:
+        connection.close()
+
+
+def _post(address: str, path: str) -> list[dict[str, str]]:
+    connection = http.client.HTTPConnection(address, timeout=30)
+    try:
+        connection.request("POST", path)
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ServerError(f"tritonserver at {address}: {path}: {error}") from None
+    finally:
+        connection.close()
+    if not isinstance(answer, list):
+        raise ServerError(f"tritonserver at {address}: {path}: {answer.get('error', answer)}")
+    return answer
+
+
+def _stop(supervisor: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Ask the supervisor to end the server; if it does not, kill it, and the kernel kills the server with it."""
+    for pipe in (supervisor.stdin, supervisor.stdout):
+        assert pipe is not None
+        pipe.close()
+    try:
+        supervisor.wait(grace_s + 10)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+
+
+def _start_error(server: RunningServer) -> ServerError:
+    text = server.log.read_text(errors="replace")
+    taken = re.search(r"Socket '([^']+)' already in use", text)
+    if taken:
+        return _PortTakenError(
+            f"tritonserver could not start: {taken[1]} is taken by another program", "choose other ports"
+        )
+    return ServerError(
+        f"tritonserver ended while it was starting, exit code {server.wait()}; its log: {server.log}"
+        f"{_excerpt(server.log)}"
+    )
+
+
+def _excerpt(log: Path, limit: int = 12) -> str:
+    """What matters in a server's log: its errors, and lines that no logger wrote, such as a traceback."""
+    found: list[str] = []
+    text, _, _ = log.read_text(errors="replace").partition("\nUsage: ")  # 400 lines of help follow a wrong argument
+    for line in text.splitlines():
+        match = _LOG_LINE.match(line)
+        if any(noise in line for noise in _NOISE) or not line.strip() or line[0] in "+|":
+            continue
+        if match is None:
+            found.append(line)
+        elif match[1] == "E":
+            message = (match[2] or match[3] or "").replace("\\n", "\n").replace('\\"', '"')
+            found.append(plain_reason(message))
+    return "".join(f"\n    {line}" for line in dict.fromkeys(found[-limit:]))

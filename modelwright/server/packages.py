@@ -1,0 +1,49 @@
+"""Getting the local server's wheels, with pip as the user has configured it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from modelwright.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from modelwright.server.interpreters import Interpreter
+
+
+class NoWheelError(ServerError):
+    """The index has no wheel of a pinned version for an interpreter: another interpreter may do."""
+
+
+def pip_install(interpreter: Interpreter, pins: Sequence[str], target: Path, log: Path) -> None:
+    """Install exactly these wheels, with the user's pip configuration. Raises ServerError with the end of pip's output.
+
+    The interpreter's own pip is used; if it has none, the running Python's, told which wheels to pick.
+    """
+    command = [interpreter.command, "-I", "-m", "pip", "install", "--target", str(target)]
+    if not interpreter.pip:
+        command[0] = sys.executable
+        command += ["--implementation", "cp", "--python-version", interpreter.version]
+    command += ["--no-deps", "--only-binary=:all:", "--no-warn-script-location", "--disable-pip-version-check"]
+    # A configured `user` or `require-virtualenv` contradicts --target.
+    variables = os.environ | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_NO_INPUT": "1"}
+    with log.open("w") as output:
+        code = subprocess.call([*command, *pins], stdout=output, stderr=subprocess.STDOUT, env=variables)
+    if code != 0:
+        raise _pip_error(log)
+
+
+def _pip_error(log: Path) -> ServerError:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    tail = "\n".join(f"    {line}" for line in lines[-8:])
+    message = f"the local server's packages could not be installed; pip says (all of it in {log}):\n{tail}"
+    if any("No module named pip" in line for line in lines):
+        return ServerError(message, f"give {sys.executable} a pip (python -m ensurepip), or name another interpreter")
+    if any("No matching distribution" in line for line in lines):
+        return NoWheelError(message, "point pip's index-url or find-links at an index that has this version")
+    return ServerError(message, "check pip's index and the network, then run the same command again")

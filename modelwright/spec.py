@@ -1,0 +1,265 @@
+"""builders/<model>/model.yaml → ModelSpec: frozen, checked, nothing derived yet.
+
+The data that flows from here: a `Builder` is a folder and its `ModelSpec`; the plan turns it into steps, `config.py` into
+a ModelConfig. Unknown fields are errors. Shapes leave out the batch dimension when `serving.max_batch_size` > 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from modelwright.dtypes import BY_NAME
+from modelwright.suggest import did_you_mean
+
+FILE = "model.yaml"
+
+# What Triton takes as a model's name is any directory name; URLs, metrics labels and shells take these.
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _name(value: str) -> str:
+    if not _MODEL_NAME.fullmatch(value):
+        raise ValueError(f"Triton cannot serve a model named {value!r}: use letters, digits, '_', '-' and '.'")
+    return value
+
+
+def _entry(value: str) -> str:
+    if not _ENTRY.fullmatch(value):
+        raise ValueError(f"expected module:function, got {value!r}")
+    return value
+
+
+def _dtype(value: str) -> str:
+    if value not in BY_NAME:
+        raise ValueError(f"{value!r} is no Triton data type; {did_you_mean(value, BY_NAME)}")
+    return BY_NAME[value].name
+
+
+def _shape(value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    for dim in value:
+        if (isinstance(dim, int) and dim < 1 and dim != -1) or (isinstance(dim, str) and not dim.isidentifier()):
+            raise ValueError(f"a dimension is a number from 1, -1, or a name; got {dim!r}")
+    return value
+
+
+def _inside(value: str) -> str:
+    """A path of the builder's folder, as written; symbolic links are looked at when the file is."""
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{value!r} leaves the builder's folder")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not _SHA256.fullmatch(value):
+        raise ValueError("expected 64 lower-case hexadecimal digits")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Entry = Annotated[str, AfterValidator(_entry)]
+LocalPath = Annotated[str, AfterValidator(_inside)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+TensorName = Annotated[str, Field(min_length=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TensorSpec(_Model):
+    """One input or output. A dimension is a number, -1, or a name that tensors share ('sequence')."""
+
+    name: TensorName
+    dtype: Annotated[str, AfterValidator(_dtype)]
+    shape: Annotated[tuple[int | str, ...], AfterValidator(_shape)]
+
+    @property
+    def dims(self) -> list[int]:
+        return [-1 if isinstance(dim, str) else dim for dim in self.shape]
+
+
+class OutputSpec(TensorSpec):
+    labels: LocalPath | None = None  # a file of class names, one a line, for Triton's classification extension
+
+
+class TorchSource(_Model):
+    kind: Literal["torch"]
+    entry: Entry  # (**params) → an nn.Module in eval mode
+    params: dict[str, JsonValue] = {}
+    threads: int = Field(1, ge=1)  # part of the result: floating-point sums depend on it
+
+
+class OnnxSource(_Model):
+    kind: Literal["onnx"]
+    path: LocalPath | None = None
+    url: str | None = None
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> OnnxSource:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path or url")
+        if self.url is not None and not self.url.startswith(("https://", "file://")):
+            raise ValueError("url: https:// or file:// is needed")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("sha256 is needed with url: what a URL serves can change")
+        return self
+
+
+class HuggingFaceSource(_Model):
+    kind: Literal["huggingface"]
+    path: LocalPath | None = None
+    package: str | None = None  # a Python package that carries the directory
+    subfolder: str = ""
+    auto_class: str = "AutoModel"
+    entry: Entry | None = None  # (model, **params) → the nn.Module to export
+    params: dict[str, JsonValue] = {}
+    threads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> HuggingFaceSource:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("give either path or package")
+        if self.subfolder:
+            _inside(self.subfolder)
+        return self
+
+
+class PythonSource(_Model):
+    kind: Literal["python"]
+    model: LocalPath = "model.py"  # has the class TritonPythonModel
+    files: dict[str, str] = {}  # name in the version → file of this folder, or package:path of an installed one
+    requirements: tuple[str, ...] = ()  # exact pins, dependencies included, vendored for the target's Python
+
+    @model_validator(mode="after")
+    def _files_stay_inside(self) -> PythonSource:
+        for name, origin in self.files.items():
+            _inside(name)
+            _inside(origin.partition(":")[2] or origin)
+        return self
+
+
+class EnsembleStep(_Model):
+    model_name: Name
+    model_version: int = -1  # Triton's own default is 0, which is no version
+    input_map: dict[str, str] = Field(min_length=1)  # the model's tensor → the ensemble's
+    output_map: dict[str, str] = Field(min_length=1)
+
+
+class EnsembleSource(_Model):
+    kind: Literal["ensemble"]
+    steps: tuple[EnsembleStep, ...] = Field(min_length=1)
+
+
+Source = Annotated[
+    TorchSource | OnnxSource | HuggingFaceSource | PythonSource | EnsembleSource, Field(discriminator="kind")
+]
+KINDS = ("torch", "onnx", "huggingface", "python", "ensemble")
+
+
+class Tolerance(_Model):
+    """|actual - expected| ≤ atol + rtol · |expected|, in output units."""
+
+    atol: float = Field(ge=0)
+    rtol: float = Field(0.0, ge=0)
+
+
+class MetricGate(_Model):
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> MetricGate:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        return self
+
+
+class Gates(BaseModel):
+    """`tolerance`, and one gate for each metric that `evaluate` returns."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, MetricGate]
+
+    tolerance: Tolerance | None = None
+
+    @property
+    def metrics(self) -> dict[str, MetricGate]:
+        return self.__pydantic_extra__
+
+
+class ModelSpec(_Model):
+    name: Name
+    description: str = ""
+    source: Source
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    samples: Entry  # () → golden inputs {name: (N, *shape)}
+    reference: Entry | None = None  # (samples) → the outputs they should give, where the source cannot say
+    evaluate: Entry | None = None  # (infer) → {"accuracy": 0.99}; infer: inputs → outputs
+    files: tuple[str, ...] = ()  # what its code reads: globs of this folder, or package:path of an installed one
+    gates: Gates = Gates()
+    serving: dict[str, JsonValue] = {}  # ModelConfig, field by field
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if not isinstance(self.source, OnnxSource) and not (self.inputs and self.outputs):
+            raise ValueError(f"inputs and outputs are needed with source.kind {self.source.kind}")
+        for tensors in (self.inputs, self.outputs):
+            names = [tensor.name for tensor in tensors]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two tensors are named '{name}'")
+        if self.gates.metrics and not self.evaluate:
+            raise ValueError(f"gates.{next(iter(self.gates.metrics))}: a metric needs an evaluate entry")
+        for pattern in self.files:
+            _inside(pattern.partition(":")[2] or pattern)
+        return self
+
+    @property
+    def max_batch_size(self) -> int:
+        value = self.serving.get("max_batch_size", 0)
+        return value if isinstance(value, int) else 0  # anything else is config.py's to refuse
+
+    @property
+    def batched(self) -> bool:
+        return self.max_batch_size > 0
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A model.yaml that was read: its folder, its file as messages show it, and what it says."""
+
+    folder: Path
+    file: str
+    spec: ModelSpec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The models an ensemble is made of, each once, in order of first use."""
+        source = self.spec.source
+        return tuple(dict.fromkeys(step.model_name for step in source.steps)) if source.kind == "ensemble" else ()
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """(field, module:function) of every function of this folder that a build calls."""
+        spec = self.spec
+        fields: dict[str, Any] = {
+            "source.entry": getattr(spec.source, "entry", None),
+            "samples": spec.samples,
+            "reference": spec.reference,
+            "evaluate": spec.evaluate,
+        }
+        yield from ((field, entry) for field, entry in fields.items() if entry)

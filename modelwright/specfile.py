@@ -1,0 +1,177 @@
+"""Reading model.yaml files: YAML with its traps closed, and errors that name the line, the field and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from modelwright.errors import SpecError
+from modelwright.project import Project
+from modelwright.spec import FILE, KINDS, Builder, ModelSpec
+from modelwright.suggest import did_you_mean
+
+_MAX_BYTES = 1_000_000  # a model.yaml is a page; more than this is a mistake or an attack
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_builders(project: Project) -> dict[str, Builder]:
+    """Every builder of the project, by model name, in order of name. Raises SpecError, naming the file and line."""
+    if not project.builders.is_dir():
+        raise SpecError(f"{project.shown(project.builders)}: there is no such folder", "make one: modelwright new NAME")
+    builders: dict[str, Builder] = {}
+    for folder in sorted(project.builders.iterdir()):
+        if not (folder / FILE).is_file():
+            continue
+        builder = read_builder(folder, project.shown(folder / FILE))
+        if builder.name in builders:
+            other = builders[builder.name].file
+            raise SpecError(f"{builder.file}: the name '{builder.name}' is taken by {other}", "give one another name")
+        builders[builder.name] = builder
+    return dict(sorted(builders.items()))
+
+
+def read_builder(folder: Path, shown: str) -> Builder:
+    """Read `folder`/model.yaml; `shown` is how messages call it."""
+    data = _parse(folder / FILE, shown)
+    if not isinstance(data, dict):
+        raise SpecError(f"{shown}: a mapping is needed, got {type(data).__name__}", "see builders/ for examples")
+    data.setdefault("name", folder.name)
+    try:
+        spec = ModelSpec.model_validate(data)
+    except ValidationError as error:
+        raise _spec_error(error, folder / FILE, shown) from None
+    return Builder(folder, shown, spec)
+
+
+def _parse(file: Path, shown: str) -> Any:
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise SpecError(f"{shown}: larger than {_MAX_BYTES:,} bytes", "keep data in files of its own")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{shown}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{shown}: not UTF-8 at byte {error.start}") from error
+    try:
+        return _construct(_Loader(text))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise SpecError(f"{shown}{where}: not valid YAML: {error.problem}", _yaml_hint(error)) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"{shown}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError(f"{shown}: nested too deeply") from None
+
+
+def _construct(loader: Any) -> Any:
+    """The document as plain data. A key given twice is an error, and so is an alias: a page needs none, a bomb does."""
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    seen, waiting = set(), [node]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=current.start_mark)
+        seen.add(id(current))
+        if isinstance(current, yaml.MappingNode):
+            keys = set()
+            for key, value in current.value:
+                if key.value in keys:
+                    raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice", problem_mark=key.start_mark)
+                keys.add(key.value)
+                waiting.append(value)
+        elif isinstance(current, yaml.SequenceNode):
+            waiting.extend(current.value)
+    return loader.construct_document(node)
+
+
+def _yaml_hint(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or ""
+    if "mapping values are not allowed" in problem:
+        return "quote a value that contains ': '"
+    if "\\t" in problem or "found character" in problem:
+        return "indent with spaces, not tabs"
+    return ""
+
+
+def _spec_error(error: ValidationError, file: Path, shown: str) -> SpecError:
+    """The first problem, as `file:line: field: what`; pydantic's own wording only where it reads well."""
+    # A misspelt field makes two problems, one unknown and one missing: the first explains the second.
+    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    path = _field_path(first["loc"])
+    where = f"{shown}:{_line(file, path)}"
+    field = _dotted(path)
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        return SpecError(f"{where}: {field}: unknown field", did_you_mean(str(path[-1]), _known_fields(first["loc"])))
+    if kind == "missing":
+        return SpecError(f"{where}: {field}: missing", "")
+    if kind == "union_tag_invalid":
+        given = str(first["ctx"]["tag"])
+        return SpecError(f"{where}: {field}.kind: unknown kind '{given}'", did_you_mean(given, KINDS))
+    if kind == "union_tag_not_found":
+        return SpecError(f"{where}: {field}.kind: missing", f"one of {', '.join(KINDS)}")
+    message = first["msg"].removeprefix("Value error, ")
+    prefix = f"{where}: {field}: " if path else f"{where}: "
+    given = first["input"]
+    got = f", got {given!r}" if kind != "value_error" and not isinstance(given, dict | list) else ""
+    text = message if kind == "value_error" else message[0].lower() + message[1:]
+    return SpecError(f"{prefix}{text}{got}")
+
+
+def _field_path(loc: Sequence[int | str]) -> tuple[int | str, ...]:
+    """pydantic's location, less the discriminator's tag and the branches of plain unions, which are no fields."""
+    path: list[int | str] = []
+    for index, part in enumerate(loc):
+        is_tag = index > 0 and loc[index - 1] == "source" and part in KINDS
+        if not is_tag and part not in ("int", "str", "float", "[key]"):
+            path.append(part)
+    return tuple(path)
+
+
+def _dotted(path: Sequence[int | str]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _known_fields(loc: Sequence[int | str]) -> list[str]:
+    """The fields of the model in which an unknown one was found."""
+    from modelwright import spec
+
+    sources = {"torch": spec.TorchSource, "onnx": spec.OnnxSource, "huggingface": spec.HuggingFaceSource}
+    sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource}  # type: ignore[dict-item]
+    parents: dict[object, type[BaseModel]] = {"inputs": spec.TensorSpec, "outputs": spec.OutputSpec}
+    parents |= {"steps": spec.EnsembleStep, "gates": spec.MetricGate, "tolerance": spec.Tolerance}
+    model: type[BaseModel] = ModelSpec
+    for part in loc[:-1]:
+        model = parents.get(part, sources.get(str(part), model))
+    return list(model.model_fields)
+
+
+def _line(file: Path, path: Sequence[int | str]) -> int:
+    """The line of a field, or of the nearest field around it: found again in the file, since only errors need it."""
+    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = 1
+    for part in path:
+        pairs: list[Any] = node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in pairs if key.value == str(part)), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(part, int) and part < len(pairs):
+            node = pairs[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

@@ -1,0 +1,37 @@
+"""What a step is given. It crosses into a worker process, so it is plain, frozen and picklable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelwright.releases import Release
+from modelwright.spec import Builder
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model of the small repository in which a Python model or an ensemble is tried before it is published."""
+
+    name: str
+    config: str  # config.pbtxt
+    version: Path  # the files of its version
+
+
+@dataclass(frozen=True)
+class StepContext:
+    builder: Builder
+    run: str  # a key of steps.RUNNERS
+    config: Mapping[str, Any]
+    target: Release
+    inputs: Mapping[str, Path]  # role → the folder of that step's files
+    facts: Mapping[str, Mapping[str, Any]]  # role → what that step learnt
+    declared: frozenset[str]  # files of the builder's folder that the key covers
+    server: Path  # where the local server's environments live
+    served: tuple[ServedModel, ...] = field(default=())
+
+    def say(self, text: str) -> None:
+        """A line for the step's log: in a worker, standard output is that log."""
+        print(text, flush=True)  # noqa: T201

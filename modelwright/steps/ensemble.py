@@ -1,0 +1,30 @@
+"""source.kind ensemble: nothing to run, but a version to tell apart.
+
+An ensemble's answers change when a member's do. So its version holds `ensemble.json`: the steps, and the digest of what
+each member's version held when this one was verified. A member's new payload gives the ensemble a new version, with
+golden outputs of its own. (It also keeps the version's folder from being empty, which some copy tools drop.)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modelwright.digest import list_tree, sha256_file, tree_digest
+from modelwright.steps.context import StepContext
+
+
+def run(context: StepContext, out: Path) -> dict[str, Any]:
+    """Write the version's `ensemble.json`."""
+    members = {role: payload_digest(folder / "version") for role, folder in sorted(context.inputs.items())}
+    version = out / "version"
+    version.mkdir()
+    content = {"steps": context.config["steps"], "members": members}
+    (version / "ensemble.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return {"members": members}
+
+
+def payload_digest(version: Path) -> str:
+    """The digest of what a version holds, less its manifest and golden samples."""
+    return tree_digest({name: sha256_file(path) for name, path in list_tree(version).items()})

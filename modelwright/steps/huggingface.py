@@ -1,0 +1,150 @@
+"""Hugging Face model directories: of the builder's folder or an installed package, loaded without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.errors import StepError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+# The plain form exports to a third fewer nodes than SDPA, whose masks become Where and IsNaN chains, and onnxruntime
+# recognises its MatMul-Softmax-MatMul; the numbers agree to rounding.
+_ATTENTION = "eager"
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+def resolve_directory(path: Path | None, package: str | None, subfolder: str = "") -> Path:
+    """The folder with config.json: `path`, or the folder of an installed top-level package, and `subfolder` in it.
+
+    The package is found, not imported: none of its code runs. Raises StepError.
+    """
+    root = _package_folder(package) if package is not None else path
+    if root is None:
+        raise StepError("a Hugging Face source needs a path or a package")
+    directory = root / subfolder
+    if not directory.resolve().is_relative_to(root.resolve()):
+        raise StepError(f"subfolder '{subfolder}' leaves {package or root.name}")
+    if not (directory / "config.json").is_file():
+        raise StepError(f"{_shown(package, root, subfolder)}: no config.json there", _nearby(root))
+    return directory
+
+
+def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
+    """The model of a directory in float32 and eval mode, by `transformers.<auto_class>`.
+
+    Reads safetensors only: a pickle can run code. Uses no network and no code from the directory. Raises StepError.
+    """
+    if not any(directory.glob("*.safetensors")):
+        raise _no_safetensors(directory)
+    with _offline(), _quiet():
+        import torch
+        import transformers
+
+        loader = _auto_class(transformers, auto_class)
+        try:
+            model, report = loader.from_pretrained(
+                str(directory),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation=_ATTENTION,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).replace(str(directory), directory.name).split())
+            raise StepError(f"{directory.name}: transformers does not load it: {reason[:500]}") from error
+    _check_complete(directory, auto_class, report)
+    module: nn.Module = model.eval()
+    return module
+
+
+def _package_folder(package: str) -> Path:
+    if "." in package:  # find_spec would import the parents of a submodule
+        raise StepError(f"package '{package}': name a top-level package", "give the rest of the path as subfolder")
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise StepError(f"package '{package}' is not installed", f"pip install {package.replace('_', '-')}")
+    return Path(folders[0])
+
+
+def _shown(package: str | None, root: Path, subfolder: str) -> str:
+    return "/".join(part for part in (f"package {package}" if package else root.name, subfolder) if part)
+
+
+def _nearby(root: Path) -> str:
+    found = sorted(str(file.parent.relative_to(root)) for file in root.glob("*/config.json")) if root.is_dir() else []
+    return f"subfolder: {found[0]}" if found else "name the folder that from_pretrained() would take"
+
+
+def _no_safetensors(directory: Path) -> StepError:
+    pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
+    if pickles:
+        return StepError(
+            f"{directory.name}: has weights only as {pickles[0]}, which can run code when it is read",
+            "convert once, where you trust it: AutoModel.from_pretrained(DIR).save_pretrained(DIR) writes safetensors",
+        )
+    return StepError(f"{directory.name}: no *.safetensors there", "git lfs pull, if it is a clone without its weights")
+
+
+def _auto_class(transformers: Any, name: str) -> Any:
+    loader = getattr(transformers, name, None)
+    if not name.startswith("AutoModel") or loader is None:
+        raise StepError(f"transformers has no '{name}'", "AutoModel, AutoModelForSequenceClassification, …")
+    return loader
+
+
+def _check_complete(directory: Path, auto_class: str, report: Any) -> None:
+    """Weights that the file lacks are random; such a model must not be served. A pooler may be, where none is used."""
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise StepError(
+            f"{directory.name}: has no weights for {len(missing)} tensors of {auto_class}, the first {missing[0]}",
+            "choose the auto_class that config.json names under architectures",
+        )
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """The libraries read these when they are imported; local_files_only covers the case that they are already."""
+    before = {name: os.environ.get(name) for name in _OFFLINE}
+    os.environ.update(_OFFLINE)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar, no advice: failures arrive as exceptions, missing weights in the loading report."""
+    from transformers.utils import logging as hf_logging
+
+    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

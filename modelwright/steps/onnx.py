@@ -1,0 +1,116 @@
+"""The step that makes `version/model.onnx`: exported from a module, or taken as it is from a file or URL.
+
+Beside it lies `expected.npz` where there is a source to ask: what the source itself answers on the golden samples.
+"""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modelwright import onnxfile
+from modelwright.digest import sha256_file
+from modelwright.errors import StepError, located
+from modelwright.recipe import huggingface_directory, local_file
+from modelwright.spec import HuggingFaceSource, OnnxSource
+from modelwright.steps.context import StepContext
+from modelwright.steps.entry import call
+from modelwright.tensors import load_tensors, save_tensors
+
+_TIMEOUT_S = 60
+_CHUNK = 1 << 20
+
+
+def from_torch(context: StepContext, out: Path) -> dict[str, Any]:
+    """Export the module that the torch step stored."""
+    from modelwright.steps.train import load_module
+
+    return _export(context, load_module(context, context.inputs["module"]), out)
+
+
+def from_huggingface(context: StepContext, out: Path) -> dict[str, Any]:
+    """Load a Hugging Face directory (safetensors only), let the entry wrap the model, export it."""
+    import torch
+
+    from modelwright.steps.huggingface import load_model
+
+    source = context.builder.spec.source
+    assert isinstance(source, HuggingFaceSource)
+    torch.set_num_threads(source.threads)
+    module = load_model(huggingface_directory(context.builder, source), source.auto_class)
+    if source.entry:
+        module = call(context, "source.entry", source.entry, module, **source.params)
+    return _export(context, module, out)
+
+
+def from_file(context: StepContext, out: Path) -> dict[str, Any]:
+    """Take an ONNX file as it is, byte for byte, once its digest and limits are checked."""
+    source = context.builder.spec.source
+    assert isinstance(source, OnnxSource)
+    target = _version_folder(out) / "model.onnx"
+    where = f"{context.builder.file}: source"
+    if source.url:
+        _download(source.url, target, f"{where}.url")
+    else:
+        shutil.copyfile(local_file(context.builder, "source.path", str(source.path)), target)
+    actual = sha256_file(target)
+    if source.sha256 not in (None, actual):
+        hint = "the file is not the one this builder was written for; if it is meant to change, change sha256 too"
+        raise StepError(f"{where}.sha256: expected {source.sha256}, got {actual}", hint)
+    with located(f"{where}.{'url' if source.url else 'path'}"):
+        signature = onnxfile.read_signature(target)
+    for name in signature.external:
+        _copy_weights(context, source, name, target.parent)
+    return _facts(signature, context)
+
+
+def _export(context: StepContext, module: Any, out: Path) -> dict[str, Any]:
+    from modelwright.steps.export import onnx_from_torch, run_torch
+
+    spec = context.builder.spec
+    samples = load_tensors(context.inputs["samples"] / "samples.npz")
+    target = _version_folder(out) / "model.onnx"
+    with located(f"{context.builder.file}: source"):
+        expected = run_torch(module, samples, spec.inputs, spec.outputs, batched=spec.batched)
+        onnx_from_torch(module, samples, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
+    save_tensors(out / "expected.npz", expected)
+    return _facts(onnxfile.read_signature(target), context)
+
+
+def _facts(signature: onnxfile.Signature, context: StepContext) -> dict[str, Any]:
+    with located(f"{context.builder.file}: source"):
+        onnxfile.check_limits(signature, context.target)
+    return {"signature": asdict(signature)}
+
+
+def _version_folder(out: Path) -> Path:
+    folder = out / "version"
+    folder.mkdir()
+    return folder
+
+
+def _copy_weights(context: StepContext, source: OnnxSource, name: str, target: Path) -> None:
+    where = f"{context.builder.file}: source"
+    if source.url:
+        raise StepError(
+            f"{where}.url: the model keeps its weights in another file, '{name}'", "use path instead of url"
+        )
+    relative = (Path(str(source.path)).parent / name).as_posix()
+    if relative not in context.declared:
+        raise StepError(f"{where}.path: its weights are in '{relative}'", f"declare them: files: [{relative}]")
+    destination = target / name
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(local_file(context.builder, "source.path", relative), destination)
+
+
+def _download(url: str, target: Path, where: str) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, target.open("wb") as file:  # noqa: S310
+            shutil.copyfileobj(answer, file, _CHUNK)
+    except (urllib.error.URLError, TimeoutError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise StepError(f"{where}: {url}: {reason}", "check the address and the network, then run it again") from None

@@ -1,0 +1,66 @@
+"""source.kind python: a version of Triton's Python backend that needs nothing installed where it is served.
+
+version/model.py                the builder's own file, or a few lines that make the vendored packages importable
+                                and then load it
+version/<source.files>          as named
+version/site-packages/          the requirements, as wheels for the target release's Python
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from modelwright.recipe import local_file, published_file
+from modelwright.spec import PythonSource
+from modelwright.steps.context import StepContext
+
+_PACKAGES = "site-packages"
+_OWN = "builder_model.py"
+
+# Triton appends the version's folder to sys.path, behind the container's packages; what a version vendors must come first.
+_BOOTSTRAP = f'''"""Made by modelwright: puts the vendored packages first, then loads {_OWN}, the builder's model.py."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+_here = Path(__file__).resolve().parent
+sys.path.insert(0, str(_here / "{_PACKAGES}"))
+_spec = importlib.util.spec_from_file_location("builder_model", _here / "{_OWN}")
+_module = importlib.util.module_from_spec(_spec)
+sys.modules["builder_model"] = _module
+_spec.loader.exec_module(_module)
+TritonPythonModel = _module.TritonPythonModel
+'''
+
+
+def run(context: StepContext, out: Path) -> dict[str, Any]:
+    """Put the version's files together."""
+    builder = context.builder
+    source = builder.spec.source
+    assert isinstance(source, PythonSource)
+    version = out / "version"
+    version.mkdir()
+    for name, origin in source.files.items():
+        target = version / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(published_file(builder, f"source.files.{name}", origin), target)
+    own = local_file(builder, "source.model", source.model)
+    if not source.requirements:
+        shutil.copyfile(own, version / "model.py")
+        return {}
+    shutil.copyfile(own, version / _OWN)
+    (version / "model.py").write_text(_BOOTSTRAP)
+    return _vendor(context, source, version / _PACKAGES, out)
+
+
+def _vendor(context: StepContext, source: PythonSource, folder: Path, out: Path) -> dict[str, Any]:
+    from modelwright.steps.vendor import vendor_requirements
+
+    log = out.parent / "pip.log"
+    missing = vendor_requirements(source.requirements, context.target.python, folder, log)
+    if missing:
+        context.say(f"not vendored, though the requirements name them as dependencies: {', '.join(missing)}")
+    return {"requirements": list(source.requirements), "dependencies_left_out": missing}

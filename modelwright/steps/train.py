@@ -1,0 +1,46 @@
+"""source.kind torch: the entry trains or builds a module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modelwright.errors import StepError
+from modelwright.steps.context import StepContext
+from modelwright.steps.entry import call, make_importable
+
+# The module itself, for the export that usually follows in the same process: pickled it would be the same, only later.
+_recent: dict[Path, Any] = {}
+
+
+def run(context: StepContext, out: Path) -> dict[str, Any]:
+    """Call the source's entry; keep the module it returns, in eval mode, as `module.pt`."""
+    import torch
+
+    config = context.config
+    torch.set_num_threads(config["threads"])
+    torch.use_deterministic_algorithms(True)
+    module = call(context, "source.entry", config["entry"], **config["params"])
+    where = f"{context.builder.file}: source.entry {config['entry']}"
+    if not isinstance(module, torch.nn.Module):
+        raise StepError(f"{where}: expected an nn.Module, got {type(module).__name__}", "return the trained module")
+    module.eval()
+    try:
+        torch.save(module, out / "module.pt")
+    except (AttributeError, TypeError, RuntimeError) as error:
+        hint = "classes and functions that a module holds must be defined at the top of a file"
+        raise StepError(f"{where}: the module cannot be stored: {error}", hint) from None
+    _recent.clear()
+    _recent[Path(context.builder.folder)] = module
+    return {"parameters": sum(parameter.numel() for parameter in module.parameters())}
+
+
+def load_module(context: StepContext, folder: Path) -> Any:
+    """The nn.Module that `run` stored. A pickle, but one of our own store, whose digest was checked."""
+    import torch
+
+    recent = _recent.pop(Path(context.builder.folder), None)
+    if recent is not None:
+        return recent
+    make_importable(context.builder.folder)
+    return torch.load(folder / "module.pt", weights_only=False)

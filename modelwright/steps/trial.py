@@ -1,0 +1,47 @@
+"""A model in the real server before it is published: a small repository of it and what it runs, and a client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelwright.client import Client, connect
+from modelwright.errors import VerifyError
+from modelwright.server import environment
+from modelwright.server.local import running
+from modelwright.steps.context import StepContext
+
+
+@contextlib.contextmanager
+def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
+    """Serve `context.served` from a repository below `scratch`. Raises VerifyError when a model does not load."""
+    repository = scratch / "repository"
+    for model in context.served:
+        folder = repository / model.name
+        folder.mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(model.config)
+        shutil.copytree(model.version, folder / "1", copy_function=_link)
+    made = environment.ensure(context.server, context.target, context.say)
+    log = scratch / "server.log"
+    try:
+        with running(made, repository, log=log, mode="explicit", models=["*"], stop_grace_s=0) as server:
+            for name, reason in server.failures().items():
+                raise VerifyError(f"the server does not load {name}: {reason}", "it was not published")
+            with connect(f"grpc://{server.grpc}") as client:
+                yield client
+    finally:
+        shutil.rmtree(repository, ignore_errors=True)
+        if log.exists():
+            context.say(log.read_text(errors="replace"))
+            log.unlink()
+
+
+def _link(source: str, target: str) -> None:
+    """Weights are large and the trial is short; what onnxruntime refuses to see linked is copied."""
+    if source.endswith(".data"):
+        shutil.copyfile(source, target)
+    else:
+        os.link(source, target)

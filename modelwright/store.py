@@ -1,0 +1,120 @@
+"""The content-addressed store of artefacts: one folder a key, complete or not there.
+
+    store/<key[:2]>/<key>/artifact.json   the key's payload, the files' digests, facts, duration
+                          files/…         what the step made
+                          log.txt         what it printed
+
+An artefact is put together under `store/tmp/`, flushed, and renamed into place. What a killed process leaves lies
+under `tmp/` and is removed by the next build, which holds the lock.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright.digest import list_tree, sha256_file, tree_digest
+from modelwright.errors import StoreError
+from modelwright.fsops import fsync_tree, remove_tree, translated
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The result of one step. `digest` is that of the files alone: equal files, equal digest, whatever made them."""
+
+    key: str
+    folder: Path
+    digest: str
+    files: dict[str, str]  # relative name → SHA-256
+    facts: dict[str, Any]  # what the step learnt: signature, errors, metrics; plain JSON
+    payload: dict[str, Any]  # what the key is the digest of
+    duration_s: float
+
+    def path(self, name: str) -> Path:
+        return self.folder / "files" / name
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+
+class Store:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._loaded: dict[str, Artifact | None] = {}
+
+    def get(self, key: str) -> Artifact | None:
+        """The artefact of a key, or None. A damaged entry is as good as none."""
+        if key not in self._loaded:
+            self._loaded[key] = self._read(key)
+        return self._loaded[key]
+
+    def stage(self) -> Path:
+        """A new folder with `files/` in it, in which a step puts its result together."""
+        folder = self.root / "tmp" / uuid.uuid4().hex
+        with translated(self.root):
+            (folder / "files").mkdir(parents=True)
+        return folder
+
+    def add(
+        self, staged: Path, key: str, payload: dict[str, Any], facts: dict[str, Any], duration_s: float
+    ) -> Artifact:
+        """Flush what a step made and move it into place under its key."""
+        with translated(self.root):
+            files = {name: sha256_file(path) for name, path in list_tree(staged / "files").items()}
+            record = {"payload": payload, "files": files, "facts": facts, "duration_s": round(duration_s, 3)}
+            (staged / "artifact.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+            fsync_tree(staged)
+            target = self._folder(key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.drop(key)
+            staged.rename(target)
+        artifact = self.get(key)
+        assert artifact is not None
+        return artifact
+
+    def drop(self, key: str) -> None:
+        """Forget an artefact, for instance one whose files are no longer what its record says."""
+        folder = self._folder(key)
+        if folder.exists():
+            # A rename first: a folder half removed must not be found under its key.
+            grave = self.root / "tmp" / uuid.uuid4().hex
+            grave.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(grave)
+            remove_tree(grave)
+        self._loaded.pop(key, None)
+
+    def check(self, artifact: Artifact) -> None:
+        """Read every file again and compare. Raises StoreError, after dropping an artefact that was damaged."""
+        actual = {name: sha256_file(path) for name, path in list_tree(artifact.folder / "files").items()}
+        if actual != artifact.files:
+            self.drop(artifact.key)
+            hint = "it was dropped from the store: run the same command again to rebuild it"
+            raise StoreError(f"{artifact.folder}: the files are not what the step made", hint)
+
+    def clean(self) -> None:
+        """Remove what killed processes left. Only for the holder of the build lock."""
+        remove_tree(self.root / "tmp")
+
+    def _folder(self, key: str) -> Path:
+        return self.root / key[:2] / key
+
+    def _read(self, key: str) -> Artifact | None:
+        folder = self._folder(key)
+        try:
+            record = json.loads((folder / "artifact.json").read_bytes())
+            files = record["files"]
+            return Artifact(
+                key=key,
+                folder=folder,
+                digest=tree_digest(files),
+                files=files,
+                facts=record["facts"],
+                payload=record["payload"],
+                duration_s=record["duration_s"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

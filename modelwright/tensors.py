@@ -1,0 +1,57 @@
+"""Named tensors as files: golden samples and reference outputs.
+
+An `.npz` that `numpy.load` opens without pickle, byte for byte the same for the same tensors. String tensors (numpy
+object arrays of bytes) have no such form in numpy; they are kept as two plain arrays, `NAME#bytes` (uint8) and
+`NAME#ends` (int64, of the tensor's shape), the end offset of each element.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Tensors = dict[str, "np.ndarray[Any, Any]"]
+else:
+    Tensors = dict
+
+
+def save_tensors(path: Path, tensors: Tensors) -> None:
+    """Write tensors in the order of their names, uncompressed, with zip's fixed epoch as the time of every member."""
+    import numpy as np
+
+    plain: dict[str, Any] = {}
+    for name in sorted(tensors):
+        array = np.asarray(tensors[name])
+        if array.dtype == object:
+            parts = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()]
+            plain[f"{name}#bytes"] = np.frombuffer(b"".join(parts), dtype=np.uint8)
+            plain[f"{name}#ends"] = np.cumsum([len(part) for part in parts], dtype=np.int64).reshape(array.shape)
+        else:
+            plain[name] = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.savez(file, **plain)
+
+
+def load_tensors(path: Path) -> Tensors:
+    """Read what `save_tensors` wrote; strings come back as object arrays of bytes."""
+    import numpy as np
+
+    tensors: Tensors = {}
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            if key.endswith("#bytes"):
+                continue
+            if not key.endswith("#ends"):
+                tensors[key] = file[key]
+                continue
+            name = key.removesuffix("#ends")
+            ends, data = file[key], file[f"{name}#bytes"].tobytes()
+            flat = np.empty(ends.size, dtype=object)
+            start = 0
+            for index, end in enumerate(ends.ravel().tolist()):
+                flat[index], start = data[start:end], end
+            tensors[name] = flat.reshape(ends.shape)
+    return tensors

@@ -1,0 +1,40 @@
+"""Versions of the libraries a step uses, read from package metadata: nothing is imported to know its version."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from functools import cache
+from importlib import metadata
+
+# Import names that are not their distribution's name. A name that is neither here nor installed is left out of the key.
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "cv2": "opencv-python",
+    "skimage": "scikit-image",
+    "sentence_transformers": "sentence-transformers",
+    "google": "protobuf",
+}
+
+
+@cache
+def version(import_name: str) -> str | None:
+    """The installed version of the distribution that provides a top-level import name, or None."""
+    try:
+        return metadata.version(_DISTRIBUTIONS.get(import_name, import_name))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def python() -> str:
+    """'3.11': what a pickle, a vendored wheel or a random stream may depend on."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def third_party(imports: set[str]) -> dict[str, str]:
+    """{distribution: version} of the installed libraries among some imported names."""
+    names = {name.partition(".")[0] for name in imports if not name.startswith(".")} - sys.stdlib_module_names
+    found = {name: version(name) for name in sorted(names)}
+    return {name: known for name, known in found.items() if known}

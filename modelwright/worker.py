@@ -1,0 +1,102 @@
+"""A worker process: runs the steps of one builder, one after the other, and says how each went.
+
+One builder a process: its modules are imported under their own names, its ML framework once, and nothing that another
+builder does to the interpreter can change its result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from modelwright.errors import ModelwrightError, StepError
+from modelwright.fsops import disk_full
+from modelwright.steps import load
+from modelwright.steps.context import StepContext
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Job:
+    context: StepContext
+    staged: Path  # with files/ in it
+
+
+@dataclass(frozen=True)
+class Done:
+    facts: dict[str, Any]
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: ModelwrightError | None  # None: a bug, and `trace` tells where
+    trace: str
+
+
+def main(connection: Connection, threads: int) -> None:
+    """Serve jobs until the connection closes or a None comes."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    _bound_threads(threads)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        if job is None:
+            return
+        connection.send(_do(job))
+
+
+def _do(job: Job) -> Done | Failed:
+    started = time.perf_counter()
+    _log_to(job.staged / "log.txt")
+    try:
+        facts = load(job.context.run)(job.context, job.staged / "files")
+        return Done(facts, time.perf_counter() - started)
+    except ModelwrightError as error:
+        return Failed(error, traceback.format_exc())
+    except OSError as error:
+        return Failed(disk_full(error, job.staged), traceback.format_exc())
+    except MemoryError:
+        where = f"{job.context.builder.file}: {job.context.run}: out of memory"
+        return Failed(StepError(where, "make the model or its batch smaller"), traceback.format_exc())
+    except Exception:
+        return Failed(None, traceback.format_exc())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _log_to(log: Path) -> None:
+    """Send everything printed, by Python or by native code, to the step's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _bound_threads(threads: int) -> None:
+    """Before any framework is imported: they read these once. Two builds would otherwise fight over the cores."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    # What these libraries would reach for by themselves, a build must not: its inputs are named in its key.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _die_with_parent() -> None:
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

