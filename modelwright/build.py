@@ -240,7 +240,6 @@ class _Run:
             config=step.config,
             target=project.target,
             inputs={role: self.artifacts[need].folder / "files" for role, need in step.needs.items()},
-            facts={role: self.artifacts[need].facts for role, need in step.needs.items()},
             declared=frozenset({*step.code, *step.data}),
             server=project.server,
             served=tuple(served),
@@ -337,7 +336,9 @@ class _Run:
         latest = self.session.repository.latest(name)
         assert latest is not None
         version, manifest = latest
-        errors = manifest["verification"]["max_abs_error"].values()
+        verification = manifest["verification"]
+        # A model compared with itself differs by nothing, which says nothing.
+        errors = verification["max_abs_error"].values() if verification["compared_with"] != "itself" else ()
         return Outcome(
             name,
             "new" if decision.new_version else "config" if decision.top_files else "unchanged",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _INTERRUPTED = 130  # 128 + SIGINT
+_KINDS = ("torch", "onnx", "huggingface", "python", "ensemble")  # spec.KINDS, without importing pydantic for --help
 
 
 class _Group(click.Group):
@@ -203,6 +204,30 @@ def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ..
     else:
         report.print_replays(results)
     if any(result.verdict == "failed" for result in results):
+        sys.exit(1)
+
+
+@main.command("new")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(_KINDS), default="torch", show_default=True, help="Where its model comes from.")
+@command
+def new_command(project: Project, name: str, kind: str) -> None:
+    """Write a builder that builds as it stands, to change into your own."""
+    from modelwright import scaffold
+
+    click.echo(scaffold.report(project, scaffold.new_builder(project, name, kind)))
+
+
+@main.command("doctor")
+@json_option
+@click.pass_obj
+def doctor_command(folder: Path, as_data: bool) -> None:
+    """Say what works on this machine, what does not, and how to mend it."""
+    from modelwright import doctor
+
+    rows = doctor.examine(doctor.Machine(folder))
+    as_json(doctor.as_data(rows)) if as_data else click.echo(doctor.text(rows))
+    if doctor.failing(rows):
         sys.exit(1)
 
 

@@ -185,7 +185,6 @@ class Client:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         return self._module().InferenceServerClient(self._address, ssl=self._ssl, channel_args=arguments)

@@ -61,7 +61,7 @@ class Recipes:
         return [samples, *made, self._verify_step(builder)]
 
     def _torch_steps(self, builder: Builder, source: TorchSource) -> list[Step]:
-        config = {"entry": source.entry, "params": source.params, "threads": source.threads}
+        config: dict[str, Any] = {"entry": source.entry, "params": source.params, "threads": source.threads}
         train = self._code_step(builder, "torch", "torch", source.entry, config, ("torch",), source.threads)
         export = Step(
             model=builder.name,
@@ -73,13 +73,14 @@ class Recipes:
             code=train.code,
             tools=_versions(_EXPORT_TOOLS),
             needs={"module": train.id, "samples": (builder.name, "samples")},
+            threads=source.threads,
         )
         return [train, export]
 
     def _huggingface_step(self, builder: Builder, source: HuggingFaceSource) -> Step:
         folder = huggingface_directory(builder, source)
         files = {name: self.fingerprints.file(path) for name, path in list_tree(folder).items()}
-        config = {"entry": source.entry, "params": source.params, "auto_class": source.auto_class}
+        config: dict[str, Any] = {"entry": source.entry, "params": source.params, "auto_class": source.auto_class}
         config |= {"threads": source.threads, **self._export_config(builder)}
         return Step(
             model=builder.name,

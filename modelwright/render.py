@@ -43,7 +43,8 @@ def render(config: Any, source: str, folders: Sequence[Path]) -> str:
         template = environment.get_template(TEMPLATE)
         text = template.render(config=_numbers(fields, config), source=source, rest=lambda name: _rest(config, name))
     except TemplateError as error:
-        line = f":{error.lineno}" if getattr(error, "lineno", None) else ""
+        number = getattr(error, "lineno", None)
+        line = f":{number}" if number else ""
         name = getattr(error, "name", None) or TEMPLATE
         raise ConfigError(f"{source}: template {name}{line}: {error.message}") from None
     text = text.strip() + "\n"

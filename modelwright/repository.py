@@ -191,7 +191,7 @@ def _fill_version(folder: Path, change: Change) -> None:
         if sha256_file(target) != change.manifest["files"][name]["sha256"]:
             hint = "the artefact was damaged after it was made: remove .modelwright/store and build again"
             raise RepositoryError(f"{change.model}: {name} is not what was verified", hint)
-    (folder / MANIFEST).write_text(json.dumps(change.manifest, indent=1, sort_keys=True) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(change.manifest, indent=1) + "\n")
 
 
 def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ def read_builders(project: Project) -> dict[str, Builder]:
     builders: dict[str, Builder] = {}
     for folder in sorted(project.builders.iterdir()):
         if not (folder / FILE).is_file():
+            _check_no_other_name(folder, project.shown(folder))
             continue
         builder = read_builder(folder, project.shown(folder / FILE))
         if builder.name in builders:
@@ -47,6 +48,13 @@ def read_builder(folder: Path, shown: str) -> Builder:
     except ValidationError as error:
         raise _spec_error(error, folder / FILE, shown) from None
     return Builder(folder, shown, spec)
+
+
+def _check_no_other_name(folder: Path, shown: str) -> None:
+    """A folder without a model.yaml is no builder; one with a model.yml was meant to be."""
+    for name in ("model.yml", "Model.yaml", "model.yaml.txt"):
+        if (folder / name).exists():
+            raise SpecError(f"{shown}/{name}: is not read", f"rename it to {FILE}")
 
 
 def _parse(file: Path, shown: str) -> Any:
@@ -148,8 +156,12 @@ def _known_fields(loc: Sequence[int | str]) -> list[str]:
     """The fields of the model in which an unknown one was found."""
     from modelwright import spec
 
-    sources = {"torch": spec.TorchSource, "onnx": spec.OnnxSource, "huggingface": spec.HuggingFaceSource}
-    sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource}  # type: ignore[dict-item]
+    sources: dict[str, type[BaseModel]] = {
+        "torch": spec.TorchSource,
+        "onnx": spec.OnnxSource,
+        "huggingface": spec.HuggingFaceSource,
+    }
+    sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource}
     parents: dict[object, type[BaseModel]] = {"inputs": spec.TensorSpec, "outputs": spec.OutputSpec}
     parents |= {"steps": spec.EnsembleStep, "gates": spec.MetricGate, "tolerance": spec.Tolerance}
     model: type[BaseModel] = ModelSpec

@@ -66,7 +66,7 @@ class Store:
         with translated(self.root):
             files = {name: sha256_file(path) for name, path in list_tree(staged / "files").items()}
             record = {"payload": payload, "files": files, "facts": facts, "duration_s": round(duration_s, 3)}
-            (staged / "artifact.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+            (staged / "artifact.json").write_text(json.dumps(record, indent=1))
             fsync_tree(staged)
             target = self._folder(key)
             target.parent.mkdir(parents=True, exist_ok=True)

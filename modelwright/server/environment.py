@@ -331,9 +331,8 @@ def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
     (site_packages / "modelwright-no-bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n")
     shutil.rmtree(site_packages / "bin", ignore_errors=True)
     triton = site_packages / "pytriton/tritonserver"
-    shutil.copytree(triton / "backends/python", root / "python", copy_function=os.link)
-    stub = triton / "python_backend_stubs" / interpreter.version / "triton_python_backend_stub"
-    os.link(stub, root / "python" / stub.name)
+    shutil.copytree(triton / "backends/python", root / "python")
+    shutil.copy2(triton / "python_backend_stubs" / interpreter.version / "triton_python_backend_stub", root / "python")
 
 
 def _try_out(environment: Environment) -> None:
@@ -344,7 +343,10 @@ def _try_out(environment: Environment) -> None:
         [str(environment.server), "--help"],
         [str(stub)],  # says that arguments are missing, and exits with 1
     ):
-        done = subprocess.run(command, env=environment.variables(), capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, env=environment.variables(), capture_output=True, text=True, check=False)
+        except OSError as error:  # such as a state directory on a file system mounted noexec
+            raise ServerError(f"the local server does not run on this machine: {error}", _DOCKER_HINT) from None
         if done.returncode not in (0, 1) or "Error" in done.stderr or "error while loading" in done.stderr:
             detail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
             raise ServerError(f"the local server does not run on this machine: {detail[0]}", _DOCKER_HINT)

@@ -107,6 +107,8 @@ def running(
         raise ValueError(f"models are named in mode 'explicit' only, not in '{mode}'")
     if not repository.is_dir():
         raise ServerError(f"{repository}: there is no model repository", "build it first: modelwright build")
+    if ports is not None:
+        _check_free(host, ports)
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -138,6 +140,21 @@ def _free_ports(host: str) -> Ports:
         return Ports(*(int(free.getsockname()[1]) for free in sockets))
 
 
+def _check_free(host: str, ports: Ports) -> None:
+    """Raise for a port that something listens on. tritonserver would find out only after it has loaded every model."""
+    for port in (ports.http, ports.grpc, ports.metrics):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise _port_error(f"{host}:{port}: {error.strerror}") from None
+
+
+def _port_error(detail: str) -> _PortTakenError:
+    return _PortTakenError(f"tritonserver cannot listen on {detail}", "stop the program that does, or use other ports")
+
+
 def _arguments(
     environment: Environment,
     repository: Path,
@@ -164,6 +181,14 @@ def _arguments(
     ]
 
 
+def _environment_command(environment: Environment) -> list[str]:
+    """`env` with what differs for the server, and for it alone: its libpython is not the supervisor's."""
+    wanted = environment.variables()
+    removed = (f"--unset={name}" for name in os.environ if name not in wanted)
+    changed = (f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value)
+    return ["env", *removed, *changed]
+
+
 @contextmanager
 def _started(
     environment: Environment,
@@ -179,6 +204,7 @@ def _started(
     command = [
         *(sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))),
         *(str(os.getpid()), str(stop_grace_s), identity),
+        *_environment_command(environment),
         str(environment.server),
         # The id tells this server from another one that answers on the same port; the prefix keeps the shared memory
         # of two servers apart, and lets the supervisor find it.
@@ -192,7 +218,7 @@ def _started(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
-            env=environment.variables(),
+            cwd=environment.root,  # Python models can import from it; here it holds nothing that shadows a package
             start_new_session=True,  # Ctrl-C in a terminal reaches us, and we stop the server
         )
     try:
@@ -201,19 +227,20 @@ def _started(
         server = RunningServer(
             pid, f"{host}:{ports.http}", f"{host}:{ports.grpc}", f"{host}:{ports.metrics}", log, supervisor
         )
-        _await_answer(server, identity, startup_timeout_s)
+        with_metrics = not any(argument.startswith("--allow-metrics") for argument in arguments)
+        _await_answer(server, identity, with_metrics, startup_timeout_s)
         yield server
     finally:
         _stop(supervisor, stop_grace_s)
 
 
-def _await_answer(server: RunningServer, identity: str, timeout_s: float) -> None:
-    """Return when the server answers: tritonserver opens its ports after the first loading of models."""
+def _await_answer(server: RunningServer, identity: str, with_metrics: bool, timeout_s: float) -> None:
+    """Return when the server answers: tritonserver opens its ports after the first loading of models, metrics last."""
     deadline = time.monotonic() + timeout_s
     while True:
         if not server.alive:
             raise _start_error(server)
-        if _server_id(server.http) == identity:
+        if _server_id(server.http) == identity and (not with_metrics or _accepts(server.metrics)):
             return
         if time.monotonic() > deadline:
             raise ServerError(
@@ -221,6 +248,15 @@ def _await_answer(server: RunningServer, identity: str, timeout_s: float) -> Non
                 "a model that takes long to load needs a longer start-up timeout",
             )
         time.sleep(_POLL_S)
+
+
+def _accepts(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _server_id(address: str) -> str:
@@ -265,9 +301,7 @@ def _start_error(server: RunningServer) -> ServerError:
     text = server.log.read_text(errors="replace")
     taken = re.search(r"Socket '([^']+)' already in use", text)
     if taken:
-        return _PortTakenError(
-            f"tritonserver could not start: {taken[1]} is taken by another program", "choose other ports"
-        )
+        return _port_error(f"{taken[1]}: Address already in use")
     return ServerError(
         f"tritonserver ended while it was starting, exit code {server.wait()}; its log: {server.log}"
         f"{_excerpt(server.log)}"

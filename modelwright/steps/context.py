@@ -27,7 +27,6 @@ class StepContext:
     config: Mapping[str, Any]
     target: Release
     inputs: Mapping[str, Path]  # role → the folder of that step's files
-    facts: Mapping[str, Mapping[str, Any]]  # role → what that step learnt
     declared: frozenset[str]  # files of the builder's folder that the key covers
     server: Path  # where the local server's environments live
     served: tuple[ServedModel, ...] = field(default=())

@@ -312,8 +312,8 @@ def _translated(program: ExportedProgram, inputs: int, outputs: int, opset: int)
             "express the operation with others, or serve the module from a python model",
         ) from error
     model: ModelProto = result.model_proto
-    if model.opset_import[0].version != opset:
-        written = model.opset_import[0].version
+    written = max(item.version for item in model.opset_import if item.domain == "")
+    if written != opset:
         raise StepError(f"torch writes opset {written} or later, and cannot convert this module to {opset}")
     del model.graph.value_info[:]  # names of torch's symbols, and nothing that shape inference does not find
     return model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.errors import StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
@@ -50,6 +50,7 @@ def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
     with _offline(), _quiet():
         import torch
         import transformers
+        from safetensors import SafetensorError
 
         loader = _auto_class(transformers, auto_class)
         try:
@@ -62,10 +63,10 @@ def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).replace(str(directory), directory.name).split())
             raise StepError(f"{directory.name}: transformers does not load it: {reason[:500]}") from error
-    _check_complete(directory, auto_class, report)
+    _check_complete(directory, auto_class, model, report["missing_keys"])
     module: nn.Module = model.eval()
     return module
 
@@ -106,9 +107,14 @@ def _auto_class(transformers: Any, name: str) -> Any:
     return loader
 
 
-def _check_complete(directory: Path, auto_class: str, report: Any) -> None:
-    """Weights that the file lacks are random; such a model must not be served. A pooler may be, where none is used."""
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+def _check_complete(directory: Path, auto_class: str, model: Any, missing_keys: Iterable[str]) -> None:
+    """Weights that the file lacks are random, and others in every run: such a model must not be served.
+
+    Many encoders come without the pooler that AutoModel adds; it is taken off, and its output with it.
+    """
+    missing = sorted(name for name in missing_keys if not name.startswith("pooler."))
+    if not missing and missing_keys:
+        model.pooler = None
     if missing:
         raise StepError(
             f"{directory.name}: has no weights for {len(missing)} tensors of {auto_class}, the first {missing[0]}",

@@ -1,0 +1,55 @@
+# `make repo` and `make test` need Python >= 3.10 and a package index; everything else they make themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+
+# A stamp holds when neither the pins nor the project's metadata are newer. The dev environment includes the other one.
+$(VENV)/.built: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or later is needed: make PYTHON=python3.12"; exit 1; }
+	@echo "Making $(VENV) and installing pinned dependencies: a few minutes, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text]'
+	@touch $@
+
+$(VENV)/.built-dev: $(VENV)/.built
+	@echo "Installing the development tools"
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,dev]'
+	@touch $@
+
+.PHONY: repo
+repo: $(VENV)/.built ## Build, verify and publish every model; replay all golden samples on a real tritonserver
+	@$(BIN)/modelwright build --replay
+
+.PHONY: serve
+serve: repo ## The same, then keep a tritonserver up on ports 8000-8002 until Ctrl-C
+	@$(BIN)/modelwright serve
+
+.PHONY: test
+test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everything that they need
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+.PHONY: bench
+bench: $(VENV)/.built-dev ## The benchmarks behind the figures in benchmarks/README.md
+	@$(BIN)/python -m benchmarks
+
+.PHONY: doctor
+doctor: $(VENV)/.built ## What works on this machine, what does not, and how to mend it
+	@$(BIN)/modelwright doctor
+
+.PHONY: lock
+lock: $(VENV)/.built-dev ## Resolve constraints.txt again
+	@$(BIN)/python scripts/lock.py
+
+.PHONY: clean
+clean: ## Remove build state (artefacts, caches, the server's environment); published versions stay
+	rm -rf .modelwright
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

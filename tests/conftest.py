@@ -1,0 +1,224 @@
+"""Real projects in temporary folders: tiny builders, built by the real engine in real worker processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from modelwright import build as engine
+from modelwright.build import Outcome
+from modelwright.cli import main
+from modelwright.digest import list_tree, sha256_file
+from modelwright.progress import Silent
+from modelwright.project import Project, load
+from modelwright.repository import LEDGER, Repository
+
+ROOT = Path(__file__).resolve().parent.parent
+
+DATA_PY = """
+import numpy as np
+
+
+def samples():
+    return {"x": np.arange(8, dtype=np.float32).reshape(4, 2)}
+
+
+def evaluate(infer):
+    answer = infer(samples())["y"]
+    return {"accuracy": float(np.isclose(answer, samples()["x"] * 2, rtol=1e-2).mean())}
+"""
+
+ONNX_YAML = """
+source: {kind: onnx, path: model.onnx}
+samples: data:samples
+evaluate: data:evaluate
+gates: {accuracy: {min: 0.9}}
+serving: {max_batch_size: 8}
+"""
+
+TORCH_YAML = """
+source: {kind: torch, entry: train:train, params: {scale: 2.0}}
+inputs: [{name: x, dtype: FP32, shape: [2]}]
+outputs: [{name: y, dtype: FP32, shape: [2]}]
+samples: data:samples
+serving: {max_batch_size: 8}
+"""
+
+TRAIN_PY = """
+import torch
+
+
+class Scale(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor([scale]))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def train(scale):
+    return Scale(scale).eval()
+"""
+
+PYTHON_YAML = """
+source: {kind: python}
+inputs: [{name: x, dtype: FP32, shape: [2]}]
+outputs: [{name: y, dtype: FP32, shape: [2]}]
+samples: data:samples
+reference: data:reference
+serving: {max_batch_size: 8}
+"""
+
+PYTHON_DATA_PY = DATA_PY + "\n\ndef reference(samples):\n    return {'y': samples['x'] + 1}\n"
+
+PYTHON_MODEL_PY = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", x + 1)]))
+        return answers
+"""
+
+ENSEMBLE_YAML = """
+source:
+  kind: ensemble
+  steps:
+    - {model_name: doubled, input_map: {x: x}, output_map: {y: middle}}
+    - {model_name: plus_one, input_map: {x: middle}, output_map: {y: y}}
+inputs: [{name: x, dtype: FP32, shape: [2]}]
+outputs: [{name: y, dtype: FP32, shape: [2]}]
+samples: data:samples
+serving: {max_batch_size: 8}
+"""
+
+
+def doubling_onnx(path: Path, factor: float = 2.0, *, batch: str | int = "batch", opset: int = 20, ir: int = 9) -> None:
+    """y = x * factor, float32 (batch, 2)."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    import numpy as np
+
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "double",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 2])],
+        [numpy_helper.from_array(np.array([factor], dtype=np.float32), "factor")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+    onnx.save(model, path)
+
+
+@dataclass
+class Sandbox:
+    """A project of its own."""
+
+    root: Path
+
+    @property
+    def project(self) -> Project:
+        return load(self.root)
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.project.repository, self.project.staging)
+
+    def write(self, model: str, **files: str) -> Path:
+        """Files of a builder's folder; `model_yaml="…"` writes model.yaml."""
+        folder = self.root / "builders" / model
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            stem, _, suffix = name.rpartition("_")
+            (folder / f"{stem}.{suffix}").write_text(textwrap.dedent(text).lstrip())
+        return folder
+
+    def onnx_builder(self, model: str = "doubled", yaml: str = ONNX_YAML, factor: float = 2.0) -> Path:
+        folder = self.write(model, model_yaml=yaml, data_py=DATA_PY)
+        doubling_onnx(folder / "model.onnx", factor)
+        return folder
+
+    def torch_builder(self, model: str = "scaled", yaml: str = TORCH_YAML, train: str = TRAIN_PY) -> Path:
+        return self.write(model, model_yaml=yaml, data_py=DATA_PY, train_py=train)
+
+    def python_builder(self, model: str = "plus_one", yaml: str = PYTHON_YAML, code: str = PYTHON_MODEL_PY) -> Path:
+        return self.write(model, model_yaml=yaml, data_py=PYTHON_DATA_PY, model_py=code)
+
+    def ensemble_builder(self, model: str = "both", yaml: str = ENSEMBLE_YAML) -> Path:
+        return self.write(model, model_yaml=yaml, data_py=DATA_PY)
+
+    def build(self, *names: str, listener: Silent | None = None) -> dict[str, Outcome]:
+        outcomes = engine.build(self.project, names, listener or Silent())
+        return {outcome.model: outcome for outcome in outcomes}
+
+    def cli(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, ["--project", str(self.root), *arguments])
+
+    def error(self, *arguments: str) -> str:
+        """The message of a command that must fail with exit code 1 and publish nothing."""
+        before = self.published()
+        result = self.cli(*(arguments or ("build",)))
+        assert result.exit_code == 1, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert self.published() == before
+        return result.output
+
+    def published(self) -> dict[str, str]:
+        """Every file that a server would see, with its digest."""
+        root = self.root / "model_repository"
+        return {name: sha256_file(path) for name, path in list_tree(root).items() if name != LEDGER}
+
+    def manifest(self, model: str, version: int = 1) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.repository.folder(model, version) / "manifest.json").read_text())
+        return data
+
+    def config(self, model: str) -> str:
+        return (self.root / "model_repository" / model / "config.pbtxt").read_text()
+
+
+def new_sandbox(root: Path) -> Sandbox:
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "modelwright.toml", root)
+    shutil.copytree(ROOT / "templates", root / "templates")
+    (root / "builders").mkdir()
+    # The server's environment is the same for all: made once, in this checkout.
+    (ROOT / ".modelwright" / "server").mkdir(parents=True, exist_ok=True)
+    (root / ".modelwright").mkdir()
+    (root / ".modelwright" / "server").symlink_to(ROOT / ".modelwright" / "server")
+    return Sandbox(root.resolve())
+
+
+@pytest.fixture()
+def sandbox(tmp_path: Path) -> Sandbox:
+    return new_sandbox(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def sandbox_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Sandbox]]:
+    yield lambda: new_sandbox(tmp_path_factory.mktemp("project") / "project")
+
+
+class Recorder(Silent):
+    """Which steps ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str]] = []
+        self.reasons: dict[tuple[str, str], str] = {}
+
+    def started(self, step: Any, reason: str) -> None:
+        self.ran.append(step.id)
+        self.reasons[step.id] = reason

@@ -1,0 +1,341 @@
+"""The loop: what runs, what does not, what is published, and what a failure leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from modelwright.digest import list_tree, sha256_file
+from modelwright.errors import LockedError
+from modelwright.fsops import locked
+from tests.conftest import (
+    DATA_PY,
+    ENSEMBLE_YAML,
+    ONNX_YAML,
+    ROOT,
+    TORCH_YAML,
+    TRAIN_PY,
+    Recorder,
+    Sandbox,
+    doubling_onnx,
+)
+
+
+def test_a_first_build_publishes_version_1_with_everything_it_needs(sandbox: Sandbox) -> None:
+    sandbox.torch_builder()
+    outcome = sandbox.build()["scaled"]
+    assert (outcome.status, outcome.version) == ("new", 1)
+    assert outcome.max_abs_error is not None
+    assert set(sandbox.published()) == {f"scaled/{name}" for name in (
+        "config.pbtxt", "1/model.onnx", "1/golden.npz", "1/manifest.json")}  # fmt: skip
+    manifest = sandbox.manifest("scaled")
+    assert manifest["files"]["model.onnx"]["sha256"] == sandbox.published()["scaled/1/model.onnx"]
+    assert [entry["step"] for entry in manifest["lineage"]] == ["samples", "torch", "onnx", "verify"]
+    assert sandbox.repository.damage("scaled", 1) == []
+
+
+def test_each_steps_log_is_kept_with_its_artefact(sandbox: Sandbox) -> None:
+    sandbox.torch_builder(
+        train=TRAIN_PY.replace("    return Scale(scale)", "    print('hello log')\n    return Scale(scale)")
+    )
+    sandbox.build()
+    key = next(entry["key"] for entry in sandbox.manifest("scaled")["lineage"] if entry["step"] == "torch")
+    assert "hello log" in (sandbox.root / ".modelwright/store" / key[:2] / key / "log.txt").read_text()
+
+
+def test_nothing_changed_runs_nothing(sandbox: Sandbox) -> None:
+    sandbox.torch_builder()
+    sandbox.onnx_builder()
+    sandbox.build()
+    before = sandbox.published()
+    recorder = Recorder()
+    outcomes = sandbox.build(listener=recorder)
+    assert recorder.ran == []
+    assert {outcome.status for outcome in outcomes.values()} == {"unchanged"}
+    assert sandbox.published() == before
+
+
+def test_a_change_of_code_rebuilds_that_model_alone(sandbox: Sandbox) -> None:
+    folder = sandbox.torch_builder()
+    sandbox.onnx_builder()
+    sandbox.build()
+    (folder / "train.py").write_text((folder / "train.py").read_text().replace("x * self", "x * 1.5 * self"))
+    recorder = Recorder()
+    outcomes = sandbox.build(listener=recorder)
+    assert {model for model, _ in recorder.ran} == {"scaled"}
+    assert recorder.reasons["scaled", "torch"] == "train.py changed"
+    assert (outcomes["scaled"].status, outcomes["scaled"].version) == ("new", 2)
+    assert outcomes["doubled"].status == "unchanged"
+    assert sandbox.repository.versions("scaled") == [1, 2]
+
+
+def test_a_change_of_serving_renders_config_and_makes_no_version(sandbox: Sandbox) -> None:
+    folder = sandbox.torch_builder()
+    sandbox.build()
+    (folder / "model.yaml").write_text(TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 16"))
+    recorder = Recorder()
+    outcome = sandbox.build(listener=recorder)["scaled"]
+    assert recorder.ran == []
+    assert (outcome.status, outcome.version) == ("config", 1)
+    assert "max_batch_size: 16" in sandbox.config("scaled")
+    assert sandbox.repository.versions("scaled") == [1]
+
+
+def test_a_change_that_makes_the_same_output_stops_there(sandbox: Sandbox) -> None:
+    folder = sandbox.torch_builder()
+    sandbox.build()
+    (folder / "train.py").write_text("# a comment\n" + (folder / "train.py").read_text())
+    recorder = Recorder()
+    outcome = sandbox.build(listener=recorder)["scaled"]
+    # The module is a pickle of code that changed, so it is exported again; the ONNX file comes out the same.
+    assert ("scaled", "verify") not in recorder.ran
+    assert outcome.status == "unchanged"
+
+
+def test_a_config_edited_by_hand_is_put_right(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.build()
+    path = sandbox.root / "model_repository/doubled/config.pbtxt"
+    text = path.read_text()
+    path.write_text(text + "# mine\n")
+    assert sandbox.build()["doubled"].status == "config"
+    assert path.read_text() == text
+
+
+def test_a_version_number_is_never_used_twice(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    sandbox.build()
+    doubling_onnx(folder / "model.onnx", 2.001)
+    assert sandbox.build()["doubled"].version == 2
+    subprocess.run(["rm", "-r", str(sandbox.root / "model_repository/doubled/2")], check=True)
+    assert sandbox.build()["doubled"].version == 3
+
+
+def test_the_same_inputs_give_the_same_digests_in_another_checkout(sandbox_factory: Callable[[], Sandbox]) -> None:
+    published = []
+    for _ in range(2):
+        sandbox = sandbox_factory()
+        sandbox.torch_builder()
+        sandbox.onnx_builder()
+        sandbox.build()
+        files = sandbox.published()
+        published.append({name: digest for name, digest in files.items() if not name.endswith("manifest.json")})
+        keys = [entry["key"] for entry in sandbox.manifest("scaled")["lineage"]]
+        published[-1]["keys"] = ",".join(keys)
+    assert published[0] == published[1]
+
+
+def test_digits_trained_in_another_checkout_is_the_same_file(sandbox_factory: Callable[[], Sandbox]) -> None:
+    digests = []
+    for _ in range(2):
+        sandbox = sandbox_factory()
+        folder = sandbox.write("digits")
+        for path in (ROOT / "builders/digits").glob("*.*"):
+            text = path.read_text().replace("epochs: 30", "epochs: 2").replace("min: 0.98", "min: 0.5")
+            (folder / path.name).write_text(text)
+        sandbox.build()
+        digests.append(sandbox.published()["digits/1/model.onnx"])
+    assert digests[0] == digests[1]
+
+
+def test_ensembles_get_a_version_when_a_member_does(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    sandbox.python_builder()
+    sandbox.ensemble_builder()
+    outcomes = sandbox.build()
+    assert {name: outcome.version for name, outcome in outcomes.items()} == {"both": 1, "doubled": 1, "plus_one": 1}
+    doubling_onnx(folder / "model.onnx", 2.002)
+    outcomes = sandbox.build("doubled")
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "both": "new",
+        "doubled": "new",
+        "plus_one": "unchanged",
+    }
+    assert sandbox.manifest("both", 2)["made"]["members"]["doubled"] == sandbox.manifest("doubled", 2)["payload"]
+
+
+def test_an_ensemble_and_its_members_go_out_together_or_not_at_all(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    sandbox.python_builder()
+    sandbox.onnx_builder("alone")
+    data = DATA_PY.replace('samples()["x"] * 2', 'samples()["x"] * 2 + 1')
+    sandbox.write(
+        "both", model_yaml=ENSEMBLE_YAML + "evaluate: data:evaluate\ngates: {accuracy: {min: 1}}\n", data_py=data
+    )
+    sandbox.build()
+    before = sandbox.published()
+    doubling_onnx(folder / "model.onnx", 3.0)  # good enough for its own gate, not for the ensemble's
+    (folder / "model.yaml").write_text(ONNX_YAML.replace("min: 0.9", "min: 0.0"))
+    sandbox.onnx_builder("alone", factor=2.001)
+    outcomes = sandbox.build()
+    assert outcomes["both"].status == "failed"
+    assert outcomes["doubled"].status == "held"
+    assert outcomes["alone"].status == "new"
+    after = sandbox.published()
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "alone/2/model.onnx", "alone/2/golden.npz", "alone/2/manifest.json"}  # fmt: skip
+
+
+def test_code_that_reads_a_file_the_build_does_not_know_of_is_refused(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    (folder / "table.csv").write_text("1,2\n")
+    data = DATA_PY.replace('    return {"x"', "    open('table.csv').close()\n    return {\"x\"", 1)
+    (folder / "data.py").write_text(data)
+    assert "its code reads 'table.csv', which the build does not know of" in sandbox.error()
+    (folder / "model.yaml").write_text(ONNX_YAML + "files: ['*.csv']\n")
+    sandbox.build()
+    (folder / "table.csv").write_text("1,3\n")
+    recorder = Recorder()
+    sandbox.build(listener=recorder)
+    assert recorder.reasons["doubled", "samples"] == "table.csv changed"
+
+
+def test_a_second_build_says_who_holds_the_lock(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    with locked(sandbox.root / ".modelwright/build.lock", "modelwright build", wait=False):
+        error = sandbox.error()
+    assert f"Error: build.lock is held by modelwright build (process {os.getpid()})" in error
+    assert "--wait" in error
+    assert sandbox.cli("build").exit_code == 0
+
+
+def test_a_second_build_waits_if_asked(sandbox: Sandbox, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    order = []
+
+    def second() -> None:
+        with locked(lock, "second", wait=True, say=order.append):
+            order.append("second")
+
+    with locked(lock, "first", wait=False):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        order.append("first ends")
+    thread.join()
+    assert order == [f"first (process {os.getpid()})", "first ends", "second"]
+    with locked(lock, "x", wait=False), pytest.raises(LockedError, match="held by x"), locked(lock, "y", wait=False):
+        pass
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["samples", "train", "evaluate", "before_publish"],
+)
+def test_kill_9_in_a_step_leaves_the_repository_as_it_was(sandbox: Sandbox, where: str) -> None:
+    folder = sandbox.torch_builder(yaml=TORCH_YAML + "evaluate: data:evaluate\n")
+    sandbox.build()
+    before = sandbox.published()
+    pause = "    import pathlib, time\n    pathlib.Path('/proc/self/comm').read_text()\n    print('PAUSED', flush=True)\n    time.sleep(60)\n"
+    if where == "train":
+        (folder / "train.py").write_text(
+            TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n    scale = 3.0\n" + pause)
+        )
+    elif where == "before_publish":
+        (folder / "train.py").write_text(TRAIN_PY.replace("x * self", "x * 3 * self"))
+    else:
+        (folder / "train.py").write_text(TRAIN_PY.replace("x * self", "x * 3 * self"))
+        target = "def samples():\n" if where == "samples" else "def evaluate(infer):\n"
+        (folder / "data.py").write_text(DATA_PY.replace(target, target + pause))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelwright.cli", "--project", str(sandbox.root), "build"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    wanted = {"samples": "samples: ", "train": "torch: ", "evaluate": "verify: ", "before_publish": "verify: done"}[
+        where
+    ]
+    for line in process.stderr:
+        if wanted in line:
+            break
+    if where != "before_publish":
+        _wait_for(
+            lambda: any("PAUSED" in log.read_text() for log in sandbox.root.glob(".modelwright/store/tmp/*/log.txt"))
+        )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    if where == "before_publish" and sandbox.published() != before:
+        assert sandbox.repository.damage("scaled", 2) == []  # it was quicker than the kill, and then it is complete
+        return
+    assert sandbox.published() == before
+    (folder / "data.py").write_text(DATA_PY)
+    (folder / "train.py").write_text(TRAIN_PY.replace("x * self", "x * 3 * self"))
+    assert sandbox.build()["scaled"].status == "new"
+    assert not list(sandbox.root.glob(".modelwright/store/tmp/*"))
+
+
+def _wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def test_a_worker_that_dies_is_an_error_not_a_hang(sandbox: Sandbox) -> None:
+    kill = "    import os, signal\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n" + kill))
+    sandbox.onnx_builder()
+    outcomes = sandbox.build()
+    assert "its process died (signal SIGKILL)" in str(outcomes["scaled"].error)
+    assert outcomes["doubled"].status == "new"
+
+
+def test_a_damaged_artefact_is_not_published(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    sandbox.build()
+    (folder / "model.yaml").write_text(ONNX_YAML.replace("min: 0.9", "min: 0.95"))
+    doubling_onnx(folder / "model.onnx", 2.001)
+    sandbox.build()
+    key = next(entry["key"] for entry in sandbox.manifest("doubled", 2)["lineage"] if entry["step"] == "onnx")
+    subprocess.run(["rm", "-r", str(sandbox.root / "model_repository/doubled")], check=True)
+    artefact = sandbox.root / ".modelwright/store" / key[:2] / key / "files/version/model.onnx"
+    doubling_onnx(artefact, 5.0)
+    assert "the files are not what the step made" in sandbox.error()
+    assert sandbox.build()["doubled"].status == "new"  # it was dropped, and is built again
+    assert sha256_file(artefact) == sandbox.manifest("doubled", 3)["files"]["model.onnx"]["sha256"]
+
+
+def test_two_builders_with_the_same_content_share_their_steps(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("first")
+    sandbox.torch_builder("second")
+    recorder = Recorder()
+    outcomes = sandbox.build(listener=recorder)
+    assert sorted(name for _, name in recorder.ran) == ["onnx", "samples", "torch", "verify"]
+    assert {outcome.status for outcome in outcomes.values()} == {"new"}
+
+
+def test_random_numbers_without_a_seed_still_give_the_same_model(sandbox_factory: Callable[[], Sandbox]) -> None:
+    train = TRAIN_PY.replace("torch.tensor([scale])", "torch.rand(1)")
+    digests = []
+    for _ in range(2):
+        sandbox = sandbox_factory()
+        sandbox.torch_builder(train=train)
+        sandbox.build()
+        digests.append(sandbox.published()["scaled/1/model.onnx"])
+    assert digests[0] == digests[1]
+
+
+def test_a_builder_leaves_nothing_in_its_folder(sandbox: Sandbox) -> None:
+    folder = sandbox.torch_builder()
+    sandbox.build()
+    assert sorted(list_tree(folder)) == ["data.py", "model.yaml", "train.py"]
+
+
+def test_naming_a_model_builds_it_alone(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.onnx_builder("other")
+    assert list(sandbox.build("doubled")) == ["doubled"]
+    assert "no builder makes a model named 'doubed'\n  hint: did you mean 'doubled'?" in sandbox.error(
+        "build", "doubed"
+    )
