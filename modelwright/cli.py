@@ -209,7 +209,9 @@ def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ..
 
 @main.command("new")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(_KINDS), default="torch", show_default=True, help="Where its model comes from.")
+@click.option(
+    "--kind", type=click.Choice(_KINDS), default="torch", show_default=True, help="Where its model comes from."
+)
 @command
 def new_command(project: Project, name: str, kind: str) -> None:
     """Write a builder that builds as it stands, to change into your own."""

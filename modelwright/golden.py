@@ -41,14 +41,16 @@ def load_golden(path: Path) -> tuple[Tensors, Tensors]:
     return inputs, outputs
 
 
+def default_tolerances(outputs: Tensors) -> dict[str, Tolerance]:
+    """Per output, by its precision."""
+    return {name: _TOLERANCE.get(str(array.dtype), _EXACT) for name, array in outputs.items()}
+
+
 def tolerances(spec: ModelSpec, outputs: Tensors) -> dict[str, Tolerance]:
     """Per output: what the gates say, else by its precision."""
-    return {
-        name: spec.gates.tolerance
-        if spec.gates.tolerance and array.dtype.kind == "f"
-        else _TOLERANCE.get(str(array.dtype), _EXACT)
-        for name, array in outputs.items()
-    }
+    allowed = default_tolerances(outputs)
+    wanted = spec.gates.tolerance
+    return {name: wanted if wanted and outputs[name].dtype.kind == "f" else allowed[name] for name in allowed}
 
 
 def compare_outputs(expected: Tensors, actual: Tensors, allowed: Mapping[str, Tolerance]) -> dict[str, float]:

@@ -1,24 +1,28 @@
-"""Worker processes, at most one a builder, within a number of threads."""
+"""Worker processes, at most one a builder, within a number of threads. Each is a fresh interpreter."""
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import cast
+from typing import Any, cast
 
 from modelwright.errors import StepError
-from modelwright.worker import Done, Failed, Job, main
+from modelwright.worker import Done, Failed, Job
 
 _POLL_S = 0.1
+# Not multiprocessing's own start: it would run the caller's script again in every worker.
+_COMMAND = "import sys; sys.path.remove(''); from modelwright.worker import main; main(int(sys.argv[1]))"
 
 
 @dataclass
 class _Worker:
-    process: BaseProcess
-    connection: Connection
+    process: subprocess.Popen[bytes]
+    connection: Connection[Any, Any]
     threads: int
     job: Job | None = None
 
@@ -29,7 +33,7 @@ class Pool:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._workers: dict[str, _Worker] = {}
-        self._context = multiprocessing.get_context("spawn")  # a fresh interpreter: no inherited threads or modules
+        self._leaving: list[_Worker] = []
 
     @property
     def running(self) -> int:
@@ -69,29 +73,38 @@ class Pool:
     def retire(self, model: str) -> None:
         """Let an idle worker go: its builder has nothing left to do."""
         worker = self._workers.pop(model, None)
-        if worker and worker.job is None:
+        if worker:
             worker.connection.close()
+            self._leaving.append(worker)
 
     def close(self) -> None:
         for worker in self._workers.values():
             worker.connection.close()
             if worker.job:
                 worker.process.kill()
-        for worker in self._workers.values():
-            worker.process.join()
+        for worker in (*self._workers.values(), *self._leaving):
+            worker.process.wait()
         self._workers.clear()
 
     def _start(self, threads: int) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=main, args=(theirs, threads), daemon=True)
-        process.start()
+        ours, theirs = Pipe()
+        command = [sys.executable, "-c", _COMMAND, str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=_environment(threads))
         theirs.close()
         return _Worker(process, ours, threads)
 
     def _died(self, worker: _Worker, job: Job) -> Failed:
-        worker.process.join()
-        code = worker.process.exitcode or 0
+        worker.process.wait()
+        code = worker.process.returncode
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "the machine may be out of memory" if code == -signal.SIGKILL else f"see {job.staged / 'log.txt'}"
         builder = job.context.builder
         return Failed(StepError(f"{builder.file}: {job.context.run}: its process died ({reason})", hint), "")
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """What libraries read once, when they are loaded."""
+    bounds = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    # What these would reach for by themselves a build must not: its inputs are named in its key.
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **bounds, **offline}

@@ -28,7 +28,7 @@ _WORDS = {"new": "new", "config": "config changed", "unchanged": "unchanged", "f
 def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, emoji=False)
 
 
 def listener(as_data: bool) -> Silent:

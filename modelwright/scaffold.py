@@ -7,10 +7,11 @@ run. What a template cannot hold as text, an ONNX file, is made here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -78,8 +79,8 @@ def readable_builders(project: Project) -> list[Builder]:
     return builders
 
 
-def report(project: Project, scaffold: Scaffold) -> str:
-    """What was written, and what to type next."""
+def report(project: Project, scaffold: Scaffold, installed: Callable[[str], object] = find_spec) -> str:
+    """What was written, and what to type next; `installed` says of an import name whether it is there."""
     lines = []
     for folder in scaffold.folders:
         lines.append(f"Wrote {project.shown(folder)}/")
@@ -87,7 +88,7 @@ def report(project: Project, scaffold: Scaffold) -> str:
     lines += ["", "Next:"]
     module, extra = _NEEDS.get(scaffold.kind, ("", ""))
     steps = []
-    if module and not find_spec(module):
+    if module and not installed(module):
         steps.append((f"pip install 'modelwright[{extra}]'", "what this kind needs"))
     steps += [
         (f"modelwright build {scaffold.name}", "build it, verify it, publish version 1"),
@@ -107,6 +108,8 @@ def _check_name(name: str) -> None:
 
 
 def _check_free(project: Project, folders: list[Path]) -> None:
+    if project.builders.exists() and not project.builders.is_dir():
+        raise SpecError(f"{project.shown(project.builders)} is not a folder", "see paths.builders in modelwright.toml")
     for folder in folders:
         if folder.exists() or folder.is_symlink():
             raise SpecError(f"{project.shown(folder)} exists", "nothing was written; choose another name")
@@ -153,9 +156,11 @@ def _move_into_place(staging: Path, folders: list[Path]) -> None:
         for folder in folders:
             (staging / folder.name).rename(folder)
             moved.append(folder)
-    except OSError:
+    except OSError as error:
         for folder in moved:
             folder.rename(staging / folder.name)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):  # another process was faster
+            raise SpecError(f"{folders[len(moved)].name} exists", "nothing was written; choose another name") from None
         raise
 
 

@@ -43,17 +43,15 @@ class Failed:
     trace: str
 
 
-def main(connection: Connection, threads: int) -> None:
-    """Serve jobs until the connection closes or a None comes."""
+def main(handle: int) -> None:
+    """Serve the jobs that come over a socket until it closes."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    _bound_threads(threads)
+    connection: Connection[Done | Failed, Job] = Connection(handle)
     while True:
         try:
             job = connection.recv()
         except EOFError:
-            return
-        if job is None:
             return
         connection.send(_do(job))
 
@@ -86,14 +84,6 @@ def _log_to(log: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
-
-
-def _bound_threads(threads: int) -> None:
-    """Before any framework is imported: they read these once. Two builds would otherwise fight over the cores."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    # What these libraries would reach for by themselves, a build must not: its inputs are named in its key.
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _die_with_parent() -> None:

@@ -53,7 +53,7 @@ def sentences() -> tuple[str, ...]:
     pages = sorted(files("sklearn.datasets.descr").iterdir(), key=lambda page: page.name)
     prose = " ".join(page.read_text() for page in pages if page.name.endswith(".rst"))
     parts = re.split(r"(?<=[.?]) (?=[A-Z])", " ".join(prose.split()))
-    english = [part for part in parts if 40 <= len(part) <= 300 and not re.search(r"[|=*<>`_]|::", part)]
+    english = [part for part in parts if 30 <= len(part) <= 300 and not re.search(r"[|=*<>`_]|::", part)]
     return (*ODD, *dict.fromkeys(english))[:COUNT]
 
 

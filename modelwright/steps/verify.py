@@ -32,6 +32,8 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
             return onnxfile.run_session(session, inputs)
 
         batch = len(next(iter(_samples(context).values()))) if spec.batched else 0
+        if batch > 1:
+            _check_rows_stand_alone(_samples(context), infer)
         return _verify(context, infer, batch, out)
 
 
@@ -68,6 +70,19 @@ def _verify(context: StepContext, infer: Infer, batch: int, out: Path) -> dict[s
         "metrics": metrics,
         "golden": {"batch": batch, "tolerance": golden.as_json(allowed)},
     }
+
+
+def _check_rows_stand_alone(samples: Tensors, infer: Infer) -> None:
+    """A sample's answer must not depend on its neighbours: the server batches requests of different clients."""
+    together, alone = infer(samples), infer({name: array[:1] for name, array in samples.items()})
+    first = {name: array[:1] for name, array in together.items()}
+    try:
+        golden.compare_outputs(first, alone, golden.default_tolerances(first))
+    except VerifyError as error:
+        raise VerifyError(
+            f"a sample alone in its batch gets another answer than among others: {error.message}",
+            "compute per row in the model, or set serving.max_batch_size: 0",
+        ) from None
 
 
 def _samples(context: StepContext) -> Tensors:

@@ -20,7 +20,7 @@ Tensor = tuple[str, str, Sequence[Any]]  # (name, "TYPE_FP32", dims); in a graph
 
 
 def shared_environment() -> Environment:
-    return ensure(STATE, RELEASE, lambda message: None)
+    return ensure(STATE, RELEASE, lambda _: None)
 
 
 def graph(
@@ -73,6 +73,11 @@ def config(
             name, _, more = label.partition(";")
             lines.append(f'{kind} [{{ name: "{name}" data_type: {data_type} dims: {list(dims)} {more} }}]')
     return "\n".join(lines)
+
+
+def config_for(data_type: str, dims: Sequence[int], extra: str = "") -> str:
+    """A configuration of `identity(data_type, …)`."""
+    return config(inputs=[("x", data_type, dims)], outputs=[("y", data_type, dims)], extra=extra)
 
 
 def publish(repository: Path, name: str, model: onnx.ModelProto, config: str, version: int = 1) -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,12 @@ class Copy:
         self.source = source
         self.installed: list[tuple[str, ...]] = []
 
-    def __call__(self, interpreter: Interpreter, pins: Sequence[str], target: Path, log: Path) -> None:
+    def __call__(self, _: Interpreter, pins: Sequence[str], target: Path, __: Path) -> None:
         self.installed.append(tuple(pins))
-        shutil.copytree(self.source.site_packages, target, copy_function=os.link, dirs_exist_ok=True)
+        ours = shutil.ignore_patterns(
+            "modelwright-*"
+        )  # written after an installation, and through a link if it existed
+        shutil.copytree(self.source.site_packages, target, copy_function=os.link, ignore=ours, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def copy(environment: Environment) -> Copy:
 
 
 @pytest.fixture
-def state(environment: Environment) -> Path:
+def state(environment: Environment) -> Iterator[Path]:
     """An empty state directory on the file system of the real one, for hard links."""
     folder = STATE / f"test-{os.getpid()}"
     folder.mkdir()

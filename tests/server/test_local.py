@@ -75,11 +75,12 @@ def processes_of(repository: Path) -> list[int]:
     return found
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+def shared_memory(pid: int) -> set[str]:
+    """What the servers that a process started keep in /dev/shm."""
+    return {path.name for path in Path("/dev/shm").glob(f"modelwright-{pid}-*")}
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -175,14 +176,14 @@ def test_models_finalize_when_the_stop_grants_them_time(
 
 
 def test_a_killed_server_is_noticed_and_cleaned_up(environment: Environment, repository: Path, log: Path) -> None:
-    before = shared_memory()
+    before = shared_memory(os.getpid())
     with running(environment, repository, log=log, models=["*"]) as server:
-        assert shared_memory() > before
+        assert shared_memory(os.getpid()) > before
         os.kill(server.pid, signal.SIGKILL)
         assert server.wait(timeout_s=5) == 128 + signal.SIGKILL
         assert not server.alive
     assert processes_of(repository) == []
-    assert shared_memory() == before
+    assert shared_memory(os.getpid()) == before
 
 
 def test_waiting_for_a_server_can_time_out(environment: Environment, repository: Path, log: Path) -> None:
@@ -197,7 +198,6 @@ def test_waiting_for_a_server_can_time_out(environment: Environment, repository:
 def test_a_killed_parent_takes_the_server_with_it(
     environment: Environment, repository: Path, tmp_path: Path, how: str
 ) -> None:
-    before = shared_memory()
     command = [sys.executable, "-c", HOST_PROGRAM, str(tmp_path), how]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], start_new_session=True
@@ -205,12 +205,15 @@ def test_a_killed_parent_takes_the_server_with_it(
         assert parent.stdout is not None
         server = int(parent.stdout.readline())
         assert server in processes_of(repository)
+        assert shared_memory(parent.pid)
         parent.kill()
         parent.wait()
-        wait_until(lambda: processes_of(repository) == [])
-        wait_until(lambda: shared_memory() == before)
-        if how == "fork":
-            os.killpg(parent.pid, signal.SIGKILL)
+        try:
+            wait_until(lambda: processes_of(repository) == [])
+            wait_until(lambda: not shared_memory(parent.pid))
+        finally:
+            if how == "fork":
+                os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_a_server_survives_the_thread_that_started_it(environment: Environment, repository: Path, log: Path) -> None:
@@ -232,14 +235,21 @@ def test_the_server_stops_when_the_block_fails(environment: Environment, reposit
     assert processes_of(repository) == []
 
 
-def test_a_taken_port_is_named(environment: Environment, repository: Path, log: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+@pytest.mark.parametrize("which", ["http", "grpc", "metrics"])
+def test_a_taken_port_is_named(environment: Environment, repository: Path, log: Path, which: str) -> None:
+    with socket.socket() as taken, socket.socket() as one, socket.socket() as two:
+        for each in (taken, one, two):
+            each.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
+        port, *free = (each.getsockname()[1] for each in (taken, one, two))
+        one.close()
+        two.close()
+        ports = Ports(**{name: port if name == which else free.pop() for name in ("http", "grpc", "metrics")})
         with (
-            pytest.raises(ServerError, match=rf"could not start: .*:{port} is taken by another program"),
-            running(environment, repository, log=log, ports=Ports(port, port + 1, port + 2), stop_grace_s=0),
+            pytest.raises(
+                ServerError, match=rf"tritonserver cannot listen on 127.0.0.1:{port}: Address already in use"
+            ),
+            running(environment, repository, log=log, ports=ports, stop_grace_s=0),
         ):
             pass
 

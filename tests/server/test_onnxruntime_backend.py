@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,10 @@ from modelwright.client import Client, connect
 from modelwright.dtypes import BY_CONFIG
 from modelwright.errors import ServerError
 from modelwright.server.local import RunningServer
-from tests.server.models import Tensor, config, double, graph, identity, node, power, publish
+from tests.server.models import Tensor, config, config_for, double, graph, identity, node, power, publish
+
+Array = np.ndarray[Any, Any]
+Load = Callable[[onnx.ModelProto, str], str]  # publishes and loads; returns the model's name
 
 X = ("x", "TYPE_FP32", [4])
 Y = ("y", "TYPE_FP32", [4])
@@ -25,7 +29,7 @@ STATE = 'sequence_batching { state [{ input_name: "x" output_name: "y" data_type
 
 
 @pytest.fixture
-def load(repository: Path, client: Client, name: str) -> Iterator[object]:
+def load(repository: Path, client: Client, name: str) -> Iterator[Load]:
     """Publish a model under the test's own name and load it."""
 
     def load(model: onnx.ModelProto, config: str) -> str:
@@ -36,7 +40,7 @@ def load(repository: Path, client: Client, name: str) -> Iterator[object]:
     client.unload(name)
 
 
-def floats(*shape: int) -> np.ndarray:
+def floats(*shape: int) -> Array:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
@@ -169,13 +173,13 @@ def floats(*shape: int) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_the_model_is_refused(
-    load, model: onnx.ModelProto, text: str, message: str
+    load: Load, model: onnx.ModelProto, text: str, message: str
 ) -> None:
     with pytest.raises(ServerError, match=message):
         load(model, text)
 
 
-def test_a_model_with_an_output_that_is_no_tensor_is_refused(load) -> None:
+def test_a_model_with_an_output_that_is_no_tensor_is_refused(load: Load) -> None:
     model = identity()
     model.graph.node.append(node("SequenceConstruct", ["x"], ["s"]))
     model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None))
@@ -183,7 +187,7 @@ def test_a_model_with_an_output_that_is_no_tensor_is_refused(load) -> None:
         load(model, config())
 
 
-def test_a_file_that_onnxruntime_cannot_read_is_refused_with_its_reason(load) -> None:
+def test_a_file_that_onnxruntime_cannot_read_is_refused_with_its_reason(load: Load) -> None:
     model = identity()
     model.ir_version = 99
     with pytest.raises(ServerError, match=r"Unsupported model IR version: 99, max supported IR version: \d+"):
@@ -214,14 +218,14 @@ def test_a_file_that_onnxruntime_cannot_read_is_refused_with_its_reason(load) ->
         )
     ],
 )
-def test_every_option_of_the_stock_backend_loads_and_computes(load, client: Client, extra: str) -> None:
+def test_every_option_of_the_stock_backend_loads_and_computes(load: Load, client: Client, extra: str) -> None:
     name = load(double(), config(extra=extra))
     np.testing.assert_array_equal(client.infer(name, {"x": floats(2, 4)})["y"], 2 * floats(2, 4))
 
 
 @pytest.mark.parametrize("data_type", BY_CONFIG)
-def test_every_data_type_passes_unchanged(load, client: Client, data_type: str) -> None:
-    name = load(identity(data_type), config(inputs=[("x", data_type, [4])], outputs=[("y", data_type, [4])]))
+def test_every_data_type_passes_unchanged(load: Load, client: Client, data_type: str) -> None:
+    name = load(identity(data_type), config_for(data_type, [4]))
     values = np.array([[0, 1, 0, 1]]).astype(BY_CONFIG[data_type].numpy)
     if data_type == "TYPE_STRING":
         values = np.array([[b"a", b"", "ü€".encode(), b"two words"]], dtype=object)
@@ -230,15 +234,14 @@ def test_every_data_type_passes_unchanged(load, client: Client, data_type: str) 
     np.testing.assert_array_equal(answer, values)
 
 
-def test_a_string_that_is_not_utf8_fails_its_request_and_no_other(load, client: Client) -> None:
-    tensors = {"inputs": [("x", "TYPE_STRING", [1])], "outputs": [("y", "TYPE_STRING", [1])]}
-    name = load(identity("TYPE_STRING", ["n", 1]), config(**tensors))
+def test_a_string_that_is_not_utf8_fails_its_request_and_no_other(load: Load, client: Client) -> None:
+    name = load(identity("TYPE_STRING", ["n", 1]), config_for("TYPE_STRING", [1]))
     with pytest.raises(ServerError, match="input 'x': the local server takes strings in UTF-8 only"):
         client.infer(name, {"x": np.array([[b"\xff"]], dtype=object)})
     assert client.infer(name, {"x": np.array([[b"fine"]], dtype=object)})["y"].item() == b"fine"
 
 
-def test_an_input_may_give_a_size_to_a_variable_dimension(load, client: Client) -> None:
+def test_an_input_may_give_a_size_to_a_variable_dimension(load: Load, client: Client) -> None:
     model = graph(
         [node("ReduceSum", ["x"], ["y"], keepdims=1)], [("x", "TYPE_FP32", ["n", "m"])], [("y", "TYPE_FP32", [1, 1])]
     )
@@ -246,13 +249,13 @@ def test_an_input_may_give_a_size_to_a_variable_dimension(load, client: Client) 
     assert client.infer(name, {"x": floats(2, 3)})["y"].item() == 15
 
 
-def test_a_scalar_model_takes_and_gives_a_one(load, client: Client) -> None:
+def test_a_scalar_model_takes_and_gives_a_one(load: Load, client: Client) -> None:
     name = load(double(dims=[]), config(0, [("x", "TYPE_FP32", [1])], [("y", "TYPE_FP32", [1, 1])]))
     answer = client.infer(name, {"x": np.array([3], np.float32)})["y"]
     assert (answer.shape, answer.item()) == ((1, 1), 6)
 
 
-def test_an_optional_input_keeps_the_model_s_own_value(load, client: Client) -> None:
+def test_an_optional_input_keeps_the_model_s_own_value(load: Load, client: Client) -> None:
     inputs = [X, ("exponent; optional: true", "TYPE_FP32", [1])]
     name = load(power(), config(0, inputs))
     x = floats(4)
@@ -260,14 +263,14 @@ def test_an_optional_input_keeps_the_model_s_own_value(load, client: Client) -> 
     np.testing.assert_allclose(client.infer(name, {"x": x, "exponent": np.array([3], np.float32)})["y"], x**3)
 
 
-def test_reshape_gives_the_model_its_own_shapes(load, client: Client) -> None:
+def test_reshape_gives_the_model_its_own_shapes(load: Load, client: Client) -> None:
     inputs: list[Tensor] = [("x; reshape: { shape: [] }", "TYPE_FP32", [1])]
     outputs: list[Tensor] = [("y; reshape: { shape: [] }", "TYPE_FP32", [1])]
     name = load(double(dims=["n"]), config(8, inputs, outputs))
     np.testing.assert_array_equal(client.infer(name, {"x": floats(3, 1)})["y"], 2 * floats(3, 1))
 
 
-def test_only_requested_outputs_come_back(load, client: Client) -> None:
+def test_only_requested_outputs_come_back(load: Load, client: Client) -> None:
     model = double()
     model.graph.node.append(node("Neg", ["x"], ["negative"]))
     model.graph.output.append(onnx.helper.make_tensor_value_info("negative", onnx.TensorProto.FLOAT, ["batch", 4]))
@@ -276,14 +279,12 @@ def test_only_requested_outputs_come_back(load, client: Client) -> None:
     assert set(client.infer(name, {"x": floats(1, 4)}, outputs=["negative"])) == {"negative"}
 
 
-def test_a_zero_sized_tensor_passes(load, client: Client) -> None:
-    name = load(
-        identity(dims=["n", "m"]), config(inputs=[("x", "TYPE_FP32", [-1])], outputs=[("y", "TYPE_FP32", [-1])])
-    )
+def test_a_zero_sized_tensor_passes(load: Load, client: Client) -> None:
+    name = load(identity(dims=["n", "m"]), config_for("TYPE_FP32", [-1]))
     assert client.infer(name, {"x": np.empty((2, 0), np.float32)})["y"].shape == (2, 0)
 
 
-def test_sequence_controls_reach_the_model(load, server: RunningServer) -> None:
+def test_sequence_controls_reach_the_model(load: Load, server: RunningServer) -> None:
     inputs: list[Tensor] = [("x", "TYPE_INT32", ["n", 1]), ("START", "TYPE_INT32", ["n", 1])]
     model = graph([node("Add", ["x", "START"], ["y"])], inputs, [("y", "TYPE_INT32", ["n", 1])])
     text = config(8, [("x", "TYPE_INT32", [1])], [("y", "TYPE_INT32", [1])], SEQUENCE % "START")
@@ -298,9 +299,9 @@ def test_sequence_controls_reach_the_model(load, server: RunningServer) -> None:
 BATCHING = "dynamic_batching { max_queue_delay_microseconds: 100000 preferred_batch_size: [ 8 ] }"
 
 
-def infer_together(server: RunningServer, name: str, requests: list[np.ndarray]) -> list[np.ndarray | ServerError]:
+def infer_together(server: RunningServer, name: str, requests: list[Array]) -> list[Array | ServerError]:
     """Send requests at the same time, each from a thread of its own."""
-    answers: list[np.ndarray | ServerError] = [ServerError("no answer")] * len(requests)
+    answers: list[Array | ServerError] = [ServerError("no answer")] * len(requests)
     barrier = threading.Barrier(len(requests))
 
     def send(index: int) -> None:
@@ -321,7 +322,7 @@ def infer_together(server: RunningServer, name: str, requests: list[np.ndarray])
 
 
 def test_requests_of_a_dynamic_batch_run_as_one_and_get_their_own_rows(
-    load, client: Client, server: RunningServer
+    load: Load, client: Client, server: RunningServer
 ) -> None:
     name = load(double(), config(extra=BATCHING))
     requests = [floats(rows, 4) + 100 * index for index, rows in enumerate((1, 3, 2, 2))]
@@ -330,23 +331,22 @@ def test_requests_of_a_dynamic_batch_run_as_one_and_get_their_own_rows(
     assert client.statistics(name)["model_stats"][0]["execution_count"] < len(requests)
 
 
-def test_strings_of_a_dynamic_batch_are_split_too(load, server: RunningServer) -> None:
-    tensors = {"inputs": [("x", "TYPE_STRING", [1])], "outputs": [("y", "TYPE_STRING", [1])]}
-    name = load(identity("TYPE_STRING", ["n", 1]), config(extra=BATCHING, **tensors))
+def test_strings_of_a_dynamic_batch_are_split_too(load: Load, server: RunningServer) -> None:
+    name = load(identity("TYPE_STRING", ["n", 1]), config_for("TYPE_STRING", [1], BATCHING))
     requests = [np.array([[f"{index}-{row}".encode()] for row in range(2)], dtype=object) for index in range(4)]
     for request, answer in zip(requests, infer_together(server, name, requests), strict=True):
         np.testing.assert_array_equal(answer, request)
 
 
-def test_requests_of_different_shapes_are_answered_apart(load, server: RunningServer) -> None:
-    text = config(inputs=[("x", "TYPE_FP32", [-1])], outputs=[("y", "TYPE_FP32", [-1])], extra=BATCHING)
+def test_requests_of_different_shapes_are_answered_apart(load: Load, server: RunningServer) -> None:
+    text = config_for("TYPE_FP32", [-1], BATCHING)
     name = load(double(dims=["n", "m"]), text)
     requests = [floats(1, width) for width in (3, 5, 3, 5)]
     for request, answer in zip(requests, infer_together(server, name, requests), strict=True):
         np.testing.assert_array_equal(answer, 2 * request)
 
 
-def test_one_bad_request_of_a_dynamic_batch_fails_alone(load, client: Client, server: RunningServer) -> None:
+def test_one_bad_request_of_a_dynamic_batch_fails_alone(load: Load, client: Client, server: RunningServer) -> None:
     inputs: list[Tensor] = [("x", "TYPE_INT64", ["n", 1])]
     table = onnx.helper.make_tensor("table", onnx.TensorProto.FLOAT, [2], [10.0, 20.0])
     model = graph([node("Gather", ["table", "x"], ["y"])], inputs, [("y", "TYPE_FP32", ["n", 1])], [table])

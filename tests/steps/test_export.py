@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from modelwright.errors import StepError
 from modelwright.releases import release
 from modelwright.steps.export import onnx_from_torch, run_torch
 
+BUILDERS = Path(__file__).parents[2] / "builders"
 NEWEST, OLDEST = release("26.07"), release("23.10")
 
 
@@ -34,7 +36,7 @@ def rows(*shape: int) -> dict[str, Any]:
     return {"x": np.random.default_rng(0).random(shape, dtype=np.float32)}
 
 
-class Module(nn.Module):
+class Module(nn.Module):  # type: ignore[misc]
     """A forward from a function, so that each case says only what it computes."""
 
     def __init__(self, function: Any) -> None:
@@ -46,7 +48,7 @@ class Module(nn.Module):
         return self.function(x)
 
 
-class Pair(nn.Module):
+class Pair(nn.Module):  # type: ignore[misc]
     """Two inputs, in an order that differs from the spec's, and two named results."""
 
     def forward(self, mask: Any, ids: Any) -> Any:
@@ -54,7 +56,7 @@ class Pair(nn.Module):
         return {"total": kept.sum(dim=1, keepdim=True), "kept": kept}
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module):  # type: ignore[misc]
     """What the exporter calls `embedding` and `relu` inside."""
 
     def __init__(self) -> None:
@@ -226,7 +228,7 @@ class TestFailures:
             (lambda x: x @ x, r"forward fails on x \[2, 4\]: RuntimeError: .*\(test_export\.py:"),
             (lambda x: {"z": x}, r"forward returns no \['y'\], only \['z'\]"),
             (lambda x: (x, x), r"forward returns 2 tensors, the spec has 1 outputs: \['y'\]"),
-            (lambda x: 3, "forward returns int"),
+            (lambda x: len(x), "forward returns int"),
             (lambda x: x[:, :3], r"'y' has shape \[2, 3\], the spec says \[batch, 4\]"),
             (lambda x: x.double(), "'y' is FP64, the spec says FP32"),
             (lambda x: x.bfloat16(), "'y' is bfloat16, the spec says FP32"),
@@ -257,7 +259,7 @@ class TestFailures:
 
     def test_not_a_module(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match=r"expected a torch\.nn\.Module, got function"):
-            export(branch_on_values, rows(5, 4), [X], [Y], tmp_path)  # type: ignore[arg-type]
+            export(branch_on_values, rows(5, 4), [X], [Y], tmp_path)
 
     @pytest.mark.parametrize(
         ("samples", "inputs", "match"),
@@ -292,7 +294,8 @@ class TestRepeatable:
             f"spec = importlib.util.spec_from_file_location('cases', {str(copied(folder))!r})\n"
             "cases = sys.modules['cases'] = importlib.util.module_from_spec(spec)\n"
             "spec.loader.exec_module(cases)\n"
-            "cases.export(cases.Classifier(), cases.tokens(), [cases.IDS], [cases.Spec('p', 'FP32', (3,))], Path('.'))\n"
+            "outputs = [cases.Spec('p', 'FP32', (3,))]\n"
+            "cases.export(cases.Classifier(), cases.tokens(), [cases.IDS], outputs, Path('.'))\n"
         )
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
@@ -318,3 +321,25 @@ def test_the_module_and_the_samples_are_left_alone(tmp_path: Path) -> None:
     before = samples["x"].copy()
     run_torch(module, samples, [X], [Y], batched=True)
     np.testing.assert_array_equal(samples["x"], before)
+
+
+def test_the_digits_builder_learns_the_same_in_every_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BUILDERS / "digits"))
+    for name in ("data", "train"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    data, train = importlib.import_module("data"), importlib.import_module("train")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, second = (train.train(epochs=2, lr=0.005, seed=7).state_dict() for _ in range(2))
+        module = train.train(epochs=15, lr=0.005, seed=7)
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+        for name in ("data", "train"):
+            del sys.modules[name]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    inputs, outputs = [Spec("image", "FP32", (1, 8, 8))], [Spec("logits", "FP32", (10,))]
+    path = export(module, data.samples(), inputs, outputs, tmp_path)
+    assert data.evaluate(lambda batch: onnxfile.run(path, batch))["accuracy"] >= 0.98
+    assert len((BUILDERS / "digits/labels.txt").read_text().split()) == 10

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,7 +91,7 @@ class TestLoadModel:
     def test_pickled_weights_are_refused(self, tiny: Path, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
         (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
-        with pytest.raises(StepError, match="only as pytorch_model.bin, which can run code.*\n.*safetensors"):
+        with pytest.raises(StepError, match=r"only as pytorch_model\.bin, which can run code.*\n.*safetensors"):
             load_model(tmp_path)
 
     def test_no_weights(self, tiny: Path, tmp_path: Path) -> None:
@@ -120,6 +123,16 @@ class TestLoadModel:
             load_model(tiny, "AutoModelForSequenceClassification")
 
 
+def test_a_pooler_without_weights_is_taken_off(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    BertModel(BertConfig(**TINY), add_pooling_layer=False).save_pretrained(tmp_path)
+    module = load_model(tmp_path)
+    pooled = [TensorSpec(name="pooler_output", dtype="FP32", shape=(16,))]
+    with pytest.raises(StepError, match=r"forward returns no \['pooler_output'\], only \['last_hidden_state'\]"):
+        run_torch(module, batch(2, 5), INPUTS, pooled, batched=True)
+
+
 def test_it_exports_with_a_dynamic_length_and_the_same_numbers(tiny: Path, tmp_path: Path) -> None:
     module, path = load_model(tiny), tmp_path / "model.onnx"
     samples = batch(3, 6)
@@ -138,6 +151,74 @@ def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
     samples["attention_mask"][1, 5:] = 0
     results = [run_torch(module, samples, INPUTS, OUTPUTS, batched=True) for module in (default, load_model(tiny))]
     onnxfile.compare(*results, atol=1e-6, rtol=1e-5)
+
+
+class TestTextBuilders:
+    """The three builders together, as a client sees them, without a server."""
+
+    def test_embeddings_are_those_of_sentence_transformers(self, tmp_path: Path) -> None:
+        encoder, text = builder("minilm", "model"), builder("minilm_text", "data")
+        reference = builder("minilm_tokenizer", "reference").reference
+        module = encoder.embed(load_model(resolve_directory(None, encoder.PACKAGE, "model")))
+        outputs = [TensorSpec(name="embedding", dtype="FP32", shape=(384,))]  # clashes with a tensor of the exporter's
+        path = tmp_path / "model.onnx"
+        onnx_from_torch(module, encoder.samples(), INPUTS, outputs, path, release("26.07"), batched=True)
+        loaded = onnxfile.session(path)
+        result = text.evaluate(lambda batch: onnxfile.run_session(loaded, reference({"TEXT": batch["text"]})))
+        assert result["cosine_min"] > 0.99999
+        assert len(text.sentences()) == text.COUNT
+
+    def test_the_tokeniser_answers_as_the_reference(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton_utils())
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", "")
+        reference = builder("minilm_tokenizer", "reference")
+        directory = resolve_directory(None, reference.PACKAGE, "model")
+        for file in (BUILDERS / "minilm_tokenizer/model.py", directory / "tokenizer.json"):
+            shutil.copy(file, tmp_path)
+        model = loaded_from(tmp_path / "model.py").TritonPythonModel()
+        model.initialize({})
+        samples = reference.samples()
+        short = {"TEXT": samples["TEXT"][:3]}
+        good, bad, other = model.execute([samples, {}, short])
+        for response, sent in ((good, samples), (other, short)):
+            expected = reference.reference(sent)
+            assert [name for name, _ in response.output_tensors] == list(expected)
+            for name, array in response.output_tensors:
+                np.testing.assert_array_equal(array, expected[name])
+        assert bad.error == "KeyError: 'TEXT'"
+
+
+BUILDERS = Path(__file__).parents[2] / "builders"
+
+
+def builder(name: str, module: str) -> Any:
+    return loaded_from(BUILDERS / name / f"{module}.py")
+
+
+def loaded_from(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def triton_utils() -> Any:
+    """Just enough of the server's module for one request after another."""
+
+    def response(output_tensors: Any = None, error: Any = None) -> Any:
+        return SimpleNamespace(output_tensors=output_tensors, error=error)
+
+    def input_tensor(request: Any, name: str) -> Any:
+        return SimpleNamespace(as_numpy=lambda: request[name])
+
+    return SimpleNamespace(
+        get_input_tensor_by_name=input_tensor,
+        Tensor=lambda name, array: (name, array),
+        TritonError=str,
+        InferenceResponse=response,
+    )
 
 
 def batch(rows: int, length: int) -> dict[str, Any]:

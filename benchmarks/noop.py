@@ -1,0 +1,128 @@
+"""A build in which nothing changed: what everyone waits for, all day long."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import projects, timing
+from benchmarks.options import Options
+from benchmarks.table import Section, load
+
+_SIZES = (10, 100, 300, 1000)
+_QUICK_SIZES = (10, 30)
+_AIM_SHIPPED_S, _AIM_LARGEST_S = 0.3, 3.0
+
+
+def measure(options: Options) -> list[Section]:
+    with tempfile.TemporaryDirectory(prefix="modelwright-noop-") as folder:
+        return [_shipped(Path(folder) / "shipped", options), _synthetic(Path(folder) / "synthetic", options)]
+
+
+def _shipped(root: Path, options: Options) -> Section:
+    project = projects.shipped_project(root)
+    projects.take_store(project)
+    _build_and_settle(project)
+    make = ["make", "-s", "repo"]
+    replayed = _made_once(project, make)
+    taken = timing.interleaved(
+        {
+            "python -c pass": lambda: timing.run([timing.PYTHON, "-c", "pass"], project),
+            "modelwright --version": lambda: timing.run([timing.MODELWRIGHT, "--version"], project),
+            "modelwright build": lambda: timing.build(project),
+            **({"make -s repo": lambda: timing.run(make, project)} if replayed else {}),
+        },
+        options.rounds(20),
+    )
+    aims = {"modelwright build": f"≤ {_AIM_SHIPPED_S} s", "make -s repo": "< 1 s"}
+    rows = []
+    for name, times_s in taken.items():
+        best_s, median_s = timing.best_and_median(times_s)
+        rows.append([f"`{name}`", timing.seconds(best_s), timing.seconds(median_s), aims.get(name, "")])
+    count = len(list((project / "builders").iterdir()))
+    return Section(
+        f"noop: the {count} shipped builders, nothing changed",
+        f"Whole processes against the wall clock, {options.rounds(20)} rounds in alternating order, after one build of "
+        f"each. `make -s repo` also looks whether the repository was replayed. Load average {load()}.",
+        ["command", "best", "median", "aim"],
+        rows,
+    )
+
+
+def _synthetic(root: Path, options: Options) -> Section:
+    """One project that grows: at each size the new builders are built, then builds of nothing are timed."""
+    project = projects.empty_project(root)
+    sizes = _QUICK_SIZES if options.quick else _SIZES
+    rows, points = [], []
+    built = 0
+    for size in sizes:
+        for number in range(built, size):
+            projects.add_onnx_builder(project, number)
+        first_s = timing.build(project)
+        _build_and_settle(project)
+        times_s = [timing.build(project) for _ in range(options.rounds(7))]
+        best_s, median_s = timing.best_and_median(times_s)
+        points.append((size, best_s))
+        per_new_s = first_s / (size - built)
+        rows.append([str(size), timing.seconds(best_s), timing.seconds(median_s), "", f"{per_new_s * 1000:.0f} ms"])
+        built = size
+    fixed_s, each_s = fitted(points)
+    for row, (size, best_s) in zip(rows, points, strict=True):
+        row[3] = timing.milliseconds((best_s - fixed_s) / size)
+    return Section(
+        "noop: synthetic builders, nothing changed",
+        "`kind: onnx`, a graph and samples of its own for each, so that no two share an artefact. One project that "
+        f"grows; {options.rounds(7)} builds of nothing at each size. *Each model* is the best time less the fixed part "
+        "of the fit, by the number of models: equal down the column when growth is linear. *First build* is the wall "
+        "clock of really building the models that this size adds, by their number, two workers at once. Load average "
+        f"{load()}.",
+        ["models", "best", "median", "each model", "first build, each"],
+        rows,
+        _growth(points, fixed_s, each_s),
+    )
+
+
+def _growth(points: Sequence[tuple[int, float]], fixed_s: float, each_s: float) -> list[str]:
+    size, largest_s = points[-1]
+    worst = max(abs(fixed_s + each_s * count - time_s) / time_s for count, time_s in points)
+    fit = f"Fit: {timing.milliseconds(fixed_s)} + {timing.milliseconds(each_s)} a model; no size is further off than"
+    return [
+        f"{fit} {worst:.0%}.",
+        f"{size:,} models: {timing.seconds(largest_s)}; the aim for 1,000 is ≤ {_AIM_LARGEST_S:.0f} s.",
+    ]
+
+
+def fitted(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """(fixed, each) of time = fixed + each · size, with relative errors made least: small sizes count as much."""
+    weights = [1 / time**2 for _, time in points]
+    total = sum(weights)
+    mean_x = sum(weight * x for weight, (x, _) in zip(weights, points, strict=True)) / total
+    mean_y = sum(weight * y for weight, (_, y) in zip(weights, points, strict=True)) / total
+    products = sum(weight * (x - mean_x) * (y - mean_y) for weight, (x, y) in zip(weights, points, strict=True))
+    squares = sum(weight * (x - mean_x) ** 2 for weight, (x, _) in zip(weights, points, strict=True))
+    each = products / squares
+    return mean_y - each * mean_x, each
+
+
+def _build_and_settle(project: Path) -> None:
+    """Build, and once more when the files are old enough for their digests to be remembered."""
+    timing.build(project)
+    projects.settle()
+    timing.build(project)
+
+
+def _made_once(project: Path, make: Sequence[str]) -> bool:
+    """Let `make repo` do its work once, in the copy, with this checkout's environment. False where that cannot run."""
+    (project / "Makefile").write_text((projects.ROOT / "Makefile").read_text())
+    for name in ("pyproject.toml", "constraints.txt"):
+        (project / name).write_text((projects.ROOT / name).read_text())
+    stamp = projects.ROOT / ".venv" / ".built"
+    if not stamp.is_file():
+        return False
+    (project / ".venv").symlink_to(stamp.parent)
+    for name in ("pyproject.toml", "constraints.txt"):
+        os.utime(project / name, (0, 0))  # older than the stamp: nothing is to be installed
+    timing.run(make, project)
+    return True

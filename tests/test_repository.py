@@ -1,0 +1,208 @@
+"""Publishing: one rename, whatever changes, and nothing in between that a killed process could leave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelwright.digest import list_tree, sha256_file
+from modelwright.errors import RepositoryError
+from modelwright.repository import LEDGER, Change, Repository
+
+_WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
+
+
+def change(tmp_path: Path, version: int | None, *, config: bytes | None = None, labels: bytes | None = None) -> Change:
+    """A publish of a version with a model of 3 kB and a file in a folder, or of top files alone."""
+    files = {}
+    if version is not None:
+        for name in ("model.onnx", "site-packages/package/__init__.py"):
+            path = tmp_path / "artefact" / str(version) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{name} {version}".encode() * 100)
+            files[name] = path
+    record = {name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size} for name, path in files.items()}
+    top = {name: data for name, data in {"config.pbtxt": config, "labels.txt": labels}.items() if data is not None}
+    return Change("m", version, files, {"payload": str(version), "files": record, "lineage": []}, top)
+
+
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "model_repository", tmp_path / ".modelwright/staging")
+
+
+def seen(root: Path) -> dict[str, str]:
+    """What a server sees: every file of every model."""
+    return {name: sha256_file(path) for name, path in list_tree(root).items() if name != LEDGER}
+
+
+SCENARIOS: dict[str, Callable[[Path], Change]] = {
+    "a new model": lambda tmp: change(tmp, 1, config=b"one", labels=b"a"),
+    "a new version": lambda tmp: change(tmp, 2),
+    "a new version and a new config": lambda tmp: change(tmp, 2, config=b"two"),
+    "a new config": lambda tmp: change(tmp, None, config=b"two"),
+    "a new config and new labels": lambda tmp: change(tmp, None, config=b"two", labels=b"b"),
+    "a new version, config and labels": lambda tmp: change(tmp, 2, config=b"two", labels=b"b"),
+}
+
+
+def prepare(tmp_path: Path, scenario: str) -> tuple[Repository, Change]:
+    target = repository(tmp_path)
+    if scenario != "a new model":
+        target.publish(change(tmp_path, 1, config=b"one", labels=b"a"))
+    return target, SCENARIOS[scenario](tmp_path)
+
+
+def in_child(action: Callable[[], None], kill_at: int | None) -> int:
+    """Run it in a forked process that counts its file operations and dies by SIGKILL at one of them.
+
+    Gives the number of operations of a run that was not killed, -1 for one that was.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal count
+            opens_to_write = (
+                event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            )
+            if opens_to_write or event in _WRITES or event.startswith("shutil."):
+                count += 1
+                if count == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        action()
+        os.write(writer, str(count).encode())
+        os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, 64)
+    os.close(reader)
+    os.waitpid(child, 0)
+    return int(answer) if answer else -1
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_kill_9_at_any_file_operation_leaves_the_old_or_the_new(tmp_path: Path, scenario: str) -> None:
+    target, wanted = prepare(tmp_path / "whole", scenario)
+    operations = in_child(lambda: target.publish(wanted), kill_at=None)
+    after = seen(target.root)
+    assert operations >= 5
+    before: dict[str, str] = {}
+    outcomes = set()
+    for point in range(1, operations + 1):
+        folder = tmp_path / f"killed{point}"
+        target, wanted = prepare(folder, scenario)
+        before = seen(target.root)
+        assert in_child(lambda: target.publish(wanted), kill_at=point) == -1  # noqa: B023
+        found = seen(target.root)
+        assert found in (before, after), f"killed at operation {point} of {operations}"
+        outcomes.add(found == after)
+        # What the dead process left must not be in the next one's way.
+        target.clean()
+        if found == before:
+            target.publish(wanted)
+        assert seen(target.root) == after
+        assert list_tree(target.staging) == {}
+        shutil.rmtree(folder)
+    assert before != after
+    assert False in outcomes
+
+
+def test_there_are_at_least_50_kill_points(tmp_path: Path) -> None:
+    total = 0
+    for number, scenario in enumerate(SCENARIOS):
+        target, wanted = prepare(tmp_path / str(number), scenario)
+        total += in_child(lambda: target.publish(wanted), kill_at=None)  # noqa: B023
+    assert total >= 50
+
+
+def test_kill_9_while_numbers_are_reserved_keeps_the_ledger_readable(tmp_path: Path) -> None:
+    operations = in_child(lambda: repository(tmp_path / "whole").reserve(["m"]) and None, kill_at=None)
+    for point in range(1, operations + 1):
+        target = repository(tmp_path / str(point))
+        target.reserve(["m"])
+        in_child(lambda: target.reserve(["m"]) and None, kill_at=point)  # noqa: B023
+        assert target.ledger() in ({"m": 1}, {"m": 2})
+
+
+def test_a_reserved_number_is_not_given_again(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    assert target.reserve(["m", "other"]) == {"m": 1, "other": 1}
+    assert target.reserve(["m"]) == {"m": 2}
+    (target.root / "m" / "7").mkdir(parents=True)  # put there by hand
+    assert target.reserve(["m"]) == {"m": 8}
+
+
+def test_a_damaged_ledger_is_an_error(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    target.reserve(["m"])
+    (target.root / LEDGER).write_text("{}")
+    with pytest.raises(RepositoryError, match="is no ledger"):
+        target.reserve(["m"])
+
+
+def test_a_file_that_is_not_what_was_verified_is_not_published(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    wanted = change(tmp_path, 1, config=b"one")
+    wanted.version_files["model.onnx"].write_bytes(b"other")
+    with pytest.raises(RepositoryError, match=r"m: model\.onnx is not what was verified"):
+        target.publish(wanted)
+    assert not target.root.exists() or seen(target.root) == {}
+
+
+def test_a_version_that_exists_is_not_replaced(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one"))
+    before = seen(target.root)
+    with pytest.raises(RepositoryError, match="version 1 exists already"):
+        target.publish(change(tmp_path, 1))
+    assert seen(target.root) == before
+
+
+def test_replacing_a_model_keeps_what_others_put_there(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one"))
+    (target.root / "m" / "warmup").mkdir()
+    (target.root / "m" / "warmup" / "data").write_bytes(b"x")
+    (target.root / "m" / "1" / "weights.data").write_bytes(b"weights")
+    target.publish(change(tmp_path, 2, config=b"two"))
+    files = seen(target.root)
+    assert files["m/warmup/data"] == hashlib.sha256(b"x").hexdigest()
+    assert target.versions("m") == [1, 2]
+    assert (target.root / "m" / "1" / "weights.data").stat().st_nlink == 1
+    assert all(path.stat().st_nlink == 1 for path in list_tree(target.root).values())
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "added"])
+def test_damage_is_found(tmp_path: Path, damage: str) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one"))
+    path = target.folder("m", 1) / "model.onnx"
+    assert target.damage("m", 1) == []
+    if damage == "changed":
+        path.write_bytes(b"x")
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path = path.with_name("extra")
+        path.write_bytes(b"")
+    assert target.damage("m", 1) == [f"{path.name} {damage}"]
+
+
+def test_versions_are_what_triton_would_see(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    for name in ("1", "12", "007", "0", "3.tmp", "warmup", "x"):
+        (target.root / "m" / name).mkdir(parents=True)
+    (target.root / "m" / "5").touch()
+    assert target.versions("m") == [1, 12]
+    assert target.models() == ["m"]
