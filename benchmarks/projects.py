@@ -1,4 +1,4 @@
-"""Projects to measure on: copies of the shipped one, and made-up ones. All in temporary folders, built by the real engine."""
+"""Projects to measure on: copies of the shipped one and made-up ones, in temporary folders, built by the real engine."""
 
 from __future__ import annotations
 
@@ -42,9 +42,13 @@ def shipped_project(root: Path, names: Iterable[str] = ()) -> Path:
     empty_project(root)
     for folder in sorted((ROOT / "builders").iterdir()):
         if (folder / "model.yaml").is_file() and (not names or folder.name in names):
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(folder, root / "builders" / folder.name, ignore=ignore)
+            copy_builder(folder.name, root / "builders" / folder.name)
     return root
+
+
+def copy_builder(name: str, target: Path) -> Path:
+    shutil.copytree(ROOT / "builders" / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
 
 
 def take_store(root: Path) -> None:

@@ -30,9 +30,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     """Cells padded to their column, so that the source reads as well as the page. The first column is text."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = [_line(row, widths) for row in rows]
-    rule = [
-        f"{'-' * (width + 1)}{'-' if index == 0 else ':'}" for index, width in enumerate(widths)
-    ]  # numbers to the right
+    rule = [f"{'-' * (width + 1)}{':' if index else '-'}" for index, width in enumerate(widths)]
     lines.insert(1, f"|{'|'.join(rule)}|")
     return "\n".join(lines)
 
@@ -59,10 +57,8 @@ def load() -> str:
 
 def _cpu() -> str:
     """The processor's name and feature class: hypervisors hide the exact model."""
-    fields = dict(
-        (key.strip(), value.strip())
-        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    )
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
     name = fields.get("model name", platform.processor() or platform.machine())
     flags = fields.get("flags", "").split()
     best = next((flag for flag in ("amx_bf16", "avx512_vnni", "avx512f", "avx2") if flag in flags), "")

@@ -17,6 +17,7 @@ MODELWRIGHT = str(Path(sys.executable).with_name("modelwright"))
 def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> float:
     """Run a command; seconds. Raises RuntimeError with its output when it fails: a failure is no measurement."""
     variables = {**os.environ, **(environment or {})}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's shell has it, and each process would compile everything
     started = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     spent_s = time.perf_counter() - started

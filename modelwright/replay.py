@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,8 +65,21 @@ def published(repository: Repository, names: Sequence[str] = ()) -> list[Publish
     return found
 
 
-def replay(repository: Repository, versions: Iterable[Published], urls: Sequence[str]) -> list[Replayed]:
-    """Replay each version on each URL. A version whose files are not what its manifest says fails unasked."""
+@dataclass(frozen=True)
+class Local:
+    """The local server while it serves every version: its URLs, and why it refused a model."""
+
+    urls: tuple[str, str]  # HTTP, gRPC
+    refused: dict[str, str]
+
+
+def replay(
+    repository: Repository, versions: Iterable[Published], urls: Sequence[str], refused: Mapping[str, str] | None = None
+) -> list[Replayed]:
+    """Replay each version on each URL. A version whose files are not what its manifest says fails unasked.
+
+    A version that is not served is no failure, unless `refused` says that all were asked for, and why some are not there.
+    """
     results = []
     with contextlib.ExitStack() as stack:
         clients = {url: stack.enter_context(connect(url)) for url in urls}
@@ -79,24 +92,32 @@ def replay(repository: Repository, versions: Iterable[Published], urls: Sequence
                     results.append(Replayed(item.model, item.version, url, "failed", detail=f"on disk: {detail}"))
                 else:
                     results.append(_replay_one(repository, item, url, client, served[url]))
-    return results
+    if refused is None:
+        return results
+    return [_expected_there(result, refused) if result.verdict == "not served" else result for result in results]
+
+
+def _expected_there(result: Replayed, refused: Mapping[str, str]) -> Replayed:
+    return replace(result, verdict="failed", detail=refused.get(result.model, "the server does not serve it"))
 
 
 @contextlib.contextmanager
-def serving_all(project: Project, versions: Sequence[Published], log: Path, say: Any) -> Iterator[list[str]]:
-    """The local server with every one of these versions loaded; gives its HTTP and gRPC URLs."""
+def serving_all(project: Project, versions: Sequence[Published], log: Path, say: Any) -> Iterator[Local]:
+    """The local server with every one of these versions loaded."""
     from modelwright.server import environment
     from modelwright.server.local import running
 
     made = environment.ensure(project.server, project.target, say)
     repository = Repository(project.repository, project.staging)
+    refused: dict[str, str] = {}
     with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0) as server:
         with connect(f"http://{server.http}") as client:
             for model in _members_first(repository, dict.fromkeys(item.model for item in versions)):
-                # A model that does not load fails where it is replayed, with the server's reason.
-                with contextlib.suppress(ServerError):
+                try:
                     client.load(model, _all_versions(repository, model))
-        yield [f"http://{server.http}", f"grpc://{server.grpc}"]
+                except ServerError as error:
+                    refused[model] = error.message
+        yield Local((f"http://{server.http}", f"grpc://{server.grpc}"), refused)
 
 
 def fingerprint(project: Project, versions: Iterable[Published]) -> str:

@@ -136,7 +136,7 @@ def replay_now(project: Project, names: Sequence[str], urls: Sequence[str], as_d
     say = (lambda text: None) if as_data else lambda text: print_line(text, error=True)
     log = project.logs / "replay.log"
     with replay.serving_all(project, versions, log, say) as local:
-        return replay.replay(repository, versions, local)
+        return replay.replay(repository, versions, local.urls, local.refused)
 
 
 def replay_if_changed(project: Project, as_data: bool) -> list[Replayed] | None:

