@@ -110,7 +110,7 @@ def build(
         session.repository.ledger()  # a damaged one is found before hours of work, not after
         session.store.clean()
         session.repository.clean()
-        run = _Run(session, listener, jobs or len(os.sched_getaffinity(0)))
+        run = _Run(session, listener, jobs or _cores())
         try:
             run.execute()
             return run.publish()
@@ -348,6 +348,11 @@ class _Run:
             metrics=manifest["metrics"],
             build_s=spent or sum(entry["seconds"] for entry in manifest["lineage"]),
         )
+
+
+def _cores() -> int:
+    """The cores this process may use, where the system says (not on macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _selected(builders: Mapping[str, Builder], names: Sequence[str]) -> list[str]:

@@ -81,7 +81,7 @@ def run_program(command: Sequence[str], timeout_s: float, variables: Mapping[str
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Ran(None, error=f"no answer within {timeout_s:.0f} s")
+        return Ran(None, error=f"no answer within {timeout_s:g} s")
     except OSError as error:
         return Ran(None, error=str(error))
     return Ran(done.returncode, done.stdout, done.stderr)

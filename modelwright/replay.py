@@ -109,14 +109,13 @@ def serving_all(project: Project, versions: Sequence[Published], log: Path, say:
 
     made = environment.ensure(project.server, project.target, say)
     repository = Repository(project.repository, project.staging)
-    refused: dict[str, str] = {}
     with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0) as server:
         with connect(f"http://{server.http}") as client:
             for model in _members_first(repository, dict.fromkeys(item.model for item in versions)):
-                try:
+                # What does not load fails where it is replayed, with the reason that the server's log has.
+                with contextlib.suppress(ServerError):
                     client.load(model, _all_versions(repository, model))
-                except ServerError as error:
-                    refused[model] = error.message
+        refused = server.failures()
         yield Local((f"http://{server.http}", f"grpc://{server.grpc}"), refused)
 
 

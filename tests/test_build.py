@@ -339,3 +339,34 @@ def test_naming_a_model_builds_it_alone(sandbox: Sandbox) -> None:
     assert "no builder makes a model named 'doubed'\n  hint: did you mean 'doubled'?" in sandbox.error(
         "build", "doubed"
     )
+
+
+def test_weights_beside_an_onnx_file_are_declared_and_published(sandbox: Sandbox) -> None:
+    import onnx
+
+    folder = sandbox.onnx_builder()
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert "its weights are in 'weights.bin'\n  hint: declare them: files: [weights.bin]" in sandbox.error()
+    (folder / "model.yaml").write_text(ONNX_YAML + "files: [weights.bin]\n")
+    assert sandbox.build()["doubled"].status == "new"
+    assert {"doubled/1/model.onnx", "doubled/1/weights.bin"} <= set(sandbox.published())
+    assert (sandbox.root / "model_repository/doubled/1/weights.bin").stat().st_nlink == 1
+    (folder / "weights.bin").write_bytes(b"\x00\x00\x00\x00")
+    assert "run   doubled onnx: weights.bin changed" in sandbox.cli("plan").output
+
+
+def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
+    pause = "    import time\n    time.sleep(60)\n"
+    sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n" + pause))
+    command = [sys.executable, "-m", "modelwright.cli", "--project", str(sandbox.root), "build"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "torch: never built" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=20) == 130
+    assert rest == "interrupted; nothing half done was published\n"
+    assert sandbox.published() == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from click.testing import CliRunner
 from modelwright import __version__
 from modelwright.cli import main
 from modelwright.doctor import Machine, Ran, Row, as_data, examine, failing, run_program, text
-from modelwright.server.environment import Host
+from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter
 from tests.conftest import Sandbox
+from tests.server.models import shared_environment
 
 VERSIONS = {
     "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "transformers": "5.0.0",
@@ -53,9 +55,9 @@ def machine(folder: Path, without: Sequence[str] = (), **changes: Ran) -> Machin
         folder,
         run=answers({name.replace("_", " "): ran for name, ran in changes.items()}),
         installed=versions.get,
-        interpreters=lambda release, python: ([INTERPRETER], []),
+        interpreters=lambda *_: ([INTERPRETER], []),
         host=LINUX,
-        free_bytes=lambda path: 50_000_000_000,
+        free_bytes=lambda _: 50_000_000_000,
     )
 
 
@@ -66,11 +68,17 @@ def row(rows: Sequence[Row], what: str) -> Row:
 
 
 @pytest.fixture
-def project(sandbox: Sandbox) -> Path:
-    """A project with a torch builder, and no server environment yet."""
+def bare(sandbox: Sandbox) -> Sandbox:
+    """A project without builders, and without a server environment yet."""
     (sandbox.root / ".modelwright/server").unlink()
-    sandbox.torch_builder()
-    return sandbox.root
+    return sandbox
+
+
+@pytest.fixture
+def project(bare: Sandbox) -> Path:
+    """A project with a torch builder."""
+    bare.torch_builder()
+    return bare.root
 
 
 # --- all is well ------------------------------------------------------------------------------------------------------
@@ -145,9 +153,9 @@ def test_a_project_file_that_does_not_parse_is_a_failing_row(tmp_path: Path) -> 
 # --- libraries --------------------------------------------------------------------------------------------------------
 
 
-def test_torch_is_optional_where_no_builder_uses_it(sandbox: Sandbox) -> None:
-    sandbox.onnx_builder()
-    rows = examine(machine(sandbox.root, without=["torch"]))
+def test_torch_is_optional_where_no_builder_uses_it(bare: Sandbox) -> None:
+    bare.onnx_builder()
+    rows = examine(machine(bare.root, without=["torch"]))
     assert row(rows, "torch").state == "optional"
     assert not failing(rows)
 
@@ -182,15 +190,14 @@ def test_torch_without_its_exporters_library_is_broken(project: Path) -> None:
     ("what", "start"), [("torch", "import json, torch"), ("onnx", "import onnx"), ("onnxruntime", "import onnxruntime")]
 )
 def test_what_is_installed_and_cannot_be_imported_is_broken(project: Path, what: str, start: str) -> None:
-    trace = (
-        "Traceback (most recent call last):\n  File ...\nImportError: libcudart.so.13: cannot open shared object file\n"
-    )
+    reason = "ImportError: libcudart.so.13: cannot open shared object file"
+    trace = f"Traceback (most recent call last):\n  File ...\n{reason}\n"
     # Exact starts: `import onnx` must not answer for onnxruntime.
     fine = {"import onnxruntime": Ran(0), "import onnx": Ran(0)}
     given = replace(machine(project), run=answers({**fine, start: Ran(1, "", trace)}))
     found = row(examine(given), what)
     assert (found.state, found.needed) == ("broken", True)
-    assert found.detail == "ImportError: libcudart.so.13: cannot open shared object file"
+    assert found.detail == reason
     assert found.fix == f"pip install --force-reinstall {what}"
 
 
@@ -252,12 +259,40 @@ def test_where_the_local_server_cannot_run_the_stock_container_is_named(project:
 
 
 def test_where_no_python_fits_the_local_server_every_one_that_was_tried_is_named(project: Path) -> None:
-    given = replace(
-        machine(project), interpreters=lambda release, python: ([], ["/usr/bin/python3.9: it is Python 3.9"])
-    )
+    given = replace(machine(project), interpreters=lambda *_: ([], ["/usr/bin/python3.9: it is Python 3.9"]))
     found = row(examine(given), "local server")
     assert found.state == "broken"
     assert found.detail == "no Python here can run it: /usr/bin/python3.9: it is Python 3.9"
+
+
+@pytest.fixture
+def served(sandbox: Sandbox) -> Sandbox:
+    """A project whose server environment is made: the one that all tests share."""
+    if unsupported_reason():
+        pytest.skip(f"no local server: {unsupported_reason()}")
+    shared_environment()
+    return sandbox
+
+
+def test_a_server_environment_that_is_made_is_tried(served: Sandbox) -> None:
+    found = row(examine(Machine(served.root)), "local server")
+    assert found.state == "ok", found
+    assert re.fullmatch(r"tritonserver 2\.51\.0, onnxruntime 1\.27\.0, Python 3\.\d+\.\d+", found.detail)
+
+
+def test_a_server_environment_that_does_not_work_is_broken_and_can_be_made_again(served: Sandbox) -> None:
+    reason = "tritonserver: error while loading shared libraries: libb64.so.0d: cannot open shared object file"
+
+    def run(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] | None) -> Ran:
+        if command[0].endswith("/bin/tritonserver"):
+            return Ran(127, "", f"{reason}\n")
+        return answers({})(command, timeout_s, variables)
+
+    rows = examine(replace(machine(served.root), run=run))
+    found = row(rows, "local server")
+    assert (found.state, found.detail) == ("broken", reason)
+    assert re.fullmatch(r"rm -r \S+/26\.07-py3\S+; modelwright serve makes it again", found.fix)
+    assert failing(rows)
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
@@ -312,7 +347,7 @@ def test_a_folder_that_cannot_be_written_to_is_broken(project: Path, what: str) 
 
 
 def test_a_disk_that_is_almost_full_is_broken(project: Path) -> None:
-    rows = examine(replace(machine(project), free_bytes=lambda path: 400_000_000))
+    rows = examine(replace(machine(project), free_bytes=lambda _: 400_000_000))
     assert row(rows, "model_repository").detail == "writable, 0.4 GB free"
     assert failing(rows)
 
@@ -339,7 +374,7 @@ def test_a_repository_on_another_filesystem_than_its_staging_folder_is_broken(pr
     [
         (["sh", "-c", "echo out; echo err >&2; exit 3"], Ran(3, "out\n", "err\n")),
         (["no-such-program-here"], Ran(None, error="no no-such-program-here command")),
-        (["sleep", "20"], Ran(None, error="no answer within 0 s")),
+        (["sleep", "20"], Ran(None, error="no answer within 0.3 s")),
     ],
     ids=["ends", "not there", "does not end"],
 )

@@ -36,6 +36,7 @@ Mode = Literal["explicit", "poll", "none"]
 _ATTEMPTS = 5  # another program can take a port between our choice and the server's bind
 _POLL_S = 0.02
 _LOG_LINE = re.compile(r'^([IWE])\d{4} [\d:.]+ \d+ \S+\] *(?:"(.*)"|(.*))$')
+_POLL_FAILED = re.compile(r"Poll failed for model directory '([^']+)': (.*)\"$", re.MULTILINE)
 # Every start on a machine without a GPU logs these as errors.
 _NOISE = ("CudaDriverHelper", "NVML", "DCGM", "pinned_memory_manager")
 
@@ -70,8 +71,13 @@ class RunningServer:
             raise ServerError(f"tritonserver at {self.http} is still running after {timeout_s:g} s") from None
 
     def failures(self) -> dict[str, str]:
-        """{model: why it is not served} of every model that was loaded, or is to be, and is not ready."""
+        """{model: why it is not served} of every model that was loaded, or is to be, and is not ready.
+
+        A config.pbtxt that does not parse or contradicts itself keeps a model out of the index: its reason is in the log.
+        """
         reasons: dict[str, list[str]] = {}
+        for name, reason in _POLL_FAILED.findall(self.log.read_text(errors="replace")):
+            reasons.setdefault(name, []).append(reason)
         for entry in _post(self.http, "/v2/repository/index"):
             reason = entry.get("reason", "")
             if entry.get("state") != "READY" and reason and reason != "unloaded":
