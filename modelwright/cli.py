@@ -26,7 +26,7 @@ _KINDS = ("torch", "onnx", "huggingface", "python", "ensemble")  # spec.KINDS, w
 class _Group(click.Group):
     """Commands in the order in which one meets them; a misspelt one gets a suggestion."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

@@ -48,7 +48,7 @@ class Tensors:
 
 @cache
 def schema() -> ModuleType:
-    """tritonclient's model_config_pb2, loaded by itself: importing its package would import grpc, which planning needs not."""
+    """tritonclient's model_config_pb2, loaded by itself: its package would import grpc, and planning needs none."""
     name = "tritonclient.grpc.model_config_pb2"
     if name in sys.modules:
         return sys.modules[name]
@@ -65,7 +65,7 @@ def schema() -> ModuleType:
 
 
 def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
-    """A model's inputs and outputs: as its ONNX file declares them, checked against model.yaml, or as model.yaml does."""
+    """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does."""
     spec = builder.spec
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
     if "signature" not in facts:
@@ -187,7 +187,7 @@ def _parse_error(builder: Builder, text: str) -> ConfigError:
 
 
 def _merge(builder: Builder, field: str, written: Any, tensors: Sequence[Tensor]) -> None:
-    """Add name, dtype and dims to what `serving.input` says of a tensor (its reshape, format, …), in the model's order."""
+    """Add name, dtype and dims to what `serving.input` says of a tensor (reshape, format, …), in the model's order."""
     given = {entry.name: entry for entry in written}
     for name in given:
         if name not in {tensor.name for tensor in tensors}:

@@ -1,6 +1,6 @@
 """SHA-256 of files, of sets of files, of canonical JSON; and what builder code imports, read from its text.
 
-`Fingerprints` remembers what it read, by path, size, mtime and inode, so that a build that changes nothing reads nothing.
+`Fingerprints` remembers what it read, by path, size, mtime and inode: a build that changes nothing reads nothing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Fingerprints:
         return str(self._entry(path)[3])
 
     def code(self, path: Path, shown: str) -> Code:
-        """Parse a Python file. Raises SpecError with its line when it does not parse; `shown` is its name in messages."""
+        """Parse a Python file. Raises SpecError with the line where it does not; `shown` is its name in messages."""
         entry = self._entry(path)
         if entry[4] is None:
             entry[4] = _read_code(path, shown)

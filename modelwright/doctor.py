@@ -164,7 +164,7 @@ def _python(machine: Machine) -> list[Row]:
     return [Row("python", "ok", f"{version}, {sys.prefix}", needed=True)]
 
 
-def _modelwright(machine: Machine) -> list[Row]:  # noqa: ARG001
+def _modelwright(machine: Machine) -> list[Row]:
     return [Row("modelwright", "ok", __version__, needed=True)]
 
 

@@ -13,7 +13,7 @@ from modelwright.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class _Flow:
-    """A tensor of the ensemble: who writes it, and its type there, batch dimension included. None where not yet known."""
+    """A tensor of the ensemble: who writes it, and its type with the batch dimension; None where not known yet."""
 
     writer: str
     dtype: str | None

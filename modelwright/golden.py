@@ -66,7 +66,7 @@ def compare_outputs(expected: Tensors, actual: Tensors, allowed: Mapping[str, To
 
 
 def in_batches(infer: Infer, inputs: Tensors, batch: int) -> Tensors:
-    """Run any number of samples: in requests of at most `batch` rows, or one by one, without a batch dimension, if 0."""
+    """Run any number of samples, in requests of at most `batch` rows; if 0, one by one without a batch dimension."""
     import numpy as np
 
     answers = [infer(part) for part in _parts(inputs, batch)]

@@ -28,7 +28,7 @@ class _Worker:
 
 
 class Pool:
-    """Runs jobs. `submit` where `can_take` says so, `results` for what has ended, `close` at the end, however it ends."""
+    """Runs jobs. `submit` where `can_take` says so, `results` for what has ended, `close` in the end."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

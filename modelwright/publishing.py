@@ -1,4 +1,4 @@
-"""From built artefacts to the repository: is there a new payload, what does config.pbtxt say, and the manifest of it all."""
+"""From artefacts to the repository: is there a new payload, what does config.pbtxt say, and the manifest of it all."""
 
 from __future__ import annotations
 

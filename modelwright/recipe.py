@@ -96,12 +96,11 @@ class Recipes:
         )
 
     def _onnx_step(self, builder: Builder, source: OnnxSource) -> Step:
-        data = {}
+        data: dict[str, str] = {}
         if source.path:
-            file = local_file(builder, "source.path", source.path)
-            # Weights beside the file belong to it; which files those are is known once it is read, so all of them count.
-            data = {source.path: self.fingerprints.file(file)}
-            data |= {item.name: self.fingerprints.file(item) for item in sorted(file.parent.glob(f"{file.name}*"))}
+            # The graph, and the files with its weights: the builder declares those.
+            data = {source.path: self.fingerprints.file(local_file(builder, "source.path", source.path))}
+            data |= self._declared(builder)
         return Step(
             model=builder.name,
             name="onnx",

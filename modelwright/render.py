@@ -34,7 +34,7 @@ def render(config: Any, source: str, folders: Sequence[Path]) -> str:
     environment = SandboxedEnvironment(
         loader=FileSystemLoader([str(folder) for folder in folders]),
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 (protobuf text, not HTML)
+        autoescape=False,
         keep_trailing_newline=True,
     )
     environment.filters["pbtxt"] = _value

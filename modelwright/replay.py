@@ -78,7 +78,7 @@ def replay(
 ) -> list[Replayed]:
     """Replay each version on each URL. A version whose files are not what its manifest says fails unasked.
 
-    A version that is not served is no failure, unless `refused` says that all were asked for, and why some are not there.
+    A version that is not served is no failure, unless `refused` is given: then all were asked for, and it has reasons.
     """
     results = []
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,7 @@
 """builders/<model>/model.yaml → ModelSpec: frozen, checked, nothing derived yet.
 
-The data that flows from here: a `Builder` is a folder and its `ModelSpec`; the plan turns it into steps, `config.py` into
-a ModelConfig. Unknown fields are errors. Shapes leave out the batch dimension when `serving.max_batch_size` > 0.
+The data that flows from here: a `Builder` is a folder and its `ModelSpec`; the plan turns it into steps, `config.py`
+into a ModelConfig. Unknown fields are errors. Shapes leave out the batch dimension when `serving.max_batch_size` > 0.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ tritonclient==2.71.0
 _HEAD = """\
 # Exact versions of everything that `make` installs, for Python 3.10 and later; made by `make lock`.
 # torch 2.13.0 resolves to whichever build (CPU, CUDA) the package index in use offers.
-# onnxruntime and onnx are those of the target Triton release (modelwright.toml), so that what is verified is what serves;
+# onnxruntime and onnx are those of the target Triton release (modelwright.toml): what is verified is what serves;
 # onnxruntime has no such wheels for Python 3.10, which gets the last one that has.
 """
 _TAIL = """\

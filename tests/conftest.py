@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,9 @@ serving: {max_batch_size: 8}
 
 def doubling_onnx(path: Path, factor: float = 2.0, *, batch: str | int = "batch", opset: int = 20, ir: int = 9) -> None:
     """y = x * factor, float32 (batch, 2)."""
+    import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-
-    import numpy as np
 
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
@@ -202,14 +201,14 @@ def new_sandbox(root: Path) -> Sandbox:
     return Sandbox(root.resolve())
 
 
-@pytest.fixture()
+@pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
     return new_sandbox(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
-def sandbox_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Sandbox]]:
-    yield lambda: new_sandbox(tmp_path_factory.mktemp("project") / "project")
+def sandbox_factory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Sandbox]:
+    return lambda: new_sandbox(tmp_path_factory.mktemp("project") / "project")
 
 
 class Recorder(Silent):

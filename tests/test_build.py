@@ -209,7 +209,7 @@ def test_a_second_build_says_who_holds_the_lock(sandbox: Sandbox) -> None:
 
 def test_a_second_build_waits_if_asked(sandbox: Sandbox, tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    order = []
+    order: list[str] = []
 
     def second() -> None:
         with locked(lock, "second", wait=True, say=order.append):
@@ -353,7 +353,7 @@ def test_weights_beside_an_onnx_file_are_declared_and_published(sandbox: Sandbox
     assert {"doubled/1/model.onnx", "doubled/1/weights.bin"} <= set(sandbox.published())
     assert (sandbox.root / "model_repository/doubled/1/weights.bin").stat().st_nlink == 1
     (folder / "weights.bin").write_bytes(b"\x00\x00\x00\x00")
-    assert "run   doubled onnx: weights.bin changed" in sandbox.cli("plan").output
+    assert "weights.bin changed" in sandbox.cli("plan").output
 
 
 def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
@@ -367,6 +367,7 @@ def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
             break
     os.killpg(process.pid, signal.SIGINT)
     rest = process.stderr.read()
+    process.stderr.close()
     assert process.wait(timeout=20) == 130
     assert rest == "interrupted; nothing half done was published\n"
     assert sandbox.published() == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ BEFORE = {
     "tools": {"torch": "2.12.0"},
     "inputs": {"samples": "c"},
 }
-CHANGES = {
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "a parameter": ({"config": {"params": {"epochs": 40}}}, "params.epochs 30 → 40"),
     "a new parameter": ({"config": {"params": {"epochs": 30, "lr": 0.1}}}, "params.lr (none) → 0.1"),
     "code": ({"code": {"train.py": "x", "data.py": "b"}}, "train.py changed"),

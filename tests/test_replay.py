@@ -18,7 +18,7 @@ import pytest
 from modelwright.client import connect
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
-from tests.conftest import ONNX_YAML, PYTHON_YAML, ROOT, Sandbox, doubling_onnx
+from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox, doubling_onnx
 
 pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 

@@ -15,12 +15,13 @@ import modelwright.cli
 from modelwright.client import connect
 from modelwright.errors import SpecError
 from modelwright.releases import release
-from modelwright.replay import published, serving_all
 from modelwright.scaffold import _move_into_place, new_builder, report
 from modelwright.server.environment import unsupported_reason
+from modelwright.server.local import running
 from modelwright.spec import KINDS
 from modelwright.specfile import read_builders
 from tests.conftest import ROOT, Sandbox
+from tests.server.models import shared_environment
 
 on_the_server = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
@@ -96,13 +97,15 @@ def test_an_ensemble_scaffold_is_three_models_that_answer_together_on_the_real_s
     assert {name: outcome.status for name, outcome in outcomes.items()} == {
         "picture": "new", "picture_edges": "new", "picture_scale": "new",
     }  # fmt: skip
-    versions = published(sandbox.repository, ())
     # A step from black to white: 4 on both sides of it, by Sobel's weights 1 + 2 + 1; nothing elsewhere inside.
     pixels = np.zeros((1, 6, 8), np.uint8)
     pixels[:, :, 4:] = 255
     log = sandbox.root / "server.log"
-    with serving_all(sandbox.project, versions, log, lambda _: None) as urls, connect(urls[0]) as client:
-        edges = client.infer("picture", {"pixels": pixels})["edges"]
+    repository = sandbox.project.repository
+    with running(shared_environment(), repository, log=log, mode="explicit", models=["*"], stop_grace_s=0) as server:
+        assert server.failures() == {}
+        with connect(f"http://{server.http}") as client:
+            edges = client.infer("picture", {"pixels": pixels})["edges"]
     np.testing.assert_allclose(edges[0, 0, 2], [0, 0, 0, 4, 4, 0, 0, 4], atol=1e-6)
 
 

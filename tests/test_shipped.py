@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -62,11 +63,7 @@ def infer(
     classes: int = 0,
 ) -> np.ndarray[Any, Any]:
     """One request with NVIDIA's own client, nothing of ours in between."""
-    library: Any
-    if protocol == "http":
-        import tritonclient.http as library
-    else:
-        import tritonclient.grpc as library
+    library = importlib.import_module(f"tritonclient.{protocol}")
     dtype = "BYTES" if array.dtype == object else "FP32"
     tensor = library.InferInput(name, list(array.shape), dtype)
     tensor.set_data_from_numpy(array)

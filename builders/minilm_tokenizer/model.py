@@ -19,7 +19,7 @@ MAX_TOKENS = 256  # max_seq_length in the model's sentence_bert_config.json; tok
 class TritonPythonModel:
     """TEXT, strings (N, 1) → input_ids and attention_mask, int64 (N, longest)."""
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002
+    def initialize(self, args: dict[str, str]) -> None:
         # One thread an instance: the server scales by instances, and threads of several would only compete.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         from tokenizers import Tokenizer

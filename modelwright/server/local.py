@@ -73,7 +73,7 @@ class RunningServer:
     def failures(self) -> dict[str, str]:
         """{model: why it is not served} of every model that was loaded, or is to be, and is not ready.
 
-        A config.pbtxt that does not parse or contradicts itself keeps a model out of the index: its reason is in the log.
+        A faulty config.pbtxt keeps its model out of the index; the reason is in the log.
         """
         reasons: dict[str, list[str]] = {}
         for name, reason in _POLL_FAILED.findall(self.log.read_text(errors="replace")):

@@ -33,4 +33,4 @@ class StepContext:
 
     def say(self, text: str) -> None:
         """A line for the step's log: in a worker, standard output is that log."""
-        print(text, flush=True)  # noqa: T201
+        print(text, flush=True)

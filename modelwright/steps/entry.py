@@ -59,8 +59,8 @@ def call(context: StepContext, field: str, entry: str, *arguments: Any, **params
     """Call `module:function` of the builder's folder.
 
     Random generators are seeded before, so that code which forgot to gives the same result every time. Whatever it
-    raises becomes a StepError with the traceback of the builder's own code. Reading a file of the folder that the step's
-    key does not cover is an error: the build would not notice when that file changes.
+    raises becomes a StepError with the traceback of the builder's own code. Reading a file of the folder that the
+    step's key does not cover is an error: the build would not notice when that file changes.
     """
     builder = context.builder
     with _at_home(builder.folder):
@@ -80,7 +80,7 @@ def call(context: StepContext, field: str, entry: str, *arguments: Any, **params
 
 
 class _Uncached(SourceFileLoader):
-    """Compiles a module anew each time and leaves no __pycache__: a cached one is told stale by size and second only."""
+    """Compiles a module anew each time, leaving no __pycache__: a cached one is told stale by size and second only."""
 
     def path_stats(self, path: Any) -> Any:
         raise OSError  # the documented way to say: no bytecode, neither read nor written

@@ -19,7 +19,7 @@ from modelwright.steps.context import StepContext
 _PACKAGES = "site-packages"
 _OWN = "builder_model.py"
 
-# Triton appends the version's folder to sys.path, behind the container's packages; what a version vendors must come first.
+# Triton appends the version's folder to sys.path, behind the container's packages; vendored ones must come first.
 _BOOTSTRAP = f'''"""Made by modelwright: puts the vendored packages first, then loads {_OWN}, the builder's model.py."""
 
 import importlib.util

@@ -1,7 +1,7 @@
 """The step that lets a model through, or not: its answers against its source's, its metrics against the gates.
 
-It makes `golden.npz` for the version, and its facts go into the manifest. An ONNX model runs in onnxruntime, the version
-that the target release has; a Python model and an ensemble run in the real server.
+It makes `golden.npz` for the version, and its facts go into the manifest. An ONNX model runs in onnxruntime, of the
+target release's version; a Python model and an ensemble run in the real server.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _verify(context: StepContext, infer: Infer, batch: int, out: Path) -> dict[s
     expected = _expected(context, samples)
     outputs = actual if expected is None else expected
     allowed = golden.tolerances(spec, outputs)
-    # Against itself where there is nothing else: that still refuses NaN, and a model that answers differently each time.
+    # Against itself where there is nothing else: that still refuses NaN, and a model that answers as it likes.
     errors = golden.compare_outputs(outputs, actual if expected else golden.in_batches(infer, samples, batch), allowed)
     metrics = _evaluate(context, lambda inputs: golden.in_batches(infer, inputs, batch))
     _check_gates(spec, metrics)
