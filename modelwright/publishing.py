@@ -17,7 +17,7 @@ from modelwright.errors import ConfigError
 from modelwright.plan import StepId
 from modelwright.project import Project
 from modelwright.recipe import local_file, payload_step
-from modelwright.render import render, template_files
+from modelwright.render import render, shipped_templates, template_files
 from modelwright.repository import CONFIG, GOLDEN, Change, Manifest, Repository
 from modelwright.spec import Builder
 from modelwright.store import Artifact
@@ -77,7 +77,7 @@ class Publisher:
             self._cache.write_text(json.dumps(self._rendered))
 
     def _top_files(self, builder: Builder, tensors: Tensors) -> dict[str, bytes]:
-        folders = [builder.folder, self._project.templates]
+        folders = [builder.folder, self._project.templates, shipped_templates()]
         labels = _label_files(builder)
         inputs = {
             "revision": _CONFIG_REVISION,

@@ -17,6 +17,13 @@ from modelwright.errors import ConfigError
 TEMPLATE = "config.pbtxt.j2"
 
 
+def shipped_templates() -> Path:
+    """The templates of this package: inside it once installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "templates"
+    return inside if inside.is_dir() else package.parent / "templates"
+
+
 def template_files(folders: Sequence[Path]) -> list[Path]:
     """Every template that a rendering may read, for its key."""
     return sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*.j2"))

@@ -48,7 +48,7 @@ def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Seque
     if idle and not results:
         count = len(outcomes)
         print_line(f"Nothing to do: {count} model{'s' if count != 1 else ''} up to date in {_shown(project)}.")
-        print_line("Serve them: make serve    Look closer: modelwright status")
+        print_line("Serve them: modelwright serve    Look closer: modelwright status")
         return
     _print_table(_outcome_table(outcomes, results))
     for outcome in outcomes:
@@ -103,11 +103,16 @@ def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
 def _print_next(outcomes: Sequence[Outcome]) -> None:
     names = [outcome.model for outcome in outcomes]
     example = "digits" if "digits" in names else names[0] if names else "NAME"
+    hints = {
+        "modelwright serve": "keep a server up (HTTP 8000, gRPC 8001, metrics 8002)",
+        f"modelwright infer {example}": "send it a sample",
+        "modelwright status": "what is published",
+    }
     print_line("")
     print_line("Next:")
-    print_line("  make serve                  keep a server up (HTTP 8000, gRPC 8001, metrics 8002)")
-    print_line(f"  modelwright infer {example:<10}send it a sample")
-    print_line("  modelwright status          what is published")
+    width = max(map(len, hints))
+    for command, purpose in hints.items():
+        print_line(f"  {command:<{width}}  {purpose}")
 
 
 def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> dict[str, Any]:
