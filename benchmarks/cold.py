@@ -38,8 +38,8 @@ def measure(options: Options) -> list[Section]:
     return [
         Section(
             f"cold: the first build of `{_MODEL}`",
-            f"Whole processes, {rounds} rounds in alternating order after one of each to warm up, a fresh project copy "
-            f"with an empty store for each build, one thread each. That both did the same is checked. Load {load()}.",
+            f"Whole processes, {rounds} rounds in alternating order after one of each to warm up. "
+            f"Load average {load()}.",
             ["", "best", "median", "ratio of bests", "ratio of medians"],
             rows,
             [f"Median of the ratios of each round: {statistics.median(pairs):.3f}; the aim is ≤ {_AIM}."],

@@ -44,8 +44,7 @@ def _shipped(root: Path, options: Options) -> Section:
     count = len(list((project / "builders").iterdir()))
     return Section(
         f"noop: the {count} shipped builders, nothing changed",
-        f"Whole processes against the wall clock, {options.rounds(20)} rounds in alternating order, after one build of "
-        f"each. `make -s repo` also looks whether the repository was replayed. Load average {load()}.",
+        f"Whole processes, {options.rounds(20)} rounds in alternating order. Load average {load()}.",
         ["command", "best", "median", "aim"],
         rows,
     )
@@ -73,11 +72,8 @@ def _synthetic(root: Path, options: Options) -> Section:
         row[3] = timing.milliseconds((best_s - fixed_s) / size)
     return Section(
         "noop: synthetic builders, nothing changed",
-        "`kind: onnx`, a graph and samples of its own for each, so that no two share an artefact. One project that "
-        f"grows; {options.rounds(7)} builds of nothing at each size. *Each model* is the best time less the fixed part "
-        "of the fit, by the number of models: equal down the column when growth is linear. *First build* is the wall "
-        "clock of really building the models that this size adds, by their number, two workers at once. Load average "
-        f"{load()}.",
+        f"One project that grows; {options.rounds(7)} builds of nothing at each size, and the first build that it took "
+        f"to get there. Load average {load()}.",
         ["models", "best", "median", "each model", "first build, each"],
         rows,
         _growth(points, fixed_s, each_s),

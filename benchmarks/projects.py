@@ -1,4 +1,4 @@
-"""Projects to measure on: copies of the shipped one and made-up ones, in temporary folders, built by the real engine."""
+"""Projects to measure on, in temporary folders: copies of the shipped one, and made-up ones."""
 
 from __future__ import annotations
 

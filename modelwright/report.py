@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright import replay
@@ -48,7 +50,8 @@ def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Seque
     if idle and not results:
         count = len(outcomes)
         print_line(f"Nothing to do: {count} model{'s' if count != 1 else ''} up to date in {_shown(project)}.")
-        print_line("Serve them: modelwright serve    Look closer: modelwright status")
+        program = _program()
+        print_line(f"Serve them: {program} serve    Look closer: {program} status")
         return
     _print_table(_outcome_table(outcomes, results))
     for outcome in outcomes:
@@ -103,16 +106,25 @@ def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
 def _print_next(outcomes: Sequence[Outcome]) -> None:
     names = [outcome.model for outcome in outcomes]
     example = "digits" if "digits" in names else names[0] if names else "NAME"
+    program = _program()
     hints = {
-        "modelwright serve": "keep a server up (HTTP 8000, gRPC 8001, metrics 8002)",
-        f"modelwright infer {example}": "send it a sample",
-        "modelwright status": "what is published",
+        f"{program} serve": "keep a server up (HTTP 8000, gRPC 8001, metrics 8002)",
+        f"{program} infer {example}": "send it a sample",
+        f"{program} status": "what is published",
     }
     print_line("")
     print_line("Next:")
     width = max(map(len, hints))
     for command, purpose in hints.items():
         print_line(f"  {command:<{width}}  {purpose}")
+
+
+def _program() -> str:
+    """What to type to get this program: its name where the shell finds it, its path after a plain `make repo`."""
+    started = Path(sys.argv[0])
+    if shutil.which("modelwright") or started.name != "modelwright":
+        return "modelwright"
+    return str(started.relative_to(Path.cwd())) if started.is_relative_to(Path.cwd()) else str(started)
 
 
 def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> dict[str, Any]:
@@ -135,7 +147,7 @@ def replay_now(project: Project, names: Sequence[str], urls: Sequence[str], as_d
     repository = Repository(project.repository, project.staging)
     versions = replay.published(repository, names)
     if not versions:
-        raise VerifyError("nothing is published yet", "build first: make repo")
+        raise VerifyError("nothing is published yet", "build first: modelwright build")
     if urls:
         return replay.replay(repository, versions, urls)
     say = (lambda text: None) if as_data else lambda text: print_line(text, error=True)

@@ -96,7 +96,7 @@ def _server(project: Project, url: str | None, model: str, say: Say) -> Iterator
         if client.model_ready(model):
             yield client
             return
-    say(f"no server with {model} at {DEFAULT_URL}: starting one for this call (make serve keeps one up)")
+    say(f"no server with {model} at {DEFAULT_URL}: starting one for this call (modelwright serve keeps one up)")
     versions = published(Repository(project.repository, project.staging), _with_members(project, model))
     with serving_all(project, versions, project.logs / "infer.log", say) as local, connect(local.urls[0]) as client:
         yield client

@@ -115,7 +115,7 @@ def test_an_unknown_model(built: Sandbox) -> None:
 def test_nothing_published(sandbox: Sandbox) -> None:
     result = sandbox.cli("verify")
     assert result.exit_code == 1
-    assert "nothing is published yet\n  hint: build first: make repo" in result.output
+    assert "nothing is published yet\n  hint: build first: modelwright build" in result.output
 
 
 def test_build_replay_remembers_what_passed(sandbox: Sandbox) -> None:
