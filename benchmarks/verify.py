@@ -55,11 +55,11 @@ def _replay_all(project: Project, taken: Times) -> int:
     versions = replay.published(repository)
     serving = replay.serving_all(project, versions, project.logs / "bench.log", lambda _: None)
     with _timed("start, every version loaded", taken):
-        urls = serving.__enter__()
+        local = serving.__enter__()
     try:
-        for url in urls:
+        for url in local.urls:
             with _timed(f"replay over {url.partition(':')[0]}", taken):
-                results = replay.replay(repository, versions, [url])
+                results = replay.replay(repository, versions, [url], local.refused)
             replay.check(results)
     finally:
         with _timed("stop", taken):

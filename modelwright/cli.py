@@ -138,7 +138,7 @@ def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> Non
 @json_option
 @command
 def status_command(project: Project, as_data: bool) -> None:
-    """Show every model: what is published, and whether its builder has moved on."""
+    """Show what is published, and what has moved on."""
     from modelwright import report
 
     rows = report.status_rows(project)
@@ -152,7 +152,7 @@ def status_command(project: Project, as_data: bool) -> None:
 @click.option("--poll", is_flag=True, help="Follow changes of the repository (default: models load once, or by API).")
 @command
 def serve_command(project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool) -> None:
-    """Serve the repository with a real tritonserver on this machine, until Ctrl-C."""
+    """Serve the repository with a local tritonserver."""
     from modelwright import serving
 
     serving.serve(project, (http_port, grpc_port, metrics_port), poll, click.echo)
@@ -179,7 +179,7 @@ def infer_command(
     top: int,
     as_data: bool,
 ) -> None:
-    """Send one sample to a model and print its answer, with labels where it has them."""
+    """Send a sample; print the answer, with labels."""
     from modelwright import serving
 
     request = serving.Request(name, model_version, sample, given, top)
@@ -195,7 +195,7 @@ def infer_command(
 @json_option
 @command
 def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
-    """Replay the golden samples of every published version against a server."""
+    """Replay golden samples against any server."""
     from modelwright import report
 
     results = report.replay_now(project, names, urls, as_data)
@@ -214,7 +214,7 @@ def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ..
 )
 @command
 def new_command(project: Project, name: str, kind: str) -> None:
-    """Write a builder that builds as it stands, to change into your own."""
+    """Write a builder to start from; it builds as it is."""
     from modelwright import scaffold
 
     click.echo(scaffold.report(project, scaffold.new_builder(project, name, kind)))
@@ -224,7 +224,7 @@ def new_command(project: Project, name: str, kind: str) -> None:
 @json_option
 @click.pass_obj
 def doctor_command(folder: Path, as_data: bool) -> None:
-    """Say what works on this machine, what does not, and how to mend it."""
+    """Say what works here, what does not, and the fix."""
     from modelwright import doctor
 
     rows = doctor.examine(doctor.Machine(folder))

@@ -26,7 +26,6 @@ _DERIVED = {
     "backend": "it follows from source.kind",
     "ensemble_scheduling": "it follows from source.steps",
 }
-_IO = ("input", "output")
 _BACKENDS = {"torch": "onnxruntime", "huggingface": "onnxruntime", "onnx": "onnxruntime", "python": "python"}
 
 
@@ -130,9 +129,7 @@ def config_of(builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | N
     Raises ConfigError for a field that ModelConfig does not have, a value it does not take, or one that is derived.
     """
     serving = builder.spec.serving if serving is None else serving
-    for field, reason in _DERIVED.items():
-        if field in serving:
-            raise ConfigError(f"{builder.file}: serving.{field}: {reason}", "leave it out")
+    _check_derived(builder, serving)
     config = _parsed(builder, serving)
     _merge(builder, "input", config.input, tensors.inputs)
     _merge(builder, "output", config.output, tensors.outputs)
@@ -149,7 +146,14 @@ def config_of(builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | N
 
 def check_serving(builder: Builder) -> None:
     """What can be said about `serving` before anything is built. Raises ConfigError."""
-    config_of(builder, Tensors((), ()), {key: value for key, value in builder.spec.serving.items() if key not in _IO})
+    _check_derived(builder, builder.spec.serving)
+    _parsed(builder, builder.spec.serving)
+
+
+def _check_derived(builder: Builder, serving: Mapping[str, Any]) -> None:
+    for field, reason in _DERIVED.items():
+        if field in serving:
+            raise ConfigError(f"{builder.file}: serving.{field}: {reason}", "leave it out")
 
 
 def _parsed(builder: Builder, serving: Mapping[str, Any]) -> Any:

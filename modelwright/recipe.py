@@ -320,7 +320,7 @@ def package_directory(builder: Builder, field: str, package: str) -> Path:
 
 def served_part(builder: Builder) -> dict[str, Any]:
     """Those fields of `serving` that change what a model answers, not how fast."""
-    kept = ("max_batch_size", "parameters", "model_transaction_policy")
+    kept = ("max_batch_size", "input", "output", "parameters", "model_transaction_policy")
     return {key: value for key, value in builder.spec.serving.items() if key in kept}
 
 

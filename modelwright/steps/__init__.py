@@ -35,7 +35,7 @@ REVISIONS = {
     "onnx_file": 1,
     "python": 1,
     "ensemble": 1,
-    "verify": 1,
+    "verify": 2,
 }
 
 

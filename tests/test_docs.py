@@ -1,0 +1,76 @@
+"""The documents say what is so."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from modelwright.cli import main
+from tests.conftest import ROOT
+
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md")
+
+
+def test_the_readme_quotes_files_as_they_are() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert runpy.run_path(str(ROOT / "scripts/readme.py"))["current"](text) == text, "run: python scripts/readme.py"
+
+
+def test_the_readme_has_every_command() -> None:
+    table = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"^\| `modelwright (\w+)", table, re.MULTILINE))
+    assert named == set(main.commands)
+
+
+def test_architecture_names_tests_that_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    file = ""
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", text)
+    assert sum(bool(test) for _, test in named) >= 8
+    for path, test in named:
+        file = path or file
+        if file:
+            assert (ROOT / file).is_file()
+            assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    missing = [
+        path.stem
+        for path in (ROOT / "modelwright").glob("*.py")
+        if path.stem not in ("__init__", "dtypes", "suggest", "tools") and f"`{path.stem}`" not in text
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^\.PHONY: (\w+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets
+    assert [target for target in targets if f"make {target} " not in listed] == []
+
+
+def test_the_release_data_is_the_shared_one() -> None:
+    shared = ROOT.parent / "shared" / "data" / "triton_releases.json"
+    if not shared.is_file():
+        pytest.skip("no shared folder beside this checkout")
+    assert Path(ROOT / "modelwright/data/triton_releases.json").read_bytes() == shared.read_bytes()
+
+
+def test_the_environment_has_the_targets_onnxruntime() -> None:
+    from modelwright.project import load
+
+    pins = (ROOT / "constraints.txt").read_text()
+    assert f"onnxruntime=={load(ROOT).target.onnxruntime} ;" in pins
