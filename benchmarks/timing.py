@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON = sys.executable
@@ -38,6 +39,38 @@ def interleaved(candidates: Mapping[str, Callable[[], float]], rounds: int) -> d
         for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
             taken[name].append(candidates[name]())
     return taken
+
+
+@dataclass(frozen=True)
+class Run:
+    """A time, and how many cores other programs kept busy meanwhile."""
+
+    others_cores: float
+    time_s: float
+
+
+def undisturbed(measure: Callable[[], float], attempts: int, most_cores: float = 0.1) -> Run:
+    """Measure again, up to `attempts` times, while others use more than `most_cores`; the least disturbed run."""
+    runs: list[Run] = []
+    while len(runs) < attempts and not any(run.others_cores <= most_cores for run in runs):
+        busy_s, own_s = _busy_s(), _own_s()
+        time_s = measure()
+        others_s = (_busy_s() - busy_s) - (_own_s() - own_s)
+        runs.append(Run(max(others_s / time_s, 0.0), time_s))
+    return min(runs, key=lambda run: run.others_cores)
+
+
+def _busy_s() -> float:
+    """CPU seconds of the whole machine since it started, without idle and iowait: proc(5), /proc/stat."""
+    line = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    """CPU seconds of this process and of all children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def best_and_median(times_s: Sequence[float]) -> tuple[float, float]:

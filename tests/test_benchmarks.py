@@ -40,6 +40,13 @@ def test_candidates_take_turns_and_each_is_first_as_often() -> None:
     assert taken == {"a": [1.0, 4.0, 5.0, 8.0], "b": [2.0, 3.0, 6.0, 7.0]}
 
 
+@pytest.mark.parametrize(("most_cores", "runs"), [(1000.0, 1), (-1.0, 3)], ids=["quiet", "never quiet"])
+def test_a_disturbed_run_is_repeated_up_to_a_limit(most_cores: float, runs: int) -> None:
+    taken = iter([0.3, 0.2, 0.1])
+    timing.undisturbed(lambda: next(taken), 3, most_cores)
+    assert len(list(taken)) == 3 - runs
+
+
 def test_the_fit_finds_the_fixed_and_the_growing_part() -> None:
     fixed, each = fitted([(10, 0.31), (100, 0.4), (1000, 1.3)])
     assert fixed == pytest.approx(0.3)

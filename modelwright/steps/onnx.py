@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import onnxfile
+from modelwright.config import tensors_of
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
 from modelwright.recipe import huggingface_directory, local_file
@@ -82,9 +83,12 @@ def _export(context: StepContext, module: Any, out: Path) -> dict[str, Any]:
 
 
 def _facts(signature: onnxfile.Signature, context: StepContext) -> dict[str, Any]:
+    """The file's signature, once it is within the target's limits and agrees with the model.yaml."""
     with located(f"{context.builder.file}: source"):
         onnxfile.check_limits(signature, context.target)
-    return {"signature": asdict(signature)}
+    facts = {"signature": asdict(signature)}
+    tensors_of(context.builder, facts)
+    return facts
 
 
 def _version_folder(out: Path) -> Path:
