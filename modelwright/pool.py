@@ -75,7 +75,8 @@ class Pool:
         worker = self._workers.pop(model, None)
         if worker:
             worker.connection.close()
-            self._leaving.append(worker)
+            # It leaves by itself; those that have left are no zombies for the rest of a long build.
+            self._leaving = [*(other for other in self._leaving if other.process.poll() is None), worker]
 
     def close(self) -> None:
         for worker in self._workers.values():
