@@ -45,7 +45,8 @@ class Outcome:
     size_bytes: int = 0
     max_abs_error: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    build_s: float = 0.0  # of the steps that ran
+    build_s: float = 0.0  # of the steps that ran; of those that made it, if none did
+    ran: bool = False  # whether any step had to
     error: ModelwrightError | None = None
     log: Path | None = None
 
@@ -160,12 +161,21 @@ class _Run:
         pool = Pool(self.threads)
         try:
             while waiting or pool.running:
-                waiting = self._start_ready(pool, self._take_cached(waiting))
+                waiting = self._advance(pool, waiting)
                 for model, job, result in pool.results() if pool.running else ():
                     self._take_result(model, job, result)
                 self._retire_idle(pool, waiting)
         finally:
             pool.close()
+
+    def _advance(self, pool: Pool, waiting: list[Step]) -> list[Step]:
+        """Take and start what can be, from the front, until the pool is full: what lies behind is not looked at."""
+        left: list[Step] = []
+        for index, step in enumerate(waiting):
+            if pool.full:
+                return left + waiting[index:]
+            left += self._start_ready(pool, self._take_cached([step]))
+        return left
 
     def _take_cached(self, steps: Iterable[Step]) -> list[Step]:
         """Take what the store has; give back what must still run or wait. Steps of failed models are dropped."""
@@ -173,9 +183,7 @@ class _Run:
         for step in steps:
             if step.model in self.errors or self._needs_failed(step):
                 continue
-            planned = self.ready.get(step.id) or plan_step(
-                step, self.artifacts, self.session.store, self.before(step.id)
-            )
+            planned = self.ready.get(step.id) or plan_step(step, self.artifacts, self.session.store, self.before)
             if planned.status == "run":
                 # Another model's step may have made the same artefact meanwhile.
                 planned = self._looked_up_again(planned)
@@ -275,10 +283,9 @@ class _Run:
         self.listener.failed(step, result.error, log)
 
     def _retire_idle(self, pool: Pool, waiting: Iterable[Step]) -> None:
-        busy = {step.model for step in waiting} | {planned.step.model for planned in self.in_flight.values()}
-        for builder in self.session.selected:
-            if builder.name not in busy:
-                pool.retire(builder.name)
+        for model in pool.idle:
+            if not any(step.model == model for step in waiting):
+                pool.retire(model)
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
@@ -317,22 +324,22 @@ class _Run:
 
     def _held(self) -> set[str]:
         """Models that must not be published: an ensemble and what it runs go out together or not at all."""
-        groups: list[set[str]] = []
+        groups: dict[str, set[str]] = {}
         for builder in self.session.selected:
-            family = set(family_of(builder, self.session.builders))
-            joined = [group for group in groups if group & family]
-            groups = [group for group in groups if not group & family] + [family.union(*joined)]
+            family = family_of(builder, self.session.builders)
+            joined = set(family).union(*(groups.get(name, ()) for name in family))
+            groups |= dict.fromkeys(joined, joined)
         unbuilt = {item.name for item in self.session.selected if (item.name, "verify") not in self.artifacts}
         bad = unbuilt | self.errors.keys()
-        return {name for group in groups if group & bad for name in group}
+        return {name for name, group in groups.items() if group & bad}
 
     def _outcome(self, builder: Builder, decision: Decision | None, held: set[str]) -> Outcome:
         name = builder.name
         spent = self.spent_s.get(name, 0.0)
         if name in self.errors:
-            return Outcome(name, "failed", build_s=spent, error=self.errors[name], log=self.logs.get(name))
+            return Outcome(name, "failed", build_s=spent, ran=True, error=self.errors[name], log=self.logs.get(name))
         if name in held or decision is None:
-            return Outcome(name, "held", build_s=spent)
+            return Outcome(name, "held", build_s=spent, ran=name in self.spent_s)
         latest = self.session.repository.latest(name)
         assert latest is not None
         version, manifest = latest
@@ -347,6 +354,7 @@ class _Run:
             max_abs_error=max(errors, default=None),
             metrics=manifest["metrics"],
             build_s=spent or sum(entry["seconds"] for entry in manifest["lineage"]),
+            ran=name in self.spent_s,
         )
 
 

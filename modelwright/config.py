@@ -166,8 +166,8 @@ def _parsed(builder: Builder, serving: Mapping[str, Any]) -> Any:
         raise _parse_error(builder, str(error)) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{builder.file}: serving: {error}") from None
-    if message.max_batch_size != builder.spec.serving.get("max_batch_size", 0):
-        hint = "write it as a whole number: max_batch_size: 8"
+    if message.max_batch_size != builder.spec.max_batch_size or message.max_batch_size < 0:
+        hint = "write it as a whole number from 0: max_batch_size: 8"
         raise ConfigError(f"{builder.file}: serving.max_batch_size: {message.max_batch_size} was understood", hint)
     return message
 

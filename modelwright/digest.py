@@ -138,14 +138,18 @@ def _read_code(path: Path, shown: str) -> list[Any]:
 def _bound_names(tree: ast.Module) -> tuple[list[str], bool]:
     names: set[str] = set()
     star = False
-    for node in ast.walk(tree):
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            continue  # what it binds inside is its own
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
             star = star or any(alias.name == "*" for alias in node.names)
+        waiting.extend(ast.iter_child_nodes(node))
     return sorted(names), star
 
 

@@ -15,6 +15,7 @@ from modelwright.store import Artifact, Store
 
 StepId = tuple[str, str]  # (model, step)
 Payload = dict[str, Any]
+Before = Callable[[StepId], "Payload | None"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Planned:
     key: str | None = None
 
 
-def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, before: Payload | None) -> Planned:
-    """Look one step up, given the artefacts of the steps before it. `before` is the payload it was last built with."""
+def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, before: Before) -> Planned:
+    """Look one step up, given the artefacts of the steps before it. `before` knows what each was last built with."""
     missing = [need for need in step.needs.values() if need not in artifacts]
     if missing:
         names = " and ".join(dict.fromkeys(_called(need, step.model) for need in missing))
@@ -76,15 +77,15 @@ def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, be
     artifact = store.get(key)
     if artifact:
         return Planned(step, "cached", "up to date", artifact, payload, key)
-    return Planned(step, "run", explain(before, payload), None, payload, key)
+    return Planned(step, "run", explain(before(step.id), payload), None, payload, key)
 
 
-def plan(steps: Iterable[Step], store: Store, before: Callable[[StepId], Payload | None]) -> list[Planned]:
+def plan(steps: Iterable[Step], store: Store, before: Before) -> list[Planned]:
     """Look every step up, in an order in which needs come first."""
     artifacts: dict[StepId, Artifact] = {}
     planned = []
     for step in steps:
-        entry = plan_step(step, artifacts, store, before(step.id))
+        entry = plan_step(step, artifacts, store, before)
         if entry.artifact:
             artifacts[step.id] = entry.artifact
         planned.append(entry)

@@ -39,6 +39,15 @@ class Pool:
     def running(self) -> int:
         return sum(worker.job is not None for worker in self._workers.values())
 
+    @property
+    def full(self) -> bool:
+        return sum(worker.threads for worker in self._workers.values() if worker.job) >= self.threads
+
+    @property
+    def idle(self) -> list[str]:
+        """Models whose worker has nothing to do at the moment."""
+        return [model for model, worker in self._workers.items() if worker.job is None]
+
     def can_take(self, model: str, threads: int) -> bool:
         """Whether a step of a model could start now. One that wants more threads than there are runs alone."""
         if model in self._workers and self._workers[model].job:

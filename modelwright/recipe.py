@@ -133,7 +133,7 @@ class Recipes:
             name="ensemble",
             run="ensemble",
             revision=REVISIONS["ensemble"],
-            config={"steps": [step.model_dump() for step in source.steps]},
+            config={"steps": [step.model_dump(mode="json") for step in source.steps]},
             needs=members,
         )
 
@@ -145,9 +145,9 @@ class Recipes:
         config: dict[str, Any] = {
             "reference": spec.reference,
             "evaluate": spec.evaluate,
-            "gates": spec.gates.model_dump(),
-            "inputs": [tensor.model_dump() for tensor in spec.inputs],
-            "outputs": [tensor.model_dump(exclude={"labels"}) for tensor in spec.outputs],
+            "gates": spec.gates.model_dump(mode="json"),
+            "inputs": [tensor.model_dump(mode="json") for tensor in spec.inputs],
+            "outputs": [tensor.model_dump(mode="json", exclude={"labels"}) for tensor in spec.outputs],
             "max_batch_size": spec.max_batch_size if served else spec.batched,
         }
         needs = {"samples": (builder.name, "samples"), "model": payload_step(builder)}
@@ -196,8 +196,8 @@ class Recipes:
     def _export_config(self, builder: Builder) -> dict[str, Any]:
         spec = builder.spec
         return {
-            "inputs": [tensor.model_dump() for tensor in spec.inputs],
-            "outputs": [tensor.model_dump(exclude={"labels"}) for tensor in spec.outputs],
+            "inputs": [tensor.model_dump(mode="json") for tensor in spec.inputs],
+            "outputs": [tensor.model_dump(mode="json", exclude={"labels"}) for tensor in spec.outputs],
             "batched": spec.batched,
             **self._limits(),
         }

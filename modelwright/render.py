@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,29 @@ def render(config: Any, source: str, folders: Sequence[Path]) -> str:
     Raises ConfigError for a template that fails, or whose text says something else than `config`.
     """
     from google.protobuf import json_format
-    from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+    from jinja2 import TemplateError
+
+    # Most builders have no template of their own: they share an environment, which compiles each template once.
+    environment = _environment(tuple(folder for folder in folders if template_files([folder])))
+    fields = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    try:
+        template = environment.get_template(TEMPLATE)
+        text = str(
+            template.render(config=_numbers(fields, config), source=source, rest=lambda name: _rest(config, name))
+        )
+    except TemplateError as error:
+        number = getattr(error, "lineno", None)
+        line = f":{number}" if number else ""
+        name = getattr(error, "name", None) or TEMPLATE
+        raise ConfigError(f"{source}: template {name}{line}: {error.message}") from None
+    text = text.strip() + "\n"
+    _check(text, config, source)
+    return text
+
+
+@cache
+def _environment(folders: tuple[Path, ...]) -> Any:
+    from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     environment = SandboxedEnvironment(
@@ -45,18 +68,7 @@ def render(config: Any, source: str, folders: Sequence[Path]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["pbtxt"] = _value
-    fields = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    try:
-        template = environment.get_template(TEMPLATE)
-        text = template.render(config=_numbers(fields, config), source=source, rest=lambda name: _rest(config, name))
-    except TemplateError as error:
-        number = getattr(error, "lineno", None)
-        line = f":{number}" if number else ""
-        name = getattr(error, "name", None) or TEMPLATE
-        raise ConfigError(f"{source}: template {name}{line}: {error.message}") from None
-    text = text.strip() + "\n"
-    _check(text, config, source)
-    return text
+    return environment
 
 
 def parse(text: str, source: str) -> Any:

@@ -46,7 +46,7 @@ def listener(as_data: bool) -> Silent:
 
 def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
     """The table of a build, its errors, and what to type next."""
-    idle = all(outcome.status == "unchanged" for outcome in outcomes)
+    idle = not any(outcome.ran or outcome.status != "unchanged" for outcome in outcomes)
     if idle and not results:
         count = len(outcomes)
         print_line(f"Nothing to do: {count} model{'s' if count != 1 else ''} up to date in {_shown(project)}.")

@@ -14,6 +14,8 @@ from modelwright.project import Project
 from modelwright.spec import FILE, KINDS, Builder, ModelSpec
 from modelwright.suggest import did_you_mean
 
+_MAX_DEPTH = 100
+_SHALLOW_CHARS = 8_000  # what fits in here cannot nest deeply enough to exhaust the C parser's stack
 _MAX_BYTES = 1_000_000  # a model.yaml is a page; more than this is a mistake or an attack
 
 
@@ -67,6 +69,7 @@ def _parse(file: Path, shown: str) -> Any:
     except UnicodeDecodeError as error:
         raise SpecError(f"{shown}: not UTF-8 at byte {error.start}") from error
     try:
+        _check_depth(text)
         return _construct(_Loader(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -76,6 +79,22 @@ def _parse(file: Path, shown: str) -> Any:
         raise SpecError(f"{shown}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise SpecError(f"{shown}: nested too deeply") from None
+
+
+def _check_depth(text: str) -> None:
+    """The C parser composes recursively, and a stack that overflows there takes the process with it."""
+    if len(text) <= _SHALLOW_CHARS:
+        return
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                problem = f"nested more than {_MAX_DEPTH} levels deep"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _construct(loader: Any) -> Any:
@@ -92,6 +111,8 @@ def _construct(loader: Any) -> Any:
         if isinstance(current, yaml.MappingNode):
             keys = set()
             for key, value in current.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
                 if key.value in keys:
                     raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice", problem_mark=key.start_mark)
                 keys.add(key.value)

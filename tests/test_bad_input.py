@@ -31,6 +31,18 @@ SPECS = {
         "builders/m/model.yaml:2:1: not valid YAML: 'samples' is given twice",
     ),
     "an alias": ("a: &x [1]\nb: *x\n", "builders/m/model.yaml:1:4: not valid YAML: aliases (*name) are not supported"),
+    "nested without end": (
+        "[" * 100_000,
+        "builders/m/model.yaml:1:101: not valid YAML: nested more than 100 levels deep",
+    ),
+    "nested, block style": (
+        "- " * 100_000,
+        "builders/m/model.yaml:1:201: not valid YAML: nested more than 100 levels deep",
+    ),
+    "nested, but short": ("[" * 4_000, "builders/m/model.yaml:2:1: not valid YAML"),
+    "a list as a key": ("? [a, b]\n: c\n", "builders/m/model.yaml:1:3: not valid YAML: a key must be a plain word"),
+    "a Python object": ("a: !!python/object/apply:os.system [x]\n", "could not determine a constructor for the tag"),
+    "a control character": ("a: \0", "builders/m/model.yaml: not valid YAML: "),
     "no mapping": ("- a\n", "builders/m/model.yaml: a mapping is needed, got list"),
     "an empty file": ("", "builders/m/model.yaml: a mapping is needed, got NoneType"),
     "an unknown field": (
@@ -95,6 +107,18 @@ SPECS = {
     "a serving field of the wrong type": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: many"),
         "builders/m/model.yaml: serving: Failed to parse max_batch_size field",
+    ),
+    "a batch size that is no whole number": (
+        TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8.0"),
+        "serving.max_batch_size: 8 was understood\n  hint: write it as a whole number from 0",
+    ),
+    "a batch size below zero": (
+        TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: -1"),
+        "serving.max_batch_size: -1 was understood",
+    ),
+    "a batch size in camel case": (
+        TORCH_YAML.replace("max_batch_size: 8", "maxBatchSize: 8"),
+        "serving.max_batch_size: 8 was understood",
     ),
     "a derived serving field": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8, backend: python"),
