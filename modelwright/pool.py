@@ -107,7 +107,7 @@ class Pool:
         worker.process.wait()
         code = worker.process.returncode
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        hint = "the machine may be out of memory" if code == -signal.SIGKILL else f"see {job.staged / 'log.txt'}"
+        hint = "the machine may be out of memory" if code == -signal.SIGKILL else ""
         builder = job.context.builder
         return Failed(StepError(f"{builder.file}: {job.context.run}: its process died ({reason})", hint), "")
 

@@ -19,6 +19,7 @@ from modelwright.progress import Display, Lines, Silent
 from modelwright.project import Project
 from modelwright.replay import Replayed
 from modelwright.repository import Repository
+from modelwright.spec import FILE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,9 @@ def listener(as_data: bool) -> Silent:
 
 def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
     """The table of a build, its errors, and what to type next."""
+    if not outcomes:
+        print_line(f"{project.shown(project.builders)} holds no {FILE} yet. Make one: {_program()} new NAME")
+        return
     idle = not any(outcome.ran or outcome.status != "unchanged" for outcome in outcomes)
     if idle and not results:
         count = len(outcomes)

@@ -86,13 +86,13 @@ def _check_depth(text: str) -> None:
     if len(text) <= _SHALLOW_CHARS:
         return
     depth = 0
-    event: Any
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
+                mark: Any = event.start_mark
                 problem = f"nested more than {_MAX_DEPTH} levels deep"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
