@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from modelwright.config import Tensors, check_serving, config_of, tensors_of
 from modelwright.digest import Fingerprints
 from modelwright.ensembles import check_ensemble
-from modelwright.errors import ModelwrightError, SpecError
+from modelwright.errors import ModelwrightError, SpecError, StepError
 from modelwright.fsops import locked, remove_tree
 from modelwright.plan import Planned, Step, StepId, in_order, plan, plan_step
 from modelwright.pool import Pool
@@ -145,6 +145,7 @@ class _Run:
         self.before = _Before(session.repository)
         self.artifacts: dict[StepId, Artifact] = {}
         self.errors: dict[str, ModelwrightError] = {}
+        self.stopped: set[str] = set()  # models that failed, and those that wait for one that did
         self.logs: dict[str, Path] = {}
         self.spent_s: dict[str, float] = {}
         self.in_flight: dict[Path, Planned] = {}
@@ -181,7 +182,8 @@ class _Run:
         """Take what the store has; give back what must still run or wait. Steps of failed models are dropped."""
         left = []
         for step in steps:
-            if step.model in self.errors or self._needs_failed(step):
+            if self._is_stopped(step):
+                self.stopped.add(step.model)
                 continue
             planned = self.ready.get(step.id) or plan_step(step, self.artifacts, self.session.store, self.before)
             if planned.status == "run":
@@ -202,8 +204,9 @@ class _Run:
             return planned
         return Planned(planned.step, "cached", "up to date", artifact, planned.payload, planned.key)
 
-    def _needs_failed(self, step: Step) -> bool:
-        return any(model in self.errors for model, _ in step.needs.values())
+    def _is_stopped(self, step: Step) -> bool:
+        models = {step.model, *(model for model, _ in step.needs.values())}
+        return bool(models & (self.stopped | self.errors.keys()))
 
     def _start_ready(self, pool: Pool, waiting: list[Step]) -> list[Step]:
         left = []
@@ -259,6 +262,10 @@ class _Run:
     def _take_result(self, model: str, job: Job, result: Done | Failed) -> None:
         planned = self.in_flight.pop(job.staged)
         step = planned.step
+        changed = self._changed_meanwhile(step)
+        if isinstance(result, Done) and changed:
+            where = f"{job.context.builder.file}: {step.name}: {changed} was changed while the step ran"
+            result = Failed(StepError(where, "its result would stand under the wrong key: build again"), "")
         if isinstance(result, Failed):
             self._take_failure(step, job, result)
             return
@@ -268,6 +275,15 @@ class _Run:
         self.artifacts[step.id] = artifact
         self.spent_s[model] = self.spent_s.get(model, 0.0) + result.duration_s
         self.listener.finished(step, result.duration_s)
+
+    def _changed_meanwhile(self, step: Step) -> str | None:
+        """A file that the step read and that is not what its key says any more: somebody edits while we build."""
+        folder = self.session.builders[step.model].folder
+        for name, digest in {**step.data, **step.code}.items():
+            path = folder / name
+            if path.is_file() and self.session.fingerprints.file(path) != digest:
+                return name
+        return None
 
     def _take_failure(self, step: Step, job: Job, result: Failed) -> None:
         log = self.session.project.logs / step.model / f"{step.name}.log"

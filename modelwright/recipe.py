@@ -113,17 +113,21 @@ class Recipes:
         )
 
     def _python_step(self, builder: Builder, source: PythonSource) -> Step:
-        files = {"model.py": local_file(builder, "source.model", source.model)}
-        files |= {
-            name: published_file(builder, f"source.files.{name}", origin) for name, origin in source.files.items()
-        }
+        data = {source.model: self.fingerprints.file(local_file(builder, "source.model", source.model))}
+        for name, origin in source.files.items():
+            data[origin] = self.fingerprints.file(published_file(builder, f"source.files.{name}", origin))
         return Step(
             model=builder.name,
             name="python",
             run="python",
             revision=REVISIONS["python"],
-            config={"requirements": list(source.requirements), "python": self.target.python},
-            data={name: self.fingerprints.file(path) for name, path in sorted(files.items())},
+            config={
+                "model": source.model,
+                "files": source.files,
+                "requirements": list(source.requirements),
+                "python": self.target.python,
+            },
+            data=dict(sorted(data.items())),
         )
 
     def _ensemble_step(self, builder: Builder, source: EnsembleSource) -> Step:

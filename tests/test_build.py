@@ -371,3 +371,40 @@ def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
     assert process.wait(timeout=20) == 130
     assert rest == "interrupted; nothing half done was published\n"
     assert sandbox.published() == {}
+
+
+def test_what_is_edited_while_it_is_built_is_not_kept(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    edit = "    import pathlib\n    path = pathlib.Path(__file__)\n    path.write_text(path.read_text().replace('* 2', '* 2.0'))\n"
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n" + edit))
+    error = sandbox.error()
+    assert "builders/doubled/model.yaml: samples: data.py was changed while the step ran" in error
+    assert "hint: its result would stand under the wrong key: build again" in error
+    (folder / "data.py").write_text(DATA_PY)
+    assert sandbox.build()["doubled"].status == "new"
+
+
+def test_what_waits_for_a_failed_model_is_held_however_indirectly(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder(factor=3.0)  # fails its gate
+    sandbox.python_builder()
+    sandbox.ensemble_builder("inner")
+    sandbox.ensemble_builder("outer", yaml=ENSEMBLE_YAML.replace("doubled", "inner"))
+    outcomes = sandbox.build()
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "doubled": "failed",
+        "plus_one": "held",
+        "inner": "held",
+        "outer": "held",
+    }
+    (sandbox.root / "builders/doubled/model.onnx").write_bytes(b"")  # now what the ensembles need is not made at all
+    assert {outcome.status for outcome in sandbox.build().values()} == {"failed", "held"}
+    assert sandbox.published() == {}
+
+
+def test_an_ensemble_of_an_ensemble(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.python_builder()
+    sandbox.ensemble_builder("inner")
+    sandbox.ensemble_builder("outer", yaml=ENSEMBLE_YAML.replace("doubled", "inner"))
+    assert {outcome.status for outcome in sandbox.build().values()} == {"new"}
+    assert sandbox.cli("verify").exit_code == 0
