@@ -18,7 +18,7 @@ import pytest
 from modelwright.client import connect
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
-from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox, doubling_onnx
+from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox, doubling_onnx, new_sandbox
 
 pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
@@ -219,6 +219,16 @@ def test_a_vendored_requirement_is_used_by_the_server(sandbox: Sandbox) -> None:
     assert outcome.status == "new", outcome.error
     assert "plus_one/1/site-packages/six.py" in sandbox.published()
     assert not [name for name in sandbox.published() if "__pycache__" in name]
+
+
+def test_a_project_in_a_folder_with_spaces(tmp_path: Path) -> None:
+    sandbox = new_sandbox(tmp_path / "mein pröjekt; $(touch x)")
+    sandbox.onnx_builder()
+    sandbox.python_builder()
+    sandbox.ensemble_builder()
+    result = sandbox.cli("build", "--replay")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("HTTP ok, gRPC ok") == 3
 
 
 def test_an_unbatched_model(sandbox: Sandbox) -> None:

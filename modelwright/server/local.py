@@ -14,13 +14,15 @@ import json
 import os
 import re
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from modelwright.errors import ServerError
@@ -117,6 +119,7 @@ def running(
         _check_free(host, ports)
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        environment, repository = _plain_paths(stack, environment, repository.absolute())
         for attempt in range(1, _ATTEMPTS + 1):
             chosen = ports or _free_ports(host)
             arguments = _arguments(environment, repository, mode, models, host, chosen)
@@ -131,6 +134,17 @@ def running(
                 if ports is not None or attempt == _ATTEMPTS:
                     raise
         yield server
+
+
+def _plain_paths(stack: ExitStack, environment: Environment, repository: Path) -> tuple[Environment, Path]:
+    """Both under names without spaces: Triton's Python backend puts them into a shell command, unquoted."""
+    if all(shlex.quote(str(path)) == str(path) for path in (environment.root, repository)):
+        return environment, repository
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="modelwright-")))
+    (folder / "server").symlink_to(environment.root)
+    (folder / "models").symlink_to(repository)
+    backends = folder / "server" / environment.backends.relative_to(environment.root)
+    return replace(environment, root=folder / "server", backends=backends), folder / "models"
 
 
 class _PortTakenError(ServerError):
@@ -170,7 +184,7 @@ def _arguments(
     ports: Ports,
 ) -> list[str]:
     return [
-        f"--model-repository={repository.absolute()}",
+        f"--model-repository={repository}",
         f"--backend-directory={environment.backends}",
         f"--cache-directory={environment.caches}",
         f"--model-control-mode={mode}",
