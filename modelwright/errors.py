@@ -78,3 +78,8 @@ def located(where: str) -> Iterator[None]:
         if error.message.startswith(where):
             raise
         raise type(error)(f"{where}: {error.message}", error.hint) from error.__cause__
+
+
+def one_line(error: Exception) -> str:
+    """A library's message without its line breaks."""
+    return " ".join(str(error).split())

@@ -55,7 +55,7 @@ def tolerances(spec: ModelSpec, outputs: Tensors) -> dict[str, Tolerance]:
 
 def compare_outputs(expected: Tensors, actual: Tensors, allowed: Mapping[str, Tolerance]) -> dict[str, float]:
     """{output: largest absolute difference}. Raises VerifyError naming the worst output and sample."""
-    from modelwright.onnxfile import compare
+    from modelwright.onnxrun import compare
 
     errors: dict[str, float] = {}
     for name in expected:

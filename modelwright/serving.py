@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def serve(project: Project, ports: tuple[int, int, int], poll: bool, say: Say) -> None:
-    """Serve the repository until Ctrl-C or until the server ends. Raises ServerError when it does not start."""
+    """Serve until Ctrl-C or SIGTERM, or until the server ends. Raises ServerError when it does not start."""
     from modelwright.server import environment
     from modelwright.server.local import Ports, running
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers ask so; requests in flight may finish
     made = environment.ensure(project.server, project.target, say)
     log = project.logs / "serve.log"
     mode, models = ("poll", []) if poll else ("explicit", ["*"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -209,6 +210,11 @@ def sandbox(tmp_path: Path) -> Sandbox:
 @pytest.fixture(scope="session")
 def sandbox_factory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Sandbox]:
     return lambda: new_sandbox(tmp_path_factory.mktemp("project") / "project")
+
+
+def default_sigint() -> None:
+    """For `preexec_fn`: a test run in the background of a script has SIGINT ignored, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Recorder(Silent):

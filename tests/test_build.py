@@ -25,6 +25,7 @@ from tests.conftest import (
     TRAIN_PY,
     Recorder,
     Sandbox,
+    default_sigint,
     doubling_onnx,
 )
 
@@ -360,7 +361,9 @@ def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
     pause = "    import time\n    time.sleep(60)\n"
     sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n" + pause))
     command = [sys.executable, "-m", "modelwright.cli", "--project", str(sandbox.root), "build"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=default_sigint
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "torch: never built" in line:

@@ -18,7 +18,7 @@ import pytest
 from modelwright.client import connect
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
-from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox, doubling_onnx, new_sandbox
+from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox, default_sigint, doubling_onnx, new_sandbox
 
 pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
@@ -176,11 +176,14 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def test_serve_serves_until_interrupted(built: Sandbox) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_serve_serves_until_it_is_stopped(built: Sandbox, stop: signal.Signals) -> None:
     http, grpc, metrics = free_ports(3)
     ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
     command = [sys.executable, "-m", "modelwright.cli", "--project", str(built.root), "serve", *ports]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=default_sigint
+    )
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -190,7 +193,7 @@ def test_serve_serves_until_interrupted(built: Sandbox) -> None:
     assert "doubled version 2" in lines
     with connect(f"grpc://127.0.0.1:{grpc}") as client:
         assert client.model_ready("both")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     assert process.wait(timeout=20) == 0
     process.stdout.close()
     deadline = time.monotonic() + 5

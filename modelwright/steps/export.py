@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelwright import onnxfile
+from modelwright import onnxfile, onnxrun
 from modelwright.dtypes import BY_NAME, BY_NUMPY
 from modelwright.errors import StepError
 
@@ -377,11 +377,11 @@ def _prove_dynamic(
     batched: bool,
 ) -> None:
     """Run the file at sizes that were not traced. A size that the module itself refuses proves nothing."""
-    loaded = onnxfile.session(path)
+    loaded = onnxrun.session(path)
     for rows, part in zip(_PROOF_ROWS, (2, 3, 1), strict=True):
         feed = _cut(samples, inputs, batched, rows, lambda full, part=part: max(full // part, 1))
         try:
-            results = onnxfile.run_session(loaded, feed)
+            results = onnxrun.run_session(loaded, feed)
         except StepError as error:
             if _refuses(adapter, feed):
                 continue

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelwright import golden, onnxfile
+from modelwright import golden, onnxrun
 from modelwright.errors import StepError, VerifyError, located
 from modelwright.golden import Infer
 from modelwright.spec import ModelSpec
@@ -27,10 +27,10 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
     """Verify an ONNX model in onnxruntime."""
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
-        session = onnxfile.session(context.inputs["model"] / "version" / "model.onnx")
+        session = onnxrun.session(context.inputs["model"] / "version" / "model.onnx")
 
         def infer(inputs: Tensors) -> Tensors:
-            return onnxfile.run_session(session, inputs)
+            return onnxrun.run_session(session, inputs)
 
         batch = len(next(iter(_samples(context).values()))) if spec.batched else 0
         if batch > 1:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright import onnxfile
+from modelwright import onnxrun
 from modelwright.errors import StepError
 from modelwright.releases import release
 from modelwright.spec import TensorSpec
@@ -140,7 +140,7 @@ def test_it_exports_with_a_dynamic_length_and_the_same_numbers(tiny: Path, tmp_p
     other = batch(5, 40)
     other["attention_mask"][:, 30:] = 0
     expected = run_torch(module, other, INPUTS, OUTPUTS, batched=True)
-    onnxfile.compare(expected, onnxfile.run(path, other), atol=1e-5, rtol=1e-5)
+    onnxrun.compare(expected, onnxrun.run(path, other), atol=1e-5, rtol=1e-5)
 
 
 def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
@@ -150,7 +150,7 @@ def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
     samples = batch(4, 9)
     samples["attention_mask"][1, 5:] = 0
     results = [run_torch(module, samples, INPUTS, OUTPUTS, batched=True) for module in (default, load_model(tiny))]
-    onnxfile.compare(*results, atol=1e-6, rtol=1e-5)
+    onnxrun.compare(*results, atol=1e-6, rtol=1e-5)
 
 
 class TestTextBuilders:
@@ -163,8 +163,8 @@ class TestTextBuilders:
         outputs = [TensorSpec(name="embedding", dtype="FP32", shape=(384,))]  # clashes with a tensor of the exporter's
         path = tmp_path / "model.onnx"
         onnx_from_torch(module, encoder.samples(), INPUTS, outputs, path, release("26.07"), batched=True)
-        loaded = onnxfile.session(path)
-        result = text.evaluate(lambda batch: onnxfile.run_session(loaded, reference({"TEXT": batch["text"]})))
+        loaded = onnxrun.session(path)
+        result = text.evaluate(lambda batch: onnxrun.run_session(loaded, reference({"TEXT": batch["text"]})))
         assert result["cosine_min"] > 0.99999
         assert len(text.sentences()) == text.COUNT
 
