@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import __version__
-from modelwright.config import Tensors, config_of, tensors_of
+from modelwright.config import Tensor, Tensors, config_of, tensors_of
 from modelwright.digest import Fingerprints, canonical, sha256, tree_digest
 from modelwright.errors import ConfigError
 from modelwright.plan import StepId
@@ -126,6 +126,7 @@ class Publisher:
             "source": {"builder": builder.file, **_git(builder.folder)},
             "payload": decision.payload,
             "files": {name: {"sha256": digests[name], "size_bytes": files[name].stat().st_size} for name in files},
+            "tensors": _tensors_record(builder, tensors_of(builder, made.facts)),
             "made": made.facts,  # the ONNX signature, the vendored requirements, or an ensemble's members
             "verification": {key: value for key, value in verified.facts.items() if key != "metrics"},
             "metrics": verified.facts["metrics"],
@@ -146,6 +147,15 @@ class Publisher:
 def version_files(made: Artifact) -> dict[str, str]:
     """{relative name: SHA-256} of what a version holds: its payload."""
     return {name.removeprefix(_VERSION): digest for name, digest in made.files.items() if name.startswith(_VERSION)}
+
+
+def _tensors_record(builder: Builder, tensors: Tensors) -> dict[str, Any]:
+    """What a config must say for this version to load: versions that differ here cannot be served together."""
+
+    def plain(side: tuple[Tensor, ...]) -> list[dict[str, Any]]:
+        return [{"name": tensor.name, "dtype": tensor.dtype, "dims": list(tensor.dims)} for tensor in side]
+
+    return {"batched": builder.spec.batched, "inputs": plain(tensors.inputs), "outputs": plain(tensors.outputs)}
 
 
 def _all(tensors: Tensors) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ Verdict = Literal["ok", "failed", "not served", "superseded"]
 
 @dataclass(frozen=True)
 class Replayed:
-    """One version over one protocol. `superseded`: an older ensemble, whose members have moved on since."""
+    """One version over one protocol. `superseded`: an older one that cannot be checked any more, and why."""
 
     model: str
     version: int
@@ -135,14 +135,12 @@ def fingerprint(project: Project, versions: Iterable[Published]) -> str:
 def _replay_one(
     repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str]
 ) -> Replayed:
+    moved_on = _superseded(repository, item.model, item.version)
+    if moved_on:
+        return Replayed(item.model, item.version, url, "superseded", detail=moved_on)
     reason = served.get((item.model, str(item.version)))
     if reason != "":
-        if _is_superseded(repository, item):
-            return Replayed(item.model, item.version, url, "superseded")
-        detail = reason or ""
-        return Replayed(item.model, item.version, url, "failed" if detail else "not served", detail=detail)
-    if _is_superseded(repository, item):
-        return Replayed(item.model, item.version, url, "superseded")
+        return Replayed(item.model, item.version, url, "failed" if reason else "not served", detail=reason or "")
     try:
         return Replayed(item.model, item.version, url, "ok", max_abs_error=_largest_error(item, client))
     except (ModelwrightError, OSError) as error:
@@ -172,15 +170,19 @@ def _served(client: Client) -> dict[tuple[str, str], str]:
     }
 
 
-def _is_superseded(repository: Repository, item: Published) -> bool:
-    """An ensemble runs its members' newest versions: golden outputs made with others say nothing any more."""
-    members = item.manifest["made"].get("members", {})
-    for member, payload in members.items():
+def _superseded(repository: Repository, model: str, version: int) -> str:
+    """Why an older version cannot be checked any more; '' when it can, and for the newest."""
+    newest = repository.latest(model)
+    manifest = repository.manifest(model, version)
+    if newest is None or manifest is None or newest[0] == version:
+        return ""
+    if manifest.get("tensors") != newest[1].get("tensors"):
+        return "the config has other tensors now"
+    for member, payload in manifest["made"].get("members", {}).items():
         latest = repository.latest(member)
         if latest is None or latest[1]["payload"] != payload:
-            newest = repository.latest(item.model)
-            return newest is not None and newest[0] != item.version
-    return False
+            return f"it runs another version of {member} now"
+    return ""
 
 
 def _members_first(repository: Repository, models: Iterable[str]) -> list[str]:
@@ -200,15 +202,14 @@ def _members_first(repository: Repository, models: Iterable[str]) -> list[str]:
 
 
 def _all_versions(repository: Repository, model: str) -> str | None:
-    """The model's config with every version served, as the load API takes it; None where there is only one."""
+    """The model's config with every version served that can be, as the load API takes it; None for its own policy."""
     from google.protobuf import json_format
 
-    if len(repository.versions(model)) < 2:
-        return None
     config = _config(repository, model)
-    if config is None:
+    versions = [version for version in repository.versions(model) if not _superseded(repository, model, version)]
+    if config is None or len(versions) < 2:
         return None
-    config.version_policy.all.SetInParent()
+    config.version_policy.specific.versions[:] = versions
     return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 

@@ -127,7 +127,10 @@ class Repository:
             text = json.dumps({"versions": dict(sorted((ledger | numbers).items()))}, indent=1) + "\n"
             with translated(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
-                write_durably(self.root / LEDGER, text.encode())
+                self.staging.mkdir(parents=True, exist_ok=True)
+                staged = self.staging / LEDGER
+                write_durably(staged, text.encode())
+                rename_durably(staged, self.root / LEDGER)
         return numbers
 
     def publish(self, change: Change) -> None:

@@ -18,7 +18,7 @@ import pytest
 from modelwright.client import connect
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
-from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox, default_sigint, doubling_onnx, new_sandbox
+from tests.conftest import ONNX_YAML, PYTHON_YAML, TORCH_YAML, Sandbox, default_sigint, doubling_onnx, new_sandbox
 
 pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
@@ -58,6 +58,22 @@ def test_every_version_is_replayed_over_both_protocols(built: Sandbox) -> None:
             for protocol in ("http", "grpc")
         },
     }
+
+
+def test_a_version_with_other_tensors_does_not_keep_the_newest_from_being_checked(sandbox: Sandbox) -> None:
+    folder = sandbox.torch_builder()
+    sandbox.build()
+    text = (
+        (folder / "train.py").read_text().replace("return x * self.scale", "return torch.cat([x, x], 1) * self.scale")
+    )
+    (folder / "train.py").write_text(text)
+    (folder / "model.yaml").write_text(
+        TORCH_YAML.replace("name: y, dtype: FP32, shape: [2]", "name: y, dtype: FP32, shape: [4]")
+    )
+    result = sandbox.cli("build", "--replay", "--json")
+    assert result.exit_code == 0, result.output
+    verdicts = {(row["version"], row["verdict"], row["detail"]) for row in json.loads(result.stdout)["replay"]}
+    assert verdicts == {(1, "superseded", "the config has other tensors now"), (2, "ok", "")}
 
 
 def test_a_table_for_people(built: Sandbox, server: RunningServer) -> None:

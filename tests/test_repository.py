@@ -133,6 +133,7 @@ def test_kill_9_while_numbers_are_reserved_keeps_the_ledger_readable(tmp_path: P
         target.reserve(["m"])
         in_child(lambda: target.reserve(["m"]), kill_at=point)  # noqa: B023
         assert target.ledger() in ({"m": 1}, {"m": 2})
+        assert [path.name for path in target.root.iterdir()] == [LEDGER]
 
 
 def test_a_reserved_number_is_not_given_again(tmp_path: Path) -> None:
