@@ -199,6 +199,19 @@ def test_code_that_reads_a_file_the_build_does_not_know_of_is_refused(sandbox: S
     assert recorder.reasons["doubled", "samples"] == "table.csv changed"
 
 
+def test_code_may_read_what_it_wrote_itself(sandbox: Sandbox) -> None:
+    checkpoint = """
+    from pathlib import Path
+    Path("best.tmp").write_text("1")
+    Path("best.tmp").rename("best.pt")
+    Path("best.pt").read_text()
+    Path("best.pt").unlink()
+"""
+    sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", f"def train(scale):\n{checkpoint}"))
+    outcome = sandbox.build()["scaled"]
+    assert outcome.status == "new", outcome.error
+
+
 def test_a_second_build_says_who_holds_the_lock(sandbox: Sandbox) -> None:
     sandbox.onnx_builder()
     with locked(sandbox.root / ".modelwright/build.lock", "modelwright build", wait=False):

@@ -21,7 +21,7 @@ _SEED = 0
 
 
 class _Watch:
-    """The files of one folder that were opened for reading while it was on.
+    """The files of one folder that were read while it was on, but for those that were written before.
 
     An audit hook cannot be taken away again, so there is one a process, and it looks at `folder`.
     """
@@ -29,10 +29,11 @@ class _Watch:
     def __init__(self) -> None:
         self.folder: str | None = None
         self.opened: set[str] = set()
+        self._written: set[str] = set()
         self._installed = False
 
     def start(self, folder: Path) -> None:
-        self.folder, self.opened = os.path.realpath(folder) + os.sep, set()
+        self.folder, self.opened, self._written = os.path.realpath(folder) + os.sep, set(), set()
         if not self._installed:
             sys.addaudithook(self._hook)
             self._installed = True
@@ -42,14 +43,20 @@ class _Watch:
         return self.opened
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "open" or self.folder is None or not isinstance(arguments[0], str | bytes | os.PathLike):
+        if self.folder is None or event not in ("open", "os.rename"):
             return
-        flags = arguments[2] if isinstance(arguments[2], int) else 0
-        if flags & (os.O_WRONLY | os.O_CREAT):
+        target = arguments[1] if event == "os.rename" else arguments[0]
+        if not isinstance(target, str | bytes | os.PathLike):
             return
-        path = os.path.realpath(os.fsdecode(arguments[0]))
-        if path.startswith(self.folder):
-            self.opened.add(path[len(self.folder) :].replace(os.sep, "/"))
+        path = os.path.realpath(os.fsdecode(target))
+        if not path.startswith(self.folder):
+            return
+        name = path[len(self.folder) :].replace(os.sep, "/")
+        writes = event == "os.rename" or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_CREAT))
+        if writes:
+            self._written.add(name)
+        elif name not in self._written:
+            self.opened.add(name)
 
 
 _watch = _Watch()
