@@ -28,7 +28,7 @@ from pathlib import Path
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.folder = Path(args["model_repository"])
+        self.folder = Path(args["model_repository"]).resolve()
     def execute(self, requests):
         return [pb_utils.InferenceResponse([pb_utils.Tensor("y", helper.double(r.inputs()[0].as_numpy()))])
                 for r in requests]
@@ -64,14 +64,16 @@ def log(tmp_path: Path) -> Path:
 
 
 def processes_of(repository: Path) -> list[int]:
-    """Every process that has the repository on its command line: the server, its supervisor, its models."""
+    """Every process that has the repository on its command line, by whatever path: server, supervisor, models."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if str(repository) in (folder / "cmdline").read_text():
-                found.append(int(folder.name))
+            words = (folder / "cmdline").read_text().replace("=", "\0").split("\0")
         except OSError:
             continue
+        paths = [os.path.realpath(part) for word in words for part in word.split() if part.startswith("/")]
+        if any(Path(path).is_relative_to(repository) for path in paths):
+            found.append(int(folder.name))
     return found
 
 
