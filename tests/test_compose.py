@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -262,6 +263,10 @@ def healthy(port: int) -> bool:
 def running(tmp_path: Path, mode: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The container's own command, as bash runs it; only the repository's place and the ports are others."""
     made = shared_environment()
+    # The shell splits TRITON_ARGS at spaces, of which this checkout's path may have some.
+    (tmp_path / "server").symlink_to(made.root)
+    backends = tmp_path / "server" / made.backends.relative_to(made.root)
+    made = replace(made, root=tmp_path / "server", backends=backends)
     version = tmp_path / "models/same/1"
     version.mkdir(parents=True)
     (version / "model.py").write_text(MODEL_PY)
