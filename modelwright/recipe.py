@@ -82,15 +82,16 @@ class Recipes:
         files = {name: self.fingerprints.file(path) for name, path in list_tree(folder).items()}
         config: dict[str, Any] = {"entry": source.entry, "params": source.params, "auto_class": source.auto_class}
         config |= {"threads": source.threads, **self._export_config(builder)}
+        code = self._code(builder, source.entry) if source.entry else {}
         return Step(
             model=builder.name,
             name="onnx",
             run="huggingface",
             revision=REVISIONS["huggingface"],
             config=config,
-            code=self._code(builder, source.entry) if source.entry else {},
-            data={source.package or str(source.path): tree_digest(files)},
-            tools=_versions((*_EXPORT_TOOLS, "transformers", "safetensors")),
+            code=code,
+            data={source.package or str(source.path): tree_digest(files), **(self._declared(builder) if code else {})},
+            tools=_versions((*_EXPORT_TOOLS, "transformers", "safetensors")) | self._libraries(builder, code),
             needs={"samples": (builder.name, "samples")},
             threads=source.threads,
         )

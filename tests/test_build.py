@@ -424,3 +424,58 @@ def test_an_ensemble_of_an_ensemble(sandbox: Sandbox) -> None:
     sandbox.ensemble_builder("outer", yaml=ENSEMBLE_YAML.replace("doubled", "inner"))
     assert {outcome.status for outcome in sandbox.build().values()} == {"new"}
     assert sandbox.cli("verify").exit_code == 0
+
+
+def test_a_hugging_face_directory_in_the_builders_folder(sandbox: Sandbox) -> None:
+    """A real transformer, made small: its entry reads a declared file, and a change of its weights is noticed."""
+    from transformers import BertConfig, BertModel
+
+    yaml = """
+        source: {kind: huggingface, path: weights, entry: model:first_token, params: {scale: 2.0}}
+        inputs: [{name: input_ids, dtype: INT64, shape: [length]}]
+        outputs: [{name: state, dtype: FP32, shape: [8]}]
+        samples: model:samples
+        files: [note.txt]
+        serving: {max_batch_size: 4}
+        """
+    code = """
+        import numpy as np
+        import torch
+
+
+        class FirstToken(torch.nn.Module):
+            def __init__(self, bert, scale):
+                super().__init__()
+                self.bert = bert
+                self.scale = scale
+
+            def forward(self, input_ids):
+                return self.bert(input_ids=input_ids).last_hidden_state[:, 0] * self.scale
+
+
+        def first_token(bert, scale):
+            assert open("note.txt").read() == "read me"
+            return FirstToken(bert, scale).eval()
+
+
+        def samples():
+            return {"input_ids": np.arange(12, dtype=np.int64).reshape(3, 4)}
+        """
+    folder = sandbox.write("bert", model_yaml=yaml, model_py=code, note_txt="read me")
+    size = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 16,
+    }
+    BertModel(BertConfig(**size)).save_pretrained(folder / "weights")
+    outcome = sandbox.build()["bert"]
+    assert outcome.status == "new", outcome.error
+    assert "dims: [ -1 ]" in sandbox.config("bert")
+    BertModel(BertConfig(**size)).save_pretrained(folder / "weights")
+    assert "run   bert onnx: weights changed" in sandbox.cli("plan").output
+    (folder / "weights/model.safetensors").rename(folder / "weights/pytorch_model.bin")
+    error = sandbox.error()
+    assert "builders/bert/model.yaml: source" in error
+    assert "safetensors" in error

@@ -42,7 +42,8 @@ def from_huggingface(context: StepContext, out: Path) -> dict[str, Any]:
     source = context.builder.spec.source
     assert isinstance(source, HuggingFaceSource)
     torch.set_num_threads(source.threads)
-    module = load_model(huggingface_directory(context.builder, source), source.auto_class)
+    with located(f"{context.builder.file}: source"):
+        module = load_model(huggingface_directory(context.builder, source), source.auto_class)
     if source.entry:
         module = call(context, "source.entry", source.entry, module, **source.params)
     return _export(context, module, out)
