@@ -18,7 +18,16 @@ import pytest
 from modelwright.client import connect
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
-from tests.conftest import ONNX_YAML, PYTHON_YAML, TORCH_YAML, Sandbox, default_sigint, doubling_onnx, new_sandbox
+from tests.conftest import (
+    ONNX_YAML,
+    PYTHON_MODEL_PY,
+    PYTHON_YAML,
+    TORCH_YAML,
+    Sandbox,
+    default_sigint,
+    doubling_onnx,
+    new_sandbox,
+)
 
 pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
@@ -238,6 +247,19 @@ def test_a_vendored_requirement_is_used_by_the_server(sandbox: Sandbox) -> None:
     assert outcome.status == "new", outcome.error
     assert "plus_one/1/site-packages/six.py" in sandbox.published()
     assert not [name for name in sandbox.published() if "__pycache__" in name]
+
+
+def test_vendored_modules_that_the_local_servers_python_cannot_load(sandbox: Sandbox) -> None:
+    yaml = PYTHON_YAML.replace("{kind: python}", "{kind: python, requirements: [regex==2026.11.15]}")
+    sandbox.python_builder(yaml=yaml, code="import regex\n" + PYTHON_MODEL_PY)
+    project = sandbox.project
+    python = ensure(project.server, project.target, lambda text: None).python_version
+    if python.startswith(project.target.python):
+        pytest.skip(f"the local server here runs Python {python}, the target's own")
+    error = sandbox.error()
+    assert "plus_one: verify: the server does not load plus_one: " in error
+    assert "regex/_regex.cpython-312-x86_64-linux-gnu.so is for the target's Python 3.12" in error
+    assert "put a python3.12 on PATH, remove .modelwright/server, and build again" in error
 
 
 def test_a_project_in_a_folder_with_spaces(tmp_path: Path) -> None:

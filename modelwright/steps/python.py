@@ -16,7 +16,7 @@ from modelwright.recipe import local_file, published_file
 from modelwright.spec import PythonSource
 from modelwright.steps.context import StepContext
 
-_PACKAGES = "site-packages"
+PACKAGES = "site-packages"
 _OWN = "builder_model.py"
 
 # Triton appends the version's folder to sys.path, behind the container's packages; vendored ones must come first.
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 
 _here = Path(__file__).resolve().parent
-sys.path.insert(0, str(_here / "{_PACKAGES}"))
+sys.path.insert(0, str(_here / "{PACKAGES}"))
 _spec = importlib.util.spec_from_file_location("builder_model", _here / "{_OWN}")
 _module = importlib.util.module_from_spec(_spec)
 sys.modules["builder_model"] = _module
@@ -53,7 +53,7 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
         return {}
     shutil.copyfile(own, version / _OWN)
     (version / "model.py").write_text(_BOOTSTRAP)
-    return _vendor(context, source, version / _PACKAGES, out)
+    return _vendor(context, source, version / PACKAGES, out)
 
 
 def _vendor(context: StepContext, source: PythonSource, folder: Path, out: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from modelwright.errors import VerifyError
 from modelwright.server import environment
 from modelwright.server.local import running
 from modelwright.steps.context import StepContext
+from modelwright.steps.python import PACKAGES
+from modelwright.steps.vendor import abi_conflicts
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
     try:
         with running(made, repository, log=log, mode="explicit", models=["*"], stop_grace_s=0) as server:
             for name, reason in server.failures().items():
-                raise VerifyError(f"the server does not load {name}: {reason}", "it was not published")
+                raise VerifyError(f"the server does not load {name}: {reason}", _hint(context, made.python_version))
             with connect(f"grpc://{server.grpc}") as client:
                 yield client
     finally:
@@ -37,6 +39,17 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
         if log.exists():
             context.say(log.read_text(errors="replace"))
             log.unlink()
+
+
+def _hint(context: StepContext, python_version: str) -> str:
+    """What is vendored is for the target's Python; the local server's may be another, which cannot load all of it."""
+    python = ".".join(python_version.split(".")[:2])
+    conflicts = [name for model in context.served for name in abi_conflicts(model.version / PACKAGES, python)]
+    if not conflicts:
+        return "it was not published"
+    wanted = context.target.python
+    reason = f"{conflicts[0]} is for the target's Python {wanted}, the local server runs {python}"
+    return f"{reason}: put a python{wanted} on PATH, remove .modelwright/server, and build again"
 
 
 def _link(source: str, target: str) -> None:
