@@ -306,20 +306,23 @@ def huggingface_directory(builder: Builder, source: HuggingFaceSource) -> Path:
         if not folder.resolve().is_relative_to(builder.folder.resolve()):
             raise SpecError(f"{builder.file}: source.path: a link leaves the builder's folder", "copy the directory in")
     if not (folder / "config.json").is_file():
-        raise SpecError(
-            f"{builder.file}: source: no config.json in {source.package or source.path}/{source.subfolder}",
-            "a Hugging Face model directory is needed: config.json and *.safetensors",
-        )
+        where = "/".join(part for part in (source.package or source.path, source.subfolder) if part)
+        near = sorted(file.parent.name for file in folder.glob("*/config.json"))
+        hint = f"subfolder: {near[0]}" if near else "name the directory that from_pretrained() would take"
+        raise SpecError(f"{builder.file}: source: {where}: no config.json there", hint)
     return folder
 
 
 def package_directory(builder: Builder, field: str, package: str) -> Path:
     """Where an installed package lies; it is found without being run."""
+    if "." in package:  # find_spec would import the parents of a submodule
+        where = f"{builder.file}: {field}: '{package}': name a top-level package"
+        raise SpecError(where, "the rest of the path belongs in subfolder")
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     locations = list(found.submodule_search_locations or []) if found else []
     if not locations:
         hint = f"pip install {package.replace('_', '-')}"
-        raise SpecError(f"{builder.file}: {field}: no package '{package}' is installed", hint)
+        raise SpecError(f"{builder.file}: {field}: package '{package}' is not installed", hint)
     return Path(locations[0])
 
 

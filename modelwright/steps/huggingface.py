@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import warnings
@@ -22,22 +21,6 @@ if TYPE_CHECKING:
 _ATTENTION = "eager"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-
-
-def resolve_directory(path: Path | None, package: str | None, subfolder: str = "") -> Path:
-    """The folder with config.json: `path`, or the folder of an installed top-level package, and `subfolder` in it.
-
-    The package is found, not imported: none of its code runs. Raises StepError.
-    """
-    root = _package_folder(package) if package is not None else path
-    if root is None:
-        raise StepError("a Hugging Face source needs a path or a package")
-    directory = root / subfolder
-    if not directory.resolve().is_relative_to(root.resolve()):
-        raise StepError(f"subfolder '{subfolder}' leaves {package or root.name}")
-    if not (directory / "config.json").is_file():
-        raise StepError(f"{_shown(package, root, subfolder)}: no config.json there", _nearby(root))
-    return directory
 
 
 def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
@@ -69,25 +52,6 @@ def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
     _check_complete(directory, auto_class, model, report["missing_keys"])
     module: nn.Module = model.eval()
     return module
-
-
-def _package_folder(package: str) -> Path:
-    if "." in package:  # find_spec would import the parents of a submodule
-        raise StepError(f"package '{package}': name a top-level package", "give the rest of the path as subfolder")
-    spec = importlib.util.find_spec(package)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    if not folders:
-        raise StepError(f"package '{package}' is not installed", f"pip install {package.replace('_', '-')}")
-    return Path(folders[0])
-
-
-def _shown(package: str | None, root: Path, subfolder: str) -> str:
-    return "/".join(part for part in (f"package {package}" if package else root.name, subfolder) if part)
-
-
-def _nearby(root: Path) -> str:
-    found = sorted(str(file.parent.relative_to(root)) for file in root.glob("*/config.json")) if root.is_dir() else []
-    return f"subfolder: {found[0]}" if found else "name the folder that from_pretrained() would take"
 
 
 def _no_safetensors(directory: Path) -> StepError:

