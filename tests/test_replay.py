@@ -219,7 +219,10 @@ def test_serve_serves_until_it_is_stopped(built: Sandbox, stop: signal.Signals) 
     with connect(f"grpc://127.0.0.1:{grpc}") as client:
         assert client.model_ready("both")
     process.send_signal(stop)
-    assert process.wait(timeout=20) == 0
+    try:
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()  # a test that fails leaves no server behind
     process.stdout.close()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
