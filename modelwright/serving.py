@@ -58,9 +58,14 @@ class Request:
     top: int = 3
 
 
-def infer(project: Project, url: str | None, request: Request, say: Say) -> dict[str, Any]:
-    """Send one request. Outputs with labels come back as the top classes, others as values."""
-    with _server(project, url, request.model, say) as client:
+def infer(
+    project: Project, url: str | None, request: Request, say: Say, usual_url: str = DEFAULT_URL
+) -> dict[str, Any]:
+    """Send one request. Outputs with labels come back as the top classes, others as values.
+
+    Without `url` the server at `usual_url` is asked, and where none has the model, one that is started for this call.
+    """
+    with _server(project, url, usual_url, request.model, say) as client:
         config = client.config(request.model)
         inputs = _given(config, request.given) if request.given else _sample(project, config, request)
         labelled = [entry["name"] for entry in config.get("output", []) if entry.get("label_filename")]
@@ -88,20 +93,27 @@ def answer_text(answer: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _server(project: Project, url: str | None, model: str, say: Say) -> Iterator[Client]:
+def _server(project: Project, url: str | None, usual_url: str, model: str, say: Say) -> Iterator[Client]:
     """The server that was asked for; else the one of `serve`, if it is up; else one for this call."""
     if url:
         with connect(url) as client:
             yield client
         return
-    with connect(DEFAULT_URL) as client, contextlib.suppress(ServerError):
-        if client.model_ready(model):
+    with connect(usual_url) as client:
+        if _has_model(client, model):
             yield client
             return
-    say(f"no server with {model} at {DEFAULT_URL}: starting one for this call (modelwright serve keeps one up)")
+    say(f"no server with {model} at {usual_url}: starting one for this call (modelwright serve keeps one up)")
     versions = published(Repository(project.repository, project.staging), _with_members(project, model))
     with serving_all(project, versions, project.logs / "infer.log", say) as local, connect(local.urls[0]) as client:
         yield client
+
+
+def _has_model(client: Client, model: str) -> bool:
+    try:
+        return client.model_ready(model)
+    except ServerError:  # most likely there is no server, and then one is started
+        return False
 
 
 def _with_members(project: Project, model: str) -> list[str]:

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from modelwright.client import connect
+from modelwright.errors import ServerError
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
+from modelwright.serving import Request, infer
 from tests.conftest import (
     ONNX_YAML,
     PYTHON_MODEL_PY,
@@ -181,6 +183,16 @@ def test_infer_that_cannot_work(built: Sandbox, server: RunningServer, arguments
     result = built.cli("infer", *arguments, "--url", f"http://{server.http}")
     assert result.exit_code == 1
     assert message in result.output
+
+
+def test_infer_that_the_usual_server_refuses_is_an_error_and_starts_no_other(
+    built: Sandbox, server: RunningServer
+) -> None:
+    said: list[str] = []
+    request = Request("doubled", given=["x=[[1, 2, 3]]"])
+    with pytest.raises(ServerError, match="unexpected shape"):
+        infer(built.project, None, request, said.append, usual_url=f"http://{server.http}")
+    assert said == []
 
 
 def test_infer_without_a_server_starts_one(built: Sandbox) -> None:
