@@ -35,17 +35,6 @@ def fsync_tree(folder: Path) -> None:
         fsync_path(Path(parent))
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file in one step: readers see the old content or the new, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    fsync_path(path.parent)
-
-
 def rename_durably(source: Path, target: Path) -> None:
     """Move a finished, flushed file or folder into place. Both must be on one filesystem."""
     try:

@@ -25,7 +25,7 @@ from typing import Any
 
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.fsops import exchange, fsync_tree, remove_tree, rename_durably, translated, write_durably
+from modelwright.fsops import exchange, fsync_path, fsync_tree, remove_tree, rename_durably, translated
 
 LEDGER = "modelwright.json"
 MANIFEST = "manifest.json"
@@ -129,7 +129,8 @@ class Repository:
                 self.root.mkdir(parents=True, exist_ok=True)
                 self.staging.mkdir(parents=True, exist_ok=True)
                 staged = self.staging / LEDGER
-                write_durably(staged, text.encode())
+                staged.write_text(text)
+                fsync_path(staged)
                 rename_durably(staged, self.root / LEDGER)
         return numbers
 

@@ -241,6 +241,13 @@ def test_a_failed_gate(sandbox: Sandbox) -> None:
     assert "hint: nothing was published" in error
 
 
+def test_rows_of_a_batch_that_depend_on_each_other(sandbox: Sandbox) -> None:
+    sandbox.torch_builder("m", train=TRAIN_PY.replace("return x * self.scale", "return x * self.scale * x.sum()"))
+    error = sandbox.error()
+    assert "m: verify: a sample alone in its batch gets another answer than among others: 'y' differs by " in error
+    assert "hint: compute per row in the model, or set serving.max_batch_size: 0" in error
+
+
 def test_a_metric_that_is_not_there(sandbox: Sandbox) -> None:
     sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("accuracy:", "f1:"))
     assert "m: verify: gates.f1: evaluate returned no such metric, only ['accuracy']" in sandbox.error()

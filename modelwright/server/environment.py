@@ -18,7 +18,6 @@ An environment appears by rename, complete. A killed installation leaves a stagi
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,18 +26,18 @@ import re
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import ServerError
+from modelwright.fsops import locked
 from modelwright.server.interpreters import minor_versions, usable
 from modelwright.server.packages import NoWheelError, pip_install
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from modelwright.releases import Release
     from modelwright.server.interpreters import Interpreter
@@ -167,7 +166,8 @@ def ensure(
         return ready
     state = state.absolute()
     state.mkdir(parents=True, exist_ok=True)
-    with _locked(state / ".lock", say):
+    waiting = "waiting for another process that is installing the local server"
+    with locked(state / ".lock", "installing the local server", wait=True, say=lambda _: say(waiting)):
         ready = find(state, release, python, pins=pins)
         if ready is None:
             _remove_leftovers(state)
@@ -231,18 +231,6 @@ def _backends(root: Path) -> Path:
         if not final.is_dir():
             raise
     return final
-
-
-@contextmanager
-def _locked(path: Path, say: Say) -> Iterator[None]:
-    """Hold an exclusive lock that the kernel releases however this process ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another process that is installing the local server")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_leftovers(state: Path) -> None:
