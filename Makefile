@@ -34,6 +34,11 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest
 
+.PHONY: docs
+docs: $(VENV)/.built-dev ## Make docs/lint.md from the lint rules, and put what README.md quotes into it
+	@$(BIN)/python scripts/lint_docs.py
+	@$(BIN)/python scripts/readme.py
+
 .PHONY: bench
 bench: $(VENV)/.built-dev ## The benchmarks behind the figures in benchmarks/README.md
 	@$(BIN)/python -m benchmarks

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.options import Options
 from benchmarks.table import Section, machine
 
-NAMES = ("noop", "cold", "parallel", "verify")
+NAMES = ("noop", "cold", "parallel", "verify", "lint")
 README = Path(__file__).with_name("README.md")
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _INTERRUPTED = 130  # 128 + SIGINT
+_COULD_NOT_RUN = 2  # of `lint`, whose 1 means that it found something
+_FORMATS = ("text", "json", "github", "sarif")  # lint.formats.FORMATS
 _KINDS = ("torch", "onnx", "huggingface", "python", "ensemble")  # spec.KINDS, without importing pydantic for --help
 
 
@@ -64,10 +66,10 @@ def command(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-def fail(error: ModelwrightError) -> None:
+def fail(error: ModelwrightError, code: int = 1) -> NoReturn:
     """Print an error the one way they are printed, and exit."""
     click.echo(f"Error: {error}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def as_json(value: Any) -> None:
@@ -204,6 +206,48 @@ def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ..
     else:
         report.print_replays(results)
     if any(result.verdict == "failed" for result in results):
+        sys.exit(1)
+
+
+@main.command("lint")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--target", metavar="RELEASE", help="Triton release, such as 26.07; default: the project's, else the newest."
+)
+@click.option(
+    "--format", "format_name", type=click.Choice(_FORMATS), default="text", show_default=True, help="For whom to print."
+)
+@click.option("--explain", metavar="ID", help="Say what a rule is about, with an example, and do nothing else.")
+@click.option("--strict", is_flag=True, help="Let warnings count as errors do.")
+@click.option("--disable-auto-complete-config", "complete", is_flag=True, help="The server runs with this flag.")
+@click.pass_obj
+def lint_command(
+    folder: Path,
+    path: Path | None,
+    target: str | None,
+    format_name: str,
+    explain: str | None,
+    strict: bool,
+    complete: bool,
+) -> None:
+    """Check a model repository offline, also one that was not built here.
+
+    Exit code 0: no errors; 1: errors (with --strict also: warnings); 2: the linter could not run.
+    """
+    from modelwright.lint import command as linter
+    from modelwright.lint.explain import explain as explained
+    from modelwright.lint.formats import FORMATS
+    from modelwright.lint.rule import find_rule
+
+    try:
+        if explain:
+            click.echo(explained(find_rule(explain)))
+            return
+        report = linter.run(linter.Request(folder, path, target, auto_complete=not complete))
+    except ModelwrightError as error:
+        fail(error, _COULD_NOT_RUN)
+    click.echo(FORMATS[format_name](report))
+    if report.errors or (strict and report.warnings):
         sys.exit(1)
 
 

@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from modelwright.dtypes import BY_NAME
 from modelwright.errors import ConfigError
+from modelwright.modelconfig import schema
 from modelwright.spec import Builder, EnsembleSource, TensorSpec
 from modelwright.suggest import did_you_mean
 
@@ -43,24 +40,6 @@ class Tensor:
 class Tensors:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-
-
-@cache
-def schema() -> ModuleType:
-    """tritonclient's model_config_pb2, loaded by itself: its package would import grpc, and planning needs none."""
-    name = "tritonclient.grpc.model_config_pb2"
-    if name in sys.modules:
-        return sys.modules[name]
-    package = importlib.util.find_spec("tritonclient")
-    assert package is not None
-    assert package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0], "grpc", "model_config_pb2.py")
-    spec = importlib.util.spec_from_file_location("modelwright._model_config_pb2", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from modelwright.config import schema
+from modelwright.modelconfig import schema
 
 MAX_DEPTH = 64  # ModelConfig's own messages nest eight deep
 
@@ -545,6 +545,22 @@ def unknown_enum_values(tree: Tree, descriptor: Any) -> list[Unknown]:
         for field, found, _, path in _walk(tree.roots, descriptor, "")
         if found is not None and found.enum_type and field.value and _is_unknown_value(field.value, found.enum_type)
     ]
+
+
+def without_unknown(tree: Tree, descriptor: Any) -> Tree:
+    """The tree less the fields that a message does not have: what else is wrong with it can then be said, too."""
+    return Tree(_known_only(tree.roots, descriptor))
+
+
+def _known_only(fields: Sequence[Field], owner: Any) -> tuple[Field, ...]:
+    kept = []
+    for field in fields:
+        found = owner.fields_by_name.get(field.name)
+        if found is not None and found.message_type and field.children:
+            field = field._replace(children=_known_only(field.children, found.message_type))
+        if found is not None:
+            kept.append(field)
+    return tuple(kept)
 
 
 def invalid_strings(tree: Tree) -> list[Field]:

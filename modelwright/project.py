@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError
+from modelwright.lint.ignores import Ignore
 from modelwright.releases import Release, release
 from modelwright.suggest import did_you_mean
 
@@ -17,6 +18,7 @@ else:
     import tomli as tomllib
 
 FILE = "modelwright.toml"
+_IGNORE_HINT = 'write: [[lint.ignore]] and rule = "MW902", models = ["bert*"], reason = "we run with --rate-limit"'
 _PATHS = {"builders": "builders", "templates": "templates", "repository": "model_repository"}
 
 
@@ -27,6 +29,7 @@ class Project:
     builders: Path
     templates: Path
     repository: Path
+    ignores: tuple[Ignore, ...] = ()  # of the linter
 
     @property
     def state(self) -> Path:
@@ -73,7 +76,7 @@ def load(root: Path) -> Project:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
-    _check_known(data, ("triton", "paths"), "")
+    _check_known(data, ("triton", "paths", "lint"), "")
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
@@ -81,7 +84,31 @@ def load(root: Path) -> Project:
         raise ProjectError(f"{FILE}: paths: a table of strings is needed", 'write: [paths] and builders = "builders"')
     _check_known(paths, _PATHS, "paths.")
     places = {key: (root / paths.get(key, default)).resolve() for key, default in _PATHS.items()}
-    return Project(root=root.resolve(), target=release(data["triton"]), **places)
+    return Project(
+        root=root.resolve(), target=release(data["triton"]), ignores=_ignores(data.get("lint", {})), **places
+    )
+
+
+def _ignores(table: Any) -> tuple[Ignore, ...]:
+    """[[lint.ignore]]: what the linter is to pass over, and why. Whether its rule exists, the linter says."""
+    if not isinstance(table, dict):
+        raise ProjectError(f"{FILE}: lint: a table is needed", _IGNORE_HINT)
+    _check_known(table, ("ignore",), "lint.")
+    entries = table.get("ignore", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ProjectError(f"{FILE}: lint.ignore: a list of tables is needed", _IGNORE_HINT)
+    return tuple(_ignore(entry, f"lint.ignore[{index}]") for index, entry in enumerate(entries))
+
+
+def _ignore(entry: dict[str, Any], where: str) -> Ignore:
+    _check_known(entry, ("rule", "models", "reason"), f"{where}.")
+    for field in ("rule", "reason"):
+        if not isinstance(entry.get(field), str) or not entry[field].strip():
+            raise ProjectError(f"{FILE}: {where}.{field}: a text is needed", _IGNORE_HINT)
+    models = entry.get("models", ["*"])
+    if not isinstance(models, list) or not models or not all(isinstance(model, str) for model in models):
+        raise ProjectError(f"{FILE}: {where}.models: a list of names is needed", _IGNORE_HINT)
+    return Ignore(entry["rule"].upper(), entry["reason"], tuple(models))
 
 
 def _check_known(table: dict[str, Any], known: Any, where: str) -> None:

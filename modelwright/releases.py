@@ -52,3 +52,25 @@ def release(name: str) -> Release:
         max_opset=limits["max_opset"],
         max_ir=limits["max_ir"],
     )
+
+
+def known_releases() -> list[str]:
+    """Every release in the data, oldest first."""
+    return list(_data()["releases"])
+
+
+def older_than(name: str, since: str) -> bool:
+    """Whether one release came before another. Names are of one width: 24.06 sorts before 24.11."""
+    return name < since
+
+
+def fields_since() -> dict[str, str]:
+    """'ModelConfig.runtime' → the release that brought the field; fields that are older than the data are not in it."""
+    fields: dict[str, str] = _data()["config_fields_since"]
+    return fields
+
+
+def tensorrt_of(name: str) -> str | None:
+    """The TensorRT of a release's container; None where no source states it."""
+    version: str | None = _data()["releases"][name]["tensorrt"]
+    return version

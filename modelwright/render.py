@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from modelwright.config import schema
 from modelwright.errors import ConfigError
+from modelwright.modelconfig import schema
 
 TEMPLATE = "config.pbtxt.j2"
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from modelwright.config import Tensor, Tensors, config_of, schema, tensors_of
+from modelwright.config import Tensor, Tensors, config_of, tensors_of
 from modelwright.errors import ConfigError
+from modelwright.modelconfig import schema
 from modelwright.render import parse, render
 from modelwright.spec import Builder, ModelSpec
 from tests.conftest import ROOT

@@ -1,0 +1,139 @@
+"""What tritonserver makes of a config before it checks it: the parts that are left out, filled in from file names.
+
+AutoCompleteBackendFields of core's model_config_utils.cc, which runs whether or not auto-completion is on; and, where
+it is, the onnxruntime backend's own AutoCompleteConfig, from what the ONNX file declares.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from modelwright.dtypes import BY_ONNX
+from modelwright.lint.tree import ModelFolder
+from modelwright.modelconfig import schema
+from modelwright.onnxscan import Scan, Value
+
+ENSEMBLE = "ensemble"
+DEFAULT_FILES = {
+    "onnxruntime": "model.onnx",
+    "python": "model.py",
+    "tensorrt": "model.plan",
+    "pytorch": "model.pt",
+    "openvino": "model.xml",
+}
+PLATFORMS = {
+    "tensorflow_graphdef": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+    "tensorrt_plan": "tensorrt",
+    "onnxruntime_onnx": "onnxruntime",
+    "pytorch_libtorch": "pytorch",
+}
+# Backends that look for their own file; a folder of that name is no model file for the first two.
+_PLAIN_FILES = ("tensorrt", "pytorch")
+_PLATFORM_OF = {"tensorrt": "tensorrt_plan", "onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}
+_DEFAULT_MAX_BATCH_SIZE = 4  # what the server tells backends, unless --backend-config says otherwise
+
+
+def with_backend(written: Any, model: ModelFolder) -> Any:
+    """A copy with name, backend, platform and default_model_filename filled in as the server does."""
+    config = type(written)()
+    config.CopyFrom(written)
+    config.name = config.name or _text(model.name)
+    _fill_tensorflow(config, model)
+    for backend in ("tensorrt", "onnxruntime", "openvino", "pytorch", "python"):
+        if config.backend or config.platform in ("tensorflow_savedmodel", "tensorflow_graphdef"):
+            break
+        if _is_of(config, backend, model):
+            config.backend = backend
+    if config.backend in DEFAULT_FILES:
+        config.platform = config.platform or _PLATFORM_OF.get(config.backend, "")
+        config.default_model_filename = config.default_model_filename or DEFAULT_FILES[config.backend]
+    if not (config.backend or config.platform or config.default_model_filename) and "." in config.name:
+        config.backend = _text(model.name).partition(".")[2]
+        config.default_model_filename = f"model.{config.backend}"
+    return config
+
+
+def _text(name: str) -> str:
+    """A folder's name as protobuf takes it: bytes that are no text are replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _first_version(model: ModelFolder) -> str | None:
+    """The folder that the server looks into: the first by name, whatever it is."""
+    return model.folders[0] if model.folders else None
+
+
+def _is_of(config: Any, backend: str, model: ModelFolder) -> bool:
+    file, platform = DEFAULT_FILES[backend], _PLATFORM_OF.get(backend)
+    if config.default_model_filename == file or (platform and config.platform == platform):
+        return True
+    first = _first_version(model)
+    if config.platform or config.default_model_filename or first is None:
+        return False
+    entry = model.inside(first).get(file)
+    return entry is not None and not (backend in _PLAIN_FILES and entry.kind == "folder")
+
+
+def _fill_tensorflow(config: Any, model: ModelFolder) -> None:
+    names = {"model.savedmodel": "tensorflow_savedmodel", "model.graphdef": "tensorflow_graphdef"}
+    if not config.platform and config.backend in ("", "tensorflow"):
+        first = _first_version(model)
+        inside = model.inside(first) if first else {}
+        for file, platform in names.items():
+            there = file in inside and (inside[file].kind == "folder") == (file == "model.savedmodel")
+            if config.default_model_filename == file or (not config.default_model_filename and there):
+                config.platform = platform
+    for file, platform in names.items():
+        if config.platform == platform:
+            config.backend = config.backend or "tensorflow"
+            config.default_model_filename = config.default_model_filename or file
+
+
+def with_tensors(config: Any, scan: Scan) -> Any:
+    """A copy with inputs, outputs and batching from the ONNX file, only where the config leaves them out.
+
+    The config of a model that cannot batch, while max_batch_size says so, is left alone: the backend refuses it.
+    """
+    lacks_inputs, lacks_outputs = not config.input and not config.batch_input, not config.output
+    if not lacks_inputs and not lacks_outputs:
+        return config
+    completed = type(config)()
+    completed.CopyFrom(config)
+    if all(_batches(value) for value in (*scan.inputs, *scan.outputs)):
+        completed.max_batch_size = completed.max_batch_size or _DEFAULT_MAX_BATCH_SIZE
+        if completed.max_batch_size > 1 and not completed.HasField("sequence_batching"):
+            completed.dynamic_batching.SetInParent()
+    elif completed.max_batch_size:
+        return config
+    if lacks_inputs:
+        _add_tensors(completed.input, scan.inputs, completed.max_batch_size)
+    if lacks_outputs:
+        _add_tensors(completed.output, scan.outputs, completed.max_batch_size)
+    return completed
+
+
+def cannot_batch(config: Any, scan: Scan) -> bool:
+    """Whether auto-completion refuses: max_batch_size is set, and a tensor has no variable first dimension."""
+    lacking = not config.output or (not config.input and not config.batch_input)
+    return bool(lacking and config.max_batch_size and not all(map(_batches, (*scan.inputs, *scan.outputs))))
+
+
+def _batches(value: Value) -> bool:
+    return bool(value.dims) and plain_dims(value)[0] == -1
+
+
+def plain_dims(value: Value) -> list[int]:
+    """A tensor's dimensions as the backend reads them: every one that is not a number is -1."""
+    return [dim if isinstance(dim, int) and dim >= 0 else -1 for dim in value.dims or ()]
+
+
+def _add_tensors(entries: Any, values: tuple[Value, ...], max_batch_size: int) -> None:
+    for value in values:
+        dims = plain_dims(value)[1 if max_batch_size > 0 else 0 :]
+        entry = entries.add(name=value.name, dims=dims or [1])
+        if value.elem_type in BY_ONNX:
+            entry.data_type = schema().DataType.Value(BY_ONNX[value.elem_type].config)
+        if not dims and max_batch_size > 0:
+            entry.reshape.SetInParent()

@@ -1,0 +1,169 @@
+"""Runs the rules over a repository, and sorts what they find.
+
+What a model's config says can be wrong in several ways at once, so every rule runs; a config that is no ModelConfig is
+left to the rules that look at text and folders. A file that many environments share is reported on once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelwright.lint.ignores import Ignore
+from modelwright.lint.rule import Found, Rule, Severity, all_rules
+from modelwright.lint.rules.layout import is_hidden
+from modelwright.lint.tree import ModelFolder, RepositoryTree
+from modelwright.lint.view import EVERYWHERE, ConfigView, Options, RepositoryView
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that one rule found. `file` is relative to the repository."""
+
+    rule: Rule
+    model: str  # '' for what concerns the repository as a whole
+    file: str
+    line: int | None
+    message: str
+    fix: str
+    ignored: str = ""  # the reason, where the project ignores it
+
+    @property
+    def severity(self) -> Severity:
+        return self.rule.severity
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings, in order of file and line; those that are ignored too."""
+
+    root: Path
+    options: Options
+    models: int
+    findings: tuple[Finding, ...]
+    unused_ignores: tuple[Ignore, ...] = ()
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [item for item in self.findings if item.severity is Severity.ERROR and not item.ignored]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return [item for item in self.findings if item.severity is Severity.WARNING and not item.ignored]
+
+    @property
+    def ignored(self) -> list[Finding]:
+        return [item for item in self.findings if item.ignored]
+
+
+def lint(
+    tree: RepositoryTree, options: Options, ignores: Sequence[Ignore] = (), only: Collection[str] | None = None
+) -> Report:
+    """Check a repository. `only` bounds the report to some models; what they run is looked at all the same."""
+    run = _Run(RepositoryView(tree, options))
+    findings = [item for item in run.findings() if only is None or item.model in only]
+    findings = sorted(dict.fromkeys(findings), key=lambda item: (item.file, item.line or 0, item.rule.id, item.message))
+    found = tuple(_with_ignores(findings, ignores))
+    unused = () if only is not None else tuple(item for item in ignores if not any(map(item.covers, findings)))
+    return Report(tree.root, options, len(tree.models), found, unused)
+
+
+def _with_ignores(findings: Iterable[Finding], ignores: Sequence[Ignore]) -> Iterator[Finding]:
+    for item in findings:
+        reason = next((ignore.reason for ignore in ignores if ignore.covers(item)), "")
+        yield Finding(item.rule, item.model, item.file, item.line, item.message, item.fix, reason) if reason else item
+
+
+@dataclass
+class _Run:
+    repository: RepositoryView
+    rules: dict[str, list[Rule]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for rule in all_rules().values():
+            self.rules.setdefault(rule.scope, []).append(rule)
+
+    def findings(self) -> Iterator[Finding]:
+        for rule in self.rules["repository"]:
+            for found in rule.check(self.repository):
+                yield _finding(rule, _model_of(found.file, self.repository.tree), found, None)
+        models = [model for name, model in self.repository.tree.models.items() if not is_hidden(name)]
+        for model in models:
+            for rule in self.rules["model"]:
+                for found in rule.check(model):
+                    self._note(rule, model.name, EVERYWHERE)
+                    yield _finding(rule, model.name, found, None)
+        for environment in dict.fromkeys(["", *(name for model in models for name in model.config_files)]):
+            for view in _members_first(self._views(models, environment)):
+                yield from self._of_view(view)
+
+    def _views(self, models: Iterable[ModelFolder], environment: str) -> list[ConfigView]:
+        """The configs that a server of this environment reads: those of its own, and every ensemble's."""
+        views = [self.repository.view(model.name, environment) for model in models]
+        return [
+            view
+            for view in views
+            if view and (not environment or environment in view.model.config_files or _members(view))
+        ]
+
+    def _of_view(self, view: ConfigView) -> Iterator[Finding]:
+        whole = not view.source.error and view.problem is None
+        for rule in self.rules["config"]:
+            if whole or rule.on_text:
+                for found in rule.check(view):
+                    self._note(rule, view.model.name, view.environment)
+                    yield _finding(rule, view.model.name, found, view)
+
+    def _note(self, rule: Rule, model: str, environment: str) -> None:
+        if rule.severity is Severity.ERROR:
+            self.repository.failing.add((model, environment))
+
+
+def _finding(rule: Rule, model: str, found: Found, view: ConfigView | None) -> Finding:
+    line = found.line
+    if line is None and view is not None and found.file == view.file and found.path:
+        line = view.line(found.path)
+    return Finding(rule, model, printable(found.file), line, printable(found.message), printable(found.fix or rule.fix))
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: names of files and tensors may hold line breaks, control characters, no text at all."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def _model_of(file: str, tree: RepositoryTree) -> str:
+    name = file.partition("/")[0]
+    return name if name in tree.models else ""
+
+
+def _members_first(views: Sequence[ConfigView]) -> list[ConfigView]:
+    """Views in an order in which what an ensemble runs comes before it; circles in any."""
+    by_name = {(view.model.name, view.environment): view for view in views}
+    ordered: dict[tuple[str, str], ConfigView] = {}
+    waiting = [(key, False) for key in reversed(by_name)]
+    entered = set()
+    while waiting:
+        key, done = waiting.pop()
+        if done:
+            ordered[key] = by_name[key]
+        elif key not in entered:
+            entered.add(key)
+            waiting.append((key, True))
+            waiting += [(member, False) for member in _members(by_name[key]) if member in by_name]
+    return list(ordered.values())
+
+
+def _members(view: ConfigView) -> list[tuple[str, str]]:
+    if view.message is None:
+        return []
+    steps = view.message.ensemble_scheduling.step
+    return [(step.model_name, view.environment) for step in steps]

@@ -1,0 +1,114 @@
+"""A rule's example as files: the model `m` of a repository, with the fault or with the fix.
+
+The tests lint each of them and load it into the real server; `--explain` and docs/lint.md show the lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelwright.lint.rule import Absent, Content, Example, Files, Folder, Link, Locked, Onnx
+
+PYTHON_MODEL = """class TritonPythonModel:
+    def execute(self, requests):
+        raise NotImplementedError
+"""
+_TENSORS = {
+    "max_batch_size": "max_batch_size: 8",
+    "input": 'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+    "output": 'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+}
+# Field → its lines, so that an example can replace one.
+_CONFIGS: dict[str, dict[str, str]] = {
+    "python": {"backend": 'backend: "python"', **_TENSORS},
+    "onnxruntime": {
+        "backend": 'backend: "onnxruntime"',
+        **_TENSORS,
+        "instance_group": "instance_group [ { kind: KIND_CPU, count: 1 } ]",
+    },
+    "tensorrt": {"backend": 'backend: "tensorrt"', **_TENSORS},
+    "ensemble": {"platform": 'platform: "ensemble"', **_TENSORS},
+}
+_PART = "\n".join(_CONFIGS["python"].values())
+_TWO = 'input [ { name: "a", data_type: TYPE_FP32, dims: [ 2 ] }, { name: "b", data_type: TYPE_FP32, dims: [ 2 ] } ]'
+_FILES: dict[str, dict[str, Content]] = {
+    "python": {"1/model.py": PYTHON_MODEL},
+    "onnxruntime": {"1/model.onnx": Onnx()},
+    "tensorrt": {},
+    "ensemble": {
+        "1": Folder(),
+        "/part/config.pbtxt": f"{_PART}\n",
+        "/part/1/model.py": PYTHON_MODEL,
+        "/stream/config.pbtxt": f"{_PART}\nmodel_transaction_policy {{ decoupled: true }}\n",
+        "/stream/1/model.py": PYTHON_MODEL,
+        "/two/config.pbtxt": "\n".join([*({**_CONFIGS["python"], "input": _TWO}).values(), ""]),
+        "/two/1/model.py": PYTHON_MODEL,
+    },
+}
+_FIELD = re.compile(r"^(\w+)", re.MULTILINE)
+
+
+def config_text(example: Example, lines: str) -> str:
+    """The base config, with the fields that `lines` set replaced by them."""
+    replaced = set(_FIELD.findall(lines))
+    kept = [text for name, text in _CONFIGS[example.base].items() if name not in replaced]
+    return "\n".join([*kept, lines]).strip() + "\n"
+
+
+def base_text(base: str) -> str:
+    return "\n".join(_CONFIGS[base].values()) + "\n"
+
+
+def files_of(example: Example, *, fault: bool) -> Files:
+    """Every file of the example, relative to the repository."""
+    lines = example.fault if fault else example.fixed
+    own = example.fault_files if fault else example.fixed_files
+    files: dict[str, Content] = {
+        "config.pbtxt": config_text(example, lines),
+        **_FILES[example.base],
+        **example.files,
+        **own,
+    }
+    return {name[1:] if name.startswith("/") else f"m/{name}": content for name, content in files.items()}
+
+
+def write(files: Mapping[str, Content], root: Path) -> None:
+    """Make a repository of them."""
+    for name, content in files.items():
+        path = root / name
+        if isinstance(content, Absent):
+            continue
+        if isinstance(content, Folder | Locked):
+            path.mkdir(parents=True, exist_ok=True, mode=0o755 if isinstance(content, Folder) else 0)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Link):
+            path.symlink_to(content.target)
+        elif isinstance(content, str):
+            path.write_text(content)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else onnx_bytes(content))
+
+
+def onnx_bytes(content: Onnx) -> bytes:
+    """The model that an Onnx stands for."""
+    from onnx import TensorProto, helper
+
+    from modelwright.dtypes import BY_NAME
+
+    dims, sequence = list(content.dims), content.dtype == "SEQUENCE"
+    dtype = TensorProto.FLOAT if sequence else BY_NAME[content.dtype].onnx
+    node = helper.make_node("SequenceConstruct" if sequence else "Identity", ["x"], ["y"])
+    make = helper.make_tensor_sequence_value_info if sequence else helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node], "graph", [helper.make_tensor_value_info("x", dtype, dims)], [make("y", dtype, dims)]
+    )
+    if content.external:
+        tensor = graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[2])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=content.external)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", content.opset)], ir_version=content.ir)
+    data: bytes = model.SerializeToString()
+    return data[: len(data) // 2] if content.truncated else data

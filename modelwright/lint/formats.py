@@ -1,0 +1,152 @@
+"""Findings for people, for programs, for GitHub's annotations and for code scanning (SARIF 2.1.0)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from modelwright import __version__
+from modelwright.lint.engine import Finding, Report
+from modelwright.lint.rule import Rule, all_rules
+
+_SCHEMA = 1
+_SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def text(report: Report) -> str:
+    """One finding after the other; why a rule exists is said at its first."""
+    lines, explained = [], set()
+    for item in report.findings:
+        if item.ignored:
+            continue
+        lines.append(f"{item.where}: {item.severity.value} {item.rule.id}: {item.message}")
+        if item.rule.id not in explained:
+            lines.append(f"    why: {item.rule.why}")
+        explained.add(item.rule.id)
+        lines.append(f"    fix: {item.fix}")
+    for ignore in report.unused_ignores:
+        lines.append(f"note: lint.ignore of {ignore.rule} for {', '.join(ignore.models)} covers nothing: remove it")
+    return "\n".join([*lines, summary(report)])
+
+
+def summary(report: Report) -> str:
+    """`2 errors, 1 warning in 4 models for Triton 26.07`."""
+    errors, warnings = len(report.errors), len(report.warnings)
+    found = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if errors or warnings else "clean:"
+    rest = f" ({len(report.ignored)} ignored, with reasons)" if report.ignored else ""
+    where = f"{_count(report.models, 'model')} for Triton {report.options.target.name}"
+    return f"{found} {where}{rest}" if found == "clean:" else f"{found} in {where}{rest}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def as_json(report: Report) -> str:
+    data = {
+        "schema": _SCHEMA,
+        "modelwright": __version__,
+        "target": report.options.target.name,
+        "auto_complete": report.options.auto_complete,
+        "root": str(report.root),
+        "models": report.models,
+        "errors": len(report.errors),
+        "warnings": len(report.warnings),
+        "ignored": len(report.ignored),
+        "findings": [_record(item) for item in report.findings],
+        "unused_ignores": [{"rule": item.rule, "models": item.models} for item in report.unused_ignores],
+    }
+    return json.dumps(data, indent=1)
+
+
+def _record(item: Finding) -> dict[str, Any]:
+    return {
+        "rule": item.rule.id,
+        "title": item.rule.title,
+        "severity": item.severity.value,
+        "model": item.model or None,
+        "file": item.file,
+        "line": item.line,
+        "message": item.message,
+        "why": item.rule.why,
+        "fix": item.fix,
+        "ignored": item.ignored or None,
+    }
+
+
+def github(report: Report) -> str:
+    """Workflow commands: https://docs.github.com/actions/reference/workflow-commands-for-github-actions."""
+    lines = []
+    for item in report.findings:
+        if not item.ignored:
+            place = {
+                "file": _relative(report, item),
+                "line": str(item.line or 1),
+                "title": f"{item.rule.id} {item.rule.title}",
+            }
+            properties = ",".join(f"{key}={_property(value)}" for key, value in place.items())
+            lines.append(f"::{item.severity.value} {properties}::{_data(f'{item.message}. Fix: {item.fix}')}")
+    return "\n".join([*lines, summary(report)])
+
+
+def _data(value: str) -> str:
+    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(value: str) -> str:
+    return _data(value).replace(":", "%3A").replace(",", "%2C")
+
+
+def _relative(report: Report, item: Finding) -> str:
+    """A path from the current folder, as checkouts are laid out: annotations are matched to files by it."""
+    return os.path.relpath(report.root / item.file)
+
+
+def sarif(report: Report) -> str:
+    """Static Analysis Results Interchange Format 2.1.0, for code scanning."""
+    rules = all_rules()
+    driver = {
+        "name": "modelwright lint",
+        "version": __version__,
+        "rules": [_sarif_rule(rule) for rule in rules.values()],
+    }
+    places = {rule_id: index for index, rule_id in enumerate(rules)}
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "results": [_sarif_result(report, item, places[item.rule.id]) for item in report.findings],
+    }
+    return json.dumps({"$schema": _SARIF, "version": "2.1.0", "runs": [run]}, indent=1)
+
+
+def _sarif_rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "name": "".join(word.capitalize() for word in rule.title.replace(",", "").replace("'", "").split()),
+        "shortDescription": {"text": rule.title},
+        "fullDescription": {"text": rule.why},
+        "help": {"text": rule.fix},
+        "defaultConfiguration": {"level": rule.severity.value},
+    }
+
+
+def _sarif_result(report: Report, item: Finding, index: int) -> dict[str, Any]:
+    physical: dict[str, Any] = {"artifactLocation": {"uri": quote(_relative(report, item))}}
+    if item.line:
+        physical["region"] = {"startLine": item.line}
+    result: dict[str, Any] = {
+        "ruleId": item.rule.id,
+        "ruleIndex": index,
+        "level": item.severity.value,
+        "message": {"text": f"{item.message}. Fix: {item.fix}"},
+        "locations": [{"physicalLocation": physical}],
+    }
+    if item.ignored:
+        result["suppressions"] = [{"kind": "external", "justification": item.ignored}]
+    return result
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {"text": text, "json": as_json, "github": github, "sarif": sarif}

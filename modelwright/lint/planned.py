@@ -1,0 +1,72 @@
+"""A repository as it will be: what is published, and what a publish is about to change, without writing it there.
+
+New versions are looked at where they lie in the store; only top files and manifests, which are small, are written, into
+a scratch folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from modelwright.lint.tree import Entry, ModelFolder, RepositoryTree, list_entries
+from modelwright.repository import MANIFEST, Change
+
+
+def planned_tree(root: Path, changes: Iterable[Change], scratch: Path) -> RepositoryTree:
+    """The repository at `root` with the changes made. `scratch` must live as long as the tree is used."""
+    tree = RepositoryTree.read(root)
+    models, entries = dict(tree.models), dict(tree.entries)
+    for change in changes:
+        models[change.model] = _planned(root / change.model, models.get(change.model), change, scratch / change.model)
+        entries[change.model] = Entry(change.model, root / change.model, "folder")
+    return RepositoryTree(root, dict(sorted(models.items())), entries)
+
+
+def _planned(path: Path, current: ModelFolder | None, change: Change, scratch: Path) -> ModelFolder:
+    entries = dict(current.entries) if current else {}
+    scratch.mkdir(parents=True)
+    for name in sorted({name.partition("/")[0] for name in change.top_files}):
+        entry = _top_entry(path / name, name, change.top_files, scratch)
+        entries.pop(name, None)
+        if entry:
+            entries[name] = entry
+    overrides: dict[str, Path] = {}
+    if change.version is not None:
+        number = str(change.version)
+        entries[number] = _version_entry(number, change, scratch)
+        overrides = {f"{number}/{name}": source for name, source in change.version_files.items()}
+    return ModelFolder(change.model, path, entries, overrides=overrides)
+
+
+def _top_entry(current: Path, name: str, top_files: Mapping[str, bytes | None], scratch: Path) -> Entry | None:
+    """A top file, or a folder of such with what it holds already; None for what is removed."""
+    target = scratch / name
+    if name in top_files:
+        data = top_files[name]
+        if data is None:
+            return None
+        target.write_bytes(data)
+        return Entry(name, target, "file")
+    if current.is_dir():
+        shutil.copytree(current, target, symlinks=True)
+    target.mkdir(exist_ok=True)
+    for inner, data in top_files.items():
+        if inner.startswith(f"{name}/"):
+            (scratch / inner).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / inner).write_bytes(data) if data is not None else (scratch / inner).unlink(missing_ok=True)
+    return Entry(name, target, "folder") if list_entries(target)[0] else None
+
+
+def _version_entry(number: str, change: Change, scratch: Path) -> Entry:
+    """The version's folder: names stand in it as empty files, and are looked up where their bytes lie."""
+    folder = scratch / number
+    for name in change.version_files:
+        stand_in = folder / name
+        stand_in.parent.mkdir(parents=True, exist_ok=True)
+        stand_in.touch()
+    folder.mkdir(exist_ok=True)
+    (folder / MANIFEST).write_text(json.dumps(change.manifest))
+    return Entry(number, folder, "folder")

@@ -1,0 +1,132 @@
+"""MW40x, MW41x, MW43x: instance groups, the response cache, metrics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from modelwright.lint.rule import Example, Found, Severity, rule
+from modelwright.lint.view import ConfigView
+
+_FAMILY = 'metric_identifier { family: "nv_inference_first_response_histogram_ms" }'
+
+
+@rule(
+    "MW401",
+    "GPUs for instances that use none",
+    Severity.ERROR,
+    why="KIND_CPU runs on no GPU and KIND_MODEL leaves devices to the model; neither takes `gpus`.",
+    fix="Remove `gpus`, or use KIND_GPU.",
+    example=Example("instance_group [ { kind: KIND_CPU, gpus: [ 0 ] } ]", "instance_group [ { kind: KIND_CPU } ]"),
+)
+def gpus_without_use(view: ConfigView) -> Iterator[Found]:
+    for index, group in enumerate(view.message.instance_group):
+        if len(group.gpus) and group.kind in (group.KIND_CPU, group.KIND_MODEL):
+            name = group.Kind.Name(group.kind)
+            yield view.found(f"{name} with gpus {list(group.gpus)}", "instance_group", index, "gpus")
+
+
+@rule(
+    "MW402",
+    "profile of another backend than TensorRT, or no number",
+    Severity.ERROR,
+    why="Profiles are TensorRT's optimization profiles, named by their index.",
+    fix='Remove `profile`; for TensorRT write an index from 0, as text: profile: [ "0" ].',
+    example=Example('instance_group [ { kind: KIND_CPU, profile: [ "0" ] } ]', "instance_group [ { kind: KIND_CPU } ]"),
+)
+def bad_profile(view: ConfigView) -> Iterator[Found]:
+    for index, group in enumerate(view.message.instance_group):
+        for place, profile in enumerate(group.profile):
+            path = ("instance_group", index, "profile", place)
+            if view.message.platform != "tensorrt_plan":
+                yield view.found(f"profile '{profile}', and the model is none of TensorRT", *path)
+            elif not re.match(r"\s*\+?\d", profile):
+                yield view.found(f"profile '{profile}' is no number from 0", *path)
+
+
+@rule(
+    "MW403",
+    "resource that is global and of a device",
+    Severity.ERROR,
+    why="With --rate-limit=execution_count, a resource is either one for all devices or one for each; the server "
+    "refuses a model that says both.",
+    fix="Set `global` alike for every use of the name.",
+    example=Example(
+        'instance_group [ { kind: KIND_CPU, rate_limiter { resources [ { name: "R", count: 1 }, '
+        '{ name: "R", global: true, count: 1 } ] } } ]',
+        'instance_group [ { kind: KIND_CPU, rate_limiter { resources [ { name: "R", count: 1 } ] } } ]',
+    ),
+    unexercised="only with --rate-limit, which the differential servers run without; one test starts a server with it",
+)
+def resource_of_two_kinds(view: ConfigView) -> Iterator[Found]:
+    first: dict[str, bool] = {}
+    for index, group in enumerate(view.message.instance_group):
+        for place, resource in enumerate(group.rate_limiter.resources):
+            is_global = getattr(resource, "global")
+            if first.setdefault(resource.name, is_global) != is_global:
+                path = ("instance_group", index, "rate_limiter", "resources", place)
+                yield view.found(f"resource '{resource.name}' is global here and not elsewhere, or the reverse", *path)
+
+
+@rule(
+    "MW404",
+    "instance kind that does not exist",
+    Severity.ERROR,
+    why="protobuf takes any number for an enum's value. The server then finds no such kind and refuses the model.",
+    fix="Write the kind by its name: KIND_CPU, KIND_GPU, KIND_MODEL or KIND_AUTO.",
+    example=Example("instance_group [ { kind: 9 } ]", "instance_group [ { kind: KIND_CPU } ]"),
+)
+def unknown_kind(view: ConfigView) -> Iterator[Found]:
+    for index, group in enumerate(view.message.instance_group):
+        if group.kind not in group.Kind.values():
+            yield view.found(f"{group.kind} is no kind of instance", "instance_group", index, "kind")
+
+
+@rule(
+    "MW411",
+    "response cache with sequences",
+    Severity.ERROR,
+    why="What a sequence answers depends on what came before, so the server refuses to cache it.",
+    fix="Remove response_cache.",
+    example=Example("response_cache { enable: true }\nsequence_batching { }", "sequence_batching { }"),
+)
+def cache_with_sequences(view: ConfigView) -> Iterator[Found]:
+    if view.message.response_cache.enable and view.message.HasField("sequence_batching"):
+        yield view.found("response_cache with sequence_batching", "response_cache")
+
+
+@rule(
+    "MW412",
+    "response cache of a decoupled model",
+    Severity.ERROR,
+    why="A decoupled model answers a request any number of times; the cache holds one answer.",
+    fix="Remove response_cache.",
+    example=Example(
+        "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }",
+        "model_transaction_policy { decoupled: true }",
+    ),
+)
+def cache_of_decoupled(view: ConfigView) -> Iterator[Found]:
+    if view.message.response_cache.enable and view.message.model_transaction_policy.decoupled:
+        yield view.found("response_cache with a decoupled transaction policy", "response_cache")
+
+
+@rule(
+    "MW431",
+    "metric control that says nothing",
+    Severity.ERROR,
+    why="A metric control names a family and gives it buckets; the server refuses one that lacks either.",
+    fix="Write metric_identifier { family: … } and histogram_options { buckets: [ … ] }.",
+    example=Example(
+        f"model_metrics {{ metric_control [ {{ {_FAMILY} }} ] }}",
+        f"model_metrics {{ metric_control [ {{ {_FAMILY} histogram_options {{ buckets: [ 1, 10 ] }} }} ] }}",
+    ),
+    unexercised="model_metrics came with 24.11; the local server is 24.10 and does not know the field",
+)
+def empty_metric_control(view: ConfigView) -> Iterator[Found]:
+    for index, control in enumerate(view.message.model_metrics.metric_control):
+        path = ("model_metrics", "metric_control", index)
+        if not control.metric_identifier.family:
+            yield view.found("metric_identifier.family is missing", *path)
+        if not control.histogram_options.buckets:
+            yield view.found("histogram_options.buckets are missing", *path)

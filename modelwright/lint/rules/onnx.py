@@ -1,0 +1,344 @@
+"""MW6xx: what an ONNX file declares, against its config and the release that is to load it.
+
+The rules are those of onnxruntime_backend (`src/onnxruntime.cc`) and of onnxruntime's own loader. Weights are not read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelwright.dtypes import BY_ONNX
+from modelwright.lint.completion import cannot_batch, plain_dims
+from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
+from modelwright.lint.rules.sequences import type_name
+from modelwright.lint.view import ConfigView
+from modelwright.onnxscan import External, Scan, Value
+from modelwright.suggest import did_you_mean
+
+_ONNX = "onnxruntime"
+_LINKS_REFUSED_SINCE = (1, 24)  # external data must be a file of its own: no symbolic link, no second hard link
+
+
+def _file(view: ConfigView, version: int) -> str:
+    return f"{version}/{view.filled.default_model_filename}"
+
+
+@rule(
+    "MW601",
+    "not an ONNX file, or cut short",
+    Severity.ERROR,
+    why="onnxruntime reads the whole file when the model loads, and refuses one that ends early or is something "
+    "else: a Git LFS pointer, a web page, an interrupted copy.",
+    fix="Copy or export it again, and compare its SHA-256.",
+    example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(truncated=True)}),
+)
+def not_onnx(view: ConfigView) -> Iterator[Found]:
+    for number, found in view.scans.items():
+        if not isinstance(found, Scan):
+            yield view.at(_file(view, number), str(found))
+
+
+@rule(
+    "MW602",
+    "IR version above the release's",
+    Severity.ERROR,
+    why="Each release has one onnxruntime, and that a highest IR version. 'Unsupported model IR version' is the "
+    "commonest load failure there is.",
+    fix="Export with an older onnx, or set ir_version before saving; or choose a later release.",
+    example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(ir=99)}),
+)
+def ir_too_new(view: ConfigView) -> Iterator[Found]:
+    target = view.options.target
+    for number, scan in view.onnx.items():
+        if scan.ir_version > target.max_ir:
+            limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {target.max_ir}"
+            yield view.at(_file(view, number), f"IR version {scan.ir_version}; {limit}")
+
+
+@rule(
+    "MW603",
+    "opset above the release's",
+    Severity.ERROR,
+    why="Each release has one onnxruntime, and that a highest opset of the ai.onnx domain.",
+    fix="Export with a lower opset, or choose a later release.",
+    example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(opset=999)}),
+)
+def opset_too_new(view: ConfigView) -> Iterator[Found]:
+    target = view.options.target
+    for number, scan in view.onnx.items():
+        opset = max(scan.opsets.get("", 0), scan.opsets.get("ai.onnx", 0))
+        if opset > target.max_opset:
+            limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {target.max_opset}"
+            yield view.at(_file(view, number), f"opset {opset}; {limit}")
+
+
+@rule(
+    "MW604",
+    "tensors that the config and the file do not share",
+    Severity.ERROR,
+    why="The config lists every input of the file that has no default, and outputs that the file has. A name that "
+    "only one of them knows is refused.",
+    fix="Use the file's names.",
+    example=Example(
+        'input [ { name: "z", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        base=_ONNX,
+    ),
+)
+def other_tensors(view: ConfigView) -> Iterator[Found]:
+    for number, scan in view.onnx.items():
+        config = view.completed(scan)
+        known = {value.name for value in (*scan.inputs, *scan.overridable)}
+        for index, tensor in enumerate(config.input):
+            if tensor.name not in known:
+                message = f"{_file(view, number)} has no input '{tensor.name}'"
+                yield view.found(message, "input", index, fix=did_you_mean(tensor.name, known))
+        given, optional = set(_fed(config)), {tensor.name for tensor in config.input if tensor.optional}
+        for value in scan.inputs:
+            if value.name not in given:
+                what = "is required there, optional here" if value.name in optional else "is missing"
+                yield view.found(f"input '{value.name}' of {_file(view, number)} {what}", "input")
+        outputs = {value.name for value in scan.outputs}
+        for index, tensor in enumerate(config.output):
+            if tensor.name not in outputs:
+                message = f"{_file(view, number)} has no output '{tensor.name}'"
+                yield view.found(message, "output", index, fix=did_you_mean(tensor.name, outputs))
+
+
+def _fed(config: Any) -> Iterator[str]:
+    """Names of the tensors that a request, or the server itself, always gives the model."""
+    yield from (tensor.name for tensor in config.input if not tensor.optional)
+    yield from (entry.name for entry in config.sequence_batching.control_input)
+    yield from (state.input_name for state in config.sequence_batching.state)
+    for entry in config.batch_input:
+        yield from entry.target_name
+
+
+def _pairs(view: ConfigView) -> Iterator[tuple[int, str, int, Any, Value, bool]]:
+    """(version, side, index, tensor of the config, the file's, whether the model batches) of all that both have."""
+    for number, scan in view.onnx.items():
+        config = view.completed(scan)
+        for side, values in (("input", (*scan.overridable, *scan.inputs)), ("output", scan.outputs)):
+            known = {value.name: value for value in values}
+            for index, tensor in enumerate(getattr(config, side)):
+                if tensor.name in known:
+                    yield number, side, index, tensor, known[tensor.name], config.max_batch_size > 0
+
+
+@rule(
+    "MW605",
+    "data type differs from the file's",
+    Severity.ERROR,
+    why="The server does not convert: config and file must name the same type.",
+    fix="Use the file's type.",
+    example=Example(
+        'input [ { name: "x", data_type: TYPE_INT32, dims: [ 2 ] } ]',
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        base=_ONNX,
+    ),
+)
+def other_type(view: ConfigView) -> Iterator[Found]:
+    for number, side, index, tensor, value, _ in _pairs(view):
+        if value.kind == "tensor" and value.elem_type in BY_ONNX:
+            actual = BY_ONNX[value.elem_type].config
+            if type_name(tensor.data_type) != actual:
+                message = f"'{tensor.name}' is {type_name(tensor.data_type)} here, {actual} in {_file(view, number)}"
+                yield view.found(message, side, index, "data_type")
+
+
+@rule(
+    "MW606",
+    "shape differs from the file's",
+    Severity.ERROR,
+    why="Outputs have exactly the file's dims; inputs may give a size to one that varies. Where max_batch_size is "
+    "above 0 the first dimension is the batch, and the config leaves it out.",
+    fix="Use the file's dims, without the batch dimension of a model that batches.",
+    example=Example(
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 3 ] } ]',
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        base=_ONNX,
+    ),
+)
+def other_shape(view: ConfigView) -> Iterator[Found]:
+    for number, side, index, tensor, value, batched in _pairs(view):
+        dims = [int(dim) for dim in (tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)]
+        actual = plain_dims(value)
+        if value.dims is None or (batched and actual and actual[0] != -1):
+            continue
+        given = [-1, *dims] if batched else dims
+        if not _fits(given, actual, narrows=side == "input", dims=dims):
+            message = f"'{tensor.name}' has shape {given} here, {actual} in {_file(view, number)}"
+            yield view.found(message, side, index, "dims")
+
+
+def _fits(given: Sequence[int], actual: Sequence[int], *, narrows: bool, dims: Sequence[int]) -> bool:
+    if not actual:  # a scalar: any number of ones stands for it
+        return all(dim == 1 for dim in dims)
+    return len(given) == len(actual) and all(
+        theirs in (ours, -1) if narrows else theirs == ours for ours, theirs in zip(given, actual, strict=True)
+    )
+
+
+@rule(
+    "MW607",
+    "batching of a model with a fixed first dimension",
+    Severity.ERROR,
+    why="With max_batch_size above 0 the server puts requests together along the first dimension of every input "
+    "and output. All of them must be dynamic there.",
+    fix="Export with a dynamic batch dimension, or set max_batch_size: 0 and write full shapes.",
+    example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(dims=(4, 2))}),
+)
+def fixed_batch(view: ConfigView) -> Iterator[Found]:
+    for number, scan in view.onnx.items():
+        if cannot_batch(view.filled, scan) and view.options.auto_complete:
+            message = f"{_file(view, number)} has tensors whose first dimension is not dynamic"
+            yield view.found(message, "max_batch_size")
+    for number, side, index, tensor, value, batched in _pairs(view):
+        actual = plain_dims(value)
+        if batched and actual and actual[0] != -1:
+            message = f"'{tensor.name}' has shape {actual} in {_file(view, number)}: {actual[0]} is no batch dimension"
+            yield view.found(message, side, index)
+
+
+@rule(
+    "MW608",
+    "input or output that is no tensor",
+    Severity.ERROR,
+    why="Requests carry tensors. Sequences and maps, which scikit-learn's converters like to return, cannot be served.",
+    fix="Export without them: for skl2onnx options={'zipmap': False}.",
+    example=Example(
+        'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        base=_ONNX,
+        fault_files={"1/model.onnx": Onnx(dtype="SEQUENCE")},
+    ),
+)
+def no_tensor(view: ConfigView) -> Iterator[Found]:
+    for number, scan in view.onnx.items():
+        for value in (*scan.inputs, *scan.outputs):
+            if value.kind != "tensor":
+                yield view.at(_file(view, number), f"'{value.name}' is a {value.kind or 'value without type'}")
+            elif value.elem_type not in BY_ONNX:
+                yield view.at(
+                    _file(view, number), f"'{value.name}' is of ONNX type {value.elem_type}, which Triton has not"
+                )
+
+
+@rule(
+    "MW609",
+    "weights that are not where the file says",
+    Severity.ERROR,
+    why="A large model keeps its weights in files beside it. They must be there and whole, inside the model's "
+    "folder, and since onnxruntime 1.24 be real files: neither symbolic links nor files with a second hard link.",
+    fix="Copy the weights' file beside the model, under the name that the model states.",
+    example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(external="weights.bin")}),
+)
+def external_weights(view: ConfigView) -> Iterator[Found]:
+    links = _version(view.options.target.onnxruntime) < _LINKS_REFUSED_SINCE
+    for number, scan in view.onnx.items():
+        problems: dict[str, str] = {}
+        for external in scan.externals:
+            problem = _outside(external) or _weights_problem(_beside(view, number, external), external, links)
+            if problem:
+                problems.setdefault(external.location, problem)
+        for problem in problems.values():
+            yield view.at(_file(view, number), f"weights in {problem}")
+
+
+def _outside(external: External) -> str:
+    location = PurePosixPath(external.location)
+    outside = not external.location or location.is_absolute() or ".." in location.parts
+    return f"'{external.location}' lie outside the model's folder" if outside else ""
+
+
+def _beside(view: ConfigView, number: int, external: External) -> Path:
+    """Where a model's weights lie: locations are relative to the folder that the ONNX file is in."""
+    name = view.filled.default_model_filename
+    folder = name if view.model_file(number, name).is_dir() else str(PurePosixPath(name).parent)
+    return view.model_file(number, str(PurePosixPath(folder, external.location)))
+
+
+def _weights_problem(path: Path, external: External, links_allowed: bool) -> str:
+    what = f"'{external.location}'"
+    try:
+        status = os.lstat(path)
+        size_bytes = path.stat().st_size
+    except (OSError, ValueError) as error:
+        return f"{what}: {getattr(error, 'strerror', None) or error}"
+    if not links_allowed and stat.S_ISLNK(status.st_mode):
+        return f"{what}: it is a symbolic link"
+    if not links_allowed and status.st_nlink > 1:
+        return f"{what}: the file has {status.st_nlink} hard links"
+    end = external.offset + (external.length or 0)
+    return f"{what}: the file has {size_bytes:,} bytes, {end:,} are needed" if size_bytes < end else ""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+@rule(
+    "MW610",
+    "optional input of a model that batches",
+    Severity.ERROR,
+    why="Requests that are put into one batch have the same inputs; the onnxruntime backend takes optional ones "
+    "only without batching.",
+    fix="Set max_batch_size: 0, or make the input a required one.",
+    example=Example(
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ], optional: true } ]',
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
+        base=_ONNX,
+    ),
+)
+def optional_batched(view: ConfigView) -> Iterator[Found]:
+    if view.message.backend == "onnxruntime" and view.batched:
+        for index, tensor in enumerate(view.message.input):
+            if tensor.optional:
+                yield view.found(f"input '{tensor.name}' is optional", "input", index, "optional")
+
+
+@rule(
+    "MW611",
+    "control tensor that the file does not have so",
+    Severity.ERROR,
+    why="The sequence batcher feeds control tensors of shape [1] (besides the batch), of the type that their "
+    "values have.",
+    fix="Give the model such an input, or leave the control out.",
+    example=Example(
+        'sequence_batching { control_input [ { name: "START", control [ { kind: CONTROL_SEQUENCE_START, '
+        "fp32_false_true: [ 0, 1 ] } ] } ] }",
+        "",
+        base=_ONNX,
+    ),
+)
+def control_tensors(view: ConfigView) -> Iterator[Found]:
+    for number, scan in view.onnx.items():
+        known = {value.name: value for value in scan.inputs}
+        batched = view.completed(scan).max_batch_size > 0
+        for index, entry in enumerate(view.message.sequence_batching.control_input):
+            path = ("sequence_batching", "control_input", index)
+            if entry.name not in known:
+                yield view.found(f"{_file(view, number)} has no input '{entry.name}'", *path)
+                continue
+            value = known[entry.name]
+            dims = plain_dims(value)[1:] if batched else plain_dims(value)
+            if dims != [1]:
+                yield view.found(f"'{entry.name}' has dims {dims} in {_file(view, number)}, [1] is expected", *path)
+            wanted = _control_type(entry)
+            actual = BY_ONNX[value.elem_type].config if value.elem_type in BY_ONNX else "another type"
+            if wanted and wanted != actual:
+                yield view.found(f"'{entry.name}' is {actual} in {_file(view, number)}, {wanted} is expected", *path)
+
+
+def _control_type(entry: Any) -> str:
+    for control in entry.control:
+        for field, name in (("int32", "TYPE_INT32"), ("fp32", "TYPE_FP32"), ("bool", "TYPE_BOOL")):
+            if len(getattr(control, f"{field}_false_true")):
+                return name
+        if control.data_type:
+            return type_name(control.data_type)
+    return ""

@@ -1,0 +1,290 @@
+"""MW2xx: inputs and outputs, their shapes, labels, and the tensors that a batch adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from modelwright.lint.rule import Example, Found, Severity, rule
+from modelwright.lint.view import ConfigView
+
+_TENSORRT = "tensorrt_plan"
+_X = 'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ]'
+
+
+def tensors(view: ConfigView) -> Iterator[tuple[str, int, Any, str]]:
+    """(side, index, tensor, how messages call it), inputs first."""
+    for side in ("input", "output"):
+        for index, tensor in enumerate(getattr(view.message, side)):
+            yield side, index, tensor, f"{side} '{tensor.name}'" if tensor.name else f"{side} {index}"
+
+
+@rule(
+    "MW201",
+    "tensor without a name",
+    Severity.ERROR,
+    why="Requests address tensors by name.",
+    fix="Give it the model's own name for it.",
+    example=Example("input [ { data_type: TYPE_FP32, dims: [ 2 ] } ]", f"{_X} }} ]"),
+)
+def no_name(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, _ in tensors(view):
+        if not tensor.name:
+            yield view.found(f"{side} {index} has no name", side, index)
+
+
+@rule(
+    "MW202",
+    "tensor without a data type",
+    Severity.ERROR,
+    why="A tensor without data_type, or of TYPE_INVALID, is refused.",
+    fix="Write data_type: TYPE_FP32, or what the model has.",
+    example=Example('input [ { name: "x", dims: [ 2 ] } ]', f"{_X} }} ]"),
+)
+def no_data_type(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, name in tensors(view):
+        if tensor.data_type == 0:
+            yield view.found(f"{name} has no data_type", side, index)
+
+
+@rule(
+    "MW203",
+    "tensor without dims",
+    Severity.ERROR,
+    why="There are no tensors without dimensions in the protocol; a scalar is written dims: [ 1 ] with a reshape.",
+    fix="Write dims without the batch dimension, or with it where max_batch_size is 0.",
+    example=Example('input [ { name: "x", data_type: TYPE_FP32 } ]', f"{_X} }} ]"),
+)
+def no_dims(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, name in tensors(view):
+        if not tensor.dims:
+            yield view.found(f"{name} has no dims", side, index)
+
+
+@rule(
+    "MW204",
+    "impossible dimension",
+    Severity.ERROR,
+    why="A dimension is a number from 1 on, or -1 for one that varies. Nothing else is taken, in dims and in reshape.",
+    fix="Write -1 where the size varies.",
+    example=Example(
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ 0 ] } ]',
+        'input [ { name: "x", data_type: TYPE_FP32, dims: [ -1 ] } ]',
+    ),
+)
+def impossible_dim(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, name in tensors(view):
+        for where, dims in (("dims", tensor.dims), ("reshape", tensor.reshape.shape)):
+            for place, dim in enumerate(dims):
+                if dim < 1 and dim != -1:
+                    path = (side, index, "dims", place) if where == "dims" else (side, index, "reshape", "shape", place)
+                    yield view.found(f"{name}: {dim} in {where}", *path)
+
+
+@rule(
+    "MW205",
+    "empty reshape without batching",
+    Severity.ERROR,
+    why="reshape { shape: [ ] } leaves only the batch dimension; a model that does not batch would be left with none.",
+    fix="Remove the reshape, or set max_batch_size.",
+    example=Example(
+        'max_batch_size: 0\ninput [ { name: "x", data_type: TYPE_FP32, dims: [ 1 ], reshape { shape: [ ] } } ]',
+        'max_batch_size: 8\ninput [ { name: "x", data_type: TYPE_FP32, dims: [ 1 ], reshape { shape: [ ] } } ]',
+    ),
+)
+def empty_reshape(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, name in tensors(view):
+        if tensor.HasField("reshape") and not tensor.reshape.shape and view.message.max_batch_size == 0:
+            yield view.found(f"{name}: the reshape is empty and max_batch_size is 0", side, index, "reshape")
+
+
+@rule(
+    "MW206",
+    "reshape with another number of elements",
+    Severity.ERROR,
+    why="A reshape gives the same elements another shape. What lies between two dimensions of variable size must "
+    "have as many elements on both sides: [2, 4, -1, 6] may become [8, -1, 1, 6].",
+    fix="Make the products equal.",
+    example=Example(f"{_X}, reshape {{ shape: [ 3 ] }} }} ]", f"{_X}, reshape {{ shape: [ 2, 1 ] }} }} ]"),
+)
+def uneven_reshape(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, name in tensors(view):
+        dims, shape = list(tensor.dims), list(tensor.reshape.shape)
+        if not tensor.HasField("reshape") or any(dim < 1 and dim != -1 for dim in dims + shape):
+            continue
+        if element_counts(dims) != element_counts(shape):
+            yield view.found(f"{name}: dims {dims} cannot become {shape}", side, index, "reshape")
+
+
+def element_counts(dims: list[int]) -> list[int]:
+    """The number of elements before, between and after dimensions of variable size."""
+    counts = [1]
+    for dim in dims:
+        if dim == -1:
+            counts.append(1)
+        else:
+            counts[-1] *= dim
+    return counts
+
+
+@rule(
+    "MW207",
+    "image format without three dims",
+    Severity.ERROR,
+    why="FORMAT_NHWC and FORMAT_NCHW name three dimensions; the batch dimension is not among them.",
+    fix="Give three dims, or leave `format` out: it means something to few backends.",
+    example=Example(f"{_X}, format: FORMAT_NCHW }} ]", f"{_X} }} ]"),
+)
+def image_format(view: ConfigView) -> Iterator[Found]:
+    for index, tensor in enumerate(view.message.input):
+        if tensor.format and len(tensor.dims) != 3:
+            name = tensor.Format.Name(tensor.format)
+            yield view.found(f"input '{tensor.name}': {name} with {len(tensor.dims)} dims", "input", index, "format")
+
+
+@rule(
+    "MW208",
+    "shape tensor of another backend than TensorRT",
+    Severity.ERROR,
+    why="Only TensorRT has shape tensors: inputs whose values are shapes.",
+    fix="Remove is_shape_tensor.",
+    example=Example(f"{_X}, is_shape_tensor: true }} ]", f"{_X} }} ]"),
+)
+def shape_tensor(view: ConfigView) -> Iterator[Found]:
+    if view.message.platform != _TENSORRT:
+        for side, index, tensor, name in tensors(view):
+            if tensor.is_shape_tensor:
+                yield view.found(f"{name} is a shape tensor", side, index, "is_shape_tensor")
+
+
+@rule(
+    "MW209",
+    "non-linear format of another backend than TensorRT, or without three dims",
+    Severity.ERROR,
+    why="Vectorised formats such as CHW32 are TensorRT's, and have three dims.",
+    fix="Remove is_non_linear_format_io.",
+    example=Example(f"{_X}, is_non_linear_format_io: true }} ]", f"{_X} }} ]"),
+)
+def non_linear_format(view: ConfigView) -> Iterator[Found]:
+    for side, index, tensor, name in tensors(view):
+        if tensor.is_non_linear_format_io and (view.message.platform != _TENSORRT or len(tensor.dims) != 3):
+            yield view.found(f"{name} has a non-linear format", side, index, "is_non_linear_format_io")
+
+
+@rule(
+    "MW210",
+    "label file missing",
+    Severity.ERROR,
+    why="label_filename is read when the model loads, relative to the model's folder.",
+    fix="Put the file beside config.pbtxt, one class name a line.",
+    example=Example(
+        'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "labels.txt" } ]',
+        'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "labels.txt" } ]',
+        fixed_files={"labels.txt": "yes\nno\n"},
+    ),
+)
+def label_file(view: ConfigView) -> Iterator[Found]:
+    for index, tensor in enumerate(view.message.output):
+        name = tensor.label_filename
+        if name and not view.model.locate(name).is_file():
+            yield view.found(f"output '{tensor.name}': there is no '{name}'", "output", index, "label_filename")
+
+
+@rule(
+    "MW214",
+    "label file outside the model",
+    Severity.WARNING,
+    why="Servers up to 24.10 at least read such a file; newer ones refuse the model, because a config should not "
+    "be able to read any file of the machine.",
+    fix="Put the file into the model's folder, beside config.pbtxt.",
+    example=Example(
+        'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "../labels.txt" } ]',
+        'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "labels.txt" } ]',
+        files={"labels.txt": "yes\nno\n", "/labels.txt": "yes\nno\n"},
+    ),
+)
+def label_file_outside(view: ConfigView) -> Iterator[Found]:
+    for index, tensor in enumerate(view.message.output):
+        name = tensor.label_filename
+        if name and ".." in PurePosixPath(name).parts and view.model.locate(name).is_file():
+            yield view.found(f"output '{tensor.name}': '{name}' leaves the model", "output", index, "label_filename")
+
+
+@rule(
+    "MW211",
+    "batch_input that the server does not take",
+    Severity.ERROR,
+    why="An input made from the batch itself has one source, which is an input of the model, and is INT32 or FP32.",
+    fix="Name one declared input as source_input.",
+    example=Example(
+        'batch_input [ { kind: BATCH_ELEMENT_COUNT, target_name: "n", data_type: TYPE_FP32, source_input: "z" } ]',
+        'batch_input [ { kind: BATCH_ELEMENT_COUNT, target_name: "n", data_type: TYPE_FP32, source_input: "x" } ]',
+    ),
+)
+def batch_input(view: ConfigView) -> Iterator[Found]:
+    inputs = {tensor.name for tensor in view.message.input}
+    for index, entry in enumerate(view.message.batch_input):
+        path = ("batch_input", index)
+        if entry.kind not in entry.Kind.values():
+            yield view.found(f"kind {entry.kind} is none", *path, "kind")
+        if len(entry.source_input) != 1:
+            yield view.found(f"{len(entry.source_input)} sources; one is needed", *path)
+        if entry.data_type not in (8, 11):  # TYPE_INT32, TYPE_FP32
+            yield view.found("data_type must be TYPE_INT32 or TYPE_FP32", *path, "data_type")
+        for name in entry.source_input:
+            if name not in inputs:
+                yield view.found(f"source '{name}' is no input of the model", *path, "source_input")
+
+
+@rule(
+    "MW212",
+    "batch_output that the server does not take",
+    Severity.ERROR,
+    why="An output that is scattered by the shape of an input has one source, an input, and targets that are "
+    "outputs, each once. Without a target the server dies of a segmentation fault (seen with 24.10).",
+    fix="Name declared outputs as target_name and one declared input as source_input.",
+    example=Example(
+        'batch_output [ { target_name: "z", kind: BATCH_SCATTER_WITH_INPUT_SHAPE, source_input: "x" } ]',
+        'batch_output [ { target_name: "y", kind: BATCH_SCATTER_WITH_INPUT_SHAPE, source_input: "x" } ]',
+    ),
+)
+def batch_output(view: ConfigView) -> Iterator[Found]:
+    inputs = {tensor.name for tensor in view.message.input}
+    outputs = {tensor.name for tensor in view.message.output}
+    for index, entry in enumerate(view.message.batch_output):
+        path = ("batch_output", index)
+        if entry.kind not in entry.Kind.values():
+            yield view.found(f"kind {entry.kind} is none", *path, "kind")
+        if len(entry.source_input) != 1:
+            yield view.found(f"{len(entry.source_input)} sources; one is needed", *path)
+        for name in entry.source_input:
+            if name not in inputs:
+                yield view.found(f"source '{name}' is no input of the model", *path, "source_input")
+        names = list(entry.target_name)
+        if not names:
+            yield view.found("no target is given: that crashes the server", *path)
+        for place, name in enumerate(names):
+            if name not in outputs:
+                yield view.found(f"target '{name}' is no output of the model", *path, "target_name", place)
+            elif name in names[:place]:
+                yield view.found(f"target '{name}' is given twice", *path, "target_name", place)
+
+
+@rule(
+    "MW213",
+    "two tensors of one name",
+    Severity.WARNING,
+    why="The server keeps the first of two inputs, or outputs, that share a name, and says nothing of the second.",
+    fix="Remove one.",
+    example=Example(
+        f'{_X} }}, {{ name: "x", data_type: TYPE_FP32, dims: [ 4 ] }} ]',
+        f'{_X} }}, {{ name: "z", data_type: TYPE_FP32, dims: [ 4 ] }} ]',
+    ),
+)
+def repeated_name(view: ConfigView) -> Iterator[Found]:
+    seen = set()
+    for side, index, tensor, name in tensors(view):
+        if (side, tensor.name) in seen:
+            yield view.found(f"{name} is declared twice", side, index)
+        seen.add((side, tensor.name))

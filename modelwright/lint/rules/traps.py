@@ -1,0 +1,304 @@
+"""MW9xx: what loads, and then does something else than its author thinks. All warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modelwright.lint.examples import PYTHON_MODEL
+from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
+from modelwright.lint.view import ConfigView
+from modelwright.suggest import did_you_mean
+
+# Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
+_ONNX_PARAMETERS = (
+    *("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern"),
+    *(
+        "share_session_between_instances",
+        "memory.enable_memory_arena_shrinkage",
+        "optimization.minimal_build_optimizations",
+    ),
+    *(
+        "session.use_device_allocator_for_initializers",
+        "cudnn_conv_algo_search",
+        "gpu_mem_limit",
+        "arena_extend_strategy",
+    ),
+    *("do_copy_in_default_stream", "cudnn_conv_use_max_workspace", "cudnn_conv1d_pad_to_nc1d", "enable_cuda_graph"),
+    *("use_tf32", "tunable_op_enable", "tunable_op_tuning_enable", "TRITON_BATCH_STRATEGY_PATH"),
+)
+
+
+@rule(
+    "MW901",
+    "warm-up that is skipped",
+    Severity.WARNING,
+    why="batch_size left out is 0, and a warm-up of batch size 0 is skipped without a word, so that the first "
+    "request is as slow as if there were none.",
+    fix="Write batch_size: 1, also for a model that does not batch.",
+    example=Example(
+        'model_warmup [ { name: "one", inputs { key: "x" value { data_type: TYPE_FP32, dims: [ 2 ], '
+        "zero_data: true } } } ]",
+        'model_warmup [ { name: "one", batch_size: 1, inputs { key: "x" value { data_type: TYPE_FP32, dims: [ 2 ], '
+        "zero_data: true } } } ]",
+    ),
+)
+def skipped_warmup(view: ConfigView) -> Iterator[Found]:
+    for index, sample in enumerate(view.message.model_warmup):
+        if not sample.batch_size:
+            yield view.found(f"warm-up '{sample.name}' has no batch_size", "model_warmup", index)
+
+
+@rule(
+    "MW902",
+    "rate limiter that a server ignores by default",
+    Severity.WARNING,
+    why="rate_limiter counts only if the server runs with --rate-limit=execution_count. Without the flag it is "
+    "read and ignored.",
+    fix="Start the server with the flag and ignore this rule with that reason, or remove rate_limiter.",
+    example=Example(
+        'instance_group [ { kind: KIND_CPU, rate_limiter { resources [ { name: "R", count: 1 } ] } } ]',
+        "instance_group [ { kind: KIND_CPU } ]",
+    ),
+)
+def ignored_rate_limiter(view: ConfigView) -> Iterator[Found]:
+    for index, group in enumerate(view.message.instance_group):
+        if group.HasField("rate_limiter"):
+            yield view.found("it needs --rate-limit=execution_count", "instance_group", index, "rate_limiter")
+
+
+@rule(
+    "MW903",
+    "accelerator that does nothing",
+    Severity.WARNING,
+    why="execution_accelerators are the onnxruntime backend's (and tensorflow's). The tensorrt backend and most "
+    "others ignore them; a GPU accelerator does nothing for instances on the CPU, nor a CPU one on the GPU; "
+    "openvino's parameters are ignored.",
+    fix="Remove it, or move the model to the backend and instances that use it.",
+    example=Example(
+        'optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }',
+        "optimization { }",
+    ),
+)
+def inert_accelerator(view: ConfigView) -> Iterator[Found]:
+    accelerators = view.message.optimization.execution_accelerators
+    path = ("optimization", "execution_accelerators")
+    lists = {
+        "gpu_execution_accelerator": (accelerators.gpu_execution_accelerator, {"KIND_CPU"}),
+        "cpu_execution_accelerator": (accelerators.cpu_execution_accelerator, {"KIND_GPU"}),
+    }
+    for field, (entries, others) in lists.items():
+        for index, entry in enumerate(entries):
+            if view.message.backend not in ("onnxruntime", "tensorflow"):
+                yield view.found(f"the {view.message.backend} backend ignores '{entry.name}'", *path, field, index)
+            elif view.instance_kinds <= others:
+                yield view.found(f"'{entry.name}' is for instances on other devices", *path, field, index)
+            elif entry.name == "openvino" and entry.parameters:
+                yield view.found("openvino's parameters are ignored", *path, field, index, "parameters")
+
+
+@rule(
+    "MW904",
+    "response cache of versions that can change",
+    Severity.WARNING,
+    why="The cache's key is the model's name, its version number and the inputs. Where a version's files are "
+    "replaced under the same number, old answers are served until they are evicted.",
+    fix="Publish each change under a new number, which Modelwright's versions do: their manifest.json proves it.",
+    example=Example(
+        "response_cache { enable: true }",
+        "response_cache { enable: true }",
+        fixed_files={"1/manifest.json": f'{{"files": {{"model.py": {{"size_bytes": {len(PYTHON_MODEL)}}}}}}}'},
+    ),
+)
+def reused_version(view: ConfigView) -> Iterator[Found]:
+    if view.message.response_cache.enable:
+        for number in view.served:
+            problem = _changeable(view, number)
+            if problem:
+                yield view.at(str(number), f"response_cache, and {problem}")
+
+
+def _changeable(view: ConfigView, number: int) -> str:
+    """Why a version may not be what it was under this number; '' if its manifest says what it holds, and it does.
+
+    Sizes are compared, not digests: this linter reads no weights. `modelwright verify` compares all.
+    """
+    import json
+
+    try:
+        files = json.loads(view.model_file(number, "manifest.json").read_bytes())["files"]
+        sizes = {name: int(entry["size_bytes"]) for name, entry in files.items()}
+    except FileNotFoundError:
+        return "no manifest says what the version holds"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "its manifest cannot be read"
+    for name, size_bytes in sizes.items():
+        path = view.model_file(number, name)
+        if not path.is_file() or path.stat().st_size != size_bytes:
+            return f"'{name}' is not what its manifest says"
+    return ""
+
+
+@rule(
+    "MW905",
+    "response cache that a server does not have by default",
+    Severity.WARNING,
+    why="Without --cache-config the server has no cache, and response_cache is read and ignored.",
+    fix="Start the server with --cache-config=local,size=… and ignore this rule with that reason, or remove "
+    "response_cache.",
+    example=Example("response_cache { enable: true }", ""),
+)
+def no_cache(view: ConfigView) -> Iterator[Found]:
+    if view.message.response_cache.enable:
+        yield view.found("it needs --cache-config", "response_cache")
+
+
+@rule(
+    "MW906",
+    "preferred batch size that is never reached, or at once",
+    Severity.WARNING,
+    why="The batcher waits for a preferred size up to its delay. A size above max_queue_size (or "
+    "max_candidate_sequences) never comes together, so every batch waits the whole delay; a preferred size of 1 is "
+    "reached by every request, so nothing is batched.",
+    fix="Leave preferred_batch_size out, or keep it within what can wait at the same time.",
+    example=Example(
+        "dynamic_batching { preferred_batch_size: [ 8 ], default_queue_policy { max_queue_size: 4 } }",
+        "dynamic_batching { preferred_batch_size: [ 4 ], default_queue_policy { max_queue_size: 4 } }",
+    ),
+)
+def useless_preference(view: ConfigView) -> Iterator[Found]:
+    batching, oldest = view.message.dynamic_batching, view.message.sequence_batching.oldest
+    bounds = (
+        (
+            ("dynamic_batching",),
+            batching.preferred_batch_size,
+            batching.default_queue_policy.max_queue_size,
+            "max_queue_size",
+        ),
+        (
+            ("sequence_batching", "oldest"),
+            oldest.preferred_batch_size,
+            oldest.max_candidate_sequences,
+            "max_candidate_sequences",
+        ),
+    )
+    for path, sizes, most, name in bounds:
+        for index, size in enumerate(sizes):
+            if size > most > 0:
+                yield view.found(f"{size} is above {name} {most}", *path, "preferred_batch_size", index)
+            elif size == 1 and view.message.max_batch_size > 1:
+                yield view.found("a batch of 1 is sent as soon as it is there", *path, "preferred_batch_size", index)
+
+
+@rule(
+    "MW907",
+    "cc_model_filenames that no file answers to",
+    Severity.WARNING,
+    why="For a GPU whose compute capability is listed the server takes the file named there; where that capability "
+    "is not listed, or there is no GPU, it falls back to the default file without a word.",
+    fix="Put the named files into every version that is served.",
+    example=Example(
+        'cc_model_filenames { key: "9.0" value: "hopper.onnx" }',
+        'cc_model_filenames { key: "9.0" value: "hopper.onnx" }',
+        base="onnxruntime",
+        fixed_files={"1/hopper.onnx": Onnx()},
+    ),
+)
+def silent_fallback(view: ConfigView) -> Iterator[Found]:
+    for capability in sorted(view.message.cc_model_filenames):
+        name = view.message.cc_model_filenames[capability]
+        for number in view.served:
+            if not view.model_file(number, name).exists():
+                message = f"version {number} has no '{name}' for GPUs of compute capability {capability}"
+                yield view.found(message, "cc_model_filenames", capability)
+
+
+@rule(
+    "MW908",
+    "batching of a model that does not batch",
+    Severity.WARNING,
+    why="With max_batch_size 0 or 1 the dynamic batcher has nothing to put together: it only adds a queue.",
+    fix="Raise max_batch_size, or remove dynamic_batching.",
+    example=Example("max_batch_size: 1\ndynamic_batching { }", "max_batch_size: 2\ndynamic_batching { }"),
+)
+def nothing_to_batch(view: ConfigView) -> Iterator[Found]:
+    written = view.written
+    if written.HasField("dynamic_batching") and view.message.max_batch_size < 2 and not _queues(written):
+        yield view.found(f"max_batch_size is {view.message.max_batch_size}", "dynamic_batching")
+
+
+def _queues(config: object) -> bool:
+    """Whether the batcher is there for its queue: priorities and limits work without batches, too."""
+    batching = config.dynamic_batching  # type: ignore[attr-defined]
+    return bool(batching.priority_levels or batching.HasField("default_queue_policy"))
+
+
+@rule(
+    "MW909",
+    "priority without priority levels",
+    Severity.WARNING,
+    why="Without priority_levels there is one queue: priority_queue_policy and default_priority_level are ignored.",
+    fix="Set priority_levels, or put the policy into default_queue_policy.",
+    example=Example(
+        "dynamic_batching { priority_queue_policy { key: 1 value { max_queue_size: 8 } } }",
+        "dynamic_batching { default_queue_policy { max_queue_size: 8 } }",
+    ),
+)
+def ignored_priorities(view: ConfigView) -> Iterator[Found]:
+    batching = view.message.dynamic_batching
+    if not batching.priority_levels:
+        for field in ("priority_queue_policy", "default_priority_level"):
+            if getattr(batching, field):
+                yield view.found(f"{field} without priority_levels", "dynamic_batching", field)
+
+
+@rule(
+    "MW910",
+    "parameter that the onnxruntime backend does not know",
+    Severity.WARNING,
+    why="The backend reads the parameters that it knows and ignores all others, so that a misspelt one changes "
+    "nothing.",
+    fix="Use a name from the backend's documentation.",
+    example=Example(
+        'parameters { key: "intra_op_num_threads" value { string_value: "1" } }',
+        'parameters { key: "intra_op_thread_count" value { string_value: "1" } }',
+        base="onnxruntime",
+    ),
+)
+def unknown_parameter(view: ConfigView) -> Iterator[Found]:
+    if view.message.backend == "onnxruntime":
+        for key in sorted(view.message.parameters):
+            if key not in _ONNX_PARAMETERS:
+                near = did_you_mean(key, _ONNX_PARAMETERS)
+                yield view.found(f"'{key}' is ignored", "parameters", key, fix=near if near.startswith("did") else "")
+
+
+@rule(
+    "MW911",
+    "host policy that the server must be told of",
+    Severity.WARNING,
+    why="host_policy names settings that the server gets with --host-policy=<name>,…; for a name that it was not "
+    "given, nothing happens.",
+    fix="Start the server with the policy and ignore this rule with that reason, or remove host_policy.",
+    example=Example(
+        'instance_group [ { kind: KIND_CPU, host_policy: "node0" } ]', "instance_group [ { kind: KIND_CPU } ]"
+    ),
+)
+def unknown_host_policy(view: ConfigView) -> Iterator[Found]:
+    for index, group in enumerate(view.message.instance_group):
+        if group.host_policy:
+            message = f"it needs --host-policy={group.host_policy},…"
+            yield view.found(message, "instance_group", index, "host_policy")
+
+
+@rule(
+    "MW912",
+    "no instance that takes requests",
+    Severity.WARNING,
+    why="Passive instances receive no requests. A model that has only such loads, is ready, and never answers.",
+    fix="Leave one group that is not passive.",
+    example=Example("instance_group [ { kind: KIND_CPU, passive: true } ]", "instance_group [ { kind: KIND_CPU } ]"),
+)
+def only_passive(view: ConfigView) -> Iterator[Found]:
+    groups = view.message.instance_group
+    if groups and all(group.passive for group in groups):
+        yield view.found("every instance group is passive", "instance_group")

@@ -1,0 +1,106 @@
+"""MW42x: model_warmup, the requests that each instance runs before it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from modelwright.lint.rule import Example, Found, Severity, rule
+from modelwright.lint.rules.sequences import data_problem, size_bytes, type_name
+from modelwright.lint.view import ConfigView
+
+
+def _warm(rest: str, head: str = 'name: "one", batch_size: 1') -> str:
+    return f'model_warmup [ {{ {head}, inputs {{ key: "x" value {{ {rest} }} }} }} ]'
+
+
+_GOOD = _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true")
+
+
+def _inputs(view: ConfigView) -> Iterator[tuple[tuple[str | int, ...], str, Any]]:
+    """(path, name, input) of every warm-up that runs: one of batch_size 0 is skipped, whatever it says."""
+    for index, sample in enumerate(view.message.model_warmup):
+        for name in sorted(sample.inputs) if sample.batch_size else ():
+            yield ("model_warmup", index, "inputs", name), name, sample.inputs[name]
+
+
+@rule(
+    "MW421",
+    "warm-up with dims of variable size",
+    Severity.ERROR,
+    why="A warm-up is a real request: every dimension has a size. Its dims leave the batch dimension out.",
+    fix="Write the size that real requests have.",
+    example=Example(_warm("data_type: TYPE_FP32, dims: [ -1 ], zero_data: true"), _GOOD),
+)
+def variable_dims(view: ConfigView) -> Iterator[Found]:
+    for path, name, entry in _inputs(view):
+        if any(dim < 0 for dim in entry.dims):
+            yield view.found(f"input '{name}' has dims {list(entry.dims)}", *path, "dims")
+
+
+@rule(
+    "MW422",
+    "warm-up without data",
+    Severity.ERROR,
+    why="Each input of a warm-up says where its values come from.",
+    fix="Write zero_data: true, random_data: true or input_data_file.",
+    example=Example(_warm("data_type: TYPE_FP32, dims: [ 2 ]"), _GOOD),
+)
+def no_data(view: ConfigView) -> Iterator[Found]:
+    for path, name, entry in _inputs(view):
+        if entry.WhichOneof("input_data_type") is None:
+            yield view.found(f"input '{name}' has no data", *path)
+
+
+@rule(
+    "MW423",
+    "warm-up file missing or too small",
+    Severity.ERROR,
+    why="input_data_file is read from warmup/ in the model's folder, and must hold the whole tensor of one request.",
+    fix="Put a file of the tensor's size there; for strings, in Triton's form: length and bytes of each.",
+    example=Example(
+        _warm('data_type: TYPE_FP32, dims: [ 2 ], input_data_file: "x"'),
+        _warm('data_type: TYPE_FP32, dims: [ 2 ], input_data_file: "x"'),
+        fixed_files={"warmup/x": b"\0" * 8},
+    ),
+)
+def warmup_file(view: ConfigView) -> Iterator[Found]:
+    for path, _, entry in _inputs(view):
+        if entry.WhichOneof("input_data_type") == "input_data_file" and not any(dim < 0 for dim in entry.dims):
+            problem = data_problem(view, f"warmup/{entry.input_data_file}", size_bytes(entry.data_type, entry.dims))
+            if problem:
+                yield view.found(problem, *path, "input_data_file")
+
+
+@rule(
+    "MW424",
+    "warm-up that the model would not take as a request",
+    Severity.ERROR,
+    why="A warm-up request is checked like any other: every input that is not optional, with its type and a shape "
+    "that fits.",
+    fix="List the model's inputs with their data_type and dims.",
+    example=Example(_warm("data_type: TYPE_FP32, dims: [ 3 ], zero_data: true"), _GOOD),
+)
+def no_request(view: ConfigView) -> Iterator[Found]:
+    if not view.tensors_known:
+        return
+    known = {tensor.name: tensor for tensor in view.message.input}
+    for index, sample in enumerate(view.message.model_warmup):
+        for name, tensor in known.items():
+            if sample.batch_size and not tensor.optional and name not in sample.inputs:
+                yield view.found(f"input '{name}' is missing", "model_warmup", index)
+    for path, name, entry in _inputs(view):
+        if name in known:
+            yield from _mismatch(view, path, entry, known[name])
+
+
+def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor: Any) -> Iterator[Found]:
+    if entry.data_type != tensor.data_type:
+        given, wanted = type_name(entry.data_type), type_name(tensor.data_type)
+        yield view.found(f"input '{tensor.name}' is {given} here, {wanted} in the model", *path)
+    fits = len(entry.dims) == len(tensor.dims) and all(
+        wanted in (-1, given) for given, wanted in zip(entry.dims, tensor.dims, strict=True)
+    )
+    if not fits and not any(dim < 0 for dim in entry.dims):
+        message = f"input '{tensor.name}' has dims {list(entry.dims)} here, {list(tensor.dims)} in the model"
+        yield view.found(message, *path)

@@ -1,0 +1,247 @@
+"""What rules look at: one config of one model as the server takes it, and the repository around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from modelwright.lint import completion
+from modelwright.lint.rule import Found
+from modelwright.lint.tree import CONFIG, ModelFolder, RepositoryTree
+from modelwright.modelconfig import schema
+from modelwright.onnxscan import OnnxScanError, Scan, scan
+from modelwright.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
+from modelwright.releases import Release
+
+MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups still fit
+EVERYWHERE = "*"  # stands for all environments: a model's folder is the same in each
+Scanned = Scan | OnnxScanError | OSError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the linter has to know of the server: its release, and whether it completes configs by itself."""
+
+    target: Release
+    auto_complete: bool = True
+
+
+@dataclass(frozen=True)
+class Text:
+    """A config file that was read: its bytes, or why there are none."""
+
+    data: bytes = b""
+    error: str = ""
+
+
+@dataclass
+class ConfigView:
+    """One config of a model. Rules of scope 'config' run only where `message` could be made."""
+
+    model: ModelFolder
+    environment: str  # '' for config.pbtxt, 'cpu' for what a server with --model-config-name=cpu reads
+    repository: RepositoryView = field(repr=False)
+
+    # --- the file -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _relative(self) -> str:
+        files = self.model.config_files
+        return files.get(self.environment) or files.get("", "")
+
+    @property
+    def exists(self) -> bool:
+        return bool(self._relative)
+
+    @property
+    def file(self) -> str:
+        """Relative to the repository, as messages show it."""
+        return f"{self.model.name}/{self._relative or CONFIG}"
+
+    @property
+    def options(self) -> Options:
+        return self.repository.options
+
+    @cached_property
+    def source(self) -> Text:
+        return read_text(self.model.locate(self._relative)) if self.exists else Text()
+
+    @cached_property
+    def _parsed(self) -> tuple[Tree | None, PbtxtError | None]:
+        try:
+            return parse_tree(self.source.data), None
+        except PbtxtError as error:
+            return None, error
+
+    @property
+    def tree(self) -> Tree | None:
+        """Where each field stands; None for a text that cannot be taken apart."""
+        return self._parsed[0]
+
+    @cached_property
+    def _message(self) -> tuple[Any, PbtxtError | None, tuple[Unknown, ...]]:
+        """The message, why there is none, and fields that there are not: the rest is read without them."""
+        if self.tree is None or self.source.error:
+            return None, self._parsed[1], ()
+        try:
+            return message_of(self.tree), None, ()
+        except PbtxtError as error:
+            problem = error
+        descriptor = schema().ModelConfig.DESCRIPTOR
+        unknown = tuple(unknown_fields(self.tree, descriptor))
+        try:
+            return (
+                (message_of(without_unknown(self.tree, descriptor)), None, unknown) if unknown else (None, problem, ())
+            )
+        except PbtxtError as error:
+            return None, error, unknown
+
+    @property
+    def unknown_fields(self) -> tuple[Unknown, ...]:
+        return self._message[2]
+
+    @property
+    def problem(self) -> PbtxtError | None:
+        """Why the text is no ModelConfig, unknown fields apart."""
+        return self._message[1]
+
+    @property
+    def written(self) -> Any:
+        """The message as the file states it; None for a file that is none."""
+        return self._message[0]
+
+    # --- what the server makes of it ----------------------------------------------------------------------------------
+
+    @cached_property
+    def filled(self) -> Any:
+        """With name, backend and file names filled in; None for a file that is no ModelConfig."""
+        return None if self.written is None else completion.with_backend(self.written, self.model)
+
+    @cached_property
+    def message(self) -> Any:
+        """`filled`, and what the backend completes from the newest version's ONNX file."""
+        newest = self.onnx.get(self.served[0]) if self.written is not None and self.served else None
+        return self.completed(newest) if newest else self.filled
+
+    def completed(self, scan: Scan) -> Any:
+        """The config with what the onnxruntime backend adds from this file, if the server lets it."""
+        return completion.with_tensors(self.filled, scan) if self.options.auto_complete else self.filled
+
+    @property
+    def batched(self) -> bool:
+        return bool(self.message.max_batch_size > 0)
+
+    @property
+    def is_ensemble(self) -> bool:
+        return bool(self.message.HasField("ensemble_scheduling"))
+
+    @property
+    def tensors_known(self) -> bool:
+        """Whether inputs and outputs are what the config says: some backends complete them from files of their own."""
+        config = self.message
+        complete = bool((config.input or config.batch_input) and config.output)
+        return complete or self.is_ensemble or not self.options.auto_complete or bool(self.onnx)
+
+    @cached_property
+    def served(self) -> list[int]:
+        """The versions that its policy picks, highest first (VersionsToLoad in model_lifecycle.cc)."""
+        existing, policy = self.model.versions, self.written.version_policy
+        if policy.HasField("specific"):
+            return sorted({number for number in policy.specific.versions if number in existing}, reverse=True)
+        if policy.HasField("all"):
+            return existing
+        count = policy.latest.num_versions if policy.HasField("latest") else 1
+        return existing[:count]
+
+    @cached_property
+    def instance_kinds(self) -> set[str]:
+        """KIND_CPU, KIND_GPU, KIND_MODEL, KIND_AUTO: of its instance groups; KIND_AUTO where it has none."""
+        groups = self.message.instance_group
+        known = [group for group in groups if group.kind in group.Kind.values()]
+        return {group.Kind.Name(group.kind) for group in known} or {"KIND_AUTO"}
+
+    # --- the model's file ---------------------------------------------------------------------------------------------
+
+    def model_file(self, version: int, name: str) -> Path:
+        """Where the server looks: in the folder of the plain number, whatever folder made it count."""
+        return self.model.locate(f"{version}/{name}")
+
+    @cached_property
+    def scans(self) -> dict[int, Scanned]:
+        """Version → what its ONNX file declares, or why it cannot be read. Empty for other backends."""
+        if self.filled.backend != "onnxruntime":
+            return {}
+        found = {}
+        for number in self.served:
+            path = self.model_file(number, self.filled.default_model_filename)
+            path = path / "model.onnx" if path.is_dir() else path
+            if path.exists():
+                found[number] = self.repository.scan(path)
+        return found
+
+    @property
+    def onnx(self) -> dict[int, Scan]:
+        return {number: found for number, found in self.scans.items() if isinstance(found, Scan)}
+
+    # --- findings -----------------------------------------------------------------------------------------------------
+
+    def found(self, message: str, *path: str | int, fix: str = "") -> Found:
+        """A finding at a field of this config."""
+        return Found(message, self.file, path, fix=fix)
+
+    def at(self, relative: str, message: str, fix: str = "") -> Found:
+        """A finding about a file or folder of the model."""
+        return Found(message, f"{self.model.name}/{relative}", fix=fix)
+
+    def line(self, path: tuple[str | int, ...]) -> int | None:
+        return self.tree.line(*path) if self.exists and self.tree else None
+
+
+@dataclass
+class RepositoryView:
+    """Every model of a repository, and each of its configs, read once and only when asked for."""
+
+    tree: RepositoryTree
+    options: Options
+    failing: set[tuple[str, str]] = field(default_factory=set)  # (model, environment) that have errors, so far
+    _views: dict[tuple[str, str], ConfigView] = field(default_factory=dict, repr=False)
+    _scans: dict[Path, Scanned] = field(default_factory=dict, repr=False)
+
+    def view(self, model: str, environment: str = "") -> ConfigView | None:
+        """A model's config in an environment; None for a model that is not there."""
+        folder = self.tree.models.get(model)
+        if folder is None:
+            return None
+        if (model, environment) not in self._views:
+            self._views[model, environment] = ConfigView(folder, environment, self)
+        return self._views[model, environment]
+
+    def fails(self, model: str, environment: str) -> bool:
+        """Whether a model has errors in an environment, or in the config that it has for all."""
+        folder = self.tree.models.get(model)
+        own = environment if folder and environment in folder.config_files else ""
+        return bool(self.failing & {(model, own), (model, environment), (model, EVERYWHERE)})
+
+    def scan(self, path: Path) -> Scanned:
+        if path not in self._scans:
+            try:
+                self._scans[path] = scan(path)
+            except (OnnxScanError, OSError) as error:
+                self._scans[path] = error
+        return self._scans[path]
+
+
+def read_text(path: Path) -> Text:
+    """A config file. What cannot be one is not read to its end: its size may grow, or be a lie, as under /proc."""
+    try:
+        if not path.is_file():
+            return Text(error="it is not a file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        return Text(error=f"it cannot be read: {error.strerror or error}")
+    if len(data) > MAX_BYTES:
+        return Text(error=f"it has more than {MAX_BYTES:,} bytes, which no config does that a person wrote")
+    return Text(data)

@@ -1,0 +1,199 @@
+"""Bad input is a finding or a clear error: never a traceback, a hang or unbounded memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modelwright.cli import main
+from modelwright.lint.engine import Report, lint
+from modelwright.lint.examples import PYTHON_MODEL, base_text, files_of, onnx_bytes, write
+from modelwright.lint.rule import Onnx, all_rules
+from modelwright.lint.tree import RepositoryTree
+from modelwright.lint.view import Options
+from modelwright.releases import release
+
+OPTIONS = Options(release("26.07"))
+GOOD = base_text("python")
+
+
+def linted(root: Path) -> Report:
+    return lint(RepositoryTree.read(root), OPTIONS)
+
+
+def with_config(root: Path, data: bytes) -> Report:
+    write({"m/config.pbtxt": data, "m/1/model.py": PYTHON_MODEL}, root)
+    return linted(root)
+
+
+def rules_of(report: Report) -> set[str]:
+    return {item.rule.id for item in report.findings}
+
+
+_SLOTS = GOOD.encode() + b"sequence_batching { direct { minimum_slot_utilization: %s } }"
+CONFIGS: dict[str, tuple[bytes, str]] = {
+    "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "MW001"),
+    "zeros": (b"\0" * 1000, "MW001"),
+    "invalid UTF-8 outside a string": (b'backend: "python"\n\xff\xfe', "MW001"),
+    "invalid UTF-8 in a string": (GOOD.encode() + b'parameters { key: "a" value { string_value: "\xff" } }', "MW008"),
+    "UTF-16": (GOOD.encode("utf-16"), "MW001"),
+    "deep nesting": (b"input {" * 100_000, "MW001"),
+    "deep nesting, closed": (b"input {" * 10_000 + b"}" * 10_000, "MW001"),
+    "deep lists": (b"dims: " + b"[" * 50_000, "MW001"),
+    "an open string": (b'name: "' + b"a" * 500_000, "MW001"),
+    "a string of escapes": (b'name: "' + b"\\x41" * 200_000 + b'"', "MW101"),
+    "a number of many digits": (b"max_batch_size: " + b"9" * 100_000, "MW001"),
+    "a float of many digits": (_SLOTS % (b"9" * 100_000), "MW316"),
+    "a page of unknown fields": (b"".join(b"field_%d: 1\n" % number for number in range(20_000)), "MW002"),
+    "a megabyte and more": (b"# a comment\n" * 100_000, "MW004"),
+    "fifty megabytes": (b"# " + b"x" * 50_000_000, "MW004"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_config_that_is_none_is_a_finding(case: str, tmp_path: Path) -> None:
+    data, rule = CONFIGS[case]
+    assert rule in rules_of(with_config(tmp_path, data))
+
+
+def test_a_config_may_be_a_folder_a_pipe_or_a_link_to_itself(tmp_path: Path) -> None:
+    for name in ("folder", "pipe", "loop"):
+        write({f"{name}/1/model.py": PYTHON_MODEL}, tmp_path)
+    (tmp_path / "folder/config.pbtxt").mkdir()
+    os.mkfifo(tmp_path / "pipe/config.pbtxt")
+    (tmp_path / "loop/config.pbtxt").symlink_to("config.pbtxt")
+    found = {(item.model, item.rule.id) for item in linted(tmp_path).findings}
+    assert found >= {("folder", "MW004"), ("pipe", "MW004"), ("loop", "MW508")}
+
+
+def test_an_endless_device_is_not_read(tmp_path: Path) -> None:
+    write({"m/1/model.py": PYTHON_MODEL}, tmp_path)
+    (tmp_path / "m/config.pbtxt").symlink_to("/dev/zero")
+    assert "MW004" in rules_of(linted(tmp_path))
+
+
+def test_a_file_whose_size_lies_is_read_to_the_bound_only(tmp_path: Path) -> None:
+    """Files under /proc state a size of 0, whatever they hold."""
+    write({"m/1/model.py": PYTHON_MODEL}, tmp_path)
+    (tmp_path / "m/config.pbtxt").symlink_to("/proc/self/maps")
+    assert linted(tmp_path).errors
+
+
+@pytest.mark.parametrize("links", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "."}, {"a": ".."}, {"a": "m"}], ids=str)
+def test_links_in_circles_end(links: dict[str, str], tmp_path: Path) -> None:
+    write({"m/config.pbtxt": GOOD, "m/1/model.py": PYTHON_MODEL}, tmp_path)
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+        (tmp_path / "m" / name).symlink_to(target)
+        (tmp_path / "m/1" / name).symlink_to(target)
+    assert linted(tmp_path).models >= 1
+
+
+def test_names_that_are_no_text_are_shown_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"m\xff\xfe") / os.fsdecode(b"1\xff")).mkdir(parents=True)
+    result = CliRunner().invoke(main, ["lint", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "MW501" in result.output or "MW503" in result.output
+    for format_name in ("json", "github", "sarif"):
+        assert CliRunner().invoke(main, ["lint", str(tmp_path), "--format", format_name]).exit_code == 1
+
+
+def test_a_thousand_levels_of_ensembles_end(tmp_path: Path) -> None:
+    tensors = GOOD.replace('backend: "python"', 'platform: "ensemble"')
+    for number in range(1000):
+        step = f'model_name: "e{number + 1}", model_version: -1, input_map {{ key: "x" value: "x" }}'
+        step += ', output_map { key: "y" value: "y" }'
+        write({f"e{number}/config.pbtxt": f"{tensors}ensemble_scheduling {{ step [ {{ {step} }} ] }}"}, tmp_path)
+        (tmp_path / f"e{number}/1").mkdir()
+    write({"e1000/config.pbtxt": GOOD, "e1000/1/model.py": PYTHON_MODEL}, tmp_path)
+    assert rules_of(linted(tmp_path)) == set()
+
+
+ONNX: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "one byte": lambda data: data[:1],
+    "cut short": lambda data: data[: len(data) // 2],
+    "text": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "a length of 2^63": lambda data: b"\x3a" + b"\xff" * 8 + b"\x7f",
+    "a varint without end": lambda data: b"\x08" + b"\xff" * 100,
+    "graphs in graphs": lambda data: _nested(200),
+    "zeros": lambda data: b"\0" * 1000,
+}
+
+
+def _nested(depth: int) -> bytes:
+    """A graph in an attribute of a node of a graph, and so on."""
+    data = b""
+    for _ in range(depth):
+        for tag in (b"\x32", b"\x2a", b"\x0a"):  # AttributeProto.g, NodeProto.attribute, GraphProto.node
+            data = tag + _varint(len(data)) + data
+    return b"\x08\x08\x3a" + _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    data = b""
+    while number > 127:
+        data += bytes([number & 127 | 128])
+        number >>= 7
+    return data + bytes([number])
+
+
+@pytest.mark.parametrize("case", ONNX)
+def test_an_onnx_file_that_is_none_is_a_finding(case: str, tmp_path: Path) -> None:
+    data = ONNX[case](onnx_bytes(Onnx()))
+    write({"m/config.pbtxt": base_text("onnxruntime"), "m/1/model.onnx": data}, tmp_path)
+    assert "MW601" in rules_of(linted(tmp_path))
+
+
+def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
+    """In a process of its own, with 400 MB of address space more than an empty one has, and ten seconds."""
+    for number, (data, _) in enumerate(CONFIGS.values()):
+        write({f"m{number}/config.pbtxt": data, f"m{number}/1/model.py": PYTHON_MODEL}, tmp_path)
+
+    def bound() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (700_000_000, 700_000_000))
+
+    command = [sys.executable, "-m", "modelwright.cli", "lint", str(tmp_path), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=bound, check=False)
+    assert done.returncode == 1, done.stderr[-2000:]
+
+
+SEEDS = [
+    files_of(rule.example, fault=fault).get("m/config.pbtxt")
+    for rule in all_rules().values()
+    for fault in (True, False)
+]
+TEXTS = [text.encode() for text in SEEDS if isinstance(text, str)]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A real config with pieces cut out, doubled, swapped with another's, or overwritten."""
+    data = draw(st.sampled_from(TEXTS))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        end = draw(st.integers(start, min(len(data), start + 40)))
+        other = draw(st.sampled_from(TEXTS))
+        piece = draw(
+            st.sampled_from(
+                [b"", data[start:end] * 2, other[start:end], b"\xff", b"{", b"}", b"-1", b'"', b"[", b"9" * 30]
+            )
+        )
+        data = data[:start] + piece + data[end:]
+    return data
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=mutated())
+def test_no_mutated_config_ends_in_a_traceback(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    report = with_config(tmp_path_factory.mktemp("m"), data)
+    assert report.models == 1

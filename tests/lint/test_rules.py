@@ -1,0 +1,63 @@
+"""Every rule finds the fault of its own example, and nothing in the fixed one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from modelwright.lint.engine import Report, lint
+from modelwright.lint.examples import files_of, write
+from modelwright.lint.explain import document, explain
+from modelwright.lint.rule import GROUPS, Example, Locked, Rule, Severity, all_rules
+from modelwright.lint.tree import RepositoryTree
+from modelwright.lint.view import Options
+from modelwright.releases import release
+from tests.conftest import ROOT
+
+RULES = list(all_rules().values())
+
+
+def linted(example: Example, root: Path, *, fault: bool) -> Report:
+    write(files_of(example, fault=fault), root)
+    return lint(RepositoryTree.read(root), Options(release(example.target), example.auto_complete))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_finds_the_fault_of_its_example(rule: Rule, tmp_path: Path) -> None:
+    if os.geteuid() == 0 and any(isinstance(content, Locked) for content in rule.example.fault_files.values()):
+        pytest.skip("root may list every folder")
+    found = linted(rule.example, tmp_path, fault=True).findings
+    assert rule.id in {item.rule.id for item in found}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_finds_nothing_in_the_fixed_example(rule: Rule, tmp_path: Path) -> None:
+    report = linted(rule.example, tmp_path, fault=False)
+    assert rule.id not in {item.rule.id for item in report.findings}
+    assert report.errors == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_says_what_why_and_how_to_mend_it(rule: Rule) -> None:
+    assert re.fullmatch(r"MW\d{3}", rule.id)
+    assert rule.id[2] in GROUPS
+    assert rule.why.endswith(".")
+    assert rule.fix.endswith(".")
+    assert not rule.title.endswith(".")
+    assert rule.id in explain(rule)
+    assert rule.fix in explain(rule)
+
+
+def test_traps_are_warnings_and_refusals_are_errors() -> None:
+    traps = {rule.severity for rule in RULES if rule.id.startswith("MW9")}
+    assert traps == {Severity.WARNING}
+    assert {rule.severity for rule in RULES if rule.id[2] in "36"} == {Severity.ERROR}
+
+
+def test_the_document_lists_every_rule_and_is_current() -> None:
+    text = (ROOT / "docs/lint.md").read_text()
+    assert text == document(), "run: make docs"
+    assert all(f"{rule.id} {rule.title}" in text for rule in RULES)
