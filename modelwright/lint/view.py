@@ -138,6 +138,25 @@ class ConfigView:
         return bool(self.message.HasField("ensemble_scheduling"))
 
     @property
+    def decoupled(self) -> bool:
+        """Whether a request has any number of answers. An ensemble's own word does not count: what it runs decides."""
+        if not self.is_ensemble:
+            return bool(self.message.model_transaction_policy.decoupled)
+        return any(view.message.model_transaction_policy.decoupled for view in self.reached() if not view.is_ensemble)
+
+    def reached(self) -> list[ConfigView]:
+        """Everything that an ensemble runs, what its members run included, itself too."""
+        found: dict[str, ConfigView] = {}
+        waiting: list[ConfigView | None] = [self]
+        while waiting:
+            view = waiting.pop()
+            if view is not None and view.message is not None and view.model.name not in found:
+                found[view.model.name] = view
+                steps = [step for step in view.message.ensemble_scheduling.step if not step.model_namespace]
+                waiting += [self.repository.view(step.model_name, self.environment) for step in steps]
+        return list(found.values())
+
+    @property
     def tensors_known(self) -> bool:
         """Whether inputs and outputs are what the config says: some backends complete them from files of their own."""
         config = self.message

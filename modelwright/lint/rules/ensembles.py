@@ -346,22 +346,13 @@ def larger_batches(view: ConfigView) -> Iterator[Found]:
 )
 def circle(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
-        if view.model.name in _reached(view, step.model_name):
+        member = view.repository.view(step.model_name, view.environment) if not step.model_namespace else None
+        if member is not None and any(_runs(other, view.model.name) for other in member.reached()):
             yield view.found(f"'{step.model_name}' leads back to '{view.model.name}'", *path, "model_name")
 
 
-def _reached(view: ConfigView, start: str) -> set[str]:
-    reached: set[str] = set()
-    waiting = [start]
-    while waiting:
-        name = waiting.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        member = view.repository.view(name, view.environment)
-        if member is not None and member.message is not None:
-            waiting += [step.model_name for _, step, _ in steps(member) if not step.model_namespace]
-    return reached
+def _runs(view: ConfigView, name: str) -> bool:
+    return any(step.model_name == name and not step.model_namespace for _, step, _ in steps(view))
 
 
 @rule(

@@ -99,7 +99,8 @@ def cache_with_sequences(view: ConfigView) -> Iterator[Found]:
     "MW412",
     "response cache of a decoupled model",
     Severity.ERROR,
-    why="A decoupled model answers a request any number of times; the cache holds one answer.",
+    why="A decoupled model answers a request any number of times; the cache holds one answer. An ensemble is decoupled if it "
+    "runs a model that is.",
     fix="Remove response_cache.",
     example=Example(
         "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }",
@@ -107,7 +108,7 @@ def cache_with_sequences(view: ConfigView) -> Iterator[Found]:
     ),
 )
 def cache_of_decoupled(view: ConfigView) -> Iterator[Found]:
-    if view.message.response_cache.enable and view.message.model_transaction_policy.decoupled:
+    if view.message.response_cache.enable and view.decoupled:
         yield view.found("response_cache with a decoupled transaction policy", "response_cache")
 
 

@@ -62,7 +62,7 @@ def huge_version(model: ModelFolder) -> Iterator[Found]:
     example=Example("", "", fault_files={"5.tmp/model.py": "\n"}),
 )
 def false_version(view: ConfigView) -> Iterator[Found]:
-    for name, number in view.model.numbers.items():
+    for name, number in view.model.numbers.items() if not view.is_ensemble else ():  # which has no files to look for
         if number in view.served and name != str(number) and str(number) not in view.model.numbers:
             yield view.at(name, f"it counts as version {number}, and there is no folder '{number}'")
 

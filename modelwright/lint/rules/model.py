@@ -163,7 +163,13 @@ def _present(view: ConfigView, number: int, name: str) -> str:
 def runtime_missing(view: ConfigView) -> Iterator[Found]:
     config = view.message
     runtime, own = config.runtime, f"libtriton_{config.backend}.so"
-    if not runtime or runtime == own or "/" in runtime or (runtime == "model.py" and config.backend == "vllm"):
+    if (
+        view.is_ensemble
+        or not runtime
+        or runtime == own
+        or "/" in runtime
+        or (runtime == "model.py" and config.backend == "vllm")
+    ):
         return  # a path may lead anywhere in the container
     folders = ["", *(f"{number}/" for number in view.served)]
     if not any(view.model.locate(f"{folder}{runtime}").is_file() for folder in folders):
