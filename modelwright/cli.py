@@ -150,9 +150,7 @@ def status_command(project: Project, as_data: bool) -> None:
 @click.option("--grpc-port", default=8001, show_default=True)
 @click.option("--metrics-port", default=8002, show_default=True)
 @click.option("--poll", is_flag=True, help="Follow changes of the repository (default: models load once, or by API).")
-@click.option(
-    "--environment", metavar="NAME", help="With configs/NAME.pbtxt, where a model has one."
-)
+@click.option("--environment", metavar="NAME", help="With configs/NAME.pbtxt, where a model has one.")
 @command
 def serve_command(
     project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str | None

@@ -28,7 +28,12 @@ _PROJECT = "project/"  # in front of a template's name: not the builder's own
 _LINE_CHARS = 100  # a part that fits is written on one line
 _MOST_DIFFERENCES = 10
 # Their kind 0, which protobuf leaves out, is a choice like any other: CONTROL_SEQUENCE_START, say.
-_KINDS = {"inference.BatchInput", "inference.BatchOutput", "inference.ModelSequenceBatching.Control"}
+_KINDS = {
+    "inference.BatchInput",
+    "inference.BatchOutput",
+    "inference.ModelInstanceGroup.SecondaryDevice",
+    "inference.ModelSequenceBatching.Control",
+}
 _TEMPLATE_NAME = re.compile(r"[\w-][\w.-]*\.j2")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = re.compile(r'[\\"\x00-\x1f\x7f]')
