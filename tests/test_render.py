@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -159,12 +160,18 @@ def any_one(field: Any, depth: int) -> st.SearchStrategy[Any]:
     if field.cpp_type == field.CPPTYPE_BOOL:
         return st.booleans()
     if field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
-        width = 32 if field.cpp_type == field.CPPTYPE_FLOAT else 64
-        return st.floats(width=width).map(lambda value: value if value - value == 0 else str(value).replace("inf", "Infinity").replace("nan", "NaN"))  # fmt: skip
+        return st.floats(width=32 if field.cpp_type == field.CPPTYPE_FLOAT else 64).map(json_number)
     bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
     if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64):
         return st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return st.integers(0, 2**bits - 1)
+
+
+def json_number(value: float) -> float | str:
+    """A number in protobuf's JSON form, which has words for those that JSON has not."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
