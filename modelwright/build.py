@@ -244,6 +244,8 @@ class _Run:
         if step.run == "verify_served":
             for member in (builders[name] for name in family_of(builder, builders)):
                 config = config_of(member, self._tensors(member), served_part(member))
+                for output in config.output:
+                    output.ClearField("label_filename")  # a trial is asked for tensors, and has no label files
                 version = self.artifacts[payload_step(member)].path("version")
                 served.append(ServedModel(member.name, plain_text(config), version))
         return StepContext(
