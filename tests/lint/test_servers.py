@@ -42,7 +42,10 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("fault", [True, False], ids=["fault", "fixed"])
 def test_mw403_a_resource_is_global_or_of_a_device(fault: bool, environment: Environment, root: Path) -> None:
     write(files_of(all_rules()["MW403"].example, fault=fault), root)
-    with serving(environment, root, "explicit", "--rate-limit=execution_count") as server, connect(server.http) as client:
+    with (
+        serving(environment, root, "explicit", "--rate-limit=execution_count") as server,
+        connect(server.http) as client,
+    ):
         if fault:
             with pytest.raises(ServerError, match="both global and device-specific"):
                 client.load("m")

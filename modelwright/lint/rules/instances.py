@@ -99,8 +99,8 @@ def cache_with_sequences(view: ConfigView) -> Iterator[Found]:
     "MW412",
     "response cache of a decoupled model",
     Severity.ERROR,
-    why="A decoupled model answers a request any number of times; the cache holds one answer. An ensemble is decoupled if it "
-    "runs a model that is.",
+    why="A decoupled model answers a request any number of times; the cache holds one answer. An ensemble is "
+    "decoupled if it runs a model that is.",
     fix="Remove response_cache.",
     example=Example(
         "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }",
