@@ -142,7 +142,7 @@ def _escaped(character: str) -> str:
 
 def _model_of(file: str, tree: RepositoryTree) -> str:
     name = file.partition("/")[0]
-    return name if name in tree.models else ""
+    return name if name in tree.entries else ""
 
 
 def _members_first(views: Sequence[ConfigView]) -> list[ConfigView]:

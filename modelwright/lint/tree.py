@@ -69,6 +69,7 @@ class ModelFolder:
         if relative in self.overrides:
             return self.overrides[relative]
         first, _, rest = relative.partition("/")
+        rest = rest.lstrip("/")  # the server puts paths together as text: an absolute one does not lead away
         entry = self.entries.get(first)
         base = entry.path if entry else self.path / first
         return base / rest if rest else base

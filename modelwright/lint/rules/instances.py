@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 
+_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")  # names that start with __ are Prometheus' own
 _FAMILY = 'metric_identifier { family: "nv_inference_first_response_histogram_ms" }'
 
 
@@ -131,3 +132,18 @@ def empty_metric_control(view: ConfigView) -> Iterator[Found]:
             yield view.found("metric_identifier.family is missing", *path)
         if not control.histogram_options.buckets:
             yield view.found("histogram_options.buckets are missing", *path)
+
+
+@rule(
+    "MW432",
+    "metric tag that ends the server",
+    Severity.ERROR,
+    why="Tags become labels of Prometheus metrics: letters, digits and '_', and no digit in front. The library "
+    "behind raises an exception for anything else, and nobody catches it: the whole server process aborts.",
+    fix="Rename the key of the tag.",
+    example=Example('metric_tags { key: "cost-centre" value: "7" }', 'metric_tags { key: "cost_centre" value: "7" }'),
+)
+def bad_metric_tag(view: ConfigView) -> Iterator[Found]:
+    for key in sorted(view.message.metric_tags):
+        if not _LABEL.fullmatch(key):
+            yield view.found(f"'{key}' is no name of a Prometheus label", "metric_tags", key)

@@ -63,7 +63,9 @@ def huge_version(model: ModelFolder) -> Iterator[Found]:
 )
 def false_version(view: ConfigView) -> Iterator[Found]:
     for name, number in view.model.numbers.items() if not view.is_ensemble else ():  # which has no files to look for
-        if number in view.served and name != str(number) and str(number) not in view.model.numbers:
+        if number in view.served and number < 0:
+            yield view.at(name, f"it counts as version {number}, which is looked for as {number + 2**64}")
+        elif number in view.served and name != str(number) and str(number) not in view.model.numbers:
             yield view.at(name, f"it counts as version {number}, and there is no folder '{number}'")
 
 

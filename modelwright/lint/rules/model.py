@@ -21,6 +21,22 @@ STOCK_BACKENDS = (
 _STOCK_AGENTS = ("checksum",)
 _MAYBE_GPU = {"KIND_GPU", "KIND_AUTO"}
 # Backends whose model file has a known name; others find theirs by means of their own.
+_BATCHING = "TRITON_BATCH_STRATEGY_PATH"
+_MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
+_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zip, zstd
+# What onnxruntime_backend's src/onnxruntime.cc reads; it refuses every other one.
+_TENSORRT_PARAMETERS = (
+    *("precision_mode", "max_workspace_size_bytes", "int8_calibration_table_name", "int8_use_native_calibration_table"),
+    *("trt_max_partition_iterations", "trt_min_subgraph_size", "trt_dla_enable", "trt_dla_core"),
+    *("trt_engine_cache_enable", "trt_engine_cache_path", "trt_engine_cache_prefix", "trt_dump_subgraphs"),
+    *("trt_force_sequential_engine_build", "trt_context_memory_sharing_enable", "trt_layer_norm_fp32_fallback"),
+    *("trt_timing_cache_enable", "trt_timing_cache_path", "trt_force_timing_cache", "trt_detailed_build_log"),
+    *("trt_build_heuristics_enable", "trt_sparsity_enable", "trt_builder_optimization_level"),
+    *("trt_auxiliary_streams", "trt_tactic_sources", "trt_extra_plugin_lib_paths", "trt_cuda_graph_enable"),
+    *("trt_profile_min_shapes", "trt_profile_max_shapes", "trt_profile_opt_shapes"),
+    *("trt_dump_ep_context_model", "trt_ep_context_file_path", "trt_ep_context_embed_mode"),
+)
+_PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,.-]+")  # what shlex.quote leaves alone, less the slash
 _LARGEST_CODE = 1_000_000
 _INDIRECT = re.compile(rb"import\s*\*|\bexec\b|\bglobals\b|\bsetattr\b|__getattr__|\bsys\.modules\b")
@@ -172,7 +188,8 @@ def runtime_missing(view: ConfigView) -> Iterator[Found]:
     ):
         return  # a path may lead anywhere in the container
     folders = ["", *(f"{number}/" for number in view.served)]
-    if not any(view.model.locate(f"{folder}{runtime}").is_file() for folder in folders):
+    there = any(view.model.locate(f"{folder}{runtime}").is_file() for folder in folders)
+    if not there or not runtime.endswith(".so"):
         yield view.found(f"'{runtime}' is neither the backend's library nor a file of the model", "runtime")
 
 
@@ -181,12 +198,15 @@ def runtime_missing(view: ConfigView) -> Iterator[Found]:
     "unknown repository agent",
     Severity.ERROR,
     why="An agent is a library of the server's. The stock container has `checksum` alone; without the library the "
-    "model does not load.",
+    "model does not load. An empty list of agents crashes the server (seen with 24.10).",
     fix="Leave model_repository_agents out, or install the agent in the container and ignore this rule.",
     example=Example("model_repository_agents { agents [ { name: 'decrypt' } ] }", ""),
 )
 def unknown_agent(view: ConfigView) -> Iterator[Found]:
-    for index, agent in enumerate(view.message.model_repository_agents.agents):
+    config = view.message
+    if config.HasField("model_repository_agents") and not config.model_repository_agents.agents:
+        yield view.found("it lists no agent: that crashes the server", "model_repository_agents")
+    for index, agent in enumerate(config.model_repository_agents.agents):
         if agent.name not in _STOCK_AGENTS:
             path = ("model_repository_agents", "agents", index, "name")
             yield view.found(f"the stock container has no agent '{agent.name}'", *path)
@@ -227,26 +247,38 @@ def _parameter_problem(key: str, value: str) -> str:
 
 @rule(
     "MW110",
-    "custom batching library missing",
+    "custom batching library that cannot be used",
     Severity.ERROR,
-    why="TRITON_BATCH_STRATEGY_PATH names a library that decides on batches. It must be there, and a sequence "
-    "batcher takes none.",
-    fix="Give the library's path, or leave the parameter out.",
-    example=Example(
-        'parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "/opt/none.so" } }\ndynamic_batching { }',
-        "dynamic_batching { }",
-    ),
+    why="A library of the model's may decide on batches: batchstrategy.so in the version or the model, or the one "
+    "that the parameter TRITON_BATCH_STRATEGY_PATH names. It must be a shared library, and a sequence batcher "
+    "takes no parameter for one.",
+    fix="Build the library again, or remove the file or the parameter.",
+    example=Example("", "", fault_files={"batchstrategy.so": "not a library"}),
 )
 def batching_library(view: ConfigView) -> Iterator[Found]:
-    key = "TRITON_BATCH_STRATEGY_PATH"
-    config = view.message
-    if key not in config.parameters or view.is_ensemble:
+    given = view.message.parameters.get(_BATCHING) if _BATCHING in view.message.parameters else None
+    if view.is_ensemble:
         return
-    if config.HasField("sequence_batching"):
-        yield view.found(f"{key} with sequence_batching", "parameters", key)
-    elif not Path(config.parameters[key].string_value).exists():
-        path = config.parameters[key].string_value
-        yield view.found(f"{key}: there is no '{path}' on this machine", "parameters", key)
+    if view.message.HasField("sequence_batching"):
+        if given is not None:
+            yield view.found(f"{_BATCHING} with sequence_batching", "parameters", _BATCHING)
+    elif given is not None:
+        path = Path(given.string_value)
+        if path.is_file() and not _is_library(path):
+            yield view.found(f"'{path}' is no shared library", "parameters", _BATCHING)
+    else:
+        for file in ["batchstrategy.so", *(f"{number}/batchstrategy.so" for number in view.served)]:
+            path = view.model.locate(file)
+            if path.is_file() and not _is_library(path):
+                yield view.at(file, "it is no shared library")
+
+
+def _is_library(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False
 
 
 @rule(
@@ -267,7 +299,7 @@ def unstartable_name(view: ConfigView) -> Iterator[Found]:
     if not _PLAIN.fullmatch(view.model.name):
         yield view.found(f"the model's folder is called '{view.model.name}'", "name")
     for index, group in enumerate(view.message.instance_group):
-        if group.name and not _PLAIN.fullmatch(group.name):
+        if group.name and not _PLAIN.fullmatch(group.name.replace("/", "")):
             yield view.found(f"an instance group is called '{group.name}'", "instance_group", index, "name")
 
 
@@ -275,7 +307,7 @@ def unstartable_name(view: ConfigView) -> Iterator[Found]:
     "MW112",
     "Python model without TritonPythonModel",
     Severity.ERROR,
-    why="The Python backend imports the file by its name, which must be a plain one, and looks for the class "
+    why="The Python backend imports the file by its name and its folder's, and looks for the class "
     "TritonPythonModel in it.",
     fix="Define the class in the file that default_model_filename names, model.py for most.",
     example=Example("", "", fault_files={"1/model.py": "def execute(requests):\n    return []\n"}),
@@ -284,8 +316,9 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
     if view.message.backend != "python":
         return
     name = view.message.default_model_filename
-    if "/" in name:
-        yield view.found(f"'{name}' is no plain file name", "default_model_filename")
+    folder = name.split("/")[-2] if "/" in name else ""
+    if folder in (".", "..") or folder in sys.stdlib_module_names:
+        yield view.found(f"'{folder}' in '{name}' is no package to import from", "default_model_filename")
         return
     for number in view.served:
         problem = _python_problem(view.model_file(number, name), view.options.target.python)
@@ -313,3 +346,93 @@ def _python_problem(path: Path, target_python: str) -> str:
     except (ValueError, RecursionError, MemoryError) as error:
         return f"it does not parse: {error or type(error).__name__}"
     return ""
+
+
+@rule(
+    "MW113",
+    "Python environment that cannot be used",
+    Severity.ERROR,
+    why="EXECUTION_ENV_PATH names an environment for the Python backend: an archive that conda-pack made, or the "
+    "folder of one, which has bin/activate. The server unpacks it when the model loads. Paths outside the model "
+    "are the container's, and not looked at.",
+    fix="Put the archive beside config.pbtxt, and write $$TRITON_MODEL_DIRECTORY/env.tar.gz.",
+    example=Example(
+        'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }', ""
+    ),
+)
+def python_environment(view: ConfigView) -> Iterator[Found]:
+    key = "EXECUTION_ENV_PATH"
+    if view.message.backend == "python" and key in view.message.parameters:
+        value = view.message.parameters[key].string_value
+        if value.startswith(_MODEL_DIRECTORY):
+            problem = _environment_problem(view.model.locate(value.removeprefix(_MODEL_DIRECTORY)))
+            if problem:
+                yield view.found(f"'{value}' {problem}", "parameters", key)
+
+
+def _environment_problem(path: Path) -> str:
+    if path.is_dir():
+        return "" if (path / "bin/activate").is_file() else "has no bin/activate"
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return "is not there"
+    return "" if start.startswith(_ARCHIVES) or start[257:262] == b"ustar" else "is no archive"
+
+
+@rule(
+    "MW114",
+    "parameter of the Python backend that it cannot read",
+    Severity.ERROR,
+    why="FORCE_CPU_ONLY_INPUT_TENSORS is yes or no, in small letters.",
+    fix='Write "yes" or "no".',
+    example=Example(
+        'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "true" } }',
+        'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "yes" } }',
+    ),
+)
+def python_parameter(view: ConfigView) -> Iterator[Found]:
+    key = "FORCE_CPU_ONLY_INPUT_TENSORS"
+    if view.message.backend == "python" and key in view.message.parameters:
+        value = view.message.parameters[key].string_value
+        if value not in ("yes", "no"):
+            yield view.found(f"{key} is '{value}'", "parameters", key)
+
+
+@rule(
+    "MW115",
+    "accelerator that the onnxruntime backend does not have",
+    Severity.ERROR,
+    why="The backend knows `openvino` on the CPU, and `tensorrt` and `cuda` on the GPU; `tensorrt` has a fixed set "
+    "of parameters. Anything else is refused where an instance would use it. The local server has no GPU: what "
+    "concerns GPUs is read in the backend's source.",
+    fix="Use one of these names, or leave execution_accelerators out.",
+    example=Example(
+        'optimization { execution_accelerators { cpu_execution_accelerator [ { name: "vino" } ] } }',
+        'optimization { execution_accelerators { cpu_execution_accelerator [ { name: "openvino" } ] } }',
+        base="onnxruntime",
+    ),
+)
+def unknown_accelerator(view: ConfigView) -> Iterator[Found]:
+    accelerators = view.message.optimization.execution_accelerators
+    path = ("optimization", "execution_accelerators")
+    if view.message.backend != "onnxruntime":
+        return
+    for index, entry in enumerate(accelerators.cpu_execution_accelerator):
+        if entry.name != "openvino":
+            where = (*path, "cpu_execution_accelerator", index)
+            yield view.found(f"there is no CPU accelerator '{entry.name}'", *where)
+    for index, entry in enumerate(accelerators.gpu_execution_accelerator if "KIND_GPU" in view.instance_kinds else ()):
+        where = (*path, "gpu_execution_accelerator", index)
+        if entry.name not in ("tensorrt", "cuda"):
+            yield view.found(f"there is no GPU accelerator '{entry.name}'", *where)
+        for key in sorted(entry.parameters) if entry.name == "tensorrt" else ():
+            if key not in _TENSORRT_PARAMETERS:
+                near = did_you_mean(key, _TENSORRT_PARAMETERS)
+                yield view.found(f"'tensorrt' has no parameter '{key}'", *where, "parameters", key, fix=near)
+            elif key == "precision_mode" and entry.parameters[key] not in _PRECISIONS:
+                known = ", ".join(_PRECISIONS)
+                yield view.found(
+                    f"precision_mode is '{entry.parameters[key]}', not one of {known}", *where, "parameters", key
+                )

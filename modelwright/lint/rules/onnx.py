@@ -5,8 +5,6 @@ The rules are those of onnxruntime_backend (`src/onnxruntime.cc`) and of onnxrun
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +18,10 @@ from modelwright.onnxscan import External, Scan, Value
 from modelwright.suggest import did_you_mean
 
 _ONNX = "onnxruntime"
-_LINKS_REFUSED_SINCE = (1, 24)  # external data must be a file of its own: no symbolic link, no second hard link
+_MAX_ML_OPSET = 5  # onnx.helper.VERSION_TABLE: 4 up to ONNX 1.15, 5 from 1.16 on
+# From then on weights must lie in the model's folder, links resolved; before, anywhere. Seen with 1.20.1, 1.23.2,
+# 1.24.4, 1.27.0 and 1.28.0. None of them minds a second hard link.
+_INSIDE_SINCE = (1, 24)
 
 
 def _file(view: ConfigView, version: int) -> str:
@@ -54,26 +55,30 @@ def not_onnx(view: ConfigView) -> Iterator[Found]:
 def ir_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
-        if scan.ir_version > target.max_ir:
+        if not 1 <= scan.ir_version <= target.max_ir:
             limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {target.max_ir}"
             yield view.at(_file(view, number), f"IR version {scan.ir_version}; {limit}")
 
 
 @rule(
     "MW603",
-    "opset above the release's",
+    "opset that the release does not have",
     Severity.ERROR,
-    why="Each release has one onnxruntime, and that a highest opset of the ai.onnx domain.",
+    why="A file states the opsets it uses. Each release has one onnxruntime, and that a highest opset of the "
+    "ai.onnx domain; of ai.onnx.ml there are five.",
     fix="Export with a lower opset, or choose a later release.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(opset=999)}),
 )
 def opset_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
-        opset = max(scan.opsets.get("", 0), scan.opsets.get("ai.onnx", 0))
-        if opset > target.max_opset:
-            limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {target.max_opset}"
-            yield view.at(_file(view, number), f"opset {opset}; {limit}")
+        if not scan.opsets:
+            yield view.at(_file(view, number), "it states no opset")
+        for domain, opset in sorted(scan.opsets.items()):
+            most = target.max_opset if domain in ("", "ai.onnx") else _MAX_ML_OPSET if domain == "ai.onnx.ml" else opset
+            if not 1 <= opset <= most:
+                limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {most}"
+                yield view.at(_file(view, number), f"opset {opset} of {domain or 'ai.onnx'}; {limit}")
 
 
 @rule(
@@ -91,22 +96,17 @@ def opset_too_new(view: ConfigView) -> Iterator[Found]:
 )
 def other_tensors(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
-        config = view.completed(scan)
-        known = {value.name for value in (*scan.inputs, *scan.overridable)}
-        for index, tensor in enumerate(config.input):
-            if tensor.name not in known:
-                message = f"{_file(view, number)} has no input '{tensor.name}'"
-                yield view.found(message, "input", index, fix=did_you_mean(tensor.name, known))
-        given, optional = set(_fed(config)), {tensor.name for tensor in config.input if tensor.optional}
-        for value in scan.inputs:
-            if value.name not in given:
-                what = "is required there, optional here" if value.name in optional else "is missing"
-                yield view.found(f"input '{value.name}' of {_file(view, number)} {what}", "input")
-        outputs = {value.name for value in scan.outputs}
-        for index, tensor in enumerate(config.output):
-            if tensor.name not in outputs:
-                message = f"{_file(view, number)} has no output '{tensor.name}'"
-                yield view.found(message, "output", index, fix=did_you_mean(tensor.name, outputs))
+        config, file = view.completed(scan), _file(view, number)
+        known = {"input": {value.name for value in (*scan.inputs, *scan.overridable)}}
+        known["output"] = {value.name for value in scan.outputs}
+        for side, names in known.items():
+            for index, tensor in enumerate(getattr(config, side)):
+                if tensor.name not in names:
+                    fix = did_you_mean(tensor.name, names)
+                    yield view.found(f"{file} has no {side} '{tensor.name}'", side, index, fix=fix)
+        fed = list(_fed(config))
+        if len(fed) != len(scan.inputs) and set(fed) <= known["input"]:
+            yield view.found(f"{file} has {len(scan.inputs)} inputs, the config {len(fed)}: {_odd(fed, scan)}", "input")
 
 
 def _fed(config: Any) -> Iterator[str]:
@@ -116,6 +116,15 @@ def _fed(config: Any) -> Iterator[str]:
     yield from (state.input_name for state in config.sequence_batching.state)
     for entry in config.batch_input:
         yield from entry.target_name
+
+
+def _odd(fed: list[str], scan: Scan) -> str:
+    """Which inputs make the difference: the backend only counts them."""
+    required = {value.name for value in scan.inputs}
+    missing, twice = sorted(required - set(fed)), sorted({name for name in fed if fed.count(name) > 1})
+    if missing:
+        return f"'{missing[0]}' is missing, or optional"
+    return f"'{twice[0]}' is given twice" if twice else f"'{sorted(set(fed) - required)[0]}' has a default"
 
 
 def _pairs(view: ConfigView) -> Iterator[tuple[int, str, int, Any, Value, bool]]:
@@ -167,11 +176,12 @@ def other_shape(view: ConfigView) -> Iterator[Found]:
     for number, side, index, tensor, value, batched in _pairs(view):
         dims = [int(dim) for dim in (tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)]
         actual = plain_dims(value)
-        if value.dims is None or (batched and actual and actual[0] != -1):
+        if batched and actual and actual[0] != -1:
             continue
         given = [-1, *dims] if batched else dims
         if not _fits(given, actual, narrows=side == "input", dims=dims):
-            message = f"'{tensor.name}' has shape {given} here, {actual} in {_file(view, number)}"
+            shape = "no shape" if value.dims is None else actual
+            message = f"'{tensor.name}' has shape {given} here, {shape} in {_file(view, number)}"
             yield view.found(message, side, index, "dims")
 
 
@@ -232,49 +242,46 @@ def no_tensor(view: ConfigView) -> Iterator[Found]:
     "MW609",
     "weights that are not where the file says",
     Severity.ERROR,
-    why="A large model keeps its weights in files beside it. They must be there and whole, inside the model's "
-    "folder, and since onnxruntime 1.24 be real files: neither symbolic links nor files with a second hard link.",
+    why="A large model keeps its weights in files beside it. They must be there and whole, and since onnxruntime "
+    "1.24 inside the folder of the ONNX file, symbolic links resolved.",
     fix="Copy the weights' file beside the model, under the name that the model states.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(external="weights.bin")}),
 )
 def external_weights(view: ConfigView) -> Iterator[Found]:
-    links = _version(view.options.target.onnxruntime) < _LINKS_REFUSED_SINCE
+    anywhere = _version(view.options.target.onnxruntime) < _INSIDE_SINCE
     for number, scan in view.onnx.items():
+        folder = _weights_folder(view, number)
         problems: dict[str, str] = {}
         for external in scan.externals:
-            problem = _outside(external) or _weights_problem(_beside(view, number, external), external, links)
+            problem = _weights_problem(view, folder, external, anywhere)
             if problem:
                 problems.setdefault(external.location, problem)
-        for problem in problems.values():
-            yield view.at(_file(view, number), f"weights in {problem}")
+        for location, problem in problems.items():
+            yield view.at(_file(view, number), f"weights in '{location}' {problem}")
 
 
-def _outside(external: External) -> str:
-    location = PurePosixPath(external.location)
-    outside = not external.location or location.is_absolute() or ".." in location.parts
-    return f"'{external.location}' lie outside the model's folder" if outside else ""
-
-
-def _beside(view: ConfigView, number: int, external: External) -> Path:
-    """Where a model's weights lie: locations are relative to the folder that the ONNX file is in."""
+def _weights_folder(view: ConfigView, number: int) -> str:
+    """The folder that locations are relative to: the ONNX file's, relative to the model's."""
     name = view.filled.default_model_filename
-    folder = name if view.model_file(number, name).is_dir() else str(PurePosixPath(name).parent)
-    return view.model_file(number, str(PurePosixPath(folder, external.location)))
+    return (
+        f"{number}/{name}" if view.model_file(number, name).is_dir() else str(PurePosixPath(f"{number}/{name}").parent)
+    )
 
 
-def _weights_problem(path: Path, external: External, links_allowed: bool) -> str:
-    what = f"'{external.location}'"
+def _weights_problem(view: ConfigView, folder: str, external: External, anywhere: bool) -> str:
+    location = external.location
+    if not location or (location.startswith("/") and not anywhere):
+        return "lie outside the model's folder"
+    path = Path(location) if location.startswith("/") else view.model.locate(f"{folder}/{location}")
     try:
-        status = os.lstat(path)
-        size_bytes = path.stat().st_size
-    except (OSError, ValueError) as error:
-        return f"{what}: {getattr(error, 'strerror', None) or error}"
-    if not links_allowed and stat.S_ISLNK(status.st_mode):
-        return f"{what}: it is a symbolic link"
-    if not links_allowed and status.st_nlink > 1:
-        return f"{what}: the file has {status.st_nlink} hard links"
+        real, size_bytes = path.resolve(strict=True), path.stat().st_size
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    planned = f"{folder}/{location}" in view.model.overrides
+    if not anywhere and not planned and not real.is_relative_to(view.model.locate(folder).resolve()):
+        return "lie outside the model's folder"
     end = external.offset + (external.length or 0)
-    return f"{what}: the file has {size_bytes:,} bytes, {end:,} are needed" if size_bytes < end else ""
+    return f"end early: the file has {size_bytes:,} bytes, {end:,} are needed" if size_bytes < end else ""
 
 
 def _version(text: str) -> tuple[int, ...]:

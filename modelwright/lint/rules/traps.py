@@ -12,19 +12,9 @@ from modelwright.suggest import did_you_mean
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
 _ONNX_PARAMETERS = (
     *("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern"),
-    *(
-        "share_session_between_instances",
-        "memory.enable_memory_arena_shrinkage",
-        "optimization.minimal_build_optimizations",
-    ),
-    *(
-        "session.use_device_allocator_for_initializers",
-        "cudnn_conv_algo_search",
-        "gpu_mem_limit",
-        "arena_extend_strategy",
-    ),
-    *("do_copy_in_default_stream", "cudnn_conv_use_max_workspace", "cudnn_conv1d_pad_to_nc1d", "enable_cuda_graph"),
-    *("use_tf32", "tunable_op_enable", "tunable_op_tuning_enable", "TRITON_BATCH_STRATEGY_PATH"),
+    *("share_session_between_instances", "memory.enable_memory_arena_shrinkage", "TRITON_BATCH_STRATEGY_PATH"),
+    *("session.use_device_allocator_for_initializers", "cudnn_conv_algo_search", "gpu_mem_limit"),
+    *("arena_extend_strategy", "do_copy_in_default_stream"),
 )
 
 
@@ -302,3 +292,26 @@ def only_passive(view: ConfigView) -> Iterator[Found]:
     groups = view.message.instance_group
     if groups and all(group.passive for group in groups):
         yield view.found("every instance group is passive", "instance_group")
+
+
+@rule(
+    "MW913",
+    "file that must be in the container",
+    Severity.WARNING,
+    why="A path outside the model's folder leads into the container that serves, which this linter cannot look "
+    "into. The model does not load where the file is missing.",
+    fix="Put the file into the model's folder, or see to it that the container has it and ignore this rule with "
+    "that reason.",
+    example=Example(
+        'parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "/opt/batching.so" } }',
+        "",
+    ),
+)
+def file_of_the_container(view: ConfigView) -> Iterator[Found]:
+    config = view.message
+    for key in ("EXECUTION_ENV_PATH", "TRITON_BATCH_STRATEGY_PATH"):
+        value = config.parameters[key].string_value if key in config.parameters else ""
+        if value and not value.startswith("$$TRITON_MODEL_DIRECTORY/"):
+            yield view.found(f"{key}: '{value}'", "parameters", key)
+    for index, name in enumerate(config.model_operations.op_library_filename):
+        yield view.found(f"custom operations in '{name}'", "model_operations", "op_library_filename", index)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.sequences import data_problem, size_bytes, type_name
 from modelwright.lint.view import ConfigView
+
+_LARGEST_STRINGS = 100_000_000
 
 
 def _warm(rest: str, head: str = 'name: "one", batch_size: 1') -> str:
@@ -67,9 +71,27 @@ def no_data(view: ConfigView) -> Iterator[Found]:
 def warmup_file(view: ConfigView) -> Iterator[Found]:
     for path, _, entry in _inputs(view):
         if entry.WhichOneof("input_data_type") == "input_data_file" and not any(dim < 0 for dim in entry.dims):
-            problem = data_problem(view, f"warmup/{entry.input_data_file}", size_bytes(entry.data_type, entry.dims))
+            file = f"warmup/{entry.input_data_file}"
+            problem = data_problem(view, file, size_bytes(entry.data_type, entry.dims))
+            if not problem and type_name(entry.data_type) == "TYPE_STRING":
+                problem = _strings_problem(view.model.locate(file), math.prod(entry.dims))
             if problem:
                 yield view.found(problem, *path, "input_data_file")
+
+
+def _strings_problem(path: Path, wanted: int) -> str:
+    """Whether a file holds as many strings as its tensor has elements, each after its length of four bytes."""
+    count, at = 0, 0
+    try:
+        data = path.read_bytes() if path.stat().st_size <= _LARGEST_STRINGS else b""
+    except OSError as error:
+        return f"'{path.name}' cannot be read: {error.strerror}"
+    while at + 4 <= len(data):
+        at += 4 + int.from_bytes(data[at : at + 4], "little")
+        count += 1
+    if len(data) and at != len(data):
+        return f"'{path.name}' ends within a string: each is its length in four bytes and its bytes"
+    return f"'{path.name}' has {count} strings, the tensor {wanted}" if count != wanted else ""
 
 
 @rule(
@@ -104,3 +126,23 @@ def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor:
     if not fits and not any(dim < 0 for dim in entry.dims):
         message = f"input '{tensor.name}' has dims {list(entry.dims)} here, {list(tensor.dims)} in the model"
         yield view.found(message, *path)
+
+
+@rule(
+    "MW425",
+    "warm-up of a larger batch than the model takes",
+    Severity.ERROR,
+    why="batch_size requests of one row each run as one batch. More than max_batch_size fail; in the Python "
+    "backend they end the server with a segmentation fault (seen with 24.10). A model that does not batch takes "
+    "one.",
+    fix="Lower batch_size to max_batch_size, or to 1 for a model that does not batch.",
+    example=Example(
+        _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true", 'name: "many", batch_size: 9'),
+        _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true", 'name: "many", batch_size: 8'),
+    ),
+)
+def too_large_batch(view: ConfigView) -> Iterator[Found]:
+    most = max(view.message.max_batch_size, 1)
+    for index, sample in enumerate(view.message.model_warmup):
+        if sample.batch_size > most:
+            yield view.found(f"batch_size {sample.batch_size}; {most} is the most", "model_warmup", index, "batch_size")
