@@ -25,7 +25,7 @@ from typing import Literal, cast
 MAX_DEPTH = 100  # protobuf's own
 MAX_BYTES = 2**31 - 1  # protobuf's own: what is larger loads nowhere
 MAX_FIELDS = 10_000_000  # about five seconds; a language model's graph has a tenth of it
-MAX_NAMES = 1_000_000  # of inputs, outputs, dimensions, initialisers, external tensors
+MAX_NAMES = 500_000  # of inputs, outputs, dimensions, initialisers, external tensors
 MAX_NAME_BYTES = 2**16
 MAX_PIECES = 1000  # of one message
 
