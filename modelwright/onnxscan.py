@@ -25,7 +25,7 @@ from typing import Literal, cast
 MAX_DEPTH = 100  # protobuf's own
 MAX_BYTES = 2**31 - 1  # protobuf's own: what is larger loads nowhere
 MAX_FIELDS = 10_000_000  # about five seconds; a language model's graph has a tenth of it
-MAX_NAMES = 1_000_000  # of inputs, outputs, dimensions, initialisers, external tensors
+MAX_NAMES = 500_000  # of inputs, outputs, dimensions, initialisers, external tensors
 MAX_NAME_BYTES = 2**16
 MAX_PIECES = 1000  # of one message
 
@@ -96,8 +96,15 @@ def _opened(path: Path) -> Iterator[bytes | mmap.mmap]:
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
 
 _Span = tuple[int, int]  # where a message lies: its first byte, and the one after its last
-# A message that is not repeated, but written several times, is one: as if its pieces stood one after the other.
-_Pieces = list[_Span]
+
+
+class _Pieces(list[_Span]):
+    """A message that is not repeated but written several times is one, as if its pieces followed each other."""
+
+    def append(self, span: _Span) -> None:
+        if len(self) == MAX_PIECES:
+            raise OnnxScanError(f"byte {span[0]}: one message in more than {MAX_PIECES} pieces")
+        super().append(span)
 
 
 class _Reader:
@@ -109,15 +116,23 @@ class _Reader:
 
     def fields(self, pieces: Sequence[_Span], wanted: Mapping[int, str]) -> Iterator[tuple[str, int, int]]:
         """(name, start, end) of each field with a wanted tag, in the file's order; the others are stepped over."""
-        data = self._data
+        data, allowed, count = self._data, self._fields_left, 0
         for at, end in pieces:
             while at < end:
-                tag, start, at = self._field(at, end)
+                count += 1
+                if count > allowed:
+                    raise OnnxScanError(f"more than {MAX_FIELDS} fields")
+                tag, after = data[at], at + 2
+                if tag in _USUAL and after <= end and data[at + 1] < 0x80:  # written out, for this is most of the work
+                    start, at = after, self._within(after + data[at + 1], end)
+                else:
+                    tag, start, at = self._field(at, end)
                 name = wanted.get(tag)
                 if name is not None:
                     yield name, start, at
                 elif at < end and data[at] == tag < 0x80:
                     at = self._past_run(tag, at, end)
+        self._fields_left -= count
 
     def number(self, start: int, end: int, bits: int = 64) -> int:
         """A varint as a signed integer; of one that is too large the lower bits count."""
@@ -134,9 +149,6 @@ class _Reader:
 
     def _field(self, at: int, end: int) -> tuple[int, int, int]:
         """(tag, start and end of the payload) of the field that starts here."""
-        self._fields_left -= 1
-        if self._fields_left < 0:
-            raise OnnxScanError(f"more than {MAX_FIELDS} fields")
         tag, start = self._varint(at, end, 5)
         if tag < 8 or tag >> 32:
             raise OnnxScanError(f"byte {at}: no field has the number {tag >> 3}")
@@ -175,6 +187,9 @@ class _Reader:
         """Past a group, protobuf's old kind of message, which ONNX has none of."""
         open_groups = [tag >> 3]
         while open_groups:
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise OnnxScanError(f"more than {MAX_FIELDS} fields")
             tag, start = self._varint(at, end, 5)
             if tag & 7 == _GROUP_END:
                 if tag >> 3 != open_groups.pop():
@@ -183,7 +198,7 @@ class _Reader:
             elif tag & 7 == _GROUP:
                 open_groups.append(tag >> 3)
                 if len(open_groups) > MAX_DEPTH:
-                    raise _too_deep()
+                    raise OnnxScanError(f"groups nest more than {MAX_DEPTH} deep")
                 at = start
             else:
                 at = self._field(at, end)[2]
@@ -197,6 +212,8 @@ class _Reader:
         return at
 
 
+# Strings and messages with a tag of one byte, and so nearly every field.
+_USUAL = frozenset(number << 3 | _BYTES for number in range(1, 16))
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 
@@ -205,10 +222,6 @@ def _run(tag: int) -> re.Pattern[bytes] | None:
     """Fields of a tag of one byte, if they are numbers; a limited count, as the matcher needs memory for each."""
     number = {_VARINT: rb"[\x80-\xff]{0,9}[\x00-\x7f]", _FIXED64: b".{8}", _FIXED32: b".{4}"}.get(tag & 7)
     return re.compile(b"(?s:%s%s){1,4096}" % (re.escape(bytes([tag])), number)) if number else None
-
-
-def _too_deep() -> OnnxScanError:
-    return OnnxScanError(f"messages nest more than {MAX_DEPTH} deep")
 
 
 # ---- ONNX
@@ -229,6 +242,12 @@ _GRAPH = _INNER_GRAPH | _message({}, {"input": 11, "output": 12})
 _FUNCTION = _message({}, {"node": 7, "attribute": 11})
 _NODE = _message({}, {"attribute": 5})
 _ATTRIBUTE = _message({}, {"t": 5, "g": 6, "tensors": 10, "graphs": 11, "sparse_tensor": 22, "sparse_tensors": 23})
+# The first byte of each of these tags, also of one that is written longer than it needs to be. Nearly every attribute
+# is a number or a few, and holds none of them.
+_ATTRIBUTE_TAGS = re.compile(
+    b"[%s]" % re.escape(bytes({tag & 0x7F for tag in _ATTRIBUTE} | {tag & 0x7F | 0x80 for tag in _ATTRIBUTE}))
+)
+_SMALL_BYTES = 256
 _SPARSE = _message({}, {"values": 1, "indices": 2})
 _TENSOR = _message({"data_location": 14}, {"name": 8, "external_data": 13})
 _ENTRY = _message({}, {"key": 1, "value": 2})
@@ -254,7 +273,7 @@ class _Scanner(_Reader):
 
     def model(self) -> Scan:
         ir_version, producer, opsets = 0, {"name": "", "version": ""}, dict[str, int]()
-        graph, functions = list[_Span](), list[_Span]()
+        graph = _Pieces()
         for name, start, end in self.fields([(0, len(self._data))], _MODEL):
             if name == "ir_version":
                 ir_version = self.number(start, end)
@@ -265,13 +284,11 @@ class _Scanner(_Reader):
             elif name == "graph":
                 graph.append((start, end))
             elif name == "functions":
-                functions.append((start, end))
+                self._function((start, end))
             else:
                 producer[name.removeprefix("producer_")] = self.text(start, end)
         if not graph:
             raise OnnxScanError("it holds no ONNX graph")
-        for function in functions:
-            self._function(function)
         inputs, outputs, initialisers = self._graph(graph)
         return Scan(
             ir_version=ir_version,
@@ -297,21 +314,21 @@ class _Scanner(_Reader):
     def _graph(self, pieces: _Pieces) -> tuple[tuple[Value, ...], tuple[Value, ...], set[str]]:
         """(inputs, outputs, names of initialisers) of the model's graph."""
         inputs, outputs, initialisers = list[Value](), list[Value](), set[str]()
-        for name, start, end in self.fields(_few(pieces), _GRAPH):
+        for name, start, end in self.fields(pieces, _GRAPH):
             if name == "node":
                 self._node((start, end), 2)
                 continue
             self._count()
             if name == "initializer":
-                initialisers.add(self._tensor([(start, end)]))
+                initialisers.add(self._tensor(_Pieces([(start, end)])))
             elif name == "sparse_initializer":
-                initialisers.add(self._sparse([(start, end)]))
+                initialisers.add(self._sparse(_Pieces([(start, end)])))
             else:
                 (inputs if name == "input" else outputs).append(self._value((start, end)))
         return tuple(inputs), tuple(outputs), initialisers
 
     def _value(self, span: _Span) -> Value:
-        name, type_ = "", list[_Span]()
+        name, type_ = "", _Pieces()
         for field, start, end in self.fields([span], _VALUE):
             if field == "name":
                 name = self.text(start, end)
@@ -323,23 +340,23 @@ class _Scanner(_Reader):
 
     def _kind(self, pieces: _Pieces) -> tuple[str, _Pieces]:
         """What a type is, and where that is written."""
-        kind, inside = "", list[_Span]()
-        for name, start, end in self.fields(_few(pieces), _TYPE):
+        kind, inside = "", _Pieces()
+        for name, start, end in self.fields(pieces, _TYPE):
             if name != kind:
-                kind, inside = name, []
+                kind, inside = name, _Pieces()
             inside.append((start, end))
         return kind, inside
 
     def _tensor_type(self, pieces: _Pieces) -> tuple[int, tuple[int | str, ...] | None]:
-        elem_type, shape = 0, list[_Span]()
-        for name, start, end in self.fields(_few(pieces), _TENSOR_TYPE):
+        elem_type, shape = 0, _Pieces()
+        for name, start, end in self.fields(pieces, _TENSOR_TYPE):
             if name == "elem_type":
                 elem_type = self.number(start, end, bits=32)
             else:
                 shape.append((start, end))
         if not shape:
             return elem_type, None
-        return elem_type, tuple(self._dim((start, end)) for _, start, end in self.fields(_few(shape), _SHAPE))
+        return elem_type, tuple(self._dim((start, end)) for _, start, end in self.fields(shape, _SHAPE))
 
     def _dim(self, span: _Span) -> int | str:
         self._count()
@@ -358,13 +375,13 @@ class _Scanner(_Reader):
                 self._attribute((start, end), 2)
 
     def _inner_graph(self, pieces: _Pieces, depth: int) -> None:
-        for name, start, end in self.fields(_few(pieces), _INNER_GRAPH):
+        for name, start, end in self.fields(pieces, _INNER_GRAPH):
             if name == "node":
                 self._node((start, end), depth + 1)
             elif name == "initializer":
-                self._tensor([(start, end)])
+                self._tensor(_Pieces([(start, end)]))
             else:
-                self._sparse([(start, end)])
+                self._sparse(_Pieces([(start, end)]))
 
     def _node(self, span: _Span, depth: int) -> None:
         for _, start, end in self.fields([span], _NODE):
@@ -372,33 +389,35 @@ class _Scanner(_Reader):
 
     def _attribute(self, span: _Span, depth: int) -> None:
         if depth >= MAX_DEPTH:
-            raise _too_deep()
-        single: dict[str, _Pieces] = {"t": [], "g": [], "sparse_tensor": []}
+            raise OnnxScanError(f"messages nest more than {MAX_DEPTH} deep")
+        if span[1] - span[0] <= _SMALL_BYTES and not _ATTRIBUTE_TAGS.search(self._data, *span):
+            return
+        single: dict[str, _Pieces] = {"t": _Pieces(), "g": _Pieces(), "sparse_tensor": _Pieces()}
         for name, start, end in self.fields([span], _ATTRIBUTE):
             if name in single:
                 single[name].append((start, end))
             elif name == "tensors":
-                self._tensor([(start, end)])
+                self._tensor(_Pieces([(start, end)]))
             elif name == "graphs":
-                self._inner_graph([(start, end)], depth + 1)
+                self._inner_graph(_Pieces([(start, end)]), depth + 1)
             else:
-                self._sparse([(start, end)])
+                self._sparse(_Pieces([(start, end)]))
         self._tensor(single["t"])
         self._inner_graph(single["g"], depth + 1)
         self._sparse(single["sparse_tensor"])
 
     def _sparse(self, pieces: _Pieces) -> str:
         """A sparse tensor, which is called as its values are."""
-        parts: dict[str, _Pieces] = {"values": [], "indices": []}
-        for name, start, end in self.fields(_few(pieces), _SPARSE):
+        parts: dict[str, _Pieces] = {"values": _Pieces(), "indices": _Pieces()}
+        for name, start, end in self.fields(pieces, _SPARSE):
             parts[name].append((start, end))
         self._tensor(parts["indices"])
         return self._tensor(parts["values"])
 
     def _tensor(self, pieces: _Pieces) -> str:
         """A tensor's name; where its data are external, they are taken down."""
-        tensor, external, entries = "", False, list[_Span]()
-        for name, start, end in self.fields(_few(pieces), _TENSOR):
+        tensor, external, entries = "", False, _Pieces()
+        for name, start, end in self.fields(pieces, _TENSOR):
             if name == "name":
                 tensor = self.text(start, end)
             elif name == "external_data":
@@ -408,7 +427,7 @@ class _Scanner(_Reader):
                 external = location == _EXTERNAL if location in (_DEFAULT, _EXTERNAL) else external
         if external:
             self._count()
-            self._externals.append(self._external(tensor, _few(entries)))
+            self._externals.append(self._external(tensor, entries))
         return tensor
 
     def _external(self, tensor: str, entries: _Pieces) -> External:
@@ -426,9 +445,3 @@ class _Scanner(_Reader):
         self._names_left -= 1
         if self._names_left < 0:
             raise OnnxScanError(f"more than {MAX_NAMES} inputs, outputs, dimensions and weights")
-
-
-def _few(pieces: _Pieces) -> _Pieces:
-    if len(pieces) > MAX_PIECES:
-        raise OnnxScanError(f"one message in {len(pieces)} pieces")
-    return pieces

@@ -48,7 +48,8 @@ class Field(NamedTuple):
     value: str | None
     children: tuple[Field, ...]
     form: Literal["plain", "list", "empty", "bare"]
-    name_line: int  # of the name; differs from `line` in a list only
+    name_line: int  # of the name, which stands elsewhere than an element of a list
+    name_column: int
 
     @property
     def key(self) -> str | None:
@@ -192,18 +193,18 @@ class _Parser:
             self._list(fields, name, line, column, colon, depth)
             return
         value, children = self._value(name, colon, depth)
-        fields.append(Field(name, line, column, value, children, "plain", line))
+        fields.append(Field(name, line, column, value, children, "plain", line, column))
 
     def _list(self, fields: list[Field], name: str, line: int, column: int, colon: bool, depth: int) -> None:
         self._next()
         if self._word == "]":
-            fields.append(Field(name, line, column, None, (), "empty" if colon else "bare", line))
+            fields.append(Field(name, line, column, None, (), "empty" if colon else "bare", line, column))
             self._next()
             return
         while True:
             at_line, at_column = self._line, self._at - self._line_start + 1
             value, children = self._value(name, colon, depth)
-            fields.append(Field(name, at_line, at_column, value, children, "list", line))
+            fields.append(Field(name, at_line, at_column, value, children, "list", line, column))
             if self._word == "]":
                 break
             if self._word != ",":
@@ -244,7 +245,7 @@ class _Parser:
 
 
 _NUMBER_LIKE = re.compile(r"[0-9.][0-9A-Za-z_.]*")
-_LITERAL_LIKE = re.compile(r"""(['"])(?:(?!\1)[^\\\n\0]|\\[^\n\0])*""")
+_LITERAL_LIKE = re.compile(r"""(?s)"[^"\\\n\0]*(?:\\[^\n\0][^"\\\n\0]*)*|'[^'\\\n\0]*(?:\\[^\n\0][^'\\\n\0]*)*""")
 
 
 def _fault(text: str, at: int) -> str:
@@ -254,8 +255,8 @@ def _fault(text: str, at: int) -> str:
         return f"{_quoted(number[0])} is no number; a space must follow a number"
     literal = _LITERAL_LIKE.match(text, at)
     if literal:
-        if text[literal.end() : literal.end() + 1] == literal[1]:
-            return f"{_quoted(literal[0] + literal[1])} holds an escape that does not exist: write \\\\ for a backslash"
+        if text[literal.end() : literal.end() + 1] == text[at]:
+            return f"{_quoted(literal[0] + text[at])} holds an escape that does not exist: write \\\\ for a backslash"
         return f"{_quoted(literal[0])} is not closed on its line"
     if at == 0 and text[at] == "\ufeff":
         return "the file starts with a byte order mark: save it as UTF-8 without one"
@@ -481,7 +482,7 @@ def _wrong(field: Field, what: str) -> NoReturn:
     _refuse(field, f"'{field.name}' takes {what}, got {got}")
 
 
-_LITERAL = re.compile(r"""(?s)(["'])((?:(?!\1)[^\\]|\\.)*)\1""")
+_LITERAL = re.compile(r"""(?s)"([^"\\]*(?:\\.[^"\\]*)*)"|'([^'\\]*(?:\\.[^'\\]*)*)'""")
 _ESCAPE = re.compile(
     rb"""(?sx) \\(?: (?:u|U0000)(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})
     | [uU](?P<point>(?<=u)[0-9a-fA-F]{4}|(?<=U)[0-9a-fA-F]{8})
@@ -493,7 +494,8 @@ _LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t
 def _text(literals: str) -> tuple[str, bool]:
     """What adjacent literals say, and whether it is UTF-8."""
     raw = b"".join(
-        _ESCAPE.sub(_unescaped, match[2].encode("utf-8", "surrogateescape")) for match in _LITERAL.finditer(literals)
+        _ESCAPE.sub(_unescaped, (match[1] or match[2] or "").encode("utf-8", "surrogateescape"))
+        for match in _LITERAL.finditer(literals)
     )
     try:
         return raw.decode(), True
@@ -530,12 +532,14 @@ class Unknown(NamedTuple):
 
 
 def unknown_fields(tree: Tree, descriptor: Any) -> list[Unknown]:
-    """The fields that a message does not have, in the text's order. What is inside them is not looked at."""
-    return [
-        Unknown(field.name, field.name_line, field.column, path, _field_names(owner))
-        for field, found, owner, path in _walk(tree.roots, descriptor, "")
-        if found is None
-    ]
+    """The fields that a message does not have, in the text's order; a list is one. What is inside is not looked at."""
+    return list(
+        dict.fromkeys(
+            Unknown(field.name, field.name_line, field.name_column, path, _field_names(owner))
+            for field, found, owner, path in _walk(tree.roots, descriptor, "")
+            if found is None
+        )
+    )
 
 
 def unknown_enum_values(tree: Tree, descriptor: Any) -> list[Unknown]:
@@ -564,7 +568,7 @@ def _known_only(fields: Sequence[Field], owner: Any) -> tuple[Field, ...]:
 
 
 def invalid_strings(tree: Tree) -> list[Field]:
-    """The strings that are not UTF-8: the server loads them, and hands on empty ones."""
+    """The strings that are not UTF-8: the server loads them, and loses them where it hands them on."""
     return [
         field for field in _all(tree.roots) if field.value and field.value[0] in _QUOTES and not _text(field.value)[1]
     ]
