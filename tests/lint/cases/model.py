@@ -83,7 +83,7 @@ TREES: dict[str, Tree] = {
     "default_model_filename present": {**without(python('default_model_filename: "main.py"'), "m/1/model.py"), "m/1/main.py": MODEL_PY},
     "default_model_filename absent": python('default_model_filename: "main.py"'),
     "default_model_filename empty": python('default_model_filename: ""'),
-    "default_model_filename is a directory": python('default_model_filename: "main.py"', **{"1/main.py": Dir()}),
+    "default_model_filename is a directory": {**python("default_model_filename: \"main.py\""), "m/1/main.py": Dir()},
     "default_model_filename below the version": {**without(python('default_model_filename: "code/main.py"'), "m/1/model.py"), "m/1/code/main.py": MODEL_PY},
     "default_model_filename leaves the version": {**python('default_model_filename: "../main.py"'), "m/main.py": MODEL_PY},
     "default_model_filename leaves the model": {**python('default_model_filename: "../../../outside/main.py"'), "../outside/main.py": MODEL_PY},
