@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -32,11 +32,13 @@ from tests.lint.trees import Tree, clear, models, write
 
 Kind = Literal["loads", "refused", "aborts", "hangs"]
 
-LOAD_TIMEOUT_S = 20
+LOAD_TIMEOUT_S = 30
 _UNLOAD_TIMEOUT_S = 10
 _POLL_S = 0.005
-_STUB_TIMEOUT_S = 10  # a Python model without its file is noticed by this alone; the default is 30
+_WATCH_S = 0.5
+_GRACE_S = 2
 _NOT_POLLED = "failed to poll from model repository"
+_STUB_DIED = re.compile(r"(?:Failed to preinitialize Python stub: |terminate called after )(.*)")
 _POLL_FAILED = re.compile(r"Poll failed for model directory '(.*?)': (.*?)\"?$", re.MULTILINE)
 
 
@@ -72,6 +74,7 @@ class Slot:
         self._root.mkdir(parents=True)
         self._auto_complete = auto_complete
         self._stack = ExitStack()
+        self._caller = ThreadPoolExecutor(1)
         self._running: tuple[RunningServer, InferenceServerClient] | None = None
 
     def close(self) -> None:
@@ -99,7 +102,6 @@ class Slot:
                     log=self._root.parent / "server.log",
                     auto_complete=self._auto_complete,
                     stop_grace_s=0,
-                    extra_arguments=[f"--backend-config=python,stub-timeout-seconds={_STUB_TIMEOUT_S}"],
                 )
             )
             # Not HTTP: there a model's name is part of a path that the server does not decode.
@@ -109,25 +111,31 @@ class Slot:
     def _load(self, name: str) -> Verdict:
         server, client = self._started()
         start = server.log.stat().st_size
-        try:
-            client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
-        except InferenceServerException as error:
-            status = str(error.status()).removeprefix("StatusCode.")
-            if status == "UNAVAILABLE" and _ends(server):
-                reason = _last_words(server, start)
-                self.close()
-                return Verdict("aborts", reason)
-            if status == "DEADLINE_EXCEEDED":
-                self.close()
-                return Verdict("hangs", f"no answer within {LOAD_TIMEOUT_S} s")
-            return Verdict("refused", self._reason(server, name, error.message(), start))
-        return _ready(client, name)
+        call = self._caller.submit(client.load_model, name)
+        hanging = _hanging(call, server, start)
+        if hanging:
+            self.close()
+            return Verdict("hangs", self._plain(hanging))
+        error = call.exception()
+        if error is None:
+            return _ready(client, name)
+        if not isinstance(error, InferenceServerException):
+            raise error
+        if str(error.status()).endswith("UNAVAILABLE") and _ends(server):
+            reason = _last_words(server, start)
+            self.close()
+            return Verdict("aborts", reason)
+        return Verdict("refused", self._reason(server, name, error.message(), start))
 
     def _reason(self, server: RunningServer, name: str, error: str, start: int) -> str:
         if _NOT_POLLED in error:
             found = [reason for model, reason in _POLL_FAILED.findall(_log(server, start)) if model == name]
             error = found[-1] if found else error
-        plain = plain_reason(error).replace(str(self._root), "<root>")
+        return self._plain(error)
+
+    def _plain(self, reason: str) -> str:
+        """A reason without the paths of this machine."""
+        plain = plain_reason(reason).replace(str(self._root), "<root>")
         return plain.replace(str(self._environment.backends), "<backends>")
 
     def _unload(self, names: Iterable[str]) -> None:
@@ -181,6 +189,23 @@ def _states(client: InferenceServerClient) -> list[tuple[str, str]]:
     """(model, state) of every version that the server knows."""
     index = client.get_model_repository_index(client_timeout=LOAD_TIMEOUT_S)
     return [(entry.name, entry.state) for entry in index.models]
+
+
+def _hanging(call: Future[Any], server: RunningServer, start: int) -> str:
+    """Why a load will never end; empty once it has ended.
+
+    The Python backend waits for a model process that died before it could say so. It tells by the log alone, and its own
+    time limit does not apply: seen to wait for minutes.
+    """
+    deadline = time.monotonic() + LOAD_TIMEOUT_S
+    while not wait([call], _WATCH_S).done:
+        if died := _STUB_DIED.search(_log(server, start)):
+            if wait([call], _GRACE_S).done:
+                break
+            return died[1].strip()
+        if time.monotonic() > deadline:
+            return f"no answer within {LOAD_TIMEOUT_S} s"
+    return ""
 
 
 def _ready(client: InferenceServerClient, name: str) -> Verdict:
