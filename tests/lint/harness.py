@@ -90,6 +90,7 @@ class Slot:
             self._unload(names)
         finally:
             clear(self._root)
+        self._await_unloaded()
         return verdicts
 
     def _started(self) -> tuple[RunningServer, InferenceServerClient]:
@@ -139,17 +140,19 @@ class Slot:
         return plain.replace(str(self._environment.backends), "<backends>")
 
     def _unload(self, names: Iterable[str]) -> None:
-        """Unload in reverse: ensembles come after their members. Waits, since the next case has the same names."""
-        if self._running is None:
-            return
-        _, client = self._running
-        for name in reversed(list(names)):
-            client.unload_model(name, client_timeout=_UNLOAD_TIMEOUT_S)
+        """Unload in reverse: ensembles come after their members."""
+        if self._running is not None:
+            for name in reversed(list(names)):
+                self._running[1].unload_model(name, client_timeout=_UNLOAD_TIMEOUT_S)
+
+    def _await_unloaded(self) -> None:
+        """Wait, since the next case has the same names. The tree must be gone: some make the index an error."""
         deadline = time.monotonic() + _UNLOAD_TIMEOUT_S
-        while any(state not in ("", "UNAVAILABLE") for _, state in _states(client)):
+        while self._running is not None and any(
+            state not in ("", "UNAVAILABLE") for state in _states(self._running[1])
+        ):
             if time.monotonic() > deadline:
                 self.close()
-                return
             time.sleep(_POLL_S)
 
 
@@ -185,10 +188,10 @@ class Servers:
             yield from executor.map(judge, cases)
 
 
-def _states(client: InferenceServerClient) -> list[tuple[str, str]]:
-    """(model, state) of every version that the server knows."""
+def _states(client: InferenceServerClient) -> list[str]:
+    """The state of every version that the server knows."""
     index = client.get_model_repository_index(client_timeout=LOAD_TIMEOUT_S)
-    return [(entry.name, entry.state) for entry in index.models]
+    return [entry.state for entry in index.models]
 
 
 def _hanging(call: Future[Any], server: RunningServer, start: int) -> str:
@@ -209,11 +212,10 @@ def _hanging(call: Future[Any], server: RunningServer, start: int) -> str:
 
 
 def _ready(client: InferenceServerClient, name: str) -> Verdict:
-    """The load API reports on the model; its versions are in the index."""
-    states = sorted({state for model, state in _states(client) if model == name})
-    if states == ["READY"]:
+    """The load API speaks for all versions; whether one can be called is asked too."""
+    if client.is_model_ready(name, client_timeout=LOAD_TIMEOUT_S):
         return Verdict("loads")
-    return Verdict("refused", f"the load API reports success, the index has {states}")
+    return Verdict("refused", "the load API reports success, but the model is not ready")
 
 
 def _ends(server: RunningServer) -> bool:

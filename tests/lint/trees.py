@@ -18,8 +18,16 @@ from typing import Any
 
 OUTSIDE = "../outside"
 
-# The least that the Python backend takes. Whatever the configuration says, this loads: nothing reads it.
-MODEL_PY = "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
+# The least that the Python backend takes. Whatever the configuration says, this loads: nothing reads it. A warm-up needs
+# the right number of answers; a server that gets another one may crash.
+MODEL_PY = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([]) for _ in requests]
+"""
 
 OnnxTensor = tuple[str, str, Sequence[Any]]  # (name, "TYPE_FP32", dims); a str dim is a variable one
 

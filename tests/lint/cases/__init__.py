@@ -11,6 +11,7 @@ What the local server cannot exercise, and what therefore has no case here:
 * onnxruntime with ragged batches, `batch_input`, `batch_output` or implicit state: the local server's own backend
   refuses them, with a message that says so, and the stock one has them. Cases of those fields use the Python backend.
 * `max_batch_size` of TensorRT engines, `cc_model_filenames` (no compute capability), `model_operations` libraries.
+* The `checksum` agent, which the stock container has.
 * Unreadable files: tests run as root, who reads everything.
 """
 

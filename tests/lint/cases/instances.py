@@ -1,7 +1,7 @@
 """Instance groups: kinds, counts, devices, rate limiter."""
 
 from tests.lint.cases.build import X, Y, onnx, python
-from tests.lint.trees import Onnx, Tree
+from tests.lint.trees import Tree
 
 
 def group(fields: str, *more: str) -> Tree:
@@ -26,9 +26,6 @@ TREES: dict[str, Tree] = {
     "KIND_MODEL": group("count: 1 kind: KIND_MODEL"),
     "KIND_MODEL with gpus": group("kind: KIND_MODEL gpus: [0]"),
     "KIND_AUTO": group("kind: KIND_AUTO"),
-    "KIND_AUTO with gpus": group("kind: KIND_AUTO gpus: [0]"),
-    "KIND_GPU": group("kind: KIND_GPU"),
-    "KIND_GPU with gpus": group("kind: KIND_GPU gpus: [0]"),
     "unknown kind": group("kind: KIND_TPU"),
     "unknown kind's number": group("kind: 9"),
     "profile": group('kind: KIND_CPU profile: ["0"]'),
@@ -66,8 +63,5 @@ TREES: dict[str, Tree] = {
     "resource global in one model and per device in another": {
         **resource('name: "R" count: 1 global: true'),
         **python('instance_group [{ rate_limiter { resources [{ name: "R" count: 1 }] } }]', name="n"),
-    },
-    "onnxruntime on KIND_GPU": {
-        "m/config.pbtxt": f'backend: "onnxruntime" max_batch_size: 4 {X} {Y} instance_group [{{ kind: KIND_GPU }}]', "m/1/model.onnx": Onnx(),
     },
 }  # fmt: skip
