@@ -134,6 +134,8 @@ def _onnx_bytes(wanted: Onnx) -> bytes:
         return helper.make_tensor_value_info(tensor[0], BY_CONFIG[tensor[1]].onnx, tensor[2])
 
     nodes = [node for output in wanted.outputs for node in _producer(wanted, output)]
+    if wanted.external:  # onnxruntime does not read data that nothing uses
+        nodes[0] = helper.make_node("Add", [wanted.inputs[0][0], wanted.initializers[0][0]], [wanted.outputs[0][0]])
     graph = helper.make_graph(
         nodes,
         "graph",

@@ -68,7 +68,7 @@ TREES: dict[str, Tree] = {
     "plain": ensemble(FIRST, SECOND),
     "one step": one(member()),
     "steps in another order": ensemble(SECOND, FIRST),
-    "ensemble before its members": dict(reversed(ensemble(FIRST, SECOND).items())),
+    "ensemble before its members": dict(list(ensemble(FIRST, SECOND).items())[::-1]),
     "wrong platform": ensemble(ONE, head='platform: "ensembles"'),
     "no platform": ensemble(ONE, head=""),
     "platform python": ensemble(ONE, head='backend: "python"'),

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from tests.lint.cases.build import ONNX, X, Y, config, onnx, without
-from tests.lint.trees import Content, Dir, Link, Onnx, OnnxTensor, Tree
+from tests.lint.trees import Dir, Link, Onnx, OnnxTensor, Tree
 
 FP32 = "TYPE_FP32"
 ONE = "instance_group [{ count: 1 }]"
@@ -45,10 +45,10 @@ def control(dims: Any = ("batch", 1), data_type: str = "TYPE_INT32", values: str
     return onnx(model, f'sequence_batching {{ control_input [{{ name: "c" control [{{ kind: {kind} {values} }}] }}] }}')
 
 
-def external(location: str, **files: Content) -> Tree:
+def external(location: str, files: Tree | None = None) -> Tree:
     """A model of which one initializer lies in another file."""
     model = Onnx(initializers=(("w", FP32, (4,)),), external=location)
-    return {**onnx(model), **files}
+    return {**onnx(model), **(files or {})}
 
 
 @cache
@@ -123,6 +123,14 @@ def zero_dims(model: Any) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 0
 
 
+def element_type(number: int) -> Callable[[Any], None]:
+    def edit(model: Any) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = number
+
+    return edit
+
+
 def unknown_operator(model: Any) -> None:
     model.graph.node[0].op_type = "Nonsense"
 
@@ -186,6 +194,12 @@ OPTIONAL = Onnx(
     inputs=(("x", FP32, (4,)), ("w", FP32, (1,))), outputs=(("y", FP32, (4,)),), initializers=(("w", FP32, (1,)),)
 )
 PLAIN = Onnx()
+LARGE = Onnx(
+    inputs=(("x", FP32, ("batch", 4096)),),
+    outputs=(("y", FP32, ("batch", 4096)),),
+    initializers=(("w", FP32, (4096,)),),
+    external="w.bin",
+)
 
 TREES: dict[str, Tree] = {
     "plain": onnx(),
@@ -213,11 +227,11 @@ TREES: dict[str, Tree] = {
     "strings for UINT8": typed("TYPE_UINT8", "TYPE_STRING"),
     "BF16": {
         "m/config.pbtxt": config(ONE, head=ONNX, inputs=tensor("input", "4", data_type="TYPE_BF16"), outputs=tensor("output", "4", data_type="TYPE_BF16")),
-        "m/1/model.onnx": edited(lambda model: [setattr(value.type.tensor_type, "elem_type", 16) for value in (*model.graph.input, *model.graph.output)] and None),
+        "m/1/model.onnx": edited(element_type(16)),
     },
     "FP8": {
         "m/config.pbtxt": config(ONE, head=ONNX, inputs=tensor("input", "4", data_type="TYPE_UINT8"), outputs=tensor("output", "4", data_type="TYPE_UINT8")),
-        "m/1/model.onnx": edited(lambda model: [setattr(value.type.tensor_type, "elem_type", 17) for value in (*model.graph.input, *model.graph.output)] and None),
+        "m/1/model.onnx": edited(element_type(17)),
     },
     "dims of another size": shaped(("batch", 4), "5"),
     "dims too few": shaped(("batch", 4, 4), "4"),
@@ -312,22 +326,36 @@ TREES: dict[str, Tree] = {
     "file broken in a served version": {**onnx(None, "version_policy { all { } }"), "m/2/model.onnx": Onnx(), "m/1/model.onnx": b"broken"},
     "older version of other tensors": {**onnx(), "m/1/model.onnx": graph_inputs_of(W), "m/2/model.onnx": Onnx()},
     "served version of other tensors": {**onnx(None, "version_policy { all { } }"), "m/1/model.onnx": graph_inputs_of(W), "m/2/model.onnx": Onnx()},
-    "external data": external("w.bin", **{"m/1/w.bin": bytes(16)}),
+    "external data": external("w.bin", {"m/1/w.bin": bytes(16)}),
     "external data absent": external("w.bin"),
-    "external data too short": external("w.bin", **{"m/1/w.bin": bytes(8)}),
-    "external data empty": external("w.bin", **{"m/1/w.bin": b""}),
-    "external data longer": external("w.bin", **{"m/1/w.bin": bytes(32)}),
-    "external data in a folder": external("data/w.bin", **{"m/1/data/w.bin": bytes(16)}),
-    "external data in the model's folder": external("../w.bin", **{"m/w.bin": bytes(16)}),
-    "external data leaves and comes back": external("../1/w.bin", **{"m/1/w.bin": bytes(16)}),
-    "external data outside": external("../../../outside/w.bin", **{"../outside/w.bin": bytes(16)}),
+    "external data too short": external("w.bin", {"m/1/w.bin": bytes(8)}),
+    "external data empty": external("w.bin", {"m/1/w.bin": b""}),
+    "external data longer": external("w.bin", {"m/1/w.bin": bytes(32)}),
+    "external data in a folder": external("data/w.bin", {"m/1/data/w.bin": bytes(16)}),
+    "external data in the model's folder": external("../w.bin", {"m/w.bin": bytes(16)}),
+    "external data leaves and comes back": external("../1/w.bin", {"m/1/w.bin": bytes(16)}),
+    "external data outside": external("../../../outside/w.bin", {"../outside/w.bin": bytes(16)}),
     "external data absolute": external("/dev/zero"),
     "external data without location": external(" "),
-    "external data a link inside": external("w.bin", **{"m/1/real.bin": bytes(16), "m/1/w.bin": Link("real.bin")}),
-    "external data a link into the model": external("w.bin", **{"m/w.bin": bytes(16), "m/1/w.bin": Link("../w.bin")}),
-    "external data a link outside": external("w.bin", **{"../outside/w.bin": bytes(16), "m/1/w.bin": Link("../../../outside/w.bin")}),
-    "external data a hard link": external("w.bin", **{"m/1/real.bin": bytes(16), "m/1/w.bin": Link("real.bin", hard=True)}),
-    "external data a directory": external("w.bin", **{"m/1/w.bin": Dir()}),
+    "external data a link inside": external("w.bin", {"m/1/real.bin": bytes(16), "m/1/w.bin": Link("real.bin")}),
+    "external data a link into the model": external("w.bin", {"m/w.bin": bytes(16), "m/1/w.bin": Link("../w.bin")}),
+    "external data a link outside": external("w.bin", {"../outside/w.bin": bytes(16), "m/1/w.bin": Link("../../../outside/w.bin")}),
+    "external data a hard link": external("w.bin", {"m/1/real.bin": bytes(16), "m/1/w.bin": Link("real.bin", hard=True)}),
+    "external data of 16 kB": {
+        **onnx(LARGE, inputs=tensor("input", "4096"), outputs=tensor("output", "4096")),
+        "m/1/w.bin": bytes(16384),
+    },
+    "external data of 16 kB, a hard link": {
+        **onnx(LARGE, inputs=tensor("input", "4096"), outputs=tensor("output", "4096")),
+        "m/1/real.bin": bytes(16384),
+        "m/1/w.bin": Link("real.bin", hard=True),
+    },
+    "external data of 16 kB, a link": {
+        **onnx(LARGE, inputs=tensor("input", "4096"), outputs=tensor("output", "4096")),
+        "m/1/real.bin": bytes(16384),
+        "m/1/w.bin": Link("real.bin"),
+    },
+    "external data a directory": external("w.bin", {"m/1/w.bin": Dir()}),
     "external data beside a linked model": {
         **without(external("w.bin"), "m/1/model.onnx"),
         "m/files/model.onnx": Onnx(initializers=(("w", FP32, (4,)),), external="w.bin"),
