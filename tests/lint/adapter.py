@@ -1,0 +1,39 @@
+"""The linter, as the differential test asks it: which errors does each model of a repository have?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelwright.releases import release
+
+if TYPE_CHECKING:
+    from modelwright.releases import Release
+
+Judge = Callable[[Path, bool], dict[str, list[str]]]  # (root, auto_complete) → {model: ids of the rules it breaks}
+
+# What `harness.Servers` run: tritonserver 2.51.0, and the onnxruntime of the release that its environment is made for.
+SERVER = "24.10"
+ONNXRUNTIME_OF = "26.07"
+
+
+@cache
+def local_target() -> Release:
+    """A release that was never published: the local server's."""
+    new = release(ONNXRUNTIME_OF)
+    return replace(release(SERVER), onnxruntime=new.onnxruntime, max_opset=new.max_opset, max_ir=new.max_ir)
+
+
+def judge(root: Path, auto_complete: bool) -> dict[str, list[str]]:
+    """The ids of the error rules that each model breaks, sorted. Warnings do not count; '' is the repository itself."""
+    from modelwright.lint.engine import lint
+    from modelwright.lint.tree import RepositoryTree
+    from modelwright.lint.view import Options
+
+    found: dict[str, set[str]] = {}
+    for error in lint(RepositoryTree.read(root), Options(local_target(), auto_complete)).errors:
+        found.setdefault(error.model, set()).add(error.rule.id)
+    return {model: sorted(rules) for model, rules in found.items()}

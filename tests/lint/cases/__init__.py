@@ -1,0 +1,42 @@
+"""Hand-made repositories with one fault each, or with what looks like one, grouped by what they are about.
+
+A case says what lies on the disk and nothing about right or wrong: the real server's verdicts are recorded in
+`verdicts.json` (`python -m tests.lint.differential --record`). Both sides of a bound are cases of their own.
+
+What the local server cannot exercise, and what therefore has no case here:
+
+* KIND_GPU, KIND_AUTO with `gpus`, `profile`, `optimization.cuda`, `priority`, NVDLA devices beside a GPU: there is none.
+* TensorRT, PyTorch, TensorFlow, OpenVINO, DALI and FIL backends, and the accelerators inside onnxruntime.
+* Fields younger than 24.10, the local server's release, where a newer release takes them.
+* onnxruntime with ragged batches, `batch_input`, `batch_output` or implicit state: the local server's own backend
+  refuses them, with a message that says so, and the stock one has them. Cases of those fields use the Python backend.
+* `max_batch_size` of TensorRT engines, `cc_model_filenames` (no compute capability), `model_operations` libraries.
+* The `checksum` agent, which the stock container has.
+* Unreadable files: tests run as root, who reads everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from tests.lint.trees import Tree
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str  # "area/what is special"
+    tree: Tree
+
+
+@cache
+def all_cases() -> tuple[Case, ...]:
+    """Every case of every module here that has `TREES`, in the order of the modules' names."""
+    return tuple(
+        Case(f"{module.name}/{name}", tree)
+        for module in iter_modules(__path__)
+        if module.name != "build"
+        for name, tree in import_module(f"{__name__}.{module.name}").TREES.items()
+    )

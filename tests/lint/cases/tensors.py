@@ -1,0 +1,166 @@
+"""Inputs and outputs: names, data types, dims, reshape, formats, labels, batch inputs and outputs."""
+
+from tests.lint.cases.build import X, Y, python
+from tests.lint.trees import Dir, Link, Tree
+
+
+def x(fields: str, *, batch: int = 4, name: str = "x", data_type: str = "TYPE_FP32") -> Tree:
+    """One input, of which `fields` says the rest."""
+    return python(batch=batch, inputs=f'input [{{ name: "{name}" data_type: {data_type} {fields} }}]')
+
+
+def y(fields: str, *, batch: int = 4) -> Tree:
+    return python(batch=batch, outputs=f'output [{{ name: "y" data_type: TYPE_FP32 {fields} }}]')
+
+
+def batch_input(fields: str, *, batch: int = 4, inputs: str = X) -> Tree:
+    return python(f"batch_input [{{ {fields} }}]", batch=batch, inputs=inputs)
+
+
+def batch_output(fields: str, *, batch: int = 4) -> Tree:
+    return python(f"batch_output [{{ {fields} }}]", batch=batch)
+
+
+def labels(filename: str, tree: Tree | None = None) -> Tree:
+    return {**y(f'dims: [4] label_filename: "{filename}"'), **(tree or {})}
+
+
+COUNT = 'kind: BATCH_ELEMENT_COUNT target_name: "c" data_type: TYPE_INT32 source_input: "x"'
+SCATTER = 'kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" source_input: "x"'
+
+TREES: dict[str, Tree] = {
+    "no inputs": python(inputs=""),
+    "no outputs": python(outputs=""),
+    "no inputs nor outputs": python(inputs="", outputs=""),
+    "no inputs nor outputs, no batching": python(inputs="", outputs="", batch=0),
+    "input without name": python(inputs="input [{ data_type: TYPE_FP32 dims: [4] }]"),
+    "input with an empty name": python(inputs='input [{ name: "" data_type: TYPE_FP32 dims: [4] }]'),
+    "output without name": python(outputs="output [{ data_type: TYPE_FP32 dims: [4] }]"),
+    "input without data type": python(inputs='input [{ name: "x" dims: [4] }]'),
+    "output without data type": python(outputs='output [{ name: "y" dims: [4] }]'),
+    "input of TYPE_INVALID": x("dims: [4]", data_type="TYPE_INVALID"),
+    "input of TYPE_BF16": x("dims: [4]", data_type="TYPE_BF16"),
+    "input of TYPE_STRING": x("dims: [4]", data_type="TYPE_STRING"),
+    "input without dims": x(""),
+    "input without dims, no batching": x("", batch=0),
+    "input with empty dims": x("dims: []"),
+    "output without dims": y(""),
+    "output without dims, no batching": y("", batch=0),
+    "dim zero": x("dims: [0]"),
+    "dim minus one": x("dims: [-1]"),
+    "dim minus two": x("dims: [-2]"),
+    "dim one": x("dims: [1]"),
+    "dim zero among others": x("dims: [4, 0]"),
+    "dim zero of an output": y("dims: [0]"),
+    "dim minus one of an output": y("dims: [-1]"),
+    "dim minus two of an output": y("dims: [-2]"),
+    "dim huge": x("dims: [9223372036854775807]"),
+    "dims whose product overflows": x("dims: [9223372036854775807, 16]"),
+    "dims all variable": x("dims: [-1, -1, -1]"),
+    "input twice": python(inputs=f"{X} {X}"),
+    "output twice": python(outputs=f"{Y} {Y}"),
+    "input and output of one name": python(outputs='output [{ name: "x" data_type: TYPE_FP32 dims: [4] }]'),
+    "name with a space": x("dims: [4]", name="a b"),
+    "format NCHW with 2 dims": x("format: FORMAT_NCHW dims: [4, 4]"),
+    "format NCHW with 3 dims": x("format: FORMAT_NCHW dims: [3, 4, 4]"),
+    "format NCHW with 4 dims": x("format: FORMAT_NCHW dims: [1, 3, 4, 4]"),
+    "format NCHW with 4 dims, no batching": x("format: FORMAT_NCHW dims: [1, 3, 4, 4]", batch=0),
+    "format NCHW with 3 dims, no batching": x("format: FORMAT_NCHW dims: [3, 4, 4]", batch=0),
+    "format NHWC with 2 dims": x("format: FORMAT_NHWC dims: [4, 4]"),
+    "format NHWC with 3 dims": x("format: FORMAT_NHWC dims: [4, 4, 3]"),
+    "format NHWC with 4 dims": x("format: FORMAT_NHWC dims: [1, 4, 4, 3]"),
+    "format NHWC with variable dims": x("format: FORMAT_NHWC dims: [-1, -1, 3]"),
+    "format NONE with 2 dims": x("format: FORMAT_NONE dims: [4, 4]"),
+    "reshape equal": x("dims: [4] reshape { shape: [2, 2] }"),
+    "reshape unequal": x("dims: [4] reshape { shape: [2, 3] }"),
+    "reshape of an output unequal": y("dims: [4] reshape { shape: [3] }"),
+    "reshape of an output equal": y("dims: [4] reshape { shape: [1, 4] }"),
+    "reshape empty": x("dims: [1] reshape { shape: [] }"),
+    "reshape without shape": x("dims: [1] reshape { }"),
+    "reshape empty of more than one element": x("dims: [4] reshape { shape: [] }"),
+    "reshape empty, no batching": x("dims: [1] reshape { shape: [] }", batch=0),
+    "reshape empty of an output": y("dims: [1] reshape { shape: [] }"),
+    "reshape empty of an output, no batching": y("dims: [1] reshape { shape: [] }", batch=0),
+    "reshape with zero": x("dims: [4] reshape { shape: [0] }"),
+    "reshape with minus two": x("dims: [4] reshape { shape: [-2] }"),
+    "reshape to variable": x("dims: [4] reshape { shape: [-1] }"),
+    "reshape from variable": x("dims: [-1] reshape { shape: [4] }"),
+    "reshape of variable to itself": x("dims: [-1] reshape { shape: [-1] }"),
+    "reshape of variable with ones": x("dims: [-1] reshape { shape: [1, -1, 1] }"),
+    "reshape of variable times two": x("dims: [-1, 4] reshape { shape: [-1, 2, 2] }"),
+    "reshape of variable and other product": x("dims: [-1, 4] reshape { shape: [-1, 2, 3] }"),
+    "reshape of variables moves a factor": x("dims: [2, -1, 3] reshape { shape: [-1, 6] }"),
+    "reshape of two variables": x("dims: [-1, -1] reshape { shape: [-1, 1, -1] }"),
+    "reshape of two variables, factors between": x("dims: [-1, 4, -1] reshape { shape: [-1, 2, 2, -1] }"),
+    "reshape of two variables, factors moved": x("dims: [2, -1, -1] reshape { shape: [-1, 2, -1] }"),
+    "reshape drops a variable": x("dims: [-1, -1] reshape { shape: [-1] }"),
+    "shape tensor": x("dims: [4] is_shape_tensor: true", data_type="TYPE_INT32"),
+    "shape tensor of two dims": x("dims: [4, 2] is_shape_tensor: true", data_type="TYPE_INT32"),
+    "shape tensor of FP32": x("dims: [4] is_shape_tensor: true"),
+    "shape tensor, no batching": x("dims: [4] is_shape_tensor: true", data_type="TYPE_INT32", batch=0),
+    "shape tensor with reshape": x("dims: [4] is_shape_tensor: true reshape { shape: [2, 2] }", data_type="TYPE_INT32"),
+    "shape tensor output": y("dims: [4] is_shape_tensor: true"),
+    "ragged": x("dims: [-1] allow_ragged_batch: true"),
+    "ragged, no batching": x("dims: [-1] allow_ragged_batch: true", batch=0),
+    "ragged shape tensor": x("dims: [4] allow_ragged_batch: true is_shape_tensor: true", data_type="TYPE_INT32"),
+    "optional": x("dims: [4] optional: true"),
+    "optional, no batching": x("dims: [4] optional: true", batch=0),
+    "non-linear format": x("dims: [4] is_non_linear_format_io: true"),
+    "non-linear format of an output": y("dims: [4] is_non_linear_format_io: true"),
+    "non-linear format of a shape tensor": x("dims: [4] is_non_linear_format_io: true is_shape_tensor: true", data_type="TYPE_INT32"),
+    "non-linear format of a shape tensor output": y("dims: [4] is_non_linear_format_io: true is_shape_tensor: true"),
+    "non-linear format with reshape": x("dims: [4] is_non_linear_format_io: true reshape { shape: [2, 2] }"),
+    "output reshape of an empty dims": y("dims: [] reshape { shape: [1] }"),
+    "labels present": labels("labels.txt", {"m/labels.txt": "a\nb\n"}),
+    "labels absent": labels("labels.txt"),
+    "labels empty file": labels("labels.txt", {"m/labels.txt": ""}),
+    "labels a directory": labels("labels.txt", {"m/labels.txt": Dir()}),
+    "labels fewer than dims": labels("labels.txt", {"m/labels.txt": "a"}),
+    "labels more than dims": labels("labels.txt", {"m/labels.txt": "a\nb\nc\nd\ne\nf\n"}),
+    "labels not UTF-8": labels("labels.txt", {"m/labels.txt": b"\xff\xfe\n"}),
+    "labels in a folder": labels("data/labels.txt", {"m/data/labels.txt": "a"}),
+    "labels in the version": labels("1/labels.txt", {"m/1/labels.txt": "a"}),
+    "labels in the version, not named so": labels("labels.txt", {"m/1/labels.txt": "a"}),
+    "labels leave the model": labels("../../outside/labels.txt", {"../outside/labels.txt": "a"}),
+    "labels leave the model and are absent": labels("../labels.txt"),
+    "labels leave and come back": labels("../m/labels.txt", {"m/labels.txt": "a"}),
+    "labels absolute": labels("/etc/hostname"),
+    "labels a link outside": labels("labels.txt", {"../outside/labels.txt": "a", "m/labels.txt": Link("../../outside/labels.txt")}),
+    "labels a dangling link": labels("labels.txt", {"m/labels.txt": Link("gone.txt")}),
+    "labels of a version's number": labels("labels.txt", {"m/labels.txt": "a\n" * 1000}),
+    "batch input": batch_input(COUNT),
+    "batch input of FP32": batch_input(COUNT.replace("INT32", "FP32")),
+    "batch input of INT64": batch_input(COUNT.replace("INT32", "INT64")),
+    "batch input without data type": batch_input(COUNT.replace("data_type: TYPE_INT32", "")),
+    "batch input without kind": batch_input(COUNT.replace("kind: BATCH_ELEMENT_COUNT", "")),
+    "batch input without target": batch_input(COUNT.replace('target_name: "c"', "")),
+    "batch input with two targets": batch_input(f'{COUNT} target_name: "d"'),
+    "batch input with an empty target": batch_input(COUNT.replace('"c"', '""')),
+    "batch input onto an input": batch_input(COUNT.replace('"c"', '"x"')),
+    "batch input without source": batch_input(COUNT.replace('source_input: "x"', "")),
+    "batch input with two sources": batch_input(f'{COUNT} source_input: "w"', inputs=f"{X} {X.replace('x', 'w', 1)}"),
+    "batch input of an unknown source": batch_input(COUNT.replace('"x"', '"w"')),
+    "batch input of a source twice": batch_input(f'{COUNT} source_input: "x"'),
+    "batch input, no batching": batch_input(COUNT, batch=0),
+    "batch input of an output": batch_input(COUNT.replace('"x"', '"y"')),
+    "batch input of accumulated count": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "BATCH_ACCUMULATED_ELEMENT_COUNT")),
+    "batch input of accumulated count with zero": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO")),
+    "batch input of maximum": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE")),
+    "batch input of item shape": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "BATCH_ITEM_SHAPE")),
+    "batch input of flat item shape": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "BATCH_ITEM_SHAPE_FLATTEN")),
+    "batch input of an unknown kind": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "BATCH_SUM")),
+    "batch input of an unknown kind's number": batch_input(COUNT.replace("BATCH_ELEMENT_COUNT", "42")),
+    "batch input alone": batch_input(COUNT, inputs=""),
+    "batch inputs with one target": python(f"batch_input [{{ {COUNT} }}, {{ {COUNT} }}]"),
+    "batch output": batch_output(SCATTER),
+    "batch output of an unknown target": batch_output(SCATTER.replace('"y"', '"z"')),
+    "batch output without target": batch_output(SCATTER.replace('target_name: "y"', "")),
+    "batch output with a target twice": batch_output(f'{SCATTER} target_name: "y"'),
+    "batch output without source": batch_output(SCATTER.replace('source_input: "x"', "")),
+    "batch output with two sources": batch_output(f'{SCATTER} source_input: "x"'),
+    "batch output of an unknown source": batch_output(SCATTER.replace('"x"', '"w"')),
+    "batch output without kind": batch_output(SCATTER.replace("kind: BATCH_SCATTER_WITH_INPUT_SHAPE", "")),
+    "batch output of an unknown kind's number": batch_output(SCATTER.replace("BATCH_SCATTER_WITH_INPUT_SHAPE", "9")),
+    "batch output, no batching": batch_output(SCATTER, batch=0),
+    "batch outputs onto one target": python(f"batch_output [{{ {SCATTER} }}, {{ {SCATTER} }}]"),
+}  # fmt: skip
