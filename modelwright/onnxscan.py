@@ -58,7 +58,7 @@ class External:
 
 @dataclass(frozen=True)
 class Scan:
-    ir_version: int  # 0 where none is written
+    ir_version: int | None  # None where none is written, which onnxruntime refuses; a written 0 it takes
     opsets: dict[str, int]  # "" is ai.onnx
     inputs: tuple[Value, ...]  # those without an initialiser
     overridable: tuple[Value, ...]  # those with one; none before IR 4, where they are constants
@@ -272,7 +272,8 @@ class _Scanner(_Reader):
         self._names_left = MAX_NAMES
 
     def model(self) -> Scan:
-        ir_version, producer, opsets = 0, {"name": "", "version": ""}, dict[str, int]()
+        ir_version: int | None = None
+        producer, opsets = {"name": "", "version": ""}, dict[str, int]()
         graph = _Pieces()
         for name, start, end in self.fields([(0, len(self._data))], _MODEL):
             if name == "ir_version":
@@ -294,7 +295,7 @@ class _Scanner(_Reader):
             ir_version=ir_version,
             opsets=opsets,
             inputs=tuple(value for value in inputs if value.name not in initialisers),
-            overridable=tuple(value for value in inputs if value.name in initialisers and ir_version >= 4),
+            overridable=tuple(value for value in inputs if value.name in initialisers and (ir_version or 0) >= 4),
             outputs=outputs,
             externals=tuple(self._externals),
             producer=" ".join(filter(None, producer.values())),

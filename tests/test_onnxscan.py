@@ -291,7 +291,7 @@ def declared(model: onnx.ModelProto) -> Scan:
         opsets[domain] = max(opset.version, opsets.get(domain, opset.version))
     inputs = tuple(map(value_of, model.graph.input))
     return Scan(
-        ir_version=model.ir_version,
+        ir_version=model.ir_version if model.HasField("ir_version") else None,
         opsets=opsets,
         inputs=tuple(value for value in inputs if value.name not in weights),
         overridable=tuple(value for value in inputs if value.name in weights and model.ir_version >= 4),

@@ -28,12 +28,22 @@ def local_target() -> Release:
 
 
 def judge(root: Path, auto_complete: bool) -> dict[str, list[str]]:
-    """The ids of the error rules that each model breaks, sorted. Warnings do not count; '' is the repository itself."""
+    """The ids of the error rules that each model breaks, sorted. Warnings do not count; '' is the repository itself.
+
+    Left out is what these servers do not look at: flavours of configs (they run without --model-config-name), and, of
+    models that are ones, rules about servers that run otherwise: a hidden model loads if it is asked for by name.
+    """
     from modelwright.lint.engine import lint
     from modelwright.lint.tree import RepositoryTree
     from modelwright.lint.view import Options
 
     found: dict[str, set[str]] = {}
-    for error in lint(RepositoryTree.read(root), Options(local_target(), auto_complete)).errors:
-        found.setdefault(error.model, set()).add(error.rule.id)
+    tree = RepositoryTree.read(root)
+    for error in lint(tree, Options(local_target(), auto_complete)).errors:
+        elsewhere = error.rule.unexercised and (root / error.model / "config.pbtxt").is_file()
+        if not elsewhere and not error.file.startswith(f"{error.model}/configs/"):
+            found.setdefault(error.model, set()).add(error.rule.id)
+    for name, entry in tree.entries.items():
+        if entry.kind == "file":
+            found.setdefault(name, set()).add("no folder, so no model")  # which only these servers are asked for
     return {model: sorted(rules) for model, rules in found.items()}

@@ -26,7 +26,7 @@ def preferred_size(view: ConfigView) -> Iterator[Found]:
 
 
 def sizes_out_of_range(view: ConfigView, sizes: Any, *path: str) -> Iterator[Found]:
-    most = view.message.max_batch_size
+    most = view.filled.max_batch_size  # the server looks before a backend completes the config, too
     for index, size in enumerate(sizes):
         where: tuple[str | int, ...] = (*path, "preferred_batch_size", index)
         if size <= 0:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 
-_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")  # names that start with __ are Prometheus' own
+_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*|")  # names that start with __ are Prometheus' own
 _FAMILY = 'metric_identifier { family: "nv_inference_first_response_histogram_ms" }'
 
 
@@ -48,9 +48,9 @@ def bad_profile(view: ConfigView) -> Iterator[Found]:
 @rule(
     "MW403",
     "resource that is global and of a device",
-    Severity.ERROR,
-    why="With --rate-limit=execution_count, a resource is either one for all devices or one for each; the server "
-    "refuses a model that says both.",
+    Severity.WARNING,
+    why="A server that runs with --rate-limit=execution_count refuses a model that uses a resource as one for all "
+    "devices and as one for each; without the flag it ignores both.",
     fix="Set `global` alike for every use of the name.",
     example=Example(
         'instance_group [ { kind: KIND_CPU, rate_limiter { resources [ { name: "R", count: 1 }, '

@@ -5,6 +5,7 @@ The rules are those of onnxruntime_backend (`src/onnxruntime.cc`) and of onnxrun
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,7 +56,9 @@ def not_onnx(view: ConfigView) -> Iterator[Found]:
 def ir_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
-        if not 1 <= scan.ir_version <= target.max_ir:
+        if scan.ir_version is None:
+            yield view.at(_file(view, number), "it states no IR version")
+        elif scan.ir_version > target.max_ir:
             limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {target.max_ir}"
             yield view.at(_file(view, number), f"IR version {scan.ir_version}; {limit}")
 
@@ -176,8 +179,8 @@ def other_shape(view: ConfigView) -> Iterator[Found]:
     for number, side, index, tensor, value, batched in _pairs(view):
         dims = [int(dim) for dim in (tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)]
         actual = plain_dims(value)
-        if batched and actual and actual[0] != -1:
-            continue
+        if (batched and actual and actual[0] != -1) or (value.dims is None and side == "output"):
+            continue  # of an output without a shape, onnxruntime infers one
         given = [-1, *dims] if batched else dims
         if not _fits(given, actual, narrows=side == "input", dims=dims):
             shape = "no shape" if value.dims is None else actual
@@ -274,14 +277,16 @@ def _weights_problem(view: ConfigView, folder: str, external: External, anywhere
         return "lie outside the model's folder"
     path = Path(location) if location.startswith("/") else view.model.locate(f"{folder}/{location}")
     try:
-        real, size_bytes = path.resolve(strict=True), path.stat().st_size
+        real, status = path.resolve(strict=True), path.stat()
     except (OSError, ValueError, RuntimeError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISREG(status.st_mode):
+        return "are no file"
     planned = f"{folder}/{location}" in view.model.overrides
     if not anywhere and not planned and not real.is_relative_to(view.model.locate(folder).resolve()):
         return "lie outside the model's folder"
     end = external.offset + (external.length or 0)
-    return f"end early: the file has {size_bytes:,} bytes, {end:,} are needed" if size_bytes < end else ""
+    return f"end early: the file has {status.st_size:,} bytes, {end:,} are needed" if status.st_size < end else ""
 
 
 def _version(text: str) -> tuple[int, ...]:
