@@ -39,6 +39,7 @@ _WATCH_S = 0.5
 _GRACE_S = 2
 _NOT_POLLED = "failed to poll from model repository"
 _STUB_DIED = re.compile(r"(?:Failed to preinitialize Python stub: |terminate called after )(.*)")
+_OWN_SIGNAL = "Signal ("  # the server's own end, with a stack trace that takes it seconds
 _POLL_FAILED = re.compile(r"Poll failed for model directory '(.*?)': (.*?)\"?$", re.MULTILINE)
 
 
@@ -202,9 +203,9 @@ def _hanging(call: Future[Any], server: RunningServer, start: int) -> str:
     """
     deadline = time.monotonic() + LOAD_TIMEOUT_S
     while not wait([call], _WATCH_S).done:
-        if died := _STUB_DIED.search(_log(server, start)):
-            if wait([call], _GRACE_S).done:
-                break
+        log = _log(server, start)
+        died = _STUB_DIED.search(log)
+        if died and _OWN_SIGNAL not in log and not wait([call], _GRACE_S).done:
             return died[1].strip()
         if time.monotonic() > deadline:
             return f"no answer within {LOAD_TIMEOUT_S} s"

@@ -33,9 +33,22 @@ def recorded() -> dict[str, Recorded]:
 
 
 def write_record(seen: Mapping[str, Mapping[str, Verdicts]]) -> None:
-    """Write {mode: {case: its verdicts}}, one line a case, so that a change of one shows as one."""
-    entries = [f"{json.dumps(case)}: {json.dumps(asdict(_entry(seen, case)))}" for case in sorted(seen["off"])]
-    FILE.write_text("{\n" + ",\n".join(entries) + "\n}\n")
+    """Write {mode: {case: its verdicts}}, one line a case, so that a change of one shows as one.
+
+    A case on which the server has not changed its mind keeps its entry: some faults are refused or end the server by
+    turns, since it frees what a model process still uses.
+    """
+    old = recorded() if FILE.exists() else {}
+    entries = {case: _entry(seen, case) for case in sorted(seen["off"])}
+    for case, entry in entries.items():
+        if case in old and _faults(old[case]) == _faults(entry):
+            entries[case] = old[case]
+    lines = [f"{json.dumps(case)}: {json.dumps(asdict(entry))}" for case, entry in entries.items()]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _faults(entry: Recorded) -> list[tuple[str, str, bool]]:
+    return [(mode, model, kind != "loads") for mode in MODES for model, kind in entry.verdicts(mode).items()]
 
 
 def _entry(seen: Mapping[str, Mapping[str, Verdicts]], case: str) -> Recorded:

@@ -29,6 +29,17 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([]) for _ in requests]
 """
 
+# The same for a decoupled model, which answers through senders.
+DECOUPLED_PY = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            request.get_response_sender().send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
 OnnxTensor = tuple[str, str, Sequence[Any]]  # (name, "TYPE_FP32", dims); a str dim is a variable one
 
 

@@ -1,7 +1,7 @@
 """Warm-up samples: those that cannot be made, those that the model cannot be asked, those that it fails."""
 
 from tests.lint.cases.build import X, python
-from tests.lint.trees import MODEL_PY, Content, Dir, Link, Tree
+from tests.lint.trees import DECOUPLED_PY, MODEL_PY, Content, Dir, Link, Tree
 
 
 def warmup(sample: str, *, batch: int = 4, extra: str = "", inputs: str = X, **files: Content) -> Tree:
@@ -22,15 +22,6 @@ def from_file(path: str) -> str:
 
 
 FILE = from_file("data")
-DECOUPLED_PY = """\
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        for request in requests:
-            request.get_response_sender().send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-"""
 STRINGS = 'input [{ name: "x" data_type: TYPE_STRING dims: [2] }]'
 STRING_FILE = given('data_type: TYPE_STRING dims: [2] input_data_file: "data"')
 
