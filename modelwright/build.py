@@ -24,7 +24,7 @@ from modelwright.project import Project
 from modelwright.publishing import Decision, Publisher
 from modelwright.recipe import Recipes, family_of, payload_step, served_part
 from modelwright.render import plain_text
-from modelwright.repository import Repository
+from modelwright.repository import Change, Repository
 from modelwright.spec import Builder
 from modelwright.specfile import read_builders
 from modelwright.steps.context import ServedModel, StepContext
@@ -48,6 +48,7 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     build_s: float = 0.0  # of the steps that ran; of those that made it, if none did
     ran: bool = False  # whether any step had to
+    warnings: tuple[str, ...] = ()  # of the linter, for what was published
     error: ModelwrightError | None = None
     log: Path | None = None
 
@@ -147,6 +148,7 @@ class _Run:
         self.artifacts: dict[StepId, Artifact] = {}
         self.errors: dict[str, ModelwrightError] = {}
         self.stopped: set[str] = set()  # models that failed, and those that wait for one that did
+        self.warnings: dict[str, list[str]] = {}  # of the linter
         self.logs: dict[str, Path] = {}
         self.spent_s: dict[str, float] = {}
         self.in_flight: dict[Path, Planned] = {}
@@ -312,13 +314,13 @@ class _Run:
         """Publish each group of models that belong together, if all of it was built; one outcome a model."""
         publisher = Publisher(self.session.project, self.session.repository, self.session.fingerprints)
         decisions = self._decisions(publisher)
+        changes = self._changes(publisher, decisions)
+        self._lint(changes)
         held = self._held()
-        wanted = [decision for name, decision in decisions.items() if name not in held]
-        numbers = self.session.repository.reserve(item.builder.name for item in wanted if item.new_version)
-        for decision in wanted:
-            if decision.changes_anything:
-                change = publisher.change(decision, numbers.get(decision.builder.name), self.artifacts)
-                self.session.repository.publish(change)
+        wanted = [name for name in changes if name not in held]
+        self.session.repository.reserve(name for name in wanted if decisions[name].new_version)
+        for name in wanted:
+            self.session.repository.publish(changes[name])
         publisher.save()
         return [self._outcome(builder, decisions.get(builder.name), held) for builder in self.session.selected]
 
@@ -336,6 +338,27 @@ class _Run:
             except ModelwrightError as error:
                 self.errors[builder.name] = error
         return decisions
+
+    def _changes(self, publisher: Publisher, decisions: Mapping[str, Decision]) -> dict[str, Change]:
+        """What would be published, under the numbers that are next: nobody else publishes while the lock is held."""
+        ledger, changes = self.session.repository.ledger(), {}
+        for name, decision in decisions.items():
+            if decision.changes_anything:
+                number = self.session.repository.next_number(name, ledger) if decision.new_version else None
+                changes[name] = publisher.change(decision, number, self.artifacts)
+        return changes
+
+    def _lint(self, changes: Mapping[str, Change]) -> None:
+        """Nothing is published that the server would refuse: what has errors, or runs what has, fails here."""
+        if not changes:
+            return
+        from modelwright.lint import gate
+
+        families = {item.name: family_of(item, self.session.builders) for item in self.session.selected}
+        affected = {name for name, family in families.items() if changes.keys() & set(family)}
+        checked = gate.check(self.session.project, list(changes.values()), affected)
+        self.errors |= checked.errors
+        self.warnings |= checked.warnings
 
     def _check_artifacts(self, builder: Builder) -> None:
         for step in (payload_step(builder), (builder.name, "verify")):
@@ -374,6 +397,7 @@ class _Run:
             metrics=manifest["metrics"],
             build_s=spent or sum(entry["seconds"] for entry in manifest["lineage"]),
             ran=name in self.spent_s,
+            warnings=tuple(self.warnings.get(name, ())),
         )
 
 

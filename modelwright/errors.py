@@ -6,6 +6,7 @@
     ├── ConfigError           the ModelConfig that follows from it
     ├── StepError             a build step: the user's code, an export, a download
     ├── VerifyError           a built model that does not do what its source does, or fails a gate
+    ├── LintError             a repository that tritonserver would refuse
     ├── StoreError            the artefact store or the disk under it
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
     ├── LockedError           another process is building
@@ -50,6 +51,10 @@ class StepError(ModelwrightError):
 
 
 class VerifyError(ModelwrightError):
+    pass
+
+
+class LintError(ModelwrightError):
     pass
 
 

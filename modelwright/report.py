@@ -64,6 +64,9 @@ def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Seque
             print_line(f"Error: {outcome.error}", error=True)
             if outcome.log and outcome.log.exists():
                 print_line(f"  log: {project.shown(outcome.log)}", error=True)
+    for outcome in outcomes:
+        for warning in outcome.warnings:
+            print_line(f"Warning: {warning}", error=True)
     failures = [result for result in results or () if result.verdict == "failed"]
     for failure in failures:
         print_line(f"Error: {failure.model} version {failure.version}, {failure.url}: {failure.detail}", error=True)

@@ -123,12 +123,16 @@ class Repository:
         names = [name_of(f"{FOLDER}/{path.name}") for path in (self.root / model / FOLDER).glob("*") if path.is_file()]
         return sorted(name for name in names if name)
 
+    def next_number(self, model: str, ledger: Mapping[str, int]) -> int:
+        """The number that its next version gets."""
+        return max([ledger.get(model, 0), *self.versions(model)]) + 1
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def reserve(self, models: Iterable[str]) -> dict[str, int]:
         """A fresh version number for each model. A number stays taken, even when its publish never comes about."""
         ledger = self.ledger()
-        numbers = {model: max([ledger.get(model, 0), *self.versions(model)]) + 1 for model in models}
+        numbers = {model: self.next_number(model, ledger) for model in models}
         if numbers:
             text = json.dumps({"versions": dict(sorted((ledger | numbers).items()))}, indent=1) + "\n"
             with translated(self.root):

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.config import schema
+from modelwright.modelconfig import schema
 from modelwright.pbtext import (
     MAX_DEPTH,
     PbtxtError,

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from modelwright.config import schema
+from modelwright.modelconfig import schema
 from tests.lint.cases import Case
 from tests.lint.trees import DECOUPLED_PY, MODEL_PY, Content, Dir, Onnx, Tree
 
@@ -405,7 +405,7 @@ def _various(draft: Draft) -> None:
     if draft.chance(20):
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = draft.near(["yes", "no"], ["maybe"])
     if draft.chance(FAULT_PERCENT):
-        config.parameters["EXECUTION_ENV_PATH"].string_value = "/nowhere/environment.tar.gz"
+        config.parameters["EXECUTION_ENV_PATH"].string_value = "$$TRITON_MODEL_DIRECTORY/environment.tar.gz"
     if draft.chance(FAULT_PERCENT):
         config.model_repository_agents.agents.add(name="nonsense")
     if draft.chance(FAULT_PERCENT):

@@ -1,0 +1,62 @@
+"""The linter before a publish: the repository as it is about to be. Errors keep a model out, warnings are passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from modelwright.errors import LintError
+from modelwright.lint.command import checked_ignores
+from modelwright.lint.engine import Finding, lint
+from modelwright.lint.planned import planned_tree
+from modelwright.lint.tree import RepositoryTree
+from modelwright.lint.view import Options
+from modelwright.project import Project
+from modelwright.repository import Change
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the linter says of the models that a build is about to publish."""
+
+    errors: dict[str, LintError]
+    warnings: dict[str, list[str]]
+
+
+def check(project: Project, changes: Sequence[Change], models: Collection[str]) -> Checked:
+    """Lint the repository with the changes made; findings of `models` count. A server of the project completes nothing
+    that matters: configs that are rendered are complete, so both kinds of server take them."""
+    with TemporaryDirectory(prefix="modelwright-lint-") as scratch:
+        tree = planned_tree(project.repository, changes, Path(scratch))
+        report = lint(tree, Options(project.target), checked_ignores(project), only=models)
+        by_model: dict[str, list[Finding]] = {}
+        for item in report.errors:
+            by_model.setdefault(item.model, []).append(item)
+        errors = {model: _error(model, found, tree) for model, found in by_model.items()}
+    warnings: dict[str, list[str]] = {}
+    for item in report.warnings:
+        text = f"{item.where}: {item.rule.id}: {item.message}\n  fix: {item.fix}"
+        warnings.setdefault(item.model, []).append(text)
+    return Checked(errors, warnings)
+
+
+def _error(model: str, found: Sequence[Finding], tree: RepositoryTree) -> LintError:
+    lines = []
+    for item in found:
+        lines.append(f"  {item.where}: {item.rule.id}: {item.message}")
+        lines += [f"    {item.line} | {text}" for text in _line(item, tree)]
+        lines.append(f"    fix: {item.fix}")
+    count = "1 error" if len(found) == 1 else f"{len(found)} errors"
+    hint = f"config.pbtxt is made from `serving` in model.yaml; more: modelwright lint --explain {found[0].rule.id}"
+    return LintError(f"{model}: lint: {count}, so it is not published\n" + "\n".join(lines), hint)
+
+
+def _line(item: Finding, tree: RepositoryTree) -> list[str]:
+    """The line itself: the file is not on disk for a person to look into."""
+    folder = tree.models.get(item.model)
+    if folder is None or item.line is None:
+        return []
+    text = folder.locate(item.file.partition("/")[2]).read_text(encoding="utf-8", errors="replace").splitlines()
+    return text[item.line - 1 : item.line]
