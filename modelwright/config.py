@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modelwright.dtypes import BY_NAME
+from modelwright.dtypes import BY_CONFIG, BY_NAME
 from modelwright.errors import ConfigError
-from modelwright.spec import Builder, EnsembleSource, TensorSpec
+from modelwright.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
 from modelwright.suggest import did_you_mean
 
 _DERIVED = {
@@ -66,6 +66,9 @@ def schema() -> ModuleType:
 def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
     """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does."""
     spec = builder.spec
+    if isinstance(spec.source, PrebuiltSource):
+        config = _parsed(builder, spec.serving)
+        return Tensors(_written(config.input), _written(config.output))
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
     if "signature" not in facts:
         return Tensors(_declared(spec.inputs, {}), _declared(spec.outputs, labels))
@@ -76,6 +79,16 @@ def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
 
 def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[Tensor, ...]:
     return tuple(Tensor(spec.name, spec.dtype, tuple(spec.dims), labels.get(spec.name)) for spec in specs)
+
+
+def _written(entries: Any) -> tuple[Tensor, ...]:
+    """A prebuilt model's tensors, as its config has them; one that the server completes has none."""
+    types = schema().DataType
+    names = [types.Name(entry.data_type) if entry.data_type in types.values() else "" for entry in entries]
+    dtypes = [BY_CONFIG[name].name if name in BY_CONFIG else name for name in names]
+    return tuple(
+        Tensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True)
+    )
 
 
 def _derived(
@@ -129,6 +142,8 @@ def config_of(builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | N
     Raises ConfigError for a field that ModelConfig does not have, a value it does not take, or one that is derived.
     """
     serving = builder.spec.serving if serving is None else serving
+    if isinstance(builder.spec.source, PrebuiltSource):
+        return _parsed(builder, serving)
     _check_derived(builder, serving)
     config = _parsed(builder, serving)
     _merge(builder, "input", config.input, tensors.inputs)
@@ -146,7 +161,8 @@ def config_of(builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | N
 
 def check_serving(builder: Builder) -> None:
     """What can be said about `serving` before anything is built. Raises ConfigError."""
-    _check_derived(builder, builder.spec.serving)
+    if not isinstance(builder.spec.source, PrebuiltSource):
+        _check_derived(builder, builder.spec.serving)
     _parsed(builder, builder.spec.serving)
 
 
