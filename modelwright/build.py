@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from modelwright.config import Tensors, check_serving, config_of, tensors_of
+from modelwright.config import Tensors, config_of, tensors_of
 from modelwright.digest import Fingerprints
 from modelwright.ensembles import check_ensemble
+from modelwright.environments import check_serving
 from modelwright.errors import ModelwrightError, SpecError, StepError
 from modelwright.fsops import locked, remove_tree
 from modelwright.plan import Planned, Step, StepId, in_order, plan, plan_step
@@ -85,7 +86,7 @@ def open_session(project: Project, names: Sequence[str] = ()) -> Session:
     recipes = Recipes(builders, project.target, fingerprints)
     selected = [builders[name] for name in _selected(builders, names)]
     for builder in selected:
-        check_serving(builder)
+        check_serving(builder, project.target)
     for builder in selected:
         if builder.members:
             _check_ensemble_early(builder, builders)

@@ -1,12 +1,12 @@
 """spec.serving + what the artefact says about its tensors → ModelConfig, the protobuf message behind config.pbtxt.
 
-`serving` is read by protobuf's own JSON parser, so every field of ModelConfig works, by its own name.
+`serving` is checked by ModelConfig's own descriptors and read by protobuf's own JSON parser, so every field works, by
+its own name. What follows from the model is filled in here, and may not be written otherwise.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from modelwright import fields
 from modelwright.dtypes import BY_CONFIG, BY_NAME
 from modelwright.errors import ConfigError
 from modelwright.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
@@ -24,8 +25,9 @@ _DERIVED = {
     "name": "it is the builder's name",
     "platform": "it follows from source.kind",
     "backend": "it follows from source.kind",
-    "ensemble_scheduling": "it follows from source.steps",
 }
+ENVIRONMENTS = "environments"  # the one key of `serving` that is ours: see environments.py
+SERVING = "serving"  # how messages call it
 _BACKENDS = {"torch": "onnxruntime", "huggingface": "onnxruntime", "onnx": "onnxruntime", "python": "python"}
 
 
@@ -67,7 +69,7 @@ def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
     """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does."""
     spec = builder.spec
     if isinstance(spec.source, PrebuiltSource):
-        config = _parsed(builder, spec.serving)
+        config = parse_serving(builder, spec.serving)
         return Tensors(_written(config.input), _written(config.output))
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
     if "signature" not in facts:
@@ -136,18 +138,19 @@ def _agreed(builder: Builder, field: str, found: Tensor, spec: TensorSpec) -> Te
     return Tensor(found.name, found.dtype, tuple(spec.dims), found.labels)
 
 
-def config_of(builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | None = None) -> Any:
-    """The ModelConfig of a model. `serving` stands in for the spec's own where only a part of it is wanted.
+def config_of(
+    builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | None = None, where: str = SERVING
+) -> Any:
+    """The ModelConfig of a model. `serving` stands in for the spec's own where another or a part of it is wanted.
 
-    Raises ConfigError for a field that ModelConfig does not have, a value it does not take, or one that is derived.
+    Raises ConfigError for a field that ModelConfig does not have, a value it does not take, or one that is derived;
+    `where` is how it calls what was given.
     """
-    serving = builder.spec.serving if serving is None else serving
+    config = parse_serving(builder, builder.spec.serving if serving is None else serving, where)
     if isinstance(builder.spec.source, PrebuiltSource):
-        return _parsed(builder, serving)
-    _check_derived(builder, serving)
-    config = _parsed(builder, serving)
-    _merge(builder, "input", config.input, tensors.inputs)
-    _merge(builder, "output", config.output, tensors.outputs)
+        return config  # whoever made the model wrote all of it
+    _merge(builder, f"{where}.input", config.input, tensors.inputs)
+    _merge(builder, f"{where}.output", config.output, tensors.outputs)
     config.name = builder.name
     source = builder.spec.source
     if isinstance(source, EnsembleSource):
@@ -159,75 +162,81 @@ def config_of(builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | N
     return config
 
 
-def check_serving(builder: Builder) -> None:
-    """What can be said about `serving` before anything is built. Raises ConfigError."""
-    if not isinstance(builder.spec.source, PrebuiltSource):
-        _check_derived(builder, builder.spec.serving)
-    _parsed(builder, builder.spec.serving)
-
-
-def _check_derived(builder: Builder, serving: Mapping[str, Any]) -> None:
-    for field, reason in _DERIVED.items():
-        if field in serving:
-            raise ConfigError(f"{builder.file}: serving.{field}: {reason}", "leave it out")
-
-
-def _parsed(builder: Builder, serving: Mapping[str, Any]) -> Any:
+def parse_serving(builder: Builder, serving: Mapping[str, Any], where: str = SERVING) -> Any:
+    """`serving` alone as a ModelConfig: what can be said about it before anything is built. Raises ConfigError."""
     from google.protobuf import json_format
 
+    written = {name: value for name, value in serving.items() if name != ENVIRONMENTS}
     message = schema().ModelConfig()
+    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
+    if not prebuilt:
+        _check_derived(builder, written, where)
+    fields.check(written, message.DESCRIPTOR, f"{builder.file}: {where}")
     try:
-        json_format.ParseDict(dict(serving), message)
-    except json_format.ParseError as error:
-        raise _parse_error(builder, str(error)) from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{builder.file}: serving: {error}") from None
-    if message.max_batch_size != builder.spec.max_batch_size or message.max_batch_size < 0:
+        json_format.ParseDict(written, message)
+    except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{builder.file}: {where}: {' '.join(str(error).split())}") from None
+    if message.max_batch_size != builder.spec.max_batch_size or (message.max_batch_size < 0 and not prebuilt):
         hint = "write it as a whole number from 0: max_batch_size: 8"
-        raise ConfigError(f"{builder.file}: serving.max_batch_size: {message.max_batch_size} was understood", hint)
+        raise ConfigError(f"{builder.file}: {where}.max_batch_size: {message.max_batch_size} was understood", hint)
     return message
 
 
-_UNKNOWN = re.compile(r'no field named "(?P<name>[^"]*)" at "ModelConfig(?P<path>[^"]*)"', re.DOTALL)
-_FIELDS = re.compile(r"Available Fields\(except extensions\): \"?(?P<fields>.*)", re.DOTALL)
+def _check_derived(builder: Builder, serving: Mapping[str, Any], where: str) -> None:
+    for field, reason in _DERIVED.items():
+        if field in serving:
+            raise ConfigError(f"{builder.file}: {where}.{field}: {reason}", "leave it out")
+    scheduling = serving.get("ensemble_scheduling")
+    if not isinstance(builder.spec.source, EnsembleSource):
+        if scheduling is not None:
+            hint = "write source: {kind: ensemble, steps: …}"
+            raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling: it is for ensembles", hint)
+        return
+    if isinstance(scheduling, Mapping) and "step" in scheduling:
+        reason = "it follows from source.steps"
+        raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling.step: {reason}", "leave it out")
+    for field in ("dynamic_batching", "sequence_batching"):
+        if serving.get(field) is not None:
+            hint = "write it in the serving of the models that it runs"
+            raise ConfigError(f"{builder.file}: {where}.{field}: an ensemble does not batch", hint)
 
 
-def _parse_error(builder: Builder, text: str) -> ConfigError:
-    """protobuf's message about a field, in terms of model.yaml."""
-    unknown = _UNKNOWN.search(text)
-    if not unknown:
-        return ConfigError(f"{builder.file}: serving: {' '.join(text.split())}")
-    fields = _FIELDS.search(text)
-    # protobuf lists the names of its JSON form; the fields are written in their own.
-    known = (
-        [re.sub(r"([A-Z])", r"_\1", name).lower() for name in re.findall(r"\w+", fields["fields"])] if fields else []
-    )
-    where = f"{builder.file}: serving{unknown['path']}.{unknown['name']}: unknown field"
-    return ConfigError(where, did_you_mean(unknown["name"], known))
-
-
-def _merge(builder: Builder, field: str, written: Any, tensors: Sequence[Tensor]) -> None:
+def _merge(builder: Builder, where: str, written: Any, tensors: Sequence[Tensor]) -> None:
     """Add name, dtype and dims to what `serving.input` says of a tensor (reshape, format, …), in the model's order."""
-    given = {entry.name: entry for entry in written}
-    for name in given:
-        if name not in {tensor.name for tensor in tensors}:
-            hint = did_you_mean(name, [tensor.name for tensor in tensors])
-            raise ConfigError(f"{builder.file}: serving.{field}: the model has no {field} '{name}'", hint)
+    side = where.rpartition(".")[2]
+    given: dict[str, Any] = {}
+    for entry in written:
+        if entry.name not in {tensor.name for tensor in tensors}:
+            hint = did_you_mean(entry.name, [tensor.name for tensor in tensors])
+            raise ConfigError(f"{builder.file}: {where}: the model has no {side} '{entry.name}'", hint)
+        if entry.name in given:
+            raise ConfigError(f"{builder.file}: {where}: '{entry.name}' is given twice", "put its fields together")
+        given[entry.name] = entry
     merged = []
     for tensor in tensors:
-        entry = _entry(field)
+        entry = schema().ModelInput() if side == "input" else schema().ModelOutput()
         if tensor.name in given:
             entry.CopyFrom(given[tensor.name])
-        entry.name = tensor.name
-        entry.data_type = schema().DataType.Value(BY_NAME[tensor.dtype].config)
-        del entry.dims[:]
-        entry.dims.extend(tensor.dims)
-        if tensor.labels:
-            entry.label_filename = tensor.labels
+        _fill(entry, tensor, f"{builder.file}: {where}: '{tensor.name}'")
         merged.append(entry)
     del written[:]
     written.extend(merged)
 
 
-def _entry(field: str) -> Any:
-    return schema().ModelInput() if field == "input" else schema().ModelOutput()
+def _fill(entry: Any, tensor: Tensor, where: str) -> None:
+    """What follows from the model, which may be written too, but not otherwise."""
+    derived: dict[str, Any] = {
+        "name": tensor.name,
+        "data_type": schema().DataType.Value(BY_NAME[tensor.dtype].config),
+        "dims": list(tensor.dims),
+    }
+    if tensor.labels:
+        derived["label_filename"] = tensor.labels
+    wanted = type(entry)(**derived)
+    for difference in fields.differences(wanted, entry):
+        field = difference.partition(":")[0]
+        if field in derived and getattr(entry, field):
+            raise ConfigError(f"{where}: {difference}", "it follows from the model: leave it out here")
+    for field in derived:
+        entry.ClearField(field)
+    entry.MergeFrom(wanted)

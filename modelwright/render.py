@@ -1,21 +1,37 @@
 """ModelConfig → config.pbtxt through Jinja, parsed back: the text must be the same message, or it is an error.
 
-`templates/config.pbtxt.j2` is the project's; a builder's folder may hold one of its own. Templates run sandboxed, and a
-name they use that is not there is an error.
+`templates/config.pbtxt.j2` is the project's. A builder's folder may hold one of its own: a whole template, or one that
+begins with `{% extends "project/config.pbtxt.j2" %}` and overrides blocks. Templates run sandboxed, read nothing but
+`*.j2` files of these two folders, and a name they use that is not there is an error.
+
+A template gets `config`, the fields that are set by their own names; `source`, the file to edit; `environment`, the
+name of the environment or ""; and `rest(name)`, one field as protobuf itself prints it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+import struct
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from modelwright.config import schema
 from modelwright.errors import ConfigError
+from modelwright.fields import differences, is_map, is_repeated, map_value
 
 TEMPLATE = "config.pbtxt.j2"
+_PROJECT = "project/"  # in front of a template's name: not the builder's own
+_LINE_CHARS = 100  # a part that fits is written on one line
+_MOST_DIFFERENCES = 10
+# Their kind 0, which protobuf leaves out, is a choice like any other: CONTROL_SEQUENCE_START, say.
+_KINDS = {"inference.BatchInput", "inference.BatchOutput", "inference.ModelSequenceBatching.Control"}
+_TEMPLATE_NAME = re.compile(r"[\w-][\w.-]*\.j2")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPED = re.compile(r'[\\"\x00-\x1f\x7f]')
 
 
 def shipped_templates() -> Path:
@@ -30,126 +46,39 @@ def template_files(folders: Sequence[Path]) -> list[Path]:
     return sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*.j2"))
 
 
-def render(config: Any, source: str, folders: Sequence[Path]) -> str:
-    """The text of config.pbtxt. `folders` are searched for templates in order; `source` names the file to edit.
+def render(config: Any, source: str, folders: Sequence[Path], own: Path | None = None, environment: str = "") -> str:
+    """The text of config.pbtxt. `folders` are searched for templates in order, `own` (the builder's) before them.
 
-    Raises ConfigError for a template that fails, or whose text says something else than `config`.
+    `source` names the file to edit. Raises ConfigError for a template that fails, or whose text says something else
+    than `config`.
     """
-    from google.protobuf import json_format
-    from jinja2 import TemplateError
-
     # Most builders have no template of their own: they share an environment, which compiles each template once.
-    environment = _environment(tuple(folder for folder in folders if template_files([folder])))
-    fields = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    jinja = _environment(tuple(folders), own if own and template_files([own]) else None)
+    values = {
+        "config": _fields(config),
+        "source": source,
+        "environment": environment,
+        "rest": lambda name: _rest(config, name),
+    }
     try:
-        template = environment.get_template(TEMPLATE)
-        text = str(
-            template.render(config=_numbers(fields, config), source=source, rest=lambda name: _rest(config, name))
-        )
-    except TemplateError as error:
-        number = getattr(error, "lineno", None)
-        line = f":{number}" if number else ""
-        name = getattr(error, "name", None) or TEMPLATE
-        raise ConfigError(f"{source}: template {name}{line}: {error.message}") from None
-    text = text.strip() + "\n"
+        text = str(jinja.get_template(TEMPLATE).render(values))
+    except Exception as error:  # noqa: BLE001 - a template is a program of its own, and may fail in any way
+        raise _template_error(error, source) from None
+    # One empty line between sections, whatever the templates leave; no text of a config holds a line break itself.
+    lines = [line.rstrip() for line in text.strip().split("\n")]
+    text = "\n".join(line for index, line in enumerate(lines) if line or lines[index - 1]) + "\n"
     _check(text, config, source)
     return text
 
 
-@cache
-def _environment(folders: tuple[Path, ...]) -> Any:
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader([str(folder) for folder in folders]),
-        undefined=StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )
-    environment.filters["pbtxt"] = _value
-    return environment
-
-
-def parse(text: str, source: str) -> Any:
-    """config.pbtxt → ModelConfig. Raises ConfigError with protobuf's line and column."""
+def parse(text: str, source: str, kind: Any = None) -> Any:
+    """config.pbtxt → ModelConfig (or a message of another `kind`). Raises ConfigError with protobuf's line and column."""
     from google.protobuf import text_format
 
     try:
-        return text_format.Parse(text, schema().ModelConfig())
+        return text_format.Parse(text, kind() if kind else schema().ModelConfig())
     except text_format.ParseError as error:
         raise ConfigError(f"{source}: not a ModelConfig: {error}") from None
-
-
-def _check(text: str, config: Any, source: str) -> None:
-    rendered = parse(text, f"{source}: rendered {TEMPLATE}")
-    if rendered == config:
-        return
-    names = [
-        field.name for field in config.DESCRIPTOR.fields if getattr(rendered, field.name) != getattr(config, field.name)
-    ]
-    raise ConfigError(
-        f"{source}: the template's text does not say what the builder does: {', '.join(names)} differ",
-        f"compare templates/{TEMPLATE} with the one that ships",
-    )
-
-
-def _value(value: Any) -> str:
-    """A scalar in protobuf's text format."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
-
-
-def _numbers(fields: dict[str, Any], config: Any) -> dict[str, Any]:
-    """protobuf's JSON writes 64-bit numbers as strings; dims and versions are numbers again here."""
-    for field in ("input", "output"):
-        for entry in fields.get(field, []):
-            if "dims" in entry:
-                entry["dims"] = [int(dim) for dim in entry["dims"]]
-    for step, message in zip(
-        fields.get("ensemble_scheduling", {}).get("step", []), config.ensemble_scheduling.step, strict=True
-    ):
-        step["model_version"] = message.model_version
-        step.setdefault("input_map", {})
-        step.setdefault("output_map", {})
-    return fields
-
-
-def _rest(config: Any, name: str) -> str:
-    """One field of the message, printed by protobuf itself."""
-    from google.protobuf import text_format
-
-    part = type(config)()
-    field = config.DESCRIPTOR.fields_by_name[name]
-    value = getattr(config, name)
-    if _is_map(field):
-        for key in sorted(value):
-            _copy_map_entry(getattr(part, name), key, value[key])
-    elif _is_repeated(field):
-        getattr(part, name).extend(value)
-    elif field.message_type is not None:
-        getattr(part, name).CopyFrom(value)
-    else:
-        setattr(part, name, value)
-    return "\n" + text_format.MessageToString(part).rstrip()
-
-
-def _is_repeated(field: Any) -> bool:
-    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
-
-
-def _is_map(field: Any) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
-
-
-def _copy_map_entry(target: Any, key: Any, value: Any) -> None:
-    if hasattr(value, "CopyFrom"):
-        target[key].CopyFrom(value)
-    else:
-        target[key] = value
 
 
 def plain_text(config: Any) -> str:
@@ -157,3 +86,178 @@ def plain_text(config: Any) -> str:
     from google.protobuf import text_format
 
     return str(text_format.MessageToString(config))
+
+
+def _check(text: str, config: Any, source: str) -> None:
+    rendered = parse(text, f"{source}: rendered {TEMPLATE}", type(config))
+    found = list(islice(differences(config, rendered), _MOST_DIFFERENCES + 1))
+    if not found:
+        return
+    shown = [f"\n    {line}" for line in found[:_MOST_DIFFERENCES]]
+    more = "\n    …" if len(found) > _MOST_DIFFERENCES else ""
+    raise ConfigError(
+        f"{source}: the text of {TEMPLATE} does not say what the builder does:{''.join(shown)}{more}",
+        "a template lays out fields; change their values in model.yaml",
+    )
+
+
+# --- Jinja ------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _environment(folders: tuple[Path, ...], own: Path | None) -> Any:
+    from jinja2 import FunctionLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def find(name: str) -> Path | None:
+        """Names are looked up in the builder's folder first; those below project/ are not."""
+        shared, name = name.startswith(_PROJECT), name.removeprefix(_PROJECT)
+        for folder in folders if shared or own is None else (own, *folders):
+            if _TEMPLATE_NAME.fullmatch(name) and _is_inside(folder / name, folder):
+                return folder / name
+        return None
+
+    def load(name: str) -> tuple[str, str, Callable[[], bool]] | None:
+        path = find(name)
+        if path is None:
+            return None
+        changed = path.stat().st_mtime_ns
+        return path.read_text(encoding="utf-8"), name, lambda: find(name) == path and path.stat().st_mtime_ns == changed
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=FunctionLoader(load),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["pbtxt"] = _inline
+    environment.tests["map_field"] = lambda value: isinstance(value, _Map)
+    environment.tests["message"] = lambda value: isinstance(value, dict) and not isinstance(value, _Map)
+    environment.tests["messages"] = lambda value: isinstance(value, list) and isinstance(value[0], dict)
+    environment.tests["short"] = _is_short
+    return environment
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
+def _template_error(error: Exception, source: str) -> ConfigError:
+    """The template and the line: a syntax error knows them, for any other the traceback has them."""
+    from jinja2 import TemplateNotFound, TemplateSyntaxError, UndefinedError
+
+    if isinstance(error, TemplateSyntaxError):
+        name, line = error.name or TEMPLATE, error.lineno
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
+        name, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else (TEMPLATE, 0)
+    where = f"{source}: template {name}{f':{line}' if line else ''}"
+    if isinstance(error, TemplateNotFound):
+        hint = f"templates are *.j2 files of the builder's folder, or {_PROJECT}NAME: those of the project"
+        return ConfigError(f"{where}: there is no template '{error.name}'", hint)
+    kind = "" if isinstance(error, TemplateSyntaxError | UndefinedError) else f"{type(error).__name__}: "
+    return ConfigError(f"{where}: {kind}{' '.join(str(error).split())}")
+
+
+# --- a message as templates see it ------------------------------------------------------------------------------------
+
+
+class _Enum(str):
+    """The name of an enum's value: the one kind of text that is written without quotes."""
+
+
+class _Map(dict[Any, Any]):
+    """A map field, whose entries are written as { key: …, value: … }; a plain dict is a message."""
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """The fields of a message that are set: dicts, lists, numbers, text; 64-bit numbers are numbers."""
+    found = {field.name: _value(field, value) for field, value in message.ListFields()}
+    if message.DESCRIPTOR.full_name in _KINDS and "kind" not in found:
+        found["kind"] = _Enum(message.DESCRIPTOR.fields_by_name["kind"].enum_type.values_by_number[0].name)
+    return found
+
+
+def _value(field: Any, value: Any) -> Any:
+    if is_map(field):
+        return _Map({key: _one(map_value(field), value[key]) for key in sorted(value)})
+    return [_one(field, item) for item in value] if is_repeated(field) else _one(field, value)
+
+
+def _one(field: Any, value: Any) -> Any:
+    if field.message_type is not None:
+        return _fields(value)
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        return _Enum(known.name) if known else value
+    return _shortest(value) if field.cpp_type == field.CPPTYPE_FLOAT else value
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal number that is this 32-bit one: 0.1, not 0.10000000149011612."""
+    for digits in range(6, 9):
+        rounded = float(f"{value:.{digits}g}")
+        if abs(rounded) <= abs(value) * 2 and struct.pack("f", rounded) == struct.pack("f", value):
+            return rounded
+    return value
+
+
+# --- protobuf's text format -------------------------------------------------------------------------------------------
+
+
+def _inline(value: Any) -> str:
+    """Any value on one line."""
+    if isinstance(value, _Enum):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | bytes):
+        return _quoted(value)
+    if isinstance(value, list):
+        return f"[ {', '.join(map(_inline, value))} ]" if value else "[ ]"
+    if isinstance(value, dict):
+        parts = [part for name, item in value.items() for part in _inline_field(name, item)]
+        return f"{{ {', '.join(parts)} }}" if parts else "{ }"
+    return str(value)
+
+
+def _inline_field(name: str, value: Any) -> list[str]:
+    if isinstance(value, _Map):
+        return [f"{name} {{ key: {_inline(key)}, value: {_inline(item)} }}" for key, item in value.items()]
+    return [f"{name} {_inline(value)}" if isinstance(value, dict) else f"{name}: {_inline(value)}"]
+
+
+def _quoted(value: str | bytes) -> str:
+    """Text in quotes, as both parsers of protobuf's text format read it (C++ has octal escapes where JSON has \\u)."""
+    if isinstance(value, bytes):
+        return (
+            '"'
+            + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'\\"' else f"\\{byte:03o}" for byte in value)
+            + '"'
+        )
+    return '"' + _ESCAPED.sub(lambda match: _ESCAPES.get(match[0]) or f"\\{ord(match[0]):03o}", value) + '"'
+
+
+def _is_short(value: Any, notes: Mapping[str, str], pad: str = "") -> bool:
+    """Whether a part goes on one line: it fits, and no field of it has a note."""
+    return len(pad) + len(_inline(value)) <= _LINE_CHARS and not _is_noted(value, notes)
+
+
+def _is_noted(value: Any, notes: Mapping[str, str]) -> bool:
+    if isinstance(value, list):
+        return any(_is_noted(item, notes) for item in value)
+    if not isinstance(value, dict):
+        return False
+    named = False if isinstance(value, _Map) else bool(value.keys() & notes.keys())
+    return named or any(_is_noted(item, notes) for item in value.values())
+
+
+def _rest(config: Any, name: str) -> str:
+    """One field of the message, printed by protobuf itself."""
+    part = type(config)()
+    part.CopyFrom(config)
+    for field, _ in config.ListFields():
+        if field.name != name:
+            part.ClearField(field.name)
+    return plain_text(part)

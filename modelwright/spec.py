@@ -6,6 +6,7 @@ into a ModelConfig. Unknown fields are errors. Shapes leave out the batch dimens
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 
@@ -78,6 +81,20 @@ def _sha256(value: str) -> str:
     return value
 
 
+def _json_form(value: Any) -> Any:
+    """YAML as protobuf's JSON form has it: keys are text (`priority_queue_policy: {1: …}`), `.inf` is "Infinity"."""
+    if isinstance(value, dict):
+        for key in value:
+            if isinstance(key, bool) or not isinstance(key, str | int):
+                raise ValueError(f"the key {key!r} is neither a word nor a whole number: quote it")
+        return {str(key): _json_form(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json_form(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
 def _version(value: object) -> object:
     """A version's number as a key of YAML: 3 or "3", not true and not 03."""
     text = str(value) if type(value) in (int, str) else ""
@@ -106,6 +123,7 @@ Sha256 = Annotated[str, AfterValidator(_sha256), _pattern(_SHA256)]
 TensorName = Annotated[str, Field(min_length=1)]
 DataType = Annotated[str, AfterValidator(_dtype), WithJsonSchema({"type": "string", "enum": list(BY_NAME)})]
 Version = Annotated[int, BeforeValidator(_version)]
+Serving = Annotated[dict[str, JsonValue], BeforeValidator(_json_form)]
 
 
 class _Model(BaseModel):
@@ -190,6 +208,13 @@ class EnsembleStep(_Model):
     model_version: int = -1  # Triton's own default is 0, which is no version
     input_map: dict[str, str] = Field(min_length=1)  # the model's tensor → the ensemble's
     output_map: dict[str, str] = Field(min_length=1)
+    model_namespace: str = ""  # which repository, where the server has several with the same names
+
+    @model_serializer(mode="wrap")
+    def _written(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a namespace that nobody gave: keys and versions from before it was a field stay what they are."""
+        fields: dict[str, Any] = default(self)
+        return {key: value for key, value in fields.items() if key != "model_namespace" or value}
 
 
 class EnsembleSource(_Model):
@@ -288,7 +313,7 @@ class ModelSpec(_Model):
     evaluate: Entry | None = None  # (infer) → {"accuracy": 0.99}; infer: inputs → outputs
     files: tuple[str, ...] = ()  # what its code reads: globs of this folder, or package:path of an installed one
     gates: Gates = Gates()
-    serving: dict[str, JsonValue] = {}  # ModelConfig, field by field
+    serving: Serving = {}  # ModelConfig, field by field; and `environments`, the same once more for some servers
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

@@ -1,0 +1,111 @@
+"""`serving.environments`: the same model, configured once more for servers of another kind.
+
+    serving:
+      max_batch_size: 64
+      instance_group: [{count: 2}]
+      environments:
+        gpu: {instance_group: [{kind: KIND_GPU}]}      # → <model>/configs/gpu.pbtxt
+
+A server started with `--model-config-name=gpu` reads that file in place of config.pbtxt, of every model that has one.
+Verification runs once, so an environment may change how a model is run, not what it is asked and answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright import fields
+from modelwright.config import ENVIRONMENTS, SERVING, parse_serving
+from modelwright.errors import ConfigError
+from modelwright.releases import Release
+from modelwright.spec import Builder
+
+FOLDER = "configs"
+_SUFFIX = ".pbtxt"
+_FIRST_RELEASE = (24, 6)  # whose server has --model-config-name
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# What a request and its answer look like: verification and golden replay of one config hold for all.
+_SAME = ("max_batch_size", "input", "output", "batch_input", "batch_output", "model_transaction_policy")
+
+
+def environments_of(builder: Builder) -> dict[str, dict[str, Any]]:
+    """{environment: its whole `serving`}: the base with the environment's own on top. Raises ConfigError."""
+    given = builder.spec.serving.get(ENVIRONMENTS)
+    if given is None:
+        return {}
+    place = f"{builder.file}: {SERVING}.{ENVIRONMENTS}"
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{place}: expected a mapping, got {given!r}", "write it as NAME: {field: value, …}")
+    base = {name: value for name, value in builder.spec.serving.items() if name != ENVIRONMENTS}
+    merged = {}
+    for name, patch in given.items():
+        if not _NAME.fullmatch(name):
+            hint = "use letters, digits, '_', '-' and '.': it is a file's name"
+            raise ConfigError(f"{place}: {name!r} cannot name an environment", hint)
+        if patch is not None and not isinstance(patch, Mapping):
+            raise ConfigError(f"{place}.{name}: expected fields, got {patch!r}", "write it as field: value")
+        if ENVIRONMENTS in (patch or {}):
+            raise ConfigError(f"{place}.{name}: an environment has none of its own", "put it beside this one")
+        merged[name] = merge(base, patch or {})
+    return merged
+
+
+def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge field by field, a null removes, anything else replaces (RFC 7396)."""
+    merged = dict(base)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, Mapping):
+            below = merged.get(name)
+            merged[name] = merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def check_serving(builder: Builder, target: Release) -> None:
+    """What can be said about `serving` and its environments before anything is built. Raises ConfigError."""
+    base = parse_serving(builder, builder.spec.serving)
+    environments = environments_of(builder)
+    if environments and _number(target) < _FIRST_RELEASE:
+        where = f"{builder.file}: {SERVING}.{ENVIRONMENTS}: Triton {target.name} reads config.pbtxt alone"
+        raise ConfigError(where, "--model-config-name came with 24.06: raise triton in modelwright.toml")
+    for name, serving in environments.items():
+        _check_same(builder, where_of(name), base, serving)
+
+
+def where_of(name: str) -> str:
+    """How messages call an environment's `serving`."""
+    return f"{SERVING}.{ENVIRONMENTS}.{name}"
+
+
+def file_of(name: str) -> str:
+    """Its config, relative to the model's folder."""
+    return f"{FOLDER}/{name}{_SUFFIX}"
+
+
+def name_of(file: str) -> str | None:
+    """The environment whose config a file of the model's folder is; None for any other file."""
+    folder, _, name = file.partition("/")
+    return name.removesuffix(_SUFFIX) if folder == FOLDER and "/" not in name and name.endswith(_SUFFIX) else None
+
+
+def _check_same(builder: Builder, where: str, base: Any, serving: Mapping[str, Any]) -> None:
+    wanted = base.max_batch_size
+    given = serving.get("max_batch_size", 0)
+    if given != wanted:
+        raise ConfigError(
+            f"{builder.file}: {where}.max_batch_size: {given!r} here, {wanted} in {SERVING}", "it must be the same"
+        )
+    other = parse_serving(builder, serving, where)
+    for difference in fields.differences(base, other):
+        if re.split(r"[.:\[]", difference, maxsplit=1)[0] in _SAME:
+            hint = f"{', '.join(_SAME)} must be the same everywhere: a model is verified once"
+            raise ConfigError(f"{builder.file}: {where}.{difference}", hint)
+
+
+def _number(target: Release) -> tuple[int, ...]:
+    return tuple(int(part) for part in target.name.split("."))

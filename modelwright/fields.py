@@ -1,0 +1,191 @@
+"""The fields of a protobuf message, walked by its descriptors: nothing here knows what ModelConfig holds.
+
+`check` compares plain data with a message type, and says where it does not fit; `differences` compares two messages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from modelwright.errors import ConfigError
+from modelwright.suggest import did_you_mean
+
+
+def is_repeated(field: Any) -> bool:
+    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
+
+
+def is_map(field: Any) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def map_value(field: Any) -> Any:
+    """The field that a map's values are described by."""
+    return field.message_type.fields_by_name["value"]
+
+
+# --- plain data against a message type --------------------------------------------------------------------------------
+
+
+def check(value: Any, descriptor: Any, where: str) -> None:
+    """Check data that is to become a message, in protobuf's JSON form with the fields' own names.
+
+    Raises ConfigError that names the field by its path. A null is a field left out.
+    """
+    if not isinstance(value, Mapping):
+        raise _expected(where, "fields", value)
+    for name, item in value.items():
+        field = descriptor.fields_by_name.get(name)
+        if field is None:
+            raise ConfigError(f"{where}.{name}: unknown field", did_you_mean(str(name), descriptor.fields_by_name))
+        if item is not None:
+            _check_field(item, field, f"{where}.{name}")
+    for oneof in descriptor.oneofs:
+        given = [field.name for field in oneof.fields if value.get(field.name) is not None]
+        if len(given) > 1:
+            raise ConfigError(
+                f"{where}: {' and '.join(given)} exclude each other", "keep one, or set the other to null"
+            )
+
+
+def _check_field(value: Any, field: Any, where: str) -> None:
+    if is_map(field):
+        if not isinstance(value, Mapping):
+            raise _expected(where, "a mapping", value)
+        for key, item in value.items():
+            _check_one(key, field.message_type.fields_by_name["key"], f"{where}.{key}")
+            _check_one(item, map_value(field), f"{where}.{key}")
+    elif is_repeated(field):
+        if not isinstance(value, list):
+            raise _expected(where, "a list", value)
+        for index, item in enumerate(value):
+            _check_one(item, field, f"{where}[{index}]")
+    else:
+        _check_one(value, field, where)
+
+
+def _check_one(value: Any, field: Any, where: str) -> None:
+    if field.message_type is not None:
+        check(value, field.message_type, where)
+    elif field.enum_type is not None:
+        _check_enum(value, field.enum_type, where)
+    elif field.cpp_type == field.CPPTYPE_STRING:
+        if not isinstance(value, str):
+            raise _expected(where, "text", value, f'quote it: "{value}"' if isinstance(value, int | float) else "")
+    elif field.cpp_type == field.CPPTYPE_BOOL:
+        if not isinstance(value, bool):
+            raise _expected(where, "true or false", value)
+    elif field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
+        if _number(value) is None:
+            raise _expected(where, "a number", value)
+    else:
+        _check_whole(value, field, where)
+
+
+def _check_enum(value: Any, enum: Any, where: str) -> None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value not in enum.values_by_number:
+            raise ConfigError(f"{where}: {value} is no {enum.name}", f"known: {', '.join(enum.values_by_name)}")
+    elif value not in enum.values_by_name:
+        raise ConfigError(f"{where}: {value!r} is no {enum.name}", did_you_mean(str(value), enum.values_by_name))
+
+
+def _check_whole(value: Any, field: Any, where: str) -> None:
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number != int(number):
+        raise _expected(where, "a whole number", value)
+    whole = int(number)
+    signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
+    bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if not low <= whole <= high:
+        raise ConfigError(f"{where}: {whole} is out of range: {low} to {high}")
+
+
+def _number(value: Any) -> float | int | None:
+    """A number, or text that is one; protobuf's JSON form has both."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return None
+
+
+def _expected(where: str, wanted: str, value: Any, hint: str = "") -> ConfigError:
+    shown = {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value)) or repr(value)
+    return ConfigError(f"{where}: expected {wanted}, got {shown}", hint)
+
+
+# --- two messages -----------------------------------------------------------------------------------------------------
+
+
+def differences(expected: Any, actual: Any, path: str = "") -> Iterator[str]:
+    """How two messages of one type differ: `dynamic_batching.priority_levels: expected 2, got 1`, in order of fields.
+
+    NaN equals NaN here, which Python's comparison of messages does not have.
+    """
+    for field in expected.DESCRIPTOR.fields:
+        where = f"{path}.{field.name}" if path else field.name
+        wanted, found = getattr(expected, field.name), getattr(actual, field.name)
+        if is_map(field):
+            yield from _map_differences(field, wanted, found, where)
+        elif is_repeated(field):
+            yield from _list_differences(field, wanted, found, where)
+        elif field.has_presence:
+            there = expected.HasField(field.name), actual.HasField(field.name)
+            if there != (False, False):
+                yield from _pair(field, wanted if there[0] else None, found if there[1] else None, where)
+        else:
+            yield from _pair(field, wanted, found, where)
+
+
+def _map_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
+    for key in sorted({*expected, *actual}):
+        wanted = expected[key] if key in expected else None
+        yield from _pair(map_value(field), wanted, actual[key] if key in actual else None, f"{where}[{key!r}]")
+
+
+def _list_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
+    if field.message_type is None:
+        if list(map(repr, expected)) != list(map(repr, actual)):
+            yield f"{where}: expected {_shown_list(field, expected)}, got {_shown_list(field, actual)}"
+        return
+    for index in range(max(len(expected), len(actual))):
+        wanted = expected[index] if index < len(expected) else None
+        yield from _pair(field, wanted, actual[index] if index < len(actual) else None, f"{where}[{index}]")
+
+
+def _pair(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
+    """One value against another; None stands for one that is not there."""
+    if expected is None:
+        yield f"{where}: added, got {_shown(field, actual)}"
+    elif actual is None:
+        yield f"{where}: missing, expected {_shown(field, expected)}"
+    elif field.message_type is not None:
+        yield from differences(expected, actual, where)
+    elif repr(expected) != repr(actual):
+        yield f"{where}: expected {_shown(field, expected)}, got {_shown(field, actual)}"
+
+
+def _shown_list(field: Any, values: Any) -> str:
+    return f"[{', '.join(_shown(field, value) for value in values)}]"
+
+
+def _shown(field: Any, value: Any, limit: int = 80) -> str:
+    if field.message_type is not None:
+        from google.protobuf import text_format
+
+        text = "{ " + text_format.MessageToString(value, as_one_line=True) + " }" if value.ByteSize() else "{}"
+    elif field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        text = known.name if known else str(value)
+    else:
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
