@@ -150,12 +150,15 @@ def status_command(project: Project, as_data: bool) -> None:
 @click.option("--grpc-port", default=8001, show_default=True)
 @click.option("--metrics-port", default=8002, show_default=True)
 @click.option("--poll", is_flag=True, help="Follow changes of the repository (default: models load once, or by API).")
+@click.option("--environment", metavar="NAME", help="With configs/NAME.pbtxt, where a model has one.")
 @command
-def serve_command(project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool) -> None:
+def serve_command(
+    project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str | None
+) -> None:
     """Serve the repository with a local tritonserver."""
     from modelwright import serving
 
-    serving.serve(project, (http_port, grpc_port, metrics_port), poll, click.echo)
+    serving.serve(project, (http_port, grpc_port, metrics_port), poll, click.echo, environment)
 
 
 @main.command("infer")

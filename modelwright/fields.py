@@ -148,8 +148,7 @@ def differences(expected: Any, actual: Any, path: str = "") -> Iterator[str]:
 
 def _map_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
     for key in sorted({*expected, *actual}):
-        wanted = expected[key] if key in expected else None
-        yield from _pair(map_value(field), wanted, actual[key] if key in actual else None, f"{where}[{key!r}]")
+        yield from _pair(map_value(field), expected.get(key), actual.get(key), f"{where}[{key!r}]")
 
 
 def _list_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:

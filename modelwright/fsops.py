@@ -28,10 +28,11 @@ def fsync_path(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Flush every file and folder below, the folder itself last."""
+    """Flush every file and folder below, the folder itself last. What a link leads to is not ours to flush."""
     for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            fsync_path(Path(parent, name))
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                fsync_path(path)
         fsync_path(Path(parent))
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from modelwright import __version__
-from modelwright.config import Tensor, Tensors, config_of, tensors_of
+from modelwright import __version__, topfiles
+from modelwright.config import Tensor, Tensors, tensors_of
 from modelwright.digest import Fingerprints, canonical, sha256, tree_digest
-from modelwright.errors import ConfigError
 from modelwright.plan import StepId
 from modelwright.project import Project
-from modelwright.recipe import local_file, payload_step
-from modelwright.render import render, shipped_templates, template_files
+from modelwright.recipe import payload_step
+from modelwright.render import shipped_templates, template_files
 from modelwright.repository import CONFIG, GOLDEN, Change, Manifest, Repository
 from modelwright.spec import Builder
 from modelwright.store import Artifact
@@ -34,7 +33,7 @@ class Decision:
     builder: Builder
     payload: str
     new_version: bool
-    top_files: dict[str, bytes]  # those that must be replaced
+    top_files: dict[str, bytes | None]  # those that must be replaced; None: removed
 
     @property
     def changes_anything(self) -> bool:
@@ -58,7 +57,9 @@ class Publisher:
         payload = tree_digest(version_files(made))
         latest = self._repository.latest(builder.name)
         new_version = latest is None or latest[1]["payload"] != payload
-        return Decision(builder, payload, new_version, self._top_files(builder, tensors_of(builder, made.facts)))
+        verified = artifacts[(builder.name, "verify")]
+        top_files = self._top_files(builder, tensors_of(builder, made.facts), verified)
+        return Decision(builder, payload, new_version, top_files)
 
     def change(self, decision: Decision, version: int | None, artifacts: Mapping[StepId, Artifact]) -> Change:
         """The publish that carries a decision out, under a version number that was reserved for it."""
@@ -76,33 +77,38 @@ class Publisher:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             self._cache.write_text(json.dumps(self._rendered))
 
-    def _top_files(self, builder: Builder, tensors: Tensors) -> dict[str, bytes]:
-        folders = [builder.folder, self._project.templates, shipped_templates()]
-        labels = _label_files(builder)
+    def _top_files(self, builder: Builder, tensors: Tensors, verified: Artifact) -> dict[str, bytes | None]:
+        templates = [self._project.templates, shipped_templates()]
         inputs = {
             "revision": _CONFIG_REVISION,
             "file": builder.file,
             "serving": builder.spec.serving,
             "source": builder.spec.source.model_dump() if builder.members else builder.spec.source.kind,
             "tensors": [[tensor.name, tensor.dtype, tensor.dims, tensor.labels] for tensor in _all(tensors)],
-            "templates": {str(path): self._fingerprints.file(path) for path in template_files(folders)},
-            "labels": {name: self._fingerprints.file(path) for name, path in labels.items()},
+            "templates": {
+                str(path): self._fingerprints.file(path) for path in template_files([builder.folder, *templates])
+            },
+            "files": {name: self._fingerprints.file(path) for name, path in topfiles.sources(builder).items()},
+            "golden": verified.files[GOLDEN] if topfiles.warms_up(builder) else None,
         }
         key = sha256(canonical(inputs))
         known = self._rendered.get(builder.name)
-        if not known or known["key"] != key or not self._on_disk(builder.name, known["files"]):
-            return self._render(builder, tensors, folders, labels, key)
-        return {}
+        if known and known["key"] == key and self._on_disk(builder.name, known["files"]):
+            return {}
+        files = topfiles.make(builder, tensors, verified.path(GOLDEN), templates)
+        stale = self._stale(builder.name, known["files"] if known else {}, files)
+        digests = {name: sha256(data) for name, data in files.items()}
+        self._rendered[builder.name] = {"key": key, "files": digests}
+        changed = {name: files[name] for name in files if not self._on_disk(builder.name, {name: digests[name]})}
+        return {**changed, **dict.fromkeys(stale)}
 
-    def _render(
-        self, builder: Builder, tensors: Tensors, folders: Sequence[Path], labels: Mapping[str, Path], key: str
-    ) -> dict[str, bytes]:
-        files = {CONFIG: render(config_of(builder, tensors), builder.file, folders).encode()}
-        for name, path in labels.items():
-            files[name] = path.read_bytes()
-        _check_labels(builder, tensors, files)
-        self._rendered[builder.name] = {"key": key, "files": {name: sha256(data) for name, data in files.items()}}
-        return {name: data for name, data in files.items() if not self._on_disk(builder.name, {name: sha256(data)})}
+    def _stale(self, model: str, before: Iterable[str], wanted: Iterable[str]) -> list[str]:
+        """Files that were published for this model and that nothing asks for now."""
+        folder = self._repository.root / model
+        config = folder / CONFIG
+        named = topfiles.recorded(config.read_text(encoding="utf-8", errors="replace")) if config.is_file() else []
+        names = {*named, *(name for name in before if topfiles.is_ours(name))}.difference(wanted)
+        return sorted(name for name in names if (folder / name).is_file())
 
     def _on_disk(self, model: str, files: Mapping[str, str]) -> bool:
         folder = self._repository.root / model
@@ -160,34 +166,6 @@ def _tensors_record(builder: Builder, tensors: Tensors) -> dict[str, Any]:
 
 def _all(tensors: Tensors) -> tuple[Any, ...]:
     return (*tensors.inputs, *tensors.outputs)
-
-
-def _label_files(builder: Builder) -> dict[str, Path]:
-    """{name beside config.pbtxt: file of the builder's folder}."""
-    found: dict[str, Path] = {}
-    for index, tensor in enumerate(builder.spec.outputs):
-        if not tensor.labels:
-            continue
-        path = local_file(builder, f"outputs[{index}].labels", tensor.labels)
-        if found.setdefault(path.name, path) != path:
-            raise ConfigError(f"{builder.file}: outputs[{index}].labels: two label files are named '{path.name}'")
-    return found
-
-
-def _check_labels(builder: Builder, tensors: Tensors, files: Mapping[str, bytes]) -> None:
-    """One line for each class, where the number of classes is known: Triton would leave the rest without a name."""
-    for tensor in tensors.outputs:
-        if tensor.labels is None or not tensor.dims or -1 in tensor.dims:
-            continue
-        count = 1
-        for dim in tensor.dims:
-            count *= dim
-        lines = files[tensor.labels].decode("utf-8", "replace").splitlines()
-        if len(lines) != count:
-            where = f"{builder.file}: outputs: '{tensor.name}' has {count} classes"
-            raise ConfigError(
-                f"{where}, {tensor.labels} has {len(lines)} lines", "one name a line, in the order of classes"
-            )
 
 
 def _git(folder: Path) -> dict[str, Any]:

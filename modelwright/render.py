@@ -28,10 +28,16 @@ _PROJECT = "project/"  # in front of a template's name: not the builder's own
 _LINE_CHARS = 100  # a part that fits is written on one line
 _MOST_DIFFERENCES = 10
 # Their kind 0, which protobuf leaves out, is a choice like any other: CONTROL_SEQUENCE_START, say.
-_KINDS = {"inference.BatchInput", "inference.BatchOutput", "inference.ModelSequenceBatching.Control"}
+_KINDS = {
+    "inference.BatchInput",
+    "inference.BatchOutput",
+    "inference.ModelInstanceGroup.SecondaryDevice",
+    "inference.ModelSequenceBatching.Control",
+}
 _TEMPLATE_NAME = re.compile(r"[\w-][\w.-]*\.j2")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = re.compile(r'[\\"\x00-\x1f\x7f]')
+_ESCAPED_BYTES = re.compile(r'[\\"\x00-\x1f\x7f-\xff]')
 
 
 def shipped_templates() -> Path:
@@ -62,7 +68,7 @@ def render(config: Any, source: str, folders: Sequence[Path], own: Path | None =
     }
     try:
         text = str(jinja.get_template(TEMPLATE).render(values))
-    except Exception as error:  # noqa: BLE001 - a template is a program of its own, and may fail in any way
+    except Exception as error:  # a template is a program of its own, and may fail in any way
         raise _template_error(error, source) from None
     # One empty line between sections, whatever the templates leave; no text of a config holds a line break itself.
     lines = [line.rstrip() for line in text.strip().split("\n")]
@@ -72,7 +78,7 @@ def render(config: Any, source: str, folders: Sequence[Path], own: Path | None =
 
 
 def parse(text: str, source: str, kind: Any = None) -> Any:
-    """config.pbtxt → ModelConfig (or a message of another `kind`). Raises ConfigError with protobuf's line and column."""
+    """config.pbtxt → ModelConfig, or a message of `kind`. Raises ConfigError with protobuf's line and column."""
     from google.protobuf import text_format
 
     try:
@@ -230,13 +236,9 @@ def _inline_field(name: str, value: Any) -> list[str]:
 
 def _quoted(value: str | bytes) -> str:
     """Text in quotes, as both parsers of protobuf's text format read it (C++ has octal escapes where JSON has \\u)."""
-    if isinstance(value, bytes):
-        return (
-            '"'
-            + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'\\"' else f"\\{byte:03o}" for byte in value)
-            + '"'
-        )
-    return '"' + _ESCAPED.sub(lambda match: _ESCAPES.get(match[0]) or f"\\{ord(match[0]):03o}", value) + '"'
+    characters, escaped = (value, _ESCAPED) if isinstance(value, str) else (value.decode("latin-1"), _ESCAPED_BYTES)
+    text = escaped.sub(lambda match: _ESCAPES.get(match[0]) or f"\\{ord(match[0]):03o}", characters)
+    return f'"{text}"'
 
 
 def _is_short(value: Any, notes: Mapping[str, str], pad: str = "") -> bool:

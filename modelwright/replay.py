@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from modelwright import golden
+from modelwright import golden, warmup
 from modelwright.client import Client, connect
-from modelwright.digest import canonical, sha256, sha256_file
+from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, ServerError, VerifyError
 from modelwright.project import Project
 from modelwright.render import parse
@@ -128,8 +128,13 @@ def fingerprint(project: Project, versions: Iterable[Published]) -> str:
         "server": str(made.root) if made else None,
         "versions": [[item.model, item.version, item.manifest["files"]] for item in versions],
         "configs": {item.model: sha256_file(project.repository / item.model / CONFIG) for item in versions},
+        "warmup": {item.model: _digests(project.repository / item.model / warmup.FOLDER) for item in versions},
     }
     return sha256(canonical(state))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: sha256_file(path) for name, path in list_tree(folder).items()}
 
 
 def _replay_one(

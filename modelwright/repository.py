@@ -3,7 +3,7 @@
     model_repository/
       modelwright.json            the ledger: the highest version number each model ever had. A file at the root, which
                                   Triton does not look at (every folder there, it does)
-      <model>/config.pbtxt        and label files: the model's top files
+      <model>/config.pbtxt        and labels, configs/, warmup/, initial_state/: the model's top files (topfiles.py)
       <model>/<N>/                a version: never changed, its number never used twice
       <model>/<N>/manifest.json   what it is: files, lineage, verification
       <model>/<N>/golden.npz      inputs and the outputs they must give
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.digest import list_tree, sha256_file
+from modelwright.environments import FOLDER, name_of
 from modelwright.errors import RepositoryError
 from modelwright.fsops import exchange, fsync_path, fsync_tree, remove_tree, rename_durably, translated
 
@@ -39,13 +40,13 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Change:
-    """What one publish does to one model: a version to add, top files to replace, or both."""
+    """What one publish does to one model: a version to add, top files to replace or remove, or both."""
 
     model: str
     version: int | None = None
     version_files: Mapping[str, Path] = field(default_factory=dict)  # relative name → where to copy it from
     manifest: Manifest = field(default_factory=dict)
-    top_files: Mapping[str, bytes] = field(default_factory=dict)
+    top_files: Mapping[str, bytes | None] = field(default_factory=dict)  # name, with '/' in folders; None: remove it
 
 
 class Repository:
@@ -117,6 +118,11 @@ class Repository:
         shared = [name for name in expected if name in actual]
         return found + [f"{name} changed" for name in shared if sha256_file(actual[name]) != expected[name]["sha256"]]
 
+    def environments(self, model: str) -> list[str]:
+        """The environments that a model has a config for: configs/<name>.pbtxt."""
+        names = [name_of(f"{FOLDER}/{path.name}") for path in (self.root / model / FOLDER).glob("*") if path.is_file()]
+        return sorted(name for name in names if name)
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def reserve(self, models: Iterable[str]) -> dict[str, int]:
@@ -159,13 +165,22 @@ class Repository:
         if version and model.is_dir() and not change.top_files:
             fsync_tree(version)
             rename_durably(version, self.folder(change.model, change.version or 0))
-        elif version is None and model.is_dir() and len(change.top_files) == 1:
-            name, data = next(iter(change.top_files.items()))
-            (staged / name).write_bytes(data)
-            fsync_tree(staged)
-            rename_durably(staged / name, model / name)
+        elif version is None and len(change.top_files) == 1 and self._replace_file(change, staged):
+            return
         else:
             self._replace_model(change, staged, version)
+
+    def _replace_file(self, change: Change, staged: Path) -> bool:
+        """One file alone: a rename into a folder that is there. False where it takes more than that."""
+        name, data = next(iter(change.top_files.items()))
+        target = self.root / change.model / name
+        if data is None or not target.parent.is_dir() or target.is_dir():
+            return False
+        _check_no_link(self.root / change.model, change.model, name)
+        (staged / "file").write_bytes(data)
+        fsync_tree(staged)
+        rename_durably(staged / "file", target)
+        return True
 
     def _replace_model(self, change: Change, staged: Path, version: Path | None) -> None:
         """Several things change together: build the model's whole folder beside it, and swap the two in one step."""
@@ -174,7 +189,11 @@ class Repository:
         if model.is_dir():
             _link_tree(model, new, leave=change.top_files.keys())
         for name, data in change.top_files.items():
-            (new / name).write_bytes(data)
+            _check_no_link(new, change.model, name)
+            if data is not None:
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).write_bytes(data)
+        _remove_empty(new, [name for name, data in change.top_files.items() if data is None])
         if version:
             version.rename(new / str(change.version))
         fsync_tree(new)
@@ -199,28 +218,50 @@ def _fill_version(folder: Path, change: Change) -> None:
 
 
 def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:
-    """A second tree of the same files, without copying what need not be copied."""
+    """A second tree of the same files, without copying what need not be copied. Links stay links."""
     left_out = set(leave)
     for parent, folders, names in os.walk(source):
-        here = target / Path(parent).relative_to(source)
-        for folder in folders:
-            (here / folder).mkdir()
-        for name in names:
-            origin = Path(parent, name)
-            if Path(parent) == source and name in left_out:
+        below = Path(parent).relative_to(source)
+        for name in folders + names:
+            origin, copy = Path(parent, name), target / below / name
+            if (below / name).as_posix() in left_out:
                 continue
-            if name.endswith(_WEIGHTS_BESIDE) or origin.is_symlink():
-                shutil.copy2(origin, here / name, follow_symlinks=False)
+            if origin.is_dir() and not origin.is_symlink():
+                copy.mkdir()
+            elif origin.is_symlink() or name.endswith(_WEIGHTS_BESIDE):
+                shutil.copy2(origin, copy, follow_symlinks=False)
             else:
-                os.link(origin, here / name)
+                os.link(origin, copy)
+
+
+def _check_no_link(folder: Path, model: str, name: str) -> None:
+    """A folder that is a link leads out of the model: what is written there would be somebody else's."""
+    for parent in list(Path(name).parents)[:-1]:
+        if (folder / parent).is_symlink():
+            raise RepositoryError(f"{model}/{parent}: is a link, and {name} belongs in it", "make it a folder")
+
+
+def _remove_empty(model: Path, removed: Iterable[str]) -> None:
+    """The folders of removed files, where nothing is left in them."""
+    for name in removed:
+        for parent in list(Path(name).parents)[:-1]:
+            if (model / parent).is_dir() and not any((model / parent).iterdir()):
+                (model / parent).rmdir()
 
 
 def _replace_in_turn(new: Path, model: Path, change: Change) -> None:
     """Where a filesystem cannot swap folders (NFS, some overlays): the version first, then each file.
 
-    Killed in between, the new version is there, complete, under the old config; the next build replaces that.
+    What configs name is there before them, and goes after them. Killed in between, the new version is there, complete,
+    under the old config; the next build replaces that.
     """
     if change.version is not None:
         rename_durably(new / str(change.version), model / str(change.version))
-    for name in change.top_files:
-        rename_durably(new / name, model / name)
+    for name in sorted(change.top_files, key=lambda name: (name.endswith(Path(CONFIG).suffix), name == CONFIG)):
+        if change.top_files[name] is not None:
+            (model / name).parent.mkdir(parents=True, exist_ok=True)
+            rename_durably(new / name, model / name)
+    removed = [name for name, data in change.top_files.items() if data is None]
+    for name in removed:
+        (model / name).unlink(missing_ok=True)
+    _remove_empty(model, removed)

@@ -23,18 +23,35 @@ Say = Callable[[str], Any]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def serve(project: Project, ports: tuple[int, int, int], poll: bool, say: Say) -> None:
-    """Serve until Ctrl-C or SIGTERM, or until the server ends. Raises ServerError when it does not start."""
+def serve(
+    project: Project, ports: tuple[int, int, int], poll: bool, say: Say, environment_name: str | None = None
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, or until the server ends. Raises ServerError when it does not start.
+
+    With `environment_name`, models that have a config of that name run with it, the others with config.pbtxt.
+    """
     from modelwright.server import environment
     from modelwright.server.local import Ports, running
 
+    configured = _configured(project, environment_name) if environment_name else []
+    extra = [f"--model-config-name={environment_name}"] if environment_name else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers ask so; requests in flight may finish
     made = environment.ensure(project.server, project.target, say)
     log = project.logs / "serve.log"
     mode, models = ("poll", []) if poll else ("explicit", ["*"])
-    with running(made, project.repository, log=log, mode=mode, models=models, ports=Ports(*ports)) as server:  # type: ignore[arg-type]
+    with running(
+        made,
+        project.repository,
+        log=log,
+        mode=mode,  # type: ignore[arg-type]
+        models=models,
+        ports=Ports(*ports),
+        extra_arguments=extra,
+    ) as server:
         say(f"tritonserver {environment.SERVER_VERSION} serves {project.shown(project.repository)}")
         say(f"  HTTP http://{server.http}  gRPC grpc://{server.grpc}  metrics http://{server.metrics}/metrics")
+        if environment_name:
+            say(f"  environment {environment_name}: {', '.join(configured)}; config.pbtxt for all others")
         for name, reason in server.failures().items():
             say(f"  {name} does not load: {reason}")
         with connect(f"http://{server.http}") as client:
@@ -45,6 +62,18 @@ def serve(project: Project, ports: tuple[int, int, int], poll: bool, say: Say) -
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
             raise ServerError(f"tritonserver ended by itself; see {project.shown(log)}")
+
+
+def _configured(project: Project, environment: str) -> list[str]:
+    """The models that have a config for an environment. Raises ServerError when none has."""
+    repository = Repository(project.repository, project.staging)
+    known = {model: repository.environments(model) for model in repository.models()}
+    found = [model for model, names in known.items() if environment in names]
+    if not found:
+        names = sorted({name for names in known.values() for name in names})
+        hint = did_you_mean(environment, names) or "write one under serving.environments in a model.yaml, and build"
+        raise ServerError(f"--environment {environment}: no model in {project.shown(project.repository)} has it", hint)
+    return found
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ SPECS = {
     ),
     "a serving field of the wrong type": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: many"),
-        "builders/m/model.yaml: serving: Failed to parse max_batch_size field",
+        "builders/m/model.yaml: serving.max_batch_size: expected a whole number, got 'many'",
     ),
     "a batch size that is no whole number": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8.0"),
@@ -118,7 +118,7 @@ SPECS = {
     ),
     "a batch size in camel case": (
         TORCH_YAML.replace("max_batch_size: 8", "maxBatchSize: 8"),
-        "serving.max_batch_size: 8 was understood",
+        "serving.maxBatchSize: unknown field\n  hint: did you mean 'max_batch_size'?",
     ),
     "a derived serving field": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8, backend: python"),
@@ -359,16 +359,15 @@ def sandbox_yaml_with_requirements(requirement: str) -> str:
 def test_undefined_names_in_a_template(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder("m")
     (folder / "config.pbtxt.j2").write_text("name: {{ nmae }}\n")
-    assert "builders/m/model.yaml: template config.pbtxt.j2: 'nmae' is undefined" in sandbox.error()
+    assert "builders/m/model.yaml: template config.pbtxt.j2:1: 'nmae' is undefined" in sandbox.error()
 
 
 def test_a_template_that_says_something_else(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder("m")
     (folder / "config.pbtxt.j2").write_text('name: "m"\nbackend: "onnxruntime"\n')
-    assert (
-        "the template's text does not say what the builder does: max_batch_size, input, output differ"
-        in sandbox.error()
-    )
+    error = sandbox.error()
+    assert "builders/m/model.yaml: the text of config.pbtxt.j2 does not say what the builder does:\n" in error
+    assert "    max_batch_size: expected 8, got 0\n    input[0]: missing, expected { name:" in error
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,23 @@ import pytest
 
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.repository import LEDGER, Change, Repository
+from modelwright.repository import LEDGER, Change, Repository, _replace_in_turn
 
 _WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
 
 
-def change(tmp_path: Path, version: int | None, *, config: bytes | None = None, labels: bytes | None = None) -> Change:
-    """A publish of a version with a model of 3 kB and a file in a folder, or of top files alone."""
+def change(
+    tmp_path: Path,
+    version: int | None,
+    *,
+    config: bytes | None = None,
+    labels: bytes | None = None,
+    **more: bytes | None,
+) -> Change:
+    """A publish of a version with a model of 3 kB and a file in a folder, or of top files alone.
+
+    `more` has top files in folders, `configs__cpu`; None removes one.
+    """
     files = {}
     if version is not None:
         for name in ("model.onnx", "site-packages/package/__init__.py"):
@@ -31,7 +41,9 @@ def change(tmp_path: Path, version: int | None, *, config: bytes | None = None, 
             files[name] = path
     record = {name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size} for name, path in files.items()}
     top = {name: data for name, data in {"config.pbtxt": config, "labels.txt": labels}.items() if data is not None}
-    return Change("m", version, files, {"payload": str(version), "files": record, "lineage": []}, top)
+    below = {name.replace("__", "/"): data for name, data in more.items()}
+    manifest = {"payload": str(version), "files": record, "lineage": []}
+    return Change("m", version, files, manifest, {**top, **below})
 
 
 def repository(tmp_path: Path) -> Repository:
@@ -50,13 +62,20 @@ SCENARIOS: dict[str, Callable[[Path], Change]] = {
     "a new config": lambda tmp: change(tmp, None, config=b"two"),
     "a new config and new labels": lambda tmp: change(tmp, None, config=b"two", labels=b"b"),
     "a new version, config and labels": lambda tmp: change(tmp, 2, config=b"two", labels=b"b"),
+    "a new environment": lambda tmp: change(tmp, None, config=b"two", configs__gpu=b"gpu"),
+    "another config of an environment": lambda tmp: change(tmp, None, configs__cpu=b"other"),
+    "a first file in a folder": lambda tmp: change(tmp, None, warmup__x=b"x"),
+    "an environment that goes": lambda tmp: change(tmp, None, config=b"two", configs__cpu=None),
+    "one environment for another, and a version": lambda tmp: change(
+        tmp, 2, config=b"two", configs__cpu=None, configs__gpu=b"gpu"
+    ),
 }
 
 
 def prepare(tmp_path: Path, scenario: str) -> tuple[Repository, Change]:
     target = repository(tmp_path)
     if scenario != "a new model":
-        target.publish(change(tmp_path, 1, config=b"one", labels=b"a"))
+        target.publish(change(tmp_path, 1, config=b"one", labels=b"a", configs__cpu=b"cpu"))
     return target, SCENARIOS[scenario](tmp_path)
 
 
@@ -182,6 +201,72 @@ def test_replacing_a_model_keeps_what_others_put_there(tmp_path: Path) -> None:
     assert target.versions("m") == [1, 2]
     assert (target.root / "m" / "1" / "weights.data").stat().st_nlink == 1
     assert all(path.stat().st_nlink == 1 for path in list_tree(target.root).values())
+
+
+def test_a_removed_file_takes_its_empty_folder_with_it(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one", configs__cpu=b"cpu", warmup__a=b"a", warmup__b=b"b"))
+    target.publish(change(tmp_path, None, configs__cpu=None, warmup__a=None))
+    assert sorted(path.name for path in (target.root / "m").iterdir()) == ["1", "config.pbtxt", "warmup"]
+    assert [path.name for path in (target.root / "m/warmup").iterdir()] == ["b"]
+
+
+def test_a_file_is_replaced_in_place_where_nothing_else_changes(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one", configs__cpu=b"cpu"))
+    before = (target.root / "m").stat().st_ino
+    target.publish(change(tmp_path, None, configs__cpu=b"other"))
+    assert (target.root / "m").stat().st_ino == before
+    assert (target.root / "m/configs/cpu").read_bytes() == b"other"
+
+
+def test_links_in_a_models_folder_stay_links(tmp_path: Path) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one"))
+    (tmp_path / "elsewhere").mkdir()
+    (target.root / "m/folder").symlink_to(tmp_path / "elsewhere")
+    (target.root / "m/file").symlink_to(tmp_path / "nowhere")
+    target.publish(change(tmp_path, 2, config=b"two"))
+    assert (target.root / "m/folder").readlink() == tmp_path / "elsewhere"
+    assert (target.root / "m/file").readlink() == tmp_path / "nowhere"
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one file", "several"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, several: bool) -> None:
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=b"one"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_bytes(b"mine")
+    (target.root / "m/warmup").symlink_to(tmp_path / "elsewhere")
+    for data in (b"x", None):
+        wanted = change(tmp_path, None, config=b"two" if several else None, warmup__x=data)
+        with pytest.raises(RepositoryError, match=r"m/warmup: is a link, and warmup/x belongs in it"):
+            target.publish(wanted)
+    assert (tmp_path / "elsewhere" / "x").read_bytes() == b"mine"
+    assert (target.root / "m/config.pbtxt").read_bytes() == b"one"
+
+
+def test_a_filesystem_that_cannot_swap_gets_files_before_the_config_that_names_them(tmp_path: Path) -> None:
+    """Killed at any operation, a config is there only with what came with it, and is replaced before that goes."""
+    old = {"config": b"old", "configs__cpu.pbtxt": b"old", "warmup__old": b""}
+    new = {"config": b"new", "configs__cpu.pbtxt": b"new", "warmup__new": b"", "warmup__old": None}
+
+    def prepared(folder: Path) -> tuple[Repository, Callable[[], None]]:
+        target = repository(folder)
+        target.publish(change(folder, 1, **old))
+        staged = repository(folder / "new")
+        staged.publish(change(folder, 1, **{name: data for name, data in new.items() if data is not None}))
+        wanted = change(folder, None, **new)
+        return target, lambda: _replace_in_turn(staged.root / "m", target.root / "m", wanted)
+
+    operations = in_child(prepared(tmp_path / "whole")[1], kill_at=None)
+    assert operations >= 4
+    for point in range(1, operations + 1):
+        target, replace = prepared(tmp_path / str(point))
+        assert in_child(replace, kill_at=point) == -1
+        for name in ("config.pbtxt", "configs/cpu.pbtxt"):
+            wanted_file = "warmup/" + (target.root / "m" / name).read_text()
+            assert (target.root / "m" / wanted_file).exists(), f"{name} at {point}"
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "added"])

@@ -1,0 +1,156 @@
+"""What lies beside a model's versions, all of it made from model.yaml:
+
+    config.pbtxt            what the server reads
+    configs/<name>.pbtxt    the same for an environment (environments.py)
+    labels.txt, …           class names: outputs[].labels, or label_filename in serving.output
+    warmup/…                data for model_warmup: golden samples, or files of the builder's folder warmup/
+    initial_state/…         data for sequence states: files of the builder's folder initial_state/
+
+config.pbtxt ends with a line that names the others. It is the record of what may be removed once no model.yaml asks for
+it: replaced together with them, and for nobody else's files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelwright import environments, warmup
+from modelwright.config import SERVING, Tensors, config_of, parse_serving
+from modelwright.environments import environments_of
+from modelwright.errors import ConfigError
+from modelwright.recipe import local_file
+from modelwright.render import render
+from modelwright.repository import CONFIG
+from modelwright.spec import Builder
+
+STATES = "initial_state"
+_RECORD = "# Made with it: "
+_FOLDERS = (environments.FOLDER, warmup.FOLDER, STATES)
+_NAMING = ("output", "model_warmup", "sequence_batching")  # fields that can name a file
+
+
+def sources(builder: Builder) -> dict[str, Path]:
+    """{name below the model's folder: file of the builder's folder} of what is published as it is.
+
+    Raises SpecError or ConfigError for a name that is none, or a file that is not there.
+    """
+    found: dict[str, Path] = {}
+    for index, tensor in enumerate(builder.spec.outputs):
+        if tensor.labels:
+            field = f"outputs[{index}].labels"
+            name = _label_name(builder, field, Path(tensor.labels).name)
+            path = local_file(builder, field, tensor.labels)
+            if found.setdefault(name, path) != path:
+                raise ConfigError(f"{builder.file}: {field}: two label files are named '{path.name}'")
+    for where, serving in _servings(builder):
+        if any(name in serving for name in _NAMING):
+            for field, name in _named(builder, parse_serving(builder, serving, where), where):
+                found.setdefault(name, local_file(builder, field, name))
+    return found
+
+
+def warms_up(builder: Builder) -> bool:
+    """Whether golden samples can be part of the files."""
+    return any("model_warmup" in serving for _, serving in _servings(builder))
+
+
+def make(builder: Builder, tensors: Tensors, golden: Path, templates: Sequence[Path]) -> dict[str, bytes]:
+    """Every file. `golden` is the verified golden.npz; `templates` are the project's folders. Raises ConfigError."""
+    files = {name: path.read_bytes() for name, path in sources(builder).items()}
+    for where, serving in _servings(builder):
+        config = config_of(builder, tensors, serving, where)
+        for name, data in warmup.complete(config, serving, tensors, golden, f"{builder.file}: {where}").items():
+            if files.setdefault(name, data) != data:
+                raise ConfigError(f"{builder.file}: {where}: '{name}' is the golden sample's", "rename your file")
+        _check_data(builder, config, files, where)
+        _check_labels(builder, config, files)
+        environment = where.removeprefix(environments.where_of("")) if where != SERVING else ""
+        text = render(config, builder.file, templates, builder.folder, environment)
+        files[environments.file_of(environment) if environment else CONFIG] = text.encode()
+    files[CONFIG] += _record(files)
+    return files
+
+
+def recorded(config: str) -> list[str]:
+    """What a published config.pbtxt says was made with it; names that cannot have been are left out."""
+    line = config.rstrip("\n").rpartition("\n")[2]
+    try:
+        names = json.loads(line.removeprefix(_RECORD)) if line.startswith(_RECORD) else []
+    except ValueError:
+        return []
+    return [name for name in names if isinstance(name, str) and is_ours(name)] if isinstance(names, list) else []
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name can be one of these files: inside the model's folder, in no version, not config.pbtxt itself."""
+    path = PurePosixPath(name)
+    plain = path.as_posix() == name and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return plain and bool(path.parts) and not path.parts[0].isdecimal() and name != CONFIG
+
+
+def _record(files: Mapping[str, bytes]) -> bytes:
+    names = sorted(name for name in files if name != CONFIG)
+    return f"\n{_RECORD}{json.dumps(names)}\n".encode() if names else b""
+
+
+def _servings(builder: Builder) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(how messages call it, the whole `serving`): the base, then each environment."""
+    yield SERVING, builder.spec.serving
+    for name, serving in environments_of(builder).items():
+        yield environments.where_of(name), serving
+
+
+def _named(builder: Builder, config: Any, where: str) -> Iterator[tuple[str, str]]:
+    """(field, name below the model's folder) of every file that a config names and the builder's folder holds."""
+    for index, output in enumerate(config.output):
+        if output.label_filename:
+            field = f"{where}.output[{index}].label_filename"
+            yield field, _label_name(builder, field, output.label_filename)
+    for field, name, _ in _data_files(config, where):
+        if not is_ours(name):
+            raise ConfigError(f"{builder.file}: {field}: '{name}' is no plain path inside the model's folder")
+        yield field, name
+
+
+def _data_files(config: Any, where: str) -> Iterator[tuple[str, str, Any]]:
+    """(field, name below the model's folder, the message that has it) of tensors that come from files."""
+    for index, entry in enumerate(config.model_warmup):
+        for key in sorted(entry.inputs):
+            if entry.inputs[key].input_data_file:
+                field = f"{where}.model_warmup[{index}].inputs.{key}.input_data_file"
+                yield field, f"{warmup.FOLDER}/{entry.inputs[key].input_data_file}", entry.inputs[key]
+    for index, state in enumerate(config.sequence_batching.state):
+        for number, initial in enumerate(state.initial_state):
+            if initial.data_file:
+                field = f"{where}.sequence_batching.state[{index}].initial_state[{number}].data_file"
+                yield field, f"{STATES}/{initial.data_file}", initial
+
+
+def _label_name(builder: Builder, field: str, name: str) -> str:
+    if not is_ours(name) or PurePosixPath(name).parts[0] in _FOLDERS:
+        hint = "labels lie beside config.pbtxt: labels.txt"
+        raise ConfigError(f"{builder.file}: {field}: '{name}' cannot name a label file", hint)
+    return name
+
+
+def _check_data(builder: Builder, config: Any, files: Mapping[str, bytes], where: str) -> None:
+    for field, name, tensor in _data_files(config, where):
+        warmup.check_size(tensor.data_type, list(tensor.dims), files[name], f"{builder.file}: {field}")
+
+
+def _check_labels(builder: Builder, config: Any, files: Mapping[str, bytes]) -> None:
+    """One line for each class, where the number of classes is known: Triton would leave the rest without a name."""
+    for output in config.output:
+        if not output.label_filename or not output.dims or -1 in output.dims:
+            continue
+        count = math.prod(output.dims)
+        lines = files[output.label_filename].decode("utf-8", "replace").splitlines()
+        if len(lines) != count:
+            where = f"{builder.file}: outputs: '{output.name}' has {count} classes"
+            raise ConfigError(
+                f"{where}, {output.label_filename} has {len(lines)} lines", "one name a line, in the order of classes"
+            )
