@@ -88,9 +88,7 @@ def _written(entries: Any) -> tuple[Tensor, ...]:
     types = schema().DataType
     names = [types.Name(entry.data_type) if entry.data_type in types.values() else "" for entry in entries]
     dtypes = [BY_CONFIG[name].name if name in BY_CONFIG else name for name in names]
-    return tuple(
-        Tensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True)
-    )
+    return tuple(Tensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True))
 
 
 def _derived(

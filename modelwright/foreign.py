@@ -1,7 +1,7 @@
-"""A model repository that others made, as adoption reads it: nothing is written there, no file is opened but to be read.
+"""A model repository that others made, as adoption reads it: nothing is written there, files are opened to be read.
 
-What a server would make of a name is what counts: `5.tmp` is a version to it, `05` is none, and every folder at the root
-is a model. Whatever cannot be carried over is named (`Left`); what makes a model another one without it is an error.
+What a server would make of a name is what counts: `5.tmp` is a version to it, `05` is none, and every folder at the
+root is a model. Whatever cannot be carried over is named (`Left`); what a model is another one without is an error.
 """
 
 from __future__ import annotations
@@ -168,7 +168,11 @@ def _take_golden(found: Found, number: int) -> None:
     changed, facts = _changed(files, manifest), _golden_facts(manifest)
     path = files.pop(GOLDEN)
     if changed or facts is None:
-        why = f"recorded for other files: {changed} is not what the manifest says" if changed else "the manifest is damaged"
+        why = (
+            f"recorded for other files: {changed} is not what the manifest says"
+            if changed
+            else "the manifest is damaged"
+        )
         found.left.append(Left(found.name, f"{number}/{GOLDEN}", why))
     else:
         found.golden[number] = (path, facts)
@@ -199,7 +203,7 @@ def _changed(files: dict[str, Path], manifest: dict[str, Any]) -> str:
     for name in sorted({*files, *recorded}):
         entry = recorded.get(name)
         if name not in files or not isinstance(entry, dict) or sha256_file(files[name]) != entry.get("sha256"):
-            return name
+            return str(name)
     return ""
 
 
@@ -213,7 +217,9 @@ class _Walk:
     def count(self) -> None:
         self._files += 1
         if self._files > _MOST_FILES:
-            raise SpecError(f"more than {_MOST_FILES:,} files", "pack what they belong to: an environment as one archive")
+            raise SpecError(
+                f"more than {_MOST_FILES:,} files", "pack what they belong to: an environment as one archive"
+            )
 
     def files(self, folder: Path, prefix: str, above: tuple[Path, ...] = ()) -> dict[str, Path]:
         """{relative name: file} of everything below a folder; `prefix` is how messages call the folder."""

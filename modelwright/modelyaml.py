@@ -19,7 +19,9 @@ _LINE_CHARS = 100  # a mapping or list that fits is written on one line
 _NO_FOLDING = 2**31
 _LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits
 # YAML 1.2's core schema takes these for numbers or null; PyYAML, which follows 1.1, knows of some of them only.
-_OTHERS_MISREAD = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o?[0-7]+|0x[0-9a-fA-F]+|[-+]?\.inf|\.nan|[yYnN]", re.I)
+_OTHERS_MISREAD = re.compile(
+    r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o?[0-7]+|0x[0-9a-fA-F]+|[-+]?\.inf|\.nan|[yYnN]", re.I
+)
 
 
 class _Block(dict[str, Any]):

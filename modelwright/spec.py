@@ -253,7 +253,9 @@ class PrebuiltSource(_Model):
     @property
     def digests(self) -> dict[str, str]:
         """{path in the builder's folder: SHA-256} of every file."""
-        found = {f"{number}/{name}": digest for number, files in self.versions.items() for name, digest in files.items()}
+        found = {
+            f"{number}/{name}": digest for number, files in self.versions.items() for name, digest in files.items()
+        }
         return found | self.files | {f"{number}/{GOLDEN}": record.sha256 for number, record in self.golden.items()}
 
     @model_validator(mode="after")
@@ -336,7 +338,9 @@ class ModelSpec(_Model):
                 if getattr(self, field) and not self.samples:
                     raise ValueError(f"{field}: needs samples")
             if any(tensor.labels for tensor in self.outputs):
-                raise ValueError("outputs: labels of a prebuilt model stand in serving.output, its files in source.files")
+                raise ValueError(
+                    "outputs: labels of a prebuilt model stand in serving.output, its files in source.files"
+                )
             return
         if self.samples is None:
             raise ValueError("samples: missing")

@@ -184,7 +184,12 @@ def _known_fields(loc: Sequence[int | str]) -> list[str]:
     }
     sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource, "prebuilt": spec.PrebuiltSource}
     parents: dict[object, type[BaseModel]] = {"inputs": spec.TensorSpec, "outputs": spec.OutputSpec}
-    parents |= {"steps": spec.EnsembleStep, "gates": spec.MetricGate, "tolerance": spec.Tolerance, "golden": spec.GoldenRecord}
+    parents |= {
+        "steps": spec.EnsembleStep,
+        "gates": spec.MetricGate,
+        "tolerance": spec.Tolerance,
+        "golden": spec.GoldenRecord,
+    }
     model: type[BaseModel] = ModelSpec
     for part in loc[:-1]:
         model = parents.get(part, sources.get(str(part), model))

@@ -40,7 +40,9 @@ def _scalar(field: Any) -> st.SearchStrategy[Any]:
     if field.cpp_type == field.CPPTYPE_BOOL:
         return st.booleans()
     if field.cpp_type == field.CPPTYPE_FLOAT:
-        return st.floats(width=32) | st.sampled_from([0.1, -0.0, struct.unpack("f", b"\x01\0\0\0")[0], 3.4028234663852886e38])
+        return st.floats(width=32) | st.sampled_from(
+            [0.1, -0.0, struct.unpack("f", b"\x01\0\0\0")[0], 3.4028234663852886e38]
+        )
     if field.cpp_type == field.CPPTYPE_DOUBLE:
         return st.floats()
     kind = next(name for name in _whole if field.cpp_type == getattr(field, f"CPPTYPE_{name}"))
