@@ -123,12 +123,12 @@ def _adopt_one(project: Project, root: Path, folder: Path, builders: Path, repor
 
 
 def _check_name(project: Project, name: str, target: Path) -> None:
+    if name.startswith("."):
+        raise SpecError("hidden, though a server takes it for a model")
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:
         raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    if name.startswith("."):
-        raise SpecError("hidden")
     for builder in readable_builders(project):
         if builder.name == name and builder.folder != target:
             raise SpecError(f"the name is taken by {builder.file}", "give that builder another name")

@@ -20,7 +20,7 @@ from modelwright.repository import CONFIG, GOLDEN, LEDGER, MANIFEST
 from modelwright.spec import FILE
 
 WHOLE = "(the model)"
-_MOST_FILES = 10_000  # their digests stand in model.yaml; and links to folders can multiply what is there
+_MOST_ENTRIES = 10_000  # digests of files stand in model.yaml; and links to folders can multiply what is there
 _MOST_CONFIG_BYTES = 1_000_000
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _LARGEST_VERSION = 2**63 - 1
@@ -91,13 +91,16 @@ def read_model(root: Path, folder: Path) -> Found:
         elif path.name == FILE or path.name.endswith(".j2"):
             found.left.append(Left(name, path.name, "Modelwright reads a file of this name in a builder itself"))
         else:
-            walk.count()
+            walk.take(path, path.name)
             found.files[path.name] = path
     found.versions = dict(sorted(found.versions.items()))
     if not found.versions:
         raise SpecError("has no version directory (1, 2, …): a server would not load it")
     for number in found.versions:
         _take_golden(found, number)
+    if walk.executable:
+        why = "Modelwright publishes files without it"
+        found.left.append(Left(name, f"the executable bit of {walk.executable[0]}{_and_more(walk.executable)}", why))
     if found.is_ours:
         why = "Modelwright's own: publishing writes a new one; metrics and lineage stay with the old"
         found.left.append(Left(name, f"{MANIFEST} of each version", why))
@@ -212,22 +215,20 @@ class _Walk:
 
     def __init__(self, root: Path, found: Found) -> None:
         self.root, self.found = root, found
-        self._files = 0
+        self._seen = 0
+        self.executable: list[str] = []
 
-    def count(self) -> None:
-        self._files += 1
-        if self._files > _MOST_FILES:
-            raise SpecError(
-                f"more than {_MOST_FILES:,} files", "pack what they belong to: an environment as one archive"
-            )
+    def take(self, path: Path, shown: str) -> None:
+        if path.stat().st_mode & 0o111 and ".so" not in path.suffixes:  # a library is loaded without it
+            self.executable.append(shown)
 
     def files(self, folder: Path, prefix: str, above: tuple[Path, ...] = ()) -> dict[str, Path]:
         """{relative name: file} of everything below a folder; `prefix` is how messages call the folder."""
-        above = (*above, folder.resolve())
-        files = {}
+        folder = folder.resolve()  # once: a path through many links is long to look up
+        above, files = (*above, folder), {}
         for path in self.entries(folder, prefix, above):
             if not path.is_dir():
-                self.count()
+                self.take(path, f"{prefix}{path.name}")
                 files[path.name] = path
             elif path.name == "__pycache__":
                 self._leave(f"{prefix}{path.name}/", "Python makes it again")
@@ -239,6 +240,10 @@ class _Walk:
     def entries(self, folder: Path, prefix: str, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         """What is in a folder and can be carried over; the rest is named."""
         for path in sorted(folder.iterdir()):
+            self._seen += 1
+            if self._seen > _MOST_ENTRIES:
+                hint = "pack what they belong to: an environment as one archive"
+                raise SpecError(f"more than {_MOST_ENTRIES:,} files and folders", hint)
             reason = self._refused(path, above)
             if reason:
                 self._leave(f"{prefix}{_shown(path.name)}", reason)
@@ -246,6 +251,7 @@ class _Walk:
                 yield path
 
     def _refused(self, path: Path, above: tuple[Path, ...]) -> str:
+        """Why an entry cannot be carried over; '' when it can."""
         if path.is_symlink():
             try:
                 target = path.resolve(strict=True)
@@ -261,6 +267,10 @@ class _Walk:
 
     def _leave(self, thing: str, why: str) -> None:
         self.found.left.append(Left(self.found.name, thing, why))
+
+
+def _and_more(things: list[str]) -> str:
+    return f" and {len(things) - 1} more" if len(things) > 1 else ""
 
 
 def _is_utf8(name: str) -> bool:

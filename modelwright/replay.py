@@ -30,8 +30,8 @@ Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "sup
 class Replayed:
     """One version over one protocol.
 
-    `superseded`: it cannot be checked any more, and why. Of a prebuilt version there may be nothing to check but that it
-    `loads`; `not served here`: the local server has not what it needs, and `detail` says what.
+    `superseded`: it cannot be checked any more, and why. Of a prebuilt version there may be nothing to check but that
+    it `loads`; `not served here`: the local server has not what it needs, and `detail` says what.
     """
 
     model: str
@@ -104,11 +104,13 @@ def replay(
     if refused is None:
         return results
     found = [_expected_there(result, refused) if result.verdict == "not served" else result for result in results]
-    prebuilt = {(item.model, item.version) for item in versions if item.is_prebuilt}
-    return [_excused(result) if (result.model, result.version) in prebuilt else result for result in found]
+    prebuilt = {item.model for item in versions if item.is_prebuilt}
+    return [_excused(result) if result.model in prebuilt else result for result in found]
 
 
 def _expected_there(result: Replayed, refused: Mapping[str, str]) -> Replayed:
+    if result.detail:  # its config leaves it out
+        return result
     return replace(result, verdict="failed", detail=refused.get(result.model, "the server does not serve it"))
 
 
@@ -127,15 +129,27 @@ def serving_all(project: Project, versions: Sequence[Published], log: Path, say:
     made = environment.ensure(project.server, project.target, say)
     repository = Repository(project.repository, project.staging)
     models = _members_first(repository, dict.fromkeys(item.model for item in versions))
+    prebuilt = {item.model for item in versions if item.is_prebuilt}
     completes = needs_completion(repository, models)
     with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0, auto_complete=completes) as server:
         with connect(f"http://{server.http}") as client:
             for model in models:
-                # What does not load fails where it is replayed, with the reason that the server's log has.
-                with contextlib.suppress(ServerError):
-                    client.load(model, _all_versions(repository, model))
+                _load(client, model, _all_versions(repository, model), by_policy=model in prebuilt)
         refused = server.failures()
         yield Local((f"http://{server.http}", f"grpc://{server.grpc}"), refused)
+
+
+def _load(client: Client, model: str, every_version: str | None, *, by_policy: bool) -> None:
+    """What does not load fails where it is replayed, with the reason that the server's log has.
+
+    `by_policy`, a prebuilt model: it must load as its config has it. Its other versions need not fit that config: where
+    they do not load, the server goes on with those that it has.
+    """
+    with contextlib.suppress(ServerError):
+        if by_policy:
+            client.load(model)
+        if every_version is not None or not by_policy:
+            client.load(model, every_version)
 
 
 def fingerprint(project: Project, versions: Iterable[Published]) -> str:
@@ -163,6 +177,9 @@ def _replay_one(
     if moved_on:
         return Replayed(item.model, item.version, url, "superseded", detail=moved_on)
     reason = served.get((item.model, str(item.version)))
+    if reason != "" and item.is_prebuilt and _has_another(item, served):
+        detail = "; with it, the server says: ".join(filter(None, ("its version_policy names others", reason)))
+        return Replayed(item.model, item.version, url, "not served", detail=detail)
     if reason != "":
         return Replayed(item.model, item.version, url, "failed" if reason else "not served", detail=reason or "")
     if not item.golden.is_file() and item.is_prebuilt:
@@ -172,6 +189,10 @@ def _replay_one(
     except (ModelwrightError, OSError) as error:
         detail = error.message if isinstance(error, ModelwrightError) else str(error)
         return Replayed(item.model, item.version, url, "failed", detail=detail)
+
+
+def _has_another(item: Published, served: Mapping[tuple[str, str], str]) -> bool:
+    return any(model == item.model and not reason for (model, _), reason in served.items())
 
 
 def _largest_error(item: Published, client: Client) -> float:

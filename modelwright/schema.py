@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def model_schema() -> dict[str, Any]:
     }
 
 
+@cache
 def schema_text() -> str:
     return json.dumps(model_schema(), indent=1, ensure_ascii=False) + "\n"
 
