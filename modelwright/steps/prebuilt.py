@@ -17,7 +17,7 @@ from typing import Any
 
 from modelwright import golden
 from modelwright.digest import copy_hashed
-from modelwright.errors import StepError, located
+from modelwright.errors import StepError, VerifyError, located
 from modelwright.repository import GOLDEN
 from modelwright.server.reasons import is_lacking
 from modelwright.spec import GoldenRecord, PrebuiltSource
@@ -87,7 +87,7 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
         # Versions that the newest one's config does not fit are kept, as they are where they come from.
         is_old = record is not None and number != max(_source(context).versions)
         if not is_lacking(error.reason) and not is_old:
-            raise
+            raise VerifyError(error.message, error.hint) from None
         return _not_compared(f"not served here: {error.reason}", record)
 
 

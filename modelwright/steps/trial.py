@@ -20,8 +20,8 @@ from modelwright.steps.vendor import abi_conflicts
 class NotLoadedError(VerifyError):
     """The server does not load a model; `reason` is its own."""
 
-    def __init__(self, model: str, reason: str, hint: str) -> None:
-        super().__init__(f"the server does not load {model}: {reason}", hint)
+    def __init__(self, message: str, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint)
         self.reason = reason
 
 
@@ -45,7 +45,8 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
             made, repository, log=log, mode="explicit", models=["*"], stop_grace_s=0, auto_complete=incomplete
         ) as server:
             for name, reason in server.failures().items():
-                raise NotLoadedError(name, reason, _hint(context, made.python_version))
+                hint = _hint(context, made.python_version)
+                raise NotLoadedError(f"the server does not load {name}: {reason}", hint, reason)
             with connect(f"grpc://{server.grpc}") as client:
                 yield client
     finally:
