@@ -121,7 +121,7 @@ def test_the_model_yaml_is_one_that_people_can_read(sandbox: Sandbox, existing: 
         "  max_batch_size: 8\n"
         "  input: [{name: x, data_type: TYPE_FP32, dims: [2]}]\n"
         "  output: [{name: 'y', data_type: TYPE_FP32, dims: [2], label_filename: labels.txt}]\n"
-        "  instance_group: [{kind: KIND_CPU, count: 1}]\n"
+        "  instance_group: [{count: 1, kind: KIND_CPU}]\n"
         "  dynamic_batching: {max_queue_delay_microseconds: 100}\n"
         "  model_warmup:\n"
         "    - name: w\n"
@@ -240,7 +240,7 @@ def a_script(folder: Path) -> None:
     (folder / "start.sh").chmod(0o755)
 
 
-LEFT: dict[str, tuple[Callable[[Path], None], str, str]] = {
+LEFT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a temporary folder that counts as a version": (empty_version("5.tmp"), "5.tmp/", "no version, though a server takes it for version 5"),
     "an old version set aside": (empty_version("2-old"), "2-old/", "no version, though a server takes it for version 2"),
     "leading zeros": (empty_version("007"), "007/", "a server ignores versions with leading zeros"),
