@@ -261,10 +261,10 @@ class _Run:
         """A model as a trial serves it: nothing that makes it fast, no labels; of a tested one, any version."""
         config = config_of(builder, self._tensors(builder), served_part(builder))
         made, source = self.artifacts[payload_step(builder)], builder.spec.source
+        for output in config.output:
+            output.ClearField("label_filename")  # a trial is asked for tensors, and has no label files
         if not isinstance(source, PrebuiltSource):
             return ServedModel(builder.name, plain_text(config), {1: made.path("version")})
-        for output in config.output:
-            output.ClearField("label_filename")
         if is_tested:
             config.version_policy.all.SetInParent()
         return ServedModel(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from modelwright.errors import ConfigError
@@ -29,6 +31,40 @@ def map_value(field: Any) -> Any:
 # --- plain data against a message type --------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Field:
+    """What a check asks of a field. Asked once for each: descriptors are slow to ask, and every build checks."""
+
+    kind: str  # "message", "enum", "text", "flag", "number" or "whole"
+    message: Any  # the descriptor, of a message
+    enum: Any  # the descriptor, of an enum
+    key: _Field | None  # of a map; the rest is about its values
+    repeated: bool
+    low: int
+    high: int
+
+
+@cache
+def _message(descriptor: Any) -> tuple[dict[str, _Field], list[list[str]]]:
+    """The fields of a message by name, and the names of each oneof."""
+    known = {field.name: _field(field) for field in descriptor.fields}
+    return known, [[field.name for field in oneof.fields] for oneof in descriptor.oneofs]
+
+
+def _field(field: Any) -> _Field:
+    if is_map(field):
+        key = _field(field.message_type.fields_by_name["key"])
+        return replace(_field(map_value(field)), key=key)
+    kinds = {field.CPPTYPE_STRING: "text", field.CPPTYPE_BOOL: "flag"}
+    kinds |= dict.fromkeys((field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE), "number")
+    kinds |= {field.CPPTYPE_MESSAGE: "message", field.CPPTYPE_ENUM: "enum"}
+    bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
+    signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    kind = kinds.get(field.cpp_type, "whole")
+    return _Field(kind, field.message_type, field.enum_type, None, is_repeated(field), low, high)
+
+
 def check(value: Any, descriptor: Any, where: str) -> None:
     """Check data that is to become a message, in protobuf's JSON form with the fields' own names.
 
@@ -36,28 +72,27 @@ def check(value: Any, descriptor: Any, where: str) -> None:
     """
     if not isinstance(value, Mapping):
         raise _expected(where, "fields", value)
+    known, oneofs = _message(descriptor)
     for name, item in value.items():
-        field = descriptor.fields_by_name.get(name)
-        if field is None:
-            raise ConfigError(f"{where}.{name}: unknown field", did_you_mean(str(name), descriptor.fields_by_name))
+        if name not in known:
+            raise ConfigError(f"{where}.{name}: unknown field", did_you_mean(str(name), known))
         if item is not None:
-            _check_field(item, field, f"{where}.{name}")
-    for oneof in descriptor.oneofs:
-        given = [field.name for field in oneof.fields if value.get(field.name) is not None]
+            _check_field(item, known[name], f"{where}.{name}")
+    for names in oneofs:
+        given = [name for name in names if value.get(name) is not None]
         if len(given) > 1:
-            raise ConfigError(
-                f"{where}: {' and '.join(given)} exclude each other", "keep one, or set the other to null"
-            )
+            hint = "keep one; in an environment, null removes the other"
+            raise ConfigError(f"{where}: {' and '.join(given)} exclude each other", hint)
 
 
-def _check_field(value: Any, field: Any, where: str) -> None:
-    if is_map(field):
+def _check_field(value: Any, field: _Field, where: str) -> None:
+    if field.key is not None:
         if not isinstance(value, Mapping):
             raise _expected(where, "a mapping", value)
         for key, item in value.items():
-            _check_one(key, field.message_type.fields_by_name["key"], f"{where}.{key}")
-            _check_one(item, map_value(field), f"{where}.{key}")
-    elif is_repeated(field):
+            _check_one(key, field.key, f"{where}.{key}")
+            _check_one(item, field, f"{where}.{key}")
+    elif field.repeated:
         if not isinstance(value, list):
             raise _expected(where, "a list", value)
         for index, item in enumerate(value):
@@ -66,18 +101,18 @@ def _check_field(value: Any, field: Any, where: str) -> None:
         _check_one(value, field, where)
 
 
-def _check_one(value: Any, field: Any, where: str) -> None:
-    if field.message_type is not None:
-        check(value, field.message_type, where)
-    elif field.enum_type is not None:
-        _check_enum(value, field.enum_type, where)
-    elif field.cpp_type == field.CPPTYPE_STRING:
+def _check_one(value: Any, field: _Field, where: str) -> None:
+    if field.kind == "message":
+        check(value, field.message, where)
+    elif field.kind == "enum":
+        _check_enum(value, field.enum, where)
+    elif field.kind == "text":
         if not isinstance(value, str):
             raise _expected(where, "text", value, f'quote it: "{value}"' if isinstance(value, int | float) else "")
-    elif field.cpp_type == field.CPPTYPE_BOOL:
+    elif field.kind == "flag":
         if not isinstance(value, bool):
             raise _expected(where, "true or false", value)
-    elif field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
+    elif field.kind == "number":
         if _number(value) is None:
             raise _expected(where, "a number", value)
     else:
@@ -88,20 +123,17 @@ def _check_enum(value: Any, enum: Any, where: str) -> None:
     if isinstance(value, int) and not isinstance(value, bool):
         if value not in enum.values_by_number:
             raise ConfigError(f"{where}: {value} is no {enum.name}", f"known: {', '.join(enum.values_by_name)}")
-    elif value not in enum.values_by_name:
+    elif not isinstance(value, str) or value not in enum.values_by_name:
         raise ConfigError(f"{where}: {value!r} is no {enum.name}", did_you_mean(str(value), enum.values_by_name))
 
 
-def _check_whole(value: Any, field: Any, where: str) -> None:
+def _check_whole(value: Any, field: _Field, where: str) -> None:
     number = _number(value)
     if number is None or not math.isfinite(number) or number != int(number):
         raise _expected(where, "a whole number", value)
     whole = int(number)
-    signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
-    bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if not low <= whole <= high:
-        raise ConfigError(f"{where}: {whole} is out of range: {low} to {high}")
+    if not field.low <= whole <= field.high:
+        raise ConfigError(f"{where}: {whole} is out of range: {field.low} to {field.high}")
 
 
 def _number(value: Any) -> float | int | None:

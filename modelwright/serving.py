@@ -53,7 +53,7 @@ def serve(
         say(f"tritonserver {environment.SERVER_VERSION} serves {project.shown(project.repository)}")
         say(f"  HTTP http://{server.http}  gRPC grpc://{server.grpc}  metrics http://{server.metrics}/metrics")
         if environment_name:
-            say(f"  environment {environment_name}: {', '.join(configured)}; config.pbtxt for all others")
+            say(f"  environment {environment_name}: {', '.join(configured)}; any other model: its config.pbtxt")
         for name, reason in server.failures().items():
             say(f"  {name} does not load: {reason}")
         with connect(f"http://{server.http}") as client:

@@ -51,7 +51,8 @@ def sources(builder: Builder) -> dict[str, Path]:
     for where, serving in _servings(builder):
         if any(name in serving for name in _NAMING):
             for field, name in _named(builder, parse_serving(builder, serving, where), where):
-                found.setdefault(name, local_file(builder, field, name))
+                if name not in found:  # labels may be named in both places
+                    found[name] = local_file(builder, field, name)
     return found
 
 

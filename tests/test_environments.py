@@ -268,7 +268,7 @@ def test_serve_with_an_environment(sandbox: Sandbox) -> None:
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=20)
-    assert "environment cpu: doubled; config.pbtxt for all others" in lines
+    assert "environment cpu: doubled; any other model: its config.pbtxt" in lines
     assert (groups["doubled"]["count"], groups["plain"]["count"]) == (3, 2)  # 2: the server's own default
 
 

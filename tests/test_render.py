@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from modelwright.client import connect
 from modelwright.config import Tensors, config_of, schema
 from modelwright.errors import ConfigError
 from modelwright.fields import differences, is_map, is_repeated, map_value
 from modelwright.render import parse, render
-from tests.conftest import ROOT
+from modelwright.server.environment import ensure, unsupported_reason
+from modelwright.server.local import running
+from tests.conftest import ONNX_YAML, ROOT, Sandbox
 from tests.test_config import TENSORS, builder
 
 TEMPLATES = [ROOT / "templates"]
@@ -396,3 +400,34 @@ def test_what_a_template_may_not_do(tmp_path: Path, case: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         rendered(own(folder, config_pbtxt=template))
     assert caught.value.message.startswith("builders/m/model.yaml: ")
+
+
+# --- on the real server -----------------------------------------------------------------------------------------------
+
+ODD = [
+    "quotes \"'`",
+    "back\\slash \\n \\101",
+    "line\nbreak\r\ttab",
+    "é 日本 😀 \u2028",
+    "\x01\x1f\x7f1",
+    "# no comment",
+    "{}[]<>;,:",
+    "",
+]
+
+
+@pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
+def test_the_servers_own_parser_reads_the_same(sandbox: Sandbox) -> None:
+    tags = {f"tag{number}": text for number, text in enumerate(ODD)}  # other names of metrics abort the server
+    parameters = {text: {"string_value": text} for text in ODD}
+    serving = yaml.safe_dump({"serving": {"max_batch_size": 8, "metric_tags": tags, "parameters": parameters}})
+    sandbox.onnx_builder(yaml=ONNX_YAML.replace("serving: {max_batch_size: 8}", serving))
+    assert sandbox.build()["doubled"].status == "new"
+    environment = ensure(sandbox.project.server, sandbox.project.target, lambda text: None)
+    repository, log = sandbox.project.repository, sandbox.root / "log"
+    with running(environment, repository, log=log, models=["*"], stop_grace_s=0) as server:
+        assert server.failures() == {}
+        with connect(f"grpc://{server.grpc}") as client:
+            read = client.config("doubled")
+    assert read["metric_tags"] == tags
+    assert {text: read["parameters"][text].get("string_value", "") for text in ODD} == {text: text for text in ODD}
