@@ -25,7 +25,7 @@ from modelwright.publishing import Decision, Publisher
 from modelwright.recipe import Recipes, family_of, payload_step, served_part
 from modelwright.render import plain_text
 from modelwright.repository import Change, Repository
-from modelwright.spec import Builder
+from modelwright.spec import Builder, PrebuiltSource
 from modelwright.specfile import read_builders
 from modelwright.steps.context import ServedModel, StepContext
 from modelwright.store import Artifact, Store
@@ -48,6 +48,8 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     build_s: float = 0.0  # of the steps that ran; of those that made it, if none did
     ran: bool = False  # whether any step had to
+    compared_with: str = ""  # of the version: "its source", "its golden samples", "itself", "nothing"
+    published: tuple[int, ...] = ()  # the versions that came out under numbers of their own
     warnings: tuple[str, ...] = ()  # of the linter, for what was published
     error: ModelwrightError | None = None
     log: Path | None = None
@@ -229,10 +231,10 @@ class _Run:
     def _prepare(self, planned: Planned) -> bool:
         """Check what can only be checked now that members are built: an ensemble's wiring, by what they really are."""
         builder = self.session.builders[planned.step.model]
-        if not builder.members or planned.step.run != "verify_served":
-            return True
+        if builder.spec.source.kind != "ensemble" or planned.step.run != "verify_served":
+            return True  # a prebuilt ensemble is as it was made: the server has the say
         try:
-            tensors = {name: self._tensors(self.session.builders[name]) for name in builder.members}
+            tensors = {name: _known(self._tensors(self.session.builders[name])) for name in builder.members}
             check_ensemble(builder, self.session.builders, tensors, self._tensors(builder))
         except ModelwrightError as error:
             self.errors[builder.name] = error
@@ -242,14 +244,10 @@ class _Run:
     def _context(self, step: Step) -> StepContext:
         builders, project = self.session.builders, self.session.project
         builder = builders[step.model]
-        served = []
-        if step.run == "verify_served":
-            for member in (builders[name] for name in family_of(builder, builders)):
-                config = config_of(member, self._tensors(member), served_part(member))
-                for output in config.output:
-                    output.ClearField("label_filename")  # a trial is asked for tensors, and has no label files
-                version = self.artifacts[payload_step(member)].path("version")
-                served.append(ServedModel(member.name, plain_text(config), version))
+        served: list[ServedModel] = []
+        if "served" in step.config:
+            family = [builders[name] for name in family_of(builder, builders)]
+            served = [self._served_model(member, is_tested=member is builder) for member in family]
         return StepContext(
             builder=builder,
             run=step.run,
@@ -259,6 +257,25 @@ class _Run:
             declared=frozenset({*step.code, *step.data}),
             server=project.server,
             served=tuple(served),
+        )
+
+    def _served_model(self, builder: Builder, *, is_tested: bool) -> ServedModel:
+        """A model as a trial serves it: nothing that makes it fast, no labels; of a tested one, any version."""
+        config = config_of(builder, self._tensors(builder), served_part(builder))
+        made, source = self.artifacts[payload_step(builder)], builder.spec.source
+        for output in config.output:
+            output.ClearField("label_filename")  # a trial is asked for tensors, and has no label files
+        if not isinstance(source, PrebuiltSource):
+            return ServedModel(builder.name, plain_text(config), {1: made.path("version")})
+        if is_tested:
+            config.version_policy.all.SetInParent()
+        return ServedModel(
+            builder.name,
+            plain_text(config),
+            {number: made.path(f"versions/{number}") for number in source.versions},
+            is_prebuilt=True,
+            top=made.path("top") if source.files else None,
+            is_complete=bool(builder.members or (config.input and config.output)),
         )
 
     def _tensors(self, builder: Builder) -> Tensors:
@@ -318,7 +335,10 @@ class _Run:
         self._lint(changes)
         held = self._held()
         wanted = [name for name in changes if name not in held]
-        self.session.repository.reserve(name for name in wanted if decisions[name].new_version)
+        self.session.repository.reserve(
+            (name for name in wanted if decisions[name].new_version and not decisions[name].fixed),
+            fixed={name: decisions[name].fixed for name in wanted},
+        )
         for name in wanted:
             self.session.repository.publish(changes[name])
         publisher.save()
@@ -332,7 +352,7 @@ class _Run:
                 continue
             try:
                 decision = publisher.decide(builder, self.artifacts)
-                if decision.new_version:
+                if decision.new_version or decision.top_copies:
                     self._check_artifacts(builder)
                 decisions[builder.name] = decision
             except ModelwrightError as error:
@@ -344,7 +364,8 @@ class _Run:
         ledger, changes = self.session.repository.ledger(), {}
         for name, decision in decisions.items():
             if decision.changes_anything:
-                number = self.session.repository.next_number(name, ledger) if decision.new_version else None
+                fresh = decision.new_version and not decision.fixed
+                number = self.session.repository.next_number(name, ledger) if fresh else None
                 changes[name] = publisher.change(decision, number, self.artifacts)
         return changes
 
@@ -382,16 +403,21 @@ class _Run:
             return Outcome(name, "failed", build_s=spent, ran=True, error=self.errors[name], log=self.logs.get(name))
         if name in held or decision is None:
             return Outcome(name, "held", build_s=spent, ran=name in self.spent_s)
+        status: Status = "new" if decision.new_version else "config" if decision.changes_anything else "unchanged"
         latest = self.session.repository.latest(name)
-        assert latest is not None
+        if latest is None:  # prebuilt, and all of it lay there before, under the same numbers
+            newest = max(self.session.repository.versions(name))
+            return Outcome(name, status, newest, build_s=spent, ran=name in self.spent_s, compared_with="nothing")
         version, manifest = latest
         verification = manifest["verification"]
         # A model compared with itself differs by nothing, which says nothing.
         errors = verification["max_abs_error"].values() if verification["compared_with"] != "itself" else ()
         return Outcome(
             name,
-            "new" if decision.new_version else "config" if decision.top_files else "unchanged",
+            status,
             version=version,
+            compared_with=verification["compared_with"],
+            published=tuple(sorted(decision.fixed)),
             size_bytes=sum(entry["size_bytes"] for entry in manifest["files"].values()),
             max_abs_error=max(errors, default=None),
             metrics=manifest["metrics"],
@@ -422,14 +448,22 @@ def _selected(builders: Mapping[str, Builder], names: Sequence[str]) -> list[str
         chosen = joined
 
 
+def _known(tensors: Tensors) -> Tensors | None:
+    """None where neither a file nor model.yaml says yet what the tensors are, or only the server will."""
+    return tensors if tensors.inputs else None
+
+
 def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
     """Check the wiring by what the model.yaml files declare, before anything is built."""
     family_of(builder, builders)
-    for index, name in enumerate(step.model_name for step in getattr(builder.spec.source, "steps", ())):
+    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
+    for name in builder.members:
         if name not in builders:
-            where = f"{builder.file}: source.steps[{index}].model_name: '{name}' is no model of this project"
-            raise SpecError(where, did_you_mean(name, builders))
-    declared = {
-        name: tensors_of(builders[name], {}) if builders[name].spec.inputs else None for name in builder.members
-    }
+            field = "serving.ensemble_scheduling.step" if prebuilt else "source.steps"
+            where = f"{builder.file}: {field}: model_name '{name}' is no model of this project"
+            hint = did_you_mean(name, builders)
+            raise SpecError(where, f"adopt it too, or {hint}" if prebuilt else hint)
+    if prebuilt:
+        return
+    declared = {name: _known(tensors_of(builders[name], {})) for name in builder.members}
     check_ensemble(builder, builders, declared, tensors_of(builder, {}))

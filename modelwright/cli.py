@@ -267,6 +267,38 @@ def new_command(project: Project, name: str, kind: str) -> None:
     click.echo(scaffold.report(project, scaffold.new_builder(project, name, kind)))
 
 
+@main.command("adopt")
+@click.argument("path", type=click.Path(path_type=Path))
+@names_argument
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's builders.")
+@json_option
+@command
+def adopt_command(project: Project, path: Path, names: tuple[str, ...], into: Path | None, as_data: bool) -> None:
+    """Turn an existing Triton repository into builders; nothing in it is touched."""
+    from modelwright import adopt, report
+
+    adopted = adopt.adopt(project, path, names, into)
+    as_json(report.adopted_as_data(adopted)) if as_data else report.print_adopted(project, adopted)
+    if not adopted.any_adopted:
+        sys.exit(1)
+
+
+@main.command("export-schema")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; default: standard output.")
+def export_schema_command(output: Path | None) -> None:
+    """Write the JSON schema of model.yaml, for editors."""
+    from modelwright import schema
+
+    if output is None:
+        click.echo(schema.schema_text(), nl=False)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(schema.schema_text(), encoding="utf-8")
+    except OSError as error:
+        fail(ModelwrightError(f"{output}: cannot be written: {error.strerror}"))
+
+
 @main.command("doctor")
 @json_option
 @click.pass_obj

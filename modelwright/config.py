@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import fields
-from modelwright.dtypes import BY_NAME
+from modelwright.dtypes import BY_CONFIG, BY_NAME
 from modelwright.errors import ConfigError
 from modelwright.modelconfig import schema
-from modelwright.spec import Builder, EnsembleSource, TensorSpec
+from modelwright.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
 from modelwright.suggest import did_you_mean
 
 _DERIVED = {
@@ -47,6 +47,9 @@ class Tensors:
 def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
     """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does."""
     spec = builder.spec
+    if isinstance(spec.source, PrebuiltSource):
+        config = parse_serving(builder, spec.serving)
+        return Tensors(_written(config.input), _written(config.output))
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
     if "signature" not in facts:
         return Tensors(_declared(spec.inputs, {}), _declared(spec.outputs, labels))
@@ -57,6 +60,14 @@ def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
 
 def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[Tensor, ...]:
     return tuple(Tensor(spec.name, spec.dtype, tuple(spec.dims), labels.get(spec.name)) for spec in specs)
+
+
+def _written(entries: Any) -> tuple[Tensor, ...]:
+    """A prebuilt model's tensors, as its config has them; one that the server completes has none."""
+    types = schema().DataType
+    names = [types.Name(entry.data_type) if entry.data_type in types.values() else "" for entry in entries]
+    dtypes = [BY_CONFIG[name].name if name in BY_CONFIG else name for name in names]
+    return tuple(Tensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True))
 
 
 def _derived(
@@ -113,6 +124,8 @@ def config_of(
     `where` is how it calls what was given.
     """
     config = parse_serving(builder, builder.spec.serving if serving is None else serving, where)
+    if isinstance(builder.spec.source, PrebuiltSource):
+        return config  # whoever made the model wrote all of it
     _merge(builder, f"{where}.input", config.input, tensors.inputs)
     _merge(builder, f"{where}.output", config.output, tensors.outputs)
     config.name = builder.name
@@ -132,13 +145,15 @@ def parse_serving(builder: Builder, serving: Mapping[str, Any], where: str = SER
 
     written = {name: value for name, value in serving.items() if name != ENVIRONMENTS}
     message = schema().ModelConfig()
-    _check_derived(builder, written, where)
+    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
+    if not prebuilt:
+        _check_derived(builder, written, where)
     fields.check(written, message.DESCRIPTOR, f"{builder.file}: {where}")
     try:
         json_format.ParseDict(written, message)
     except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{builder.file}: {where}: {' '.join(str(error).split())}") from None
-    if message.max_batch_size != builder.spec.max_batch_size or message.max_batch_size < 0:
+    if message.max_batch_size != builder.spec.max_batch_size or (message.max_batch_size < 0 and not prebuilt):
         hint = "write it as a whole number from 0: max_batch_size: 8"
         raise ConfigError(f"{builder.file}: {where}.max_batch_size: {message.max_batch_size} was understood", hint)
     return message

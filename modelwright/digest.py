@@ -41,6 +41,16 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def copy_hashed(source: Path, target: Path) -> str:
+    """Copy a file of any size, and its SHA-256: of what was copied, whatever becomes of the source meanwhile."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(_CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()
+
+
 def tree_digest(files: Mapping[str, str]) -> str:
     """The digest of a set of files: relative names (with '/') and the SHA-256 of each. Empty folders do not count."""
     return sha256(canonical(dict(files)))

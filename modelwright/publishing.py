@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from modelwright import __version__, topfiles
 from modelwright.config import Tensor, Tensors, tensors_of
-from modelwright.digest import Fingerprints, canonical, sha256, tree_digest
+from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
+from modelwright.errors import RepositoryError
 from modelwright.plan import StepId
 from modelwright.project import Project
 from modelwright.recipe import payload_step
 from modelwright.render import shipped_templates, template_files
 from modelwright.repository import CONFIG, GOLDEN, Change, Manifest, Repository
-from modelwright.spec import Builder
+from modelwright.spec import Builder, PrebuiltSource
 from modelwright.store import Artifact
 
 _SCHEMA = 1
@@ -34,10 +35,12 @@ class Decision:
     payload: str
     new_version: bool
     top_files: dict[str, bytes | None]  # those that must be replaced; None: removed
+    top_copies: dict[str, Path] = field(default_factory=dict)  # those that a prebuilt model brings along
+    fixed: dict[int, str] = field(default_factory=dict)  # its new versions, under their own numbers: number → payload
 
     @property
     def changes_anything(self) -> bool:
-        return self.new_version or bool(self.top_files)
+        return self.new_version or bool(self.top_files or self.top_copies)
 
 
 class Publisher:
@@ -52,7 +55,10 @@ class Publisher:
         self._before = dict(self._rendered)
 
     def decide(self, builder: Builder, artifacts: Mapping[StepId, Artifact]) -> Decision:
-        """Compare what was built with what is published. Raises ConfigError."""
+        """Compare what was built with what is published. Raises ConfigError, RepositoryError."""
+        source = builder.spec.source
+        if isinstance(source, PrebuiltSource):
+            return self._decide_prebuilt(builder, source, artifacts)
         made = artifacts[payload_step(builder)]
         payload = tree_digest(version_files(made))
         latest = self._repository.latest(builder.name)
@@ -63,14 +69,75 @@ class Publisher:
 
     def change(self, decision: Decision, version: int | None, artifacts: Mapping[StepId, Artifact]) -> Change:
         """The publish that carries a decision out, under a version number that was reserved for it."""
-        if version is None:
-            return Change(decision.builder.name, top_files=decision.top_files)
         made = artifacts[payload_step(decision.builder)]
         verified = artifacts[(decision.builder.name, "verify")]
-        files = {name: made.path(_VERSION + name) for name in version_files(made)}
-        files[GOLDEN] = verified.path(GOLDEN)
-        manifest = self._manifest(decision, version, files, artifacts)
-        return Change(decision.builder.name, version, files, manifest, decision.top_files)
+        if isinstance(decision.builder.spec.source, PrebuiltSource):
+            return self._prebuilt_change(decision, made, verified, artifacts)
+        if version is None:
+            return Change(decision.builder.name, top_files=decision.top_files)
+        contents = [_Content(made, _VERSION + name, name) for name in version_files(made)]
+        contents.append(_Content(verified, GOLDEN, GOLDEN))
+        release = _Release(version, decision.payload, contents, made.facts, verified.facts)
+        return self._version_change(decision.builder, release, artifacts, decision.top_files)
+
+    def _decide_prebuilt(
+        self, builder: Builder, source: PrebuiltSource, artifacts: Mapping[StepId, Artifact]
+    ) -> Decision:
+        made, verified = artifacts[payload_step(builder)], artifacts[(builder.name, "verify")]
+        payloads = {number: tree_digest(files) for number, files in sorted(source.versions.items())}
+        fixed = {number: payload for number, payload in payloads.items() if self._is_free(builder, number, payload)}
+        top_files = self._top_files(builder, tensors_of(builder, made.facts), verified)
+        copies = {
+            name: made.path(f"top/{name}")
+            for name, digest in source.files.items()
+            if not self._on_disk(builder.name, {name: digest})
+        }
+        return Decision(builder, payloads[max(payloads)], bool(fixed), top_files, copies, fixed)
+
+    def _is_free(self, builder: Builder, number: int, payload: str) -> bool:
+        """Whether a version must be published under its own number; False when it is there. A number stands for one
+        payload, for good: raises RepositoryError when this one stands for another."""
+        where = f"{builder.file}: source.versions.{number}"
+        hint = "a number is never used twice: give the version another one, here and as its folder's name"
+        folder = self._repository.folder(builder.name, number)
+        if not folder.is_dir():
+            taken = self._repository.taken(builder.name, number)
+            if taken in (None, payload):
+                return True
+            raise RepositoryError(
+                f"{where}: {builder.name} had a version {number} before, which is not there now", hint
+            )
+        manifest = self._repository.manifest(builder.name, number)
+        if (manifest["payload"] if manifest else self._payload_of(folder)) != payload:
+            raise RepositoryError(f"{where}: version {number} is published, with other content", hint)
+        return False
+
+    def _payload_of(self, folder: Path) -> str:
+        """What a version holds that was not made here, and so has no manifest."""
+        return tree_digest({name: self._fingerprints.file(path) for name, path in list_tree(folder).items()})
+
+    def _prebuilt_change(
+        self, decision: Decision, made: Artifact, verified: Artifact, artifacts: Mapping[StepId, Artifact]
+    ) -> Change:
+        """All versions that are new, and the files beside them, become visible together."""
+        changes = [
+            self._version_change(decision.builder, _prebuilt_release(decision, number, made, verified), artifacts)
+            for number in sorted(decision.fixed)
+        ]
+        first, *rest = changes or [Change(decision.builder.name)]
+        return replace(first, top_files=decision.top_files, top_copies=decision.top_copies, more=tuple(rest))
+
+    def _version_change(
+        self,
+        builder: Builder,
+        release: _Release,
+        artifacts: Mapping[StepId, Artifact],
+        top_files: Mapping[str, bytes | None] | None = None,
+    ) -> Change:
+        files = {content.name: content.path for content in release.contents}
+        return Change(
+            builder.name, release.version, files, self._manifest(builder, release, artifacts), top_files or {}
+        )
 
     def save(self) -> None:
         if self._rendered != self._before:
@@ -83,7 +150,7 @@ class Publisher:
             "revision": _CONFIG_REVISION,
             "file": builder.file,
             "serving": builder.spec.serving,
-            "source": builder.spec.source.model_dump() if builder.members else builder.spec.source.kind,
+            "source": _named_source(builder),
             "tensors": [[tensor.name, tensor.dtype, tensor.dims, tensor.labels] for tensor in _all(tensors)],
             "templates": {
                 str(path): self._fingerprints.file(path) for path in template_files([builder.folder, *templates])
@@ -96,7 +163,8 @@ class Publisher:
         if known and known["key"] == key and self._on_disk(builder.name, known["files"]):
             return {}
         files = topfiles.make(builder, tensors, verified.path(GOLDEN), templates)
-        stale = self._stale(builder.name, known["files"] if known else {}, files)
+        wanted = {*files, *getattr(builder.spec.source, "files", ())} if _is_prebuilt(builder) else files.keys()
+        stale = self._stale(builder.name, known["files"] if known else {}, wanted)
         digests = {name: sha256(data) for name, data in files.items()}
         self._rendered[builder.name] = {"key": key, "files": digests}
         changed = {name: files[name] for name in files if not self._on_disk(builder.name, {name: digests[name]})}
@@ -115,27 +183,23 @@ class Publisher:
         paths = {name: folder / name for name in files}
         return all(paths[name].is_file() and self._fingerprints.file(paths[name]) == files[name] for name in files)
 
-    def _manifest(
-        self, decision: Decision, version: int, files: Mapping[str, Path], artifacts: Mapping[StepId, Artifact]
-    ) -> Manifest:
-        builder, target = decision.builder, self._project.target
-        made, verified = artifacts[payload_step(builder)], artifacts[(builder.name, "verify")]
-        digests = {**version_files(made), GOLDEN: verified.files[GOLDEN]}
+    def _manifest(self, builder: Builder, release: _Release, artifacts: Mapping[StepId, Artifact]) -> Manifest:
+        target = self._project.target
         return {
             "schema": _SCHEMA,
             "model": builder.name,
-            "version": version,
+            "version": release.version,
             "description": builder.spec.description,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "modelwright": __version__,
             "target": {"triton": target.name, "onnxruntime": target.onnxruntime, "python": target.python},
             "source": {"builder": builder.file, **_git(builder.folder)},
-            "payload": decision.payload,
-            "files": {name: {"sha256": digests[name], "size_bytes": files[name].stat().st_size} for name in files},
-            "tensors": _tensors_record(builder, tensors_of(builder, made.facts)),
-            "made": made.facts,  # the ONNX signature, the vendored requirements, or an ensemble's members
-            "verification": {key: value for key, value in verified.facts.items() if key != "metrics"},
-            "metrics": verified.facts["metrics"],
+            "payload": release.payload,
+            "files": {content.name: content.record for content in release.contents},
+            "tensors": _tensors_record(builder, tensors_of(builder, release.made)),
+            "made": release.made,  # the ONNX signature, the vendored requirements, or an ensemble's members
+            "verification": {key: value for key, value in release.verified.items() if key != "metrics"},
+            "metrics": release.verified["metrics"],
             "lineage": [
                 {
                     "step": name,
@@ -148,6 +212,61 @@ class Publisher:
                 if model == builder.name
             ],
         }
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A file of a version: where it lies among a step's files, and its name in the version."""
+
+    artifact: Artifact
+    origin: str
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.artifact.path(self.origin)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"sha256": self.artifact.files[self.origin], "size_bytes": self.path.stat().st_size}
+
+
+@dataclass(frozen=True)
+class _Release:
+    """One version that is to be published: its number, its files, and what the steps learnt of it."""
+
+    version: int
+    payload: str
+    contents: list[_Content]
+    made: dict[str, Any]
+    verified: dict[str, Any]
+
+
+def _prebuilt_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
+    source = decision.builder.spec.source
+    assert isinstance(source, PrebuiltSource)
+    contents = [_Content(made, f"versions/{number}/{name}", name) for name in source.versions[number]]
+    golden = f"{number}/{GOLDEN}"
+    if golden in verified.files:
+        contents.append(_Content(verified, golden, GOLDEN))
+    record = source.golden.get(number)
+    # What an ensemble ran when its samples were recorded tells whether they still hold for it.
+    members = {"members": record.members} if record and record.members and not decision.builder.spec.samples else {}
+    return _Release(
+        number, decision.fixed[number], contents, made.facts | members, verified.facts["versions"][str(number)]
+    )
+
+
+def _is_prebuilt(builder: Builder) -> bool:
+    return isinstance(builder.spec.source, PrebuiltSource)
+
+
+def _named_source(builder: Builder) -> Any:
+    """What of `source` stands in config.pbtxt, or in the line that names the files made with it."""
+    source = builder.spec.source
+    if isinstance(source, PrebuiltSource):
+        return [source.kind, *source.files]
+    return source.model_dump() if builder.members else source.kind
 
 
 def version_files(made: Artifact) -> dict[str, str]:

@@ -5,6 +5,7 @@
     onnx          samples, onnx (checks the file), verify
     python        samples, python (model.py, files, vendored wheels), verify on the real server
     ensemble      samples, ensemble (steps, and what its members are), verify on the real server
+    prebuilt      prebuilt (its files, by their digests), verify on the real server where there are samples
 
 The step between `samples` and `verify` makes what a version holds, under `version/`: `PAYLOAD_STEP` names it.
 """
@@ -22,11 +23,28 @@ from modelwright.digest import Fingerprints, code_closure, list_tree, module_fil
 from modelwright.errors import SpecError
 from modelwright.plan import Step, StepId
 from modelwright.releases import Release
-from modelwright.spec import Builder, EnsembleSource, HuggingFaceSource, OnnxSource, PythonSource, TorchSource
+from modelwright.spec import (
+    Builder,
+    EnsembleSource,
+    HuggingFaceSource,
+    OnnxSource,
+    PrebuiltSource,
+    PythonSource,
+    TorchSource,
+)
 from modelwright.steps import REVISIONS
 from modelwright.suggest import did_you_mean
 
-PAYLOAD_STEP = {"torch": "onnx", "huggingface": "onnx", "onnx": "onnx", "python": "python", "ensemble": "ensemble"}
+PAYLOAD_STEP = {
+    "torch": "onnx",
+    "huggingface": "onnx",
+    "onnx": "onnx",
+    "python": "python",
+    "ensemble": "ensemble",
+    "prebuilt": "prebuilt",
+}
+# Fields of ModelConfig that say how fast a model is, and on which device.
+_SPEED = ("environments", "instance_group", "optimization", "dynamic_batching", "model_warmup", "response_cache")
 _ONNX_TOOLS = ("onnx", "onnxruntime")
 _EXPORT_TOOLS = ("torch", "onnxscript", *_ONNX_TOOLS)
 
@@ -47,7 +65,8 @@ class Recipes:
         """The steps of one model, needs first. Raises SpecError for entries and files that are not there."""
         self._check_entries(builder)
         source = builder.spec.source
-        samples = self._code_step(builder, "samples", "samples", builder.spec.samples, {})
+        entry = builder.spec.samples
+        samples = [self._code_step(builder, "samples", "samples", entry, {})] if entry else []
         if isinstance(source, TorchSource):
             made = self._torch_steps(builder, source)
         elif isinstance(source, HuggingFaceSource):
@@ -56,9 +75,11 @@ class Recipes:
             made = [self._onnx_step(builder, source)]
         elif isinstance(source, PythonSource):
             made = [self._python_step(builder, source)]
+        elif isinstance(source, PrebuiltSource):
+            made = [self._prebuilt_step(builder, source)]
         else:
             made = [self._ensemble_step(builder, source)]
-        return [samples, *made, self._verify_step(builder)]
+        return [*samples, *made, self._verify_step(builder)]
 
     def _torch_steps(self, builder: Builder, source: TorchSource) -> list[Step]:
         config: dict[str, Any] = {"entry": source.entry, "params": source.params, "threads": source.threads}
@@ -142,9 +163,27 @@ class Recipes:
             needs=members,
         )
 
+    def _prebuilt_step(self, builder: Builder, source: PrebuiltSource) -> Step:
+        for name, digest in source.digests.items():
+            if self.fingerprints.file(local_file(builder, "source", name)) != digest:
+                hint = "put the file back; or publish it as a version of its own, under another number"
+                raise SpecError(f"{builder.file}: source: {name} is not what its digest says", hint)
+        return Step(
+            model=builder.name,
+            name="prebuilt",
+            run="prebuilt",
+            revision=REVISIONS["prebuilt"],
+            config={"versions": list(source.versions)},
+            data=source.digests,
+            needs={member: payload_step(self.builders[member]) for member in builder.members},
+        )
+
     def _verify_step(self, builder: Builder) -> Step:
         spec = builder.spec
-        served = spec.source.kind in ("python", "ensemble")
+        prebuilt = isinstance(spec.source, PrebuiltSource)
+        # A prebuilt model is run only where there are samples to run it with.
+        has_samples = bool(spec.samples or getattr(spec.source, "golden", None))
+        served = has_samples if prebuilt else spec.source.kind in ("python", "ensemble")
         code = self._code(builder, spec.reference) if spec.reference else {}
         code |= self._code(builder, spec.evaluate) if spec.evaluate else {}
         config: dict[str, Any] = {
@@ -155,7 +194,12 @@ class Recipes:
             "outputs": [tensor.model_dump(mode="json", exclude={"labels"}) for tensor in spec.outputs],
             "max_batch_size": spec.max_batch_size if served else spec.batched,
         }
-        needs = {"samples": (builder.name, "samples"), "model": payload_step(builder)}
+        if isinstance(spec.source, PrebuiltSource):
+            config["golden"] = {
+                str(number): item.model_dump(mode="json") for number, item in spec.source.golden.items()
+            }
+        needs = {"samples": (builder.name, "samples")} if spec.samples else {}
+        needs["model"] = payload_step(builder)
         if served:
             # The server runs the members too, so their files are needed, and their configs count.
             family = [self.builders[name] for name in family_of(builder, self.builders)]
@@ -165,8 +209,8 @@ class Recipes:
         return Step(
             model=builder.name,
             name="verify",
-            run="verify_served" if served else "verify",
-            revision=REVISIONS["verify"],
+            run="verify_prebuilt" if prebuilt else "verify_served" if served else "verify",
+            revision=REVISIONS["verify_prebuilt" if prebuilt else "verify"],
             config=config,
             code=code,
             data=self._declared(builder) if code else {},
@@ -328,6 +372,8 @@ def package_directory(builder: Builder, field: str, package: str) -> Path:
 
 def served_part(builder: Builder) -> dict[str, Any]:
     """Those fields of `serving` that change what a model answers, not how fast."""
+    if isinstance(builder.spec.source, PrebuiltSource):  # nothing is derived, so all the rest is needed
+        return {key: value for key, value in builder.spec.serving.items() if key not in _SPEED}
     kept = ("max_batch_size", "input", "output", "parameters", "model_transaction_policy")
     return {key: value for key, value in builder.spec.serving.items() if key in kept}
 

@@ -19,15 +19,20 @@ from modelwright.errors import ModelwrightError, RepositoryError, ServerError, V
 from modelwright.project import Project
 from modelwright.render import parse
 from modelwright.repository import CONFIG, GOLDEN, Manifest, Repository
+from modelwright.server.reasons import is_lacking
 from modelwright.suggest import did_you_mean
 from modelwright.tensors import Tensors
 
-Verdict = Literal["ok", "failed", "not served", "superseded"]
+Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "superseded"]
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One version over one protocol. `superseded`: an older one that cannot be checked any more, and why."""
+    """One version over one protocol.
+
+    `superseded`: it cannot be checked any more, and why. Of a prebuilt version there may be nothing to check but that
+    it `loads`; `not served here`: the local server has not what it needs, and `detail` says what.
+    """
 
     model: str
     version: int
@@ -46,6 +51,10 @@ class Published:
     manifest: Manifest
     max_batch_size: int
     golden: Path
+
+    @property
+    def is_prebuilt(self) -> bool:
+        return bool(self.manifest["made"].get("prebuilt"))
 
 
 def published(repository: Repository, names: Sequence[str] = ()) -> list[Published]:
@@ -74,7 +83,7 @@ class Local:
 
 
 def replay(
-    repository: Repository, versions: Iterable[Published], urls: Sequence[str], refused: Mapping[str, str] | None = None
+    repository: Repository, versions: Sequence[Published], urls: Sequence[str], refused: Mapping[str, str] | None = None
 ) -> list[Replayed]:
     """Replay each version on each URL. A version whose files are not what its manifest says fails unasked.
 
@@ -94,11 +103,21 @@ def replay(
                     results.append(_replay_one(repository, item, url, client, served[url]))
     if refused is None:
         return results
-    return [_expected_there(result, refused) if result.verdict == "not served" else result for result in results]
+    found = [_expected_there(result, refused) if result.verdict == "not served" else result for result in results]
+    prebuilt = {item.model for item in versions if item.is_prebuilt}
+    return [_excused(result) if result.model in prebuilt else result for result in found]
 
 
 def _expected_there(result: Replayed, refused: Mapping[str, str]) -> Replayed:
+    if result.detail:  # its config leaves it out
+        return result
     return replace(result, verdict="failed", detail=refused.get(result.model, "the server does not serve it"))
+
+
+def _excused(result: Replayed) -> Replayed:
+    """A prebuilt version that failed for want of something that this server has not is no failure."""
+    lacking = result.verdict == "failed" and is_lacking(result.detail)
+    return replace(result, verdict="not served here") if lacking else result
 
 
 @contextlib.contextmanager
@@ -109,14 +128,28 @@ def serving_all(project: Project, versions: Sequence[Published], log: Path, say:
 
     made = environment.ensure(project.server, project.target, say)
     repository = Repository(project.repository, project.staging)
-    with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0) as server:
+    models = _members_first(repository, dict.fromkeys(item.model for item in versions))
+    prebuilt = {item.model for item in versions if item.is_prebuilt}
+    completes = needs_completion(repository, models)
+    with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0, auto_complete=completes) as server:
         with connect(f"http://{server.http}") as client:
-            for model in _members_first(repository, dict.fromkeys(item.model for item in versions)):
-                # What does not load fails where it is replayed, with the reason that the server's log has.
-                with contextlib.suppress(ServerError):
-                    client.load(model, _all_versions(repository, model))
+            for model in models:
+                _load(client, model, _all_versions(repository, model), by_policy=model in prebuilt)
         refused = server.failures()
         yield Local((f"http://{server.http}", f"grpc://{server.grpc}"), refused)
+
+
+def _load(client: Client, model: str, every_version: str | None, *, by_policy: bool) -> None:
+    """What does not load fails where it is replayed, with the reason that the server's log has.
+
+    `by_policy`, a prebuilt model: it must load as its config has it. Its other versions need not fit that config: where
+    they do not load, the server goes on with those that it has.
+    """
+    with contextlib.suppress(ServerError):
+        if by_policy:
+            client.load(model)
+        if every_version is not None or not by_policy:
+            client.load(model, every_version)
 
 
 def fingerprint(project: Project, versions: Iterable[Published]) -> str:
@@ -144,13 +177,22 @@ def _replay_one(
     if moved_on:
         return Replayed(item.model, item.version, url, "superseded", detail=moved_on)
     reason = served.get((item.model, str(item.version)))
+    if reason != "" and item.is_prebuilt and _has_another(item, served):
+        detail = "; with it, the server says: ".join(filter(None, ("its version_policy names others", reason)))
+        return Replayed(item.model, item.version, url, "not served", detail=detail)
     if reason != "":
         return Replayed(item.model, item.version, url, "failed" if reason else "not served", detail=reason or "")
+    if not item.golden.is_file() and item.is_prebuilt:
+        return Replayed(item.model, item.version, url, "loads", detail="no golden samples to compare with")
     try:
         return Replayed(item.model, item.version, url, "ok", max_abs_error=_largest_error(item, client))
     except (ModelwrightError, OSError) as error:
         detail = error.message if isinstance(error, ModelwrightError) else str(error)
         return Replayed(item.model, item.version, url, "failed", detail=detail)
+
+
+def _has_another(item: Published, served: Mapping[tuple[str, str], str]) -> bool:
+    return any(model == item.model and not reason for (model, _), reason in served.items())
 
 
 def _largest_error(item: Published, client: Client) -> float:
@@ -179,8 +221,8 @@ def _superseded(repository: Repository, model: str, version: int) -> str:
     """Why an older version cannot be checked any more; '' when it can, and for the newest."""
     newest = repository.latest(model)
     manifest = repository.manifest(model, version)
-    if newest is None or manifest is None or newest[0] == version:
-        return ""
+    if newest is None or manifest is None or (newest[0] == version and not manifest["made"].get("prebuilt")):
+        return ""  # an ensemble that is built here gets a new version when a member does; a prebuilt one cannot
     if manifest.get("tensors") != newest[1].get("tensors"):
         return "the config has other tensors now"
     for member, payload in manifest["made"].get("members", {}).items():
@@ -204,6 +246,12 @@ def _members_first(repository: Repository, models: Iterable[str]) -> list[str]:
         if model not in ordered:
             visit(model)
     return list(ordered)
+
+
+def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
+    """Whether the server must fill a config in: one that came as it is and leaves tensors to the server."""
+    configs = [_config(repository, model) for model in models]
+    return any(not (config.input and config.output) for config in configs if config is not None)
 
 
 def _all_versions(repository: Repository, model: str) -> str | None:

@@ -24,6 +24,10 @@ from modelwright.spec import FILE
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modelwright.adopt import Report
+
+_WORST_FIRST = ("failed", "not served here", "loads", "ok")
+_NOT_COMPARED = "not compared"  # there was nothing to compare a prebuilt version with
 _WORDS = {"new": "new", "config": "config changed", "unchanged": "unchanged", "failed": "FAILED", "held": "held back"}
 
 
@@ -80,15 +84,21 @@ def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | No
     for outcome in outcomes:
         row = [
             outcome.model,
-            str(outcome.version or "-"),
+            ", ".join(map(str, outcome.published)) or str(outcome.version or "-"),
             _WORDS[outcome.status],
             size_text(outcome.size_bytes) if outcome.version else "-",
-            "-" if outcome.max_abs_error is None else f"{outcome.max_abs_error:.1e}",
+            _error_text(outcome),
             metrics_text(outcome.metrics),
             f"{outcome.build_s:.1f} s",
         ]
         rows.append(row + ([_replay_text(outcome.model, results)] if results else []))
     return rows
+
+
+def _error_text(outcome: Outcome) -> str:
+    if outcome.max_abs_error is not None:
+        return f"{outcome.max_abs_error:.1e}"
+    return _NOT_COMPARED if outcome.compared_with == "nothing" else "-"
 
 
 def metrics_text(metrics: dict[str, float]) -> str:
@@ -104,9 +114,10 @@ def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
     parts = []
     for protocol in ("http", "grpc"):
         mine = [result for result in own if result.url.startswith(protocol)]
-        bad = any(result.verdict == "failed" for result in mine)
+        # The worst of its versions; one that cannot be checked any more says nothing of the others.
+        verdict = next((word for word in _WORST_FIRST if any(result.verdict == word for result in mine)), "ok")
         if mine:
-            parts.append(f"{'HTTP' if protocol == 'http' else 'gRPC'} {'failed' if bad else 'ok'}")
+            parts.append(f"{'HTTP' if protocol == 'http' else 'gRPC'} {verdict}")
     return ", ".join(parts) or "-"
 
 
@@ -188,6 +199,34 @@ def print_replays(results: Sequence[Replayed]) -> None:
 
 def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
+
+
+# --- adopt ------------------------------------------------------------------------------------------------------------
+
+
+def print_adopted(project: Project, adopted: Report) -> None:
+    """The builders that were written, all that was not carried over, and what to type next."""
+    rows = [["model", "", "versions", "files", "size", "builder"]]
+    for item in adopted.models:
+        if item.status != "failed":
+            versions = ", ".join(map(str, item.versions))
+            place = project.shown(item.folder)
+            rows.append([item.model, item.status, versions, str(item.files), size_text(item.size_bytes), place])
+    if len(rows) > 1:
+        _print_table(rows)
+    if adopted.left:
+        print_line("" if len(rows) == 1 else "\nNot carried over:")
+        _print_table([["model", "what", "why"], *([item.model or "-", item.thing, item.why] for item in adopted.left)])
+    if not adopted.any_adopted:
+        print_line("Error: nothing was adopted", error=True)
+        return
+    print_line("")
+    print_line(f"Next: {_program()} build --replay    publish them, and load them on a real server")
+
+
+def adopted_as_data(adopted: Report) -> dict[str, Any]:
+    models = [asdict(item) | {"folder": str(item.folder), "versions": list(item.versions)} for item in adopted.models]
+    return {"models": models, "left": [asdict(item) for item in adopted.left]}
 
 
 # --- plan and status --------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The only writer of model_repository/.
 
     model_repository/
-      modelwright.json            the ledger: the highest version number each model ever had. A file at the root, which
-                                  Triton does not look at (every folder there, it does)
+      modelwright.json            the ledger: the highest version number each model ever had; and what was published
+                                  under numbers that were not given out here. A file at the root, which Triton does not
+                                  look at (every folder there, it does)
       <model>/config.pbtxt        and labels, configs/, warmup/, initial_state/: the model's top files (topfiles.py)
       <model>/<N>/                a version: never changed, its number never used twice
       <model>/<N>/manifest.json   what it is: files, lineage, verification
@@ -47,6 +48,16 @@ class Change:
     version_files: Mapping[str, Path] = field(default_factory=dict)  # relative name → where to copy it from
     manifest: Manifest = field(default_factory=dict)
     top_files: Mapping[str, bytes | None] = field(default_factory=dict)  # name, with '/' in folders; None: remove it
+    top_copies: Mapping[str, Path] = field(default_factory=dict)  # the same, copied: files of any size
+    more: tuple[Change, ...] = ()  # further versions of the model, that go out with this one
+
+    @property
+    def versions(self) -> list[Change]:
+        return [change for change in (self, *self.more) if change.version is not None]
+
+    @property
+    def top_names(self) -> set[str]:
+        return {*self.top_files, *self.top_copies}
 
 
 class Repository:
@@ -95,12 +106,22 @@ class Repository:
 
     def ledger(self) -> dict[str, int]:
         """The highest version number that each model ever had. Raises RepositoryError when it cannot be read."""
+        return self._ledger()[0]
+
+    def taken(self, model: str, version: int) -> str | None:
+        """The payload that a number is taken by: "" for one that is not known any more, None for a free number."""
+        highest, fixed = self._ledger()
+        unknown = "" if version <= highest.get(model, 0) else None
+        return fixed.get(model, {}).get(str(version), unknown)
+
+    def _ledger(self) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
         path = self.root / LEDGER
         try:
             data = json.loads(path.read_bytes())
-            return {str(name): int(number) for name, number in data["versions"].items()}
+            fixed = {str(name): dict(numbers) for name, numbers in data.get("fixed", {}).items()}
+            return {str(name): int(number) for name, number in data["versions"].items()}, fixed
         except FileNotFoundError:
-            return {}
+            return {}, {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             hint = "restore it from a backup; without it a version number could be used twice"
             raise RepositoryError(f"{path}: is no ledger ({error})", hint) from None
@@ -129,12 +150,22 @@ class Repository:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def reserve(self, models: Iterable[str]) -> dict[str, int]:
-        """A fresh version number for each model. A number stays taken, even when its publish never comes about."""
-        ledger = self.ledger()
+    def reserve(self, models: Iterable[str], fixed: Mapping[str, Mapping[int, str]] | None = None) -> dict[str, int]:
+        """A fresh version number for each model. A number stays taken, even when its publish never comes about.
+
+        `fixed` holds models whose versions bring their own numbers, {model: {number: payload}}: they are noted with
+        what they stand for, so that a publish that was interrupted can be made again, and no other under that number.
+        """
+        ledger, known = self._ledger()
         numbers = {model: self.next_number(model, ledger) for model in models}
-        if numbers:
-            text = json.dumps({"versions": dict(sorted((ledger | numbers).items()))}, indent=1) + "\n"
+        highest = {model: max(ledger.get(model, 0), *own) for model, own in (fixed or {}).items() if own}
+        for model in highest:
+            known[model] = known.get(model, {}) | {
+                str(number): digest for number, digest in (fixed or {})[model].items()
+            }
+        if numbers or highest:
+            data: dict[str, Any] = {"versions": dict(sorted((ledger | highest | numbers).items()))}
+            text = json.dumps(data | ({"fixed": dict(sorted(known.items()))} if known else {}), indent=1) + "\n"
             with translated(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
                 self.staging.mkdir(parents=True, exist_ok=True)
@@ -160,23 +191,24 @@ class Repository:
 
     def _publish(self, change: Change, staged: Path) -> None:
         model = self.root / change.model
-        version = None
-        if change.version is not None:
-            if self.folder(change.model, change.version).exists():
-                raise RepositoryError(f"{change.model}: version {change.version} exists already")
-            version = staged / "version"
-            _fill_version(version, change)
-        if version and model.is_dir() and not change.top_files:
+        versions = change.versions
+        for item in versions:
+            if self.folder(item.model, item.version or 0).exists():
+                raise RepositoryError(f"{item.model}: version {item.version} exists already")
+            _fill_version(staged / f"version-{item.version}", item)
+        if len(versions) == 1 and model.is_dir() and not change.top_names:
+            version = staged / f"version-{versions[0].version}"
             fsync_tree(version)
-            rename_durably(version, self.folder(change.model, change.version or 0))
-        elif version is None and len(change.top_files) == 1 and self._replace_file(change, staged):
+            rename_durably(version, model / str(versions[0].version))
+        elif not versions and len(change.top_names) == 1 and self._replace_file(change, staged):
             return
         else:
-            self._replace_model(change, staged, version)
+            self._replace_model(change, staged)
 
     def _replace_file(self, change: Change, staged: Path) -> bool:
         """One file alone: a rename into a folder that is there. False where it takes more than that."""
-        name, data = next(iter(change.top_files.items()))
+        name = next(iter(change.top_names))
+        data = change.top_files.get(name)
         target = self.root / change.model / name
         if data is None or not target.parent.is_dir() or target.is_dir():
             return False
@@ -186,20 +218,24 @@ class Repository:
         rename_durably(staged / "file", target)
         return True
 
-    def _replace_model(self, change: Change, staged: Path, version: Path | None) -> None:
+    def _replace_model(self, change: Change, staged: Path) -> None:
         """Several things change together: build the model's whole folder beside it, and swap the two in one step."""
         model, new = self.root / change.model, staged / "model"
         new.mkdir()
         if model.is_dir():
-            _link_tree(model, new, leave=change.top_files.keys())
+            _link_tree(model, new, leave=change.top_names)
         for name, data in change.top_files.items():
             _check_no_link(new, change.model, name)
             if data is not None:
                 (new / name).parent.mkdir(parents=True, exist_ok=True)
                 (new / name).write_bytes(data)
         _remove_empty(new, [name for name, data in change.top_files.items() if data is None])
-        if version:
-            version.rename(new / str(change.version))
+        for name, origin in change.top_copies.items():
+            _check_no_link(new, change.model, name)
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin, new / name)
+        for item in change.versions:
+            (staged / f"version-{item.version}").rename(new / str(item.version))
         fsync_tree(new)
         if not model.exists():
             self.root.mkdir(parents=True, exist_ok=True)
@@ -259,10 +295,10 @@ def _replace_in_turn(new: Path, model: Path, change: Change) -> None:
     What configs name is there before them, and goes after them. Killed in between, the new version is there, complete,
     under the old config; the next build replaces that.
     """
-    if change.version is not None:
-        rename_durably(new / str(change.version), model / str(change.version))
-    for name in sorted(change.top_files, key=lambda name: (name.endswith(Path(CONFIG).suffix), name == CONFIG)):
-        if change.top_files[name] is not None:
+    for item in change.versions:
+        rename_durably(new / str(item.version), model / str(item.version))
+    for name in sorted(change.top_names, key=lambda name: (name.endswith(Path(CONFIG).suffix), name == CONFIG)):
+        if name in change.top_copies or change.top_files[name] is not None:
             (model / name).parent.mkdir(parents=True, exist_ok=True)
             rename_durably(new / name, model / name)
     removed = [name for name, data in change.top_files.items() if data is None]

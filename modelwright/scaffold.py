@@ -21,13 +21,16 @@ from string import Template
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from modelwright import schema
 from modelwright.errors import SpecError
 from modelwright.fsops import translated
 from modelwright.project import Project
-from modelwright.spec import FILE, KINDS, Builder, Name
+from modelwright.spec import FILE, Builder, Name
+from modelwright.spec import KINDS as _ALL_KINDS
 from modelwright.specfile import read_builder
 from modelwright.suggest import did_you_mean
 
+KINDS = tuple(kind for kind in _ALL_KINDS if kind != "prebuilt")  # those are made by `modelwright adopt`
 _SUFFIX = ".tmpl"  # keeps linters and type checkers of this package away from code that is not its own
 _SCALE, _EDGES = "_scale", "_edges"
 # What a kind comes to: the suffix of each model's name → its template. Models come before the ensemble that runs them.
@@ -66,7 +69,8 @@ def new_builder(project: Project, name: str, kind: str) -> Scaffold:
     _check_free(project, [*folders])
     with translated(project.builders), _staging(project.builders) as staging:
         for folder, template in folders.items():
-            _write(staging / folder.name, template, name)
+            _write(staging / folder.name, template, name, schema.editor_line(project, folder).rstrip())
+        schema.put_into(project)
         _move_into_place(staging, [*folders])
     return Scaffold(kind, tuple(folders))
 
@@ -132,10 +136,10 @@ def _staging(builders: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write(folder: Path, template: str, name: str) -> None:
+def _write(folder: Path, template: str, name: str, editor_line: str) -> None:
     """Write one builder. `name` is the model that was asked for, which an ensemble's members are named after."""
     folder.mkdir()
-    values = {"name": folder.name, "yaml_name": _as_yaml(folder.name), "ensemble": name}
+    values = {"name": folder.name, "yaml_name": _as_yaml(folder.name), "ensemble": name, "editor": editor_line}
     values |= {"scale": _as_yaml(f"{name}{_SCALE}"), "edges": _as_yaml(f"{name}{_EDGES}")}
     for source in (files("modelwright") / "scaffolds" / template).iterdir():
         if source.name.endswith(_SUFFIX):

@@ -14,7 +14,7 @@ from modelwright.dtypes import BY_NAME
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.golden import load_golden
 from modelwright.project import Project
-from modelwright.replay import published, serving_all
+from modelwright.replay import needs_completion, published, serving_all
 from modelwright.repository import GOLDEN, Repository
 from modelwright.suggest import did_you_mean
 from modelwright.tensors import Tensors
@@ -38,6 +38,7 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers ask so; requests in flight may finish
     made = environment.ensure(project.server, project.target, say)
     log = project.logs / "serve.log"
+    repository = Repository(project.repository, project.staging)
     mode, models = ("poll", []) if poll else ("explicit", ["*"])
     with running(
         made,
@@ -46,6 +47,7 @@ def serve(
         mode=mode,  # type: ignore[arg-type]
         models=models,
         ports=Ports(*ports),
+        auto_complete=needs_completion(repository, repository.models()),
         extra_arguments=extra,
     ) as server:
         say(f"tritonserver {environment.SERVER_VERSION} serves {project.shown(project.repository)}")
@@ -155,9 +157,10 @@ def _sample(project: Project, config: dict[str, Any], request: Request) -> Tenso
     """One golden sample of the newest version here, with the batch dimension if the model has one."""
     repository = Repository(project.repository, project.staging)
     latest = repository.latest(request.model)
-    if latest is None:
+    golden = repository.folder(request.model, latest[0]) / GOLDEN if latest else None
+    if golden is None or not golden.is_file():
         raise ServerError(f"{request.model}: no golden samples here", "give the inputs: --input NAME=JSON")
-    inputs, _ = load_golden(repository.folder(request.model, latest[0]) / GOLDEN)
+    inputs, _ = load_golden(golden)
     count = len(next(iter(inputs.values())))
     if not 0 <= request.sample < count:
         raise ServerError(f"--sample {request.sample}: {request.model} has samples 0 to {count - 1}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -34,6 +35,11 @@ FILE = "model.yaml"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[1-9][0-9]{0,18}")
+_LARGEST_VERSION = 2**63 - 1  # a larger number makes the server abort
+
+# What Modelwright itself writes into every version, and a model's config: no artefact can have these names.
+MANIFEST, GOLDEN, CONFIG = "manifest.json", "golden.npz", "config.pbtxt"
 
 
 def _name(value: str) -> str:
@@ -89,11 +95,34 @@ def _json_form(value: Any) -> Any:
     return value
 
 
-Name = Annotated[str, AfterValidator(_name)]
-Entry = Annotated[str, AfterValidator(_entry)]
-LocalPath = Annotated[str, AfterValidator(_inside)]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
+def _version(value: object) -> object:
+    """A version's number as a key of YAML: 3 or "3", not true and not 03."""
+    text = str(value) if type(value) in (int, str) else ""
+    if not _VERSION.fullmatch(text) or int(text) > _LARGEST_VERSION:
+        raise ValueError(f"a version is a whole number from 1, without leading zeros; got {value!r}")
+    return int(text)
+
+
+def _plain_path(value: str) -> str:
+    """A path as it is published: nothing in it that could be written another way."""
+    if _inside(value) != str(PurePosixPath(value)):
+        raise ValueError(f"write '{value}' as '{PurePosixPath(value)}'")
+    return value
+
+
+def _pattern(expression: re.Pattern[str]) -> WithJsonSchema:
+    """What editors check, by the expression that the validator uses."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{expression.pattern}$"})
+
+
+Name = Annotated[str, AfterValidator(_name), _pattern(_MODEL_NAME)]
+Entry = Annotated[str, AfterValidator(_entry), _pattern(_ENTRY)]
+LocalPath = Annotated[str, AfterValidator(_inside), WithJsonSchema({"type": "string", "minLength": 1})]
+PlainPath = Annotated[str, AfterValidator(_plain_path)]
+Sha256 = Annotated[str, AfterValidator(_sha256), _pattern(_SHA256)]
 TensorName = Annotated[str, Field(min_length=1)]
+DataType = Annotated[str, AfterValidator(_dtype), WithJsonSchema({"type": "string", "enum": list(BY_NAME)})]
+Version = Annotated[int, BeforeValidator(_version)]
 Serving = Annotated[dict[str, JsonValue], BeforeValidator(_json_form)]
 
 
@@ -105,7 +134,7 @@ class TensorSpec(_Model):
     """One input or output. A dimension is a number, -1, or a name that tensors share ('sequence')."""
 
     name: TensorName
-    dtype: Annotated[str, AfterValidator(_dtype)]
+    dtype: DataType
     shape: Annotated[tuple[int | str, ...], AfterValidator(_shape)]
 
     @property
@@ -193,17 +222,62 @@ class EnsembleSource(_Model):
     steps: tuple[EnsembleStep, ...] = Field(min_length=1)
 
 
-Source = Annotated[
-    TorchSource | OnnxSource | HuggingFaceSource | PythonSource | EnsembleSource, Field(discriminator="kind")
-]
-KINDS = ("torch", "onnx", "huggingface", "python", "ensemble")
-
-
 class Tolerance(_Model):
     """|actual - expected| ≤ atol + rtol · |expected|, in output units."""
 
     atol: float = Field(ge=0)
     rtol: float = Field(0.0, ge=0)
+
+
+class GoldenRecord(_Model):
+    """Golden samples that an adopted version brought along, `N/golden.npz`, and how its answers are compared."""
+
+    sha256: Sha256
+    batch: int = Field(ge=0)  # rows a request
+    tolerance: dict[str, Tolerance] = {}
+    members: dict[str, Sha256] = {}  # an ensemble's: what each member's version held when the answers were recorded
+
+
+class PrebuiltSource(_Model):
+    """Versions that were made elsewhere, under their own numbers; `modelwright adopt` writes it.
+
+    Every file lies in the builder's folder under the path it has in the repository: `3/model.onnx`, `labels.txt`.
+    `serving` is the whole ModelConfig then: nothing in it is derived.
+    """
+
+    kind: Literal["prebuilt"]
+    versions: dict[Version, dict[PlainPath, Sha256]] = Field(min_length=1)  # number → file → digest
+    files: dict[PlainPath, Sha256] = {}  # what lies beside config.pbtxt: labels, warm-up data, shared libraries
+    golden: dict[Version, GoldenRecord] = {}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """{path in the builder's folder: SHA-256} of every file."""
+        found = {
+            f"{number}/{name}": digest for number, files in self.versions.items() for name, digest in files.items()
+        }
+        return found | self.files | {f"{number}/{GOLDEN}": record.sha256 for number, record in self.golden.items()}
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> PrebuiltSource:
+        for number, files in self.versions.items():
+            for name in files:
+                if name in (MANIFEST, GOLDEN):
+                    raise ValueError(f"versions.{number}: {name}: Modelwright writes a file of this name itself")
+        for name in self.files:
+            if name == CONFIG or re.match(r"\s*[+-]?\d[^/]*/", name):
+                raise ValueError(f"files: {name}: is no file of its own beside {CONFIG}")
+        for number in self.golden:
+            if number not in self.versions:
+                raise ValueError(f"golden.{number}: there is no such version")
+        return self
+
+
+Source = Annotated[
+    TorchSource | OnnxSource | HuggingFaceSource | PythonSource | EnsembleSource | PrebuiltSource,
+    Field(discriminator="kind"),
+]
+KINDS = ("torch", "onnx", "huggingface", "python", "ensemble", "prebuilt")
 
 
 class MetricGate(_Model):
@@ -236,7 +310,7 @@ class ModelSpec(_Model):
     source: Source
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
-    samples: Entry  # () → golden inputs {name: (N, *shape)}
+    samples: Entry | None = None  # () → golden inputs {name: (N, *shape)}; only a prebuilt model may do without
     reference: Entry | None = None  # (samples) → the outputs they should give, where the source cannot say
     evaluate: Entry | None = None  # (infer) → {"accuracy": 0.99}; infer: inputs → outputs
     files: tuple[str, ...] = ()  # what its code reads: globs of this folder, or package:path of an installed one
@@ -245,8 +319,7 @@ class ModelSpec(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        if not isinstance(self.source, OnnxSource) and not (self.inputs and self.outputs):
-            raise ValueError(f"inputs and outputs are needed with source.kind {self.source.kind}")
+        self._check_given()
         for tensors in (self.inputs, self.outputs):
             names = [tensor.name for tensor in tensors]
             for name in names:
@@ -257,6 +330,22 @@ class ModelSpec(_Model):
         for pattern in self.files:
             _inside(pattern.partition(":")[2] or pattern)
         return self
+
+    def _check_given(self) -> None:
+        """What each kind of source needs beside itself."""
+        if isinstance(self.source, PrebuiltSource):
+            for field in ("reference", "evaluate"):
+                if getattr(self, field) and not self.samples:
+                    raise ValueError(f"{field}: needs samples")
+            if any(tensor.labels for tensor in self.outputs):
+                raise ValueError(
+                    "outputs: labels of a prebuilt model stand in serving.output, its files in source.files"
+                )
+            return
+        if self.samples is None:
+            raise ValueError("samples: missing")
+        if not isinstance(self.source, OnnxSource) and not (self.inputs and self.outputs):
+            raise ValueError(f"inputs and outputs are needed with source.kind {self.source.kind}")
 
     @property
     def max_batch_size(self) -> int:
@@ -284,7 +373,9 @@ class Builder:
     def members(self) -> tuple[str, ...]:
         """The models an ensemble is made of, each once, in order of first use."""
         source = self.spec.source
-        return tuple(dict.fromkeys(step.model_name for step in source.steps)) if source.kind == "ensemble" else ()
+        if isinstance(source, EnsembleSource):
+            return tuple(dict.fromkeys(step.model_name for step in source.steps))
+        return _scheduled(self.spec.serving) if isinstance(source, PrebuiltSource) else ()
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """(field, module:function) of every function of this folder that a build calls."""
@@ -296,3 +387,11 @@ class Builder:
             "evaluate": spec.evaluate,
         }
         yield from ((field, entry) for field, entry in fields.items() if entry)
+
+
+def _scheduled(serving: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models of `serving.ensemble_scheduling`; what is malformed there, config.py refuses."""
+    scheduling = serving.get("ensemble_scheduling")
+    steps = scheduling.get("step") if isinstance(scheduling, dict) else None
+    names = [step.get("model_name") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))

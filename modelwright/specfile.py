@@ -182,9 +182,14 @@ def _known_fields(loc: Sequence[int | str]) -> list[str]:
         "onnx": spec.OnnxSource,
         "huggingface": spec.HuggingFaceSource,
     }
-    sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource}
+    sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource, "prebuilt": spec.PrebuiltSource}
     parents: dict[object, type[BaseModel]] = {"inputs": spec.TensorSpec, "outputs": spec.OutputSpec}
-    parents |= {"steps": spec.EnsembleStep, "gates": spec.MetricGate, "tolerance": spec.Tolerance}
+    parents |= {
+        "steps": spec.EnsembleStep,
+        "gates": spec.MetricGate,
+        "tolerance": spec.Tolerance,
+        "golden": spec.GoldenRecord,
+    }
     model: type[BaseModel] = ModelSpec
     for part in loc[:-1]:
         model = parents.get(part, sources.get(str(part), model))

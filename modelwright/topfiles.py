@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +25,7 @@ from modelwright.errors import ConfigError
 from modelwright.recipe import local_file
 from modelwright.render import render
 from modelwright.repository import CONFIG
-from modelwright.spec import Builder
+from modelwright.spec import Builder, PrebuiltSource
 
 STATES = "initial_state"
 _RECORD = "# Made with it: "
@@ -39,6 +39,8 @@ def sources(builder: Builder) -> dict[str, Path]:
     Raises SpecError or ConfigError for a name that is none, or a file that is not there.
     """
     found: dict[str, Path] = {}
+    if isinstance(builder.spec.source, PrebuiltSource):
+        return found  # they stand in source.files, and are published as they are
     for index, tensor in enumerate(builder.spec.outputs):
         if tensor.labels:
             field = f"outputs[{index}].labels"
@@ -56,11 +58,15 @@ def sources(builder: Builder) -> dict[str, Path]:
 
 def warms_up(builder: Builder) -> bool:
     """Whether golden samples can be part of the files."""
-    return any("model_warmup" in serving for _, serving in _servings(builder))
+    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
+    return not prebuilt and any("model_warmup" in serving for _, serving in _servings(builder))
 
 
 def make(builder: Builder, tensors: Tensors, golden: Path, templates: Sequence[Path]) -> dict[str, bytes]:
     """Every file. `golden` is the verified golden.npz; `templates` are the project's folders. Raises ConfigError."""
+    source = builder.spec.source
+    if isinstance(source, PrebuiltSource):
+        return _as_it_was(builder, source, tensors, templates)
     files = {name: path.read_bytes() for name, path in sources(builder).items()}
     for where, serving in _servings(builder):
         config = config_of(builder, tensors, serving, where)
@@ -69,11 +75,26 @@ def make(builder: Builder, tensors: Tensors, golden: Path, templates: Sequence[P
                 raise ConfigError(f"{builder.file}: {where}: '{name}' is the golden sample's", "rename your file")
         _check_data(builder, config, files, where)
         _check_labels(builder, config, files)
-        environment = where.removeprefix(environments.where_of("")) if where != SERVING else ""
-        text = render(config, builder.file, templates, builder.folder, environment)
-        files[environments.file_of(environment) if environment else CONFIG] = text.encode()
+        files |= _rendered(builder, config, where, templates)
     files[CONFIG] += _record(files)
     return files
+
+
+def _as_it_was(
+    builder: Builder, source: PrebuiltSource, tensors: Tensors, templates: Sequence[Path]
+) -> dict[str, bytes]:
+    """A prebuilt model's configs, to which nothing is added; its other files are copied, and only named here."""
+    files: dict[str, bytes] = {}
+    for where, serving in _servings(builder):
+        files |= _rendered(builder, config_of(builder, tensors, serving, where), where, templates)
+    files[CONFIG] += _record({*files, *source.files})
+    return files
+
+
+def _rendered(builder: Builder, config: Any, where: str, templates: Sequence[Path]) -> dict[str, bytes]:
+    environment = where.removeprefix(environments.where_of("")) if where != SERVING else ""
+    text = render(config, builder.file, templates, builder.folder, environment)
+    return {environments.file_of(environment) if environment else CONFIG: text.encode()}
 
 
 def recorded(config: str) -> list[str]:
@@ -93,7 +114,7 @@ def is_ours(name: str) -> bool:
     return plain and bool(path.parts) and not path.parts[0].isdecimal() and name != CONFIG
 
 
-def _record(files: Mapping[str, bytes]) -> bytes:
+def _record(files: Collection[str]) -> bytes:
     names = sorted(name for name in files if name != CONFIG)
     return f"\n{_RECORD}{json.dumps(names)}\n".encode() if names else b""
 

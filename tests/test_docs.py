@@ -22,7 +22,7 @@ def test_the_readme_quotes_files_as_they_are() -> None:
 
 def test_the_readme_has_every_command() -> None:
     table = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"^\| `modelwright (\w+)", table, re.MULTILINE))
+    named = set(re.findall(r"^\| `modelwright ([\w-]+)", table, re.MULTILINE))
     assert named == set(main.commands)
 
 

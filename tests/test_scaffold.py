@@ -15,10 +15,9 @@ import modelwright.cli
 from modelwright.client import connect
 from modelwright.errors import SpecError
 from modelwright.releases import release
-from modelwright.scaffold import _move_into_place, new_builder, report
+from modelwright.scaffold import KINDS, _move_into_place, new_builder, report
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
-from modelwright.spec import KINDS
 from modelwright.specfile import read_builders
 from tests.conftest import ROOT, Sandbox
 from tests.server.models import shared_environment

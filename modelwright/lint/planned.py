@@ -28,16 +28,17 @@ def planned_tree(root: Path, changes: Iterable[Change], scratch: Path) -> Reposi
 def _planned(path: Path, current: ModelFolder | None, change: Change, scratch: Path) -> ModelFolder:
     entries = dict(current.entries) if current else {}
     scratch.mkdir(parents=True)
-    for name in sorted({name.partition("/")[0] for name in change.top_files}):
-        entry = _top_entry(path / name, name, change.top_files, scratch)
+    overrides = dict(change.top_copies)
+    files = {**dict.fromkeys(change.top_copies, b""), **change.top_files}  # copies are looked up where their bytes lie
+    for name in sorted({name.partition("/")[0] for name in files}):
+        entry = _top_entry(path / name, name, files, scratch)
         entries.pop(name, None)
         if entry:
             entries[name] = entry
-    overrides: dict[str, Path] = {}
-    if change.version is not None:
-        number = str(change.version)
-        entries[number] = _version_entry(number, change, scratch)
-        overrides = {f"{number}/{name}": source for name, source in change.version_files.items()}
+    for version in change.versions:
+        number = str(version.version)
+        entries[number] = _version_entry(number, version, scratch)
+        overrides |= {f"{number}/{name}": source for name, source in version.version_files.items()}
     return ModelFolder(change.model, path, entries, overrides=overrides)
 
 

@@ -22,8 +22,10 @@ RUNNERS = {
     "onnx_file": "modelwright.steps.onnx:from_file",
     "python": "modelwright.steps.python:run",
     "ensemble": "modelwright.steps.ensemble:run",
+    "prebuilt": "modelwright.steps.prebuilt:run",
     "verify": "modelwright.steps.verify:run",
     "verify_served": "modelwright.steps.verify:run_served",
+    "verify_prebuilt": "modelwright.steps.prebuilt:verify",
 }
 
 # Raise a number when the function gives another output for the same inputs: what it made before is then built again.
@@ -35,7 +37,9 @@ REVISIONS = {
     "onnx_file": 1,
     "python": 1,
     "ensemble": 1,
+    "prebuilt": 1,
     "verify": 2,
+    "verify_prebuilt": 1,
 }
 
 

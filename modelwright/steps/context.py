@@ -17,7 +17,10 @@ class ServedModel:
 
     name: str
     config: str  # config.pbtxt
-    version: Path  # the files of its version
+    versions: Mapping[int, Path]  # the files of each
+    is_prebuilt: bool = False
+    top: Path | None = None  # files that a prebuilt model has beside its config
+    is_complete: bool = True  # whether the config names all tensors; otherwise the server completes it
 
 
 @dataclass(frozen=True)

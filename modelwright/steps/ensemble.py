@@ -17,12 +17,18 @@ from modelwright.steps.context import StepContext
 
 def run(context: StepContext, out: Path) -> dict[str, Any]:
     """Write the version's `ensemble.json`."""
-    members = {role: payload_digest(folder / "version") for role, folder in sorted(context.inputs.items())}
+    members = {role: payload_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
     version = out / "version"
     version.mkdir()
     content = {"steps": context.config["steps"], "members": members}
     (version / "ensemble.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return {"members": members}
+
+
+def newest_version(artifact: Path) -> Path:
+    """What a model's payload step made: one version, or those of a prebuilt model, of which the newest counts."""
+    prebuilt = artifact / "versions"
+    return max(prebuilt.iterdir(), key=lambda path: int(path.name)) if prebuilt.is_dir() else artifact / "version"
 
 
 def payload_digest(version: Path) -> str:

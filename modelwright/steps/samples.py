@@ -16,6 +16,7 @@ from modelwright.tensors import Tensors, save_tensors
 def run(context: StepContext, out: Path) -> dict[str, Any]:
     """Call the samples entry; keep `samples.npz`."""
     entry = context.builder.spec.samples
+    assert entry is not None
     samples = call(context, "samples", entry)
     where = f"{context.builder.file}: samples {entry}"
     tensors = as_tensors(samples, where)

@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from modelwright.client import Client, connect
 from modelwright.errors import VerifyError
 from modelwright.server import environment
 from modelwright.server.local import running
-from modelwright.steps.context import StepContext
+from modelwright.steps.context import ServedModel, StepContext
 from modelwright.steps.python import PACKAGES
 from modelwright.steps.vendor import abi_conflicts
+
+
+class NotLoadedError(VerifyError):
+    """The server does not load a model; `reason` is its own."""
+
+    def __init__(self, message: str, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
 
 
 @contextlib.contextmanager
@@ -25,13 +33,20 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
         folder = repository / model.name
         folder.mkdir(parents=True)
         (folder / "config.pbtxt").write_text(model.config)
-        shutil.copytree(model.version, folder / "1", copy_function=_link)
+        for number, version in model.versions.items():
+            shutil.copytree(version, folder / str(number), copy_function=_copy_of(model))
+        if model.top:
+            shutil.copytree(model.top, folder, copy_function=_copy_of(model), dirs_exist_ok=True)
     made = environment.ensure(context.server, context.target, context.say)
     log = scratch / "server.log"
+    incomplete = not all(model.is_complete for model in context.served)
     try:
-        with running(made, repository, log=log, mode="explicit", models=["*"], stop_grace_s=0) as server:
+        with running(
+            made, repository, log=log, mode="explicit", models=["*"], stop_grace_s=0, auto_complete=incomplete
+        ) as server:
             for name, reason in server.failures().items():
-                raise VerifyError(f"the server does not load {name}: {reason}", _hint(context, made.python_version))
+                hint = _hint(context, made.python_version)
+                raise NotLoadedError(f"the server does not load {name}: {reason}", hint, reason)
             with connect(f"grpc://{server.grpc}") as client:
                 yield client
     finally:
@@ -44,12 +59,18 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
 def _hint(context: StepContext, python_version: str) -> str:
     """What is vendored is for the target's Python; the local server's may be another, which cannot load all of it."""
     python = ".".join(python_version.split(".")[:2])
-    conflicts = [name for model in context.served for name in abi_conflicts(model.version / PACKAGES, python)]
+    versions = [version for model in context.served for version in model.versions.values()]
+    conflicts = [name for version in versions for name in abi_conflicts(version / PACKAGES, python)]
     if not conflicts:
         return "it was not published"
     wanted = context.target.python
     reason = f"{conflicts[0]} is for the target's Python {wanted}, the local server runs {python}"
     return f"{reason}: put a python{wanted} on PATH, remove .modelwright/server, and build again"
+
+
+def _copy_of(model: ServedModel) -> Callable[[str, str], object]:
+    """Weights of a prebuilt model can have any name, so none of its files is linked."""
+    return shutil.copyfile if model.is_prebuilt else _link
 
 
 def _link(source: str, target: str) -> None:

@@ -20,7 +20,7 @@ from modelwright.steps.entry import call
 from modelwright.steps.samples import as_tensors, check_tensors
 from modelwright.tensors import Tensors, load_tensors
 
-_SERVED_BATCH = 32  # rows a request when nothing smaller limits it
+SERVED_BATCH = 32  # rows a request when nothing smaller limits it
 
 
 def run(context: StepContext, out: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
             return onnxrun.run_session(session, inputs)
 
         batch = len(next(iter(_samples(context).values()))) if spec.batched else 0
-        return _verify(context, infer, batch, out, check_rows=batch > 1)
+        return verify_samples(context, infer, batch, out, check_rows=batch > 1)
 
 
 def run_served(context: StepContext, out: Path) -> dict[str, Any]:
@@ -46,10 +46,13 @@ def run_served(context: StepContext, out: Path) -> dict[str, Any]:
         def infer(inputs: Tensors) -> Tensors:
             return client.infer(spec.name, inputs)
 
-        return _verify(context, infer, min(spec.max_batch_size, _SERVED_BATCH), out)
+        return verify_samples(context, infer, min(spec.max_batch_size, SERVED_BATCH), out)
 
 
-def _verify(context: StepContext, infer: Infer, batch: int, out: Path, *, check_rows: bool = False) -> dict[str, Any]:
+def verify_samples(
+    context: StepContext, infer: Infer, batch: int, out: Path, *, check_rows: bool = False
+) -> dict[str, Any]:
+    """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz. Returns the step's facts."""
     spec = context.builder.spec
     samples = _samples(context)
     actual = golden.in_batches(infer, samples, batch)

@@ -1,0 +1,232 @@
+"""`modelwright adopt`: an existing Triton repository becomes builders of kind prebuilt, and is itself left untouched.
+
+builders/<name>/model.yaml holds every file's digest, and the whole ModelConfig as `serving`; the files lie beside it
+under the paths they have in the repository: `3/model.onnx`, `labels.txt`, `warmup/image`. A builder is put together
+beside the others and appears by one rename; one that is there is never touched. What is written is read back: the
+builder must come to the very ModelConfig that the repository has.
+
+Of versions that Modelwright published, golden.npz goes along: its samples are checked again, and published again with
+the version. Their manifest.json stays behind, because publishing writes a new one. (`foreign.py` reads the repository.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from modelwright import schema
+from modelwright.config import config_of, tensors_of
+from modelwright.digest import copy_hashed, sha256_file
+from modelwright.errors import ModelwrightError, RepositoryError, SpecError
+from modelwright.fields import differences
+from modelwright.foreign import WHOLE, Found, Left, models_of, read_model
+from modelwright.fsops import fsync_tree, locked, remove_tree, rename_durably, translated
+from modelwright.modelyaml import model_yaml, serving_of
+from modelwright.project import Project
+from modelwright.repository import CONFIG, GOLDEN
+from modelwright.scaffold import readable_builders
+from modelwright.spec import FILE, Name
+from modelwright.specfile import read_builder
+from modelwright.suggest import did_you_mean
+
+LOCK = "adopt.lock"
+_STAGING = ".adopt-"  # a folder without a model.yaml: a build passes it by
+_COMPLETED = "# The repository has no config.pbtxt for it: the server completes the configuration from the model.\n"
+_ABOUT = (
+    "# Adopted: the files lie beside this one, and stay what their SHA-256 says. serving is the whole config.pbtxt.\n"
+)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What became of one model. `unchanged`: its builder was there already, with the same content."""
+
+    model: str
+    status: Literal["adopted", "unchanged", "failed"]
+    folder: Path
+    versions: tuple[int, ...] = ()
+    files: int = 0
+    size_bytes: int = 0
+
+
+@dataclass
+class Report:
+    models: list[Adopted] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)  # in order of what they belong to
+
+    @property
+    def any_adopted(self) -> bool:
+        return any(item.status != "failed" for item in self.models)
+
+
+def adopt(
+    project: Project,
+    path: Path,
+    names: Sequence[str] = (),
+    into: Path | None = None,
+    started: Callable[[str], object] = lambda model: None,
+) -> Report:
+    """Write a builder for every model of the repository at `path`, or for those named. `started` hears of each.
+
+    One that cannot be adopted is in the report, and does not stop the others. Raises RepositoryError for a path that is
+    no repository, and for a name that is not in it.
+    """
+    root, builders = path.resolve(), (into or project.builders).resolve()
+    if builders.is_relative_to(root):
+        raise RepositoryError(
+            f"--into {builders}: lies in {root}, which adoption does not touch", "give another folder"
+        )
+    models, left = models_of(root)
+    for name in names:
+        if name not in models:
+            raise RepositoryError(f"{name}: is not in {path}", did_you_mean(name, models))
+    report = Report(left=[] if names else left)
+    with locked(project.state / LOCK, "modelwright adopt", wait=False), translated(builders):
+        builders.mkdir(parents=True, exist_ok=True)
+        for staging in builders.glob(f"{_STAGING}*"):  # of a process that was killed
+            remove_tree(staging)
+        schema.put_into(project)
+        for name in names or models:
+            started(name)
+            _adopt_one(project, root, models[name], builders, report)
+    _tell_of_comments(report)
+    return report
+
+
+def _adopt_one(project: Project, root: Path, folder: Path, builders: Path, report: Report) -> None:
+    name, target = folder.name, builders / folder.name
+    try:
+        _check_name(project, name, target)
+        found = read_model(root, folder)
+        report.left += found.left
+        if found.has_comments:
+            report.left.append(Left(name, _COMMENTS, ""))
+        if not found.has_config:
+            report.left.append(Left(name, CONFIG, "there is none: serving is empty, and the server completes it"))
+        report.models.append(_write(project, found, target))
+    except ModelwrightError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        report.left.append(Left(name, WHOLE, f"{error.message}{hint}"))
+        report.models.append(Adopted(name, "failed", target))
+    except OSError as error:
+        if error.filename is None or not Path(str(error.filename)).is_relative_to(root):
+            raise
+        where = Path(str(error.filename)).relative_to(root)
+        report.left.append(Left(name, WHOLE, f"{where}: cannot be read: {error.strerror}"))
+        report.models.append(Adopted(name, "failed", target))
+
+
+def _check_name(project: Project, name: str, target: Path) -> None:
+    if name.startswith("."):
+        raise SpecError("hidden, though a server takes it for a model")
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    for builder in readable_builders(project):
+        if builder.name == name and builder.folder != target:
+            raise SpecError(f"the name is taken by {builder.file}", "give that builder another name")
+
+
+def _write(project: Project, found: Found, target: Path) -> Adopted:
+    """Put the builder together beside its place, or compare it with the one that is there."""
+    origins = _origins(found)
+    if target.exists() or target.is_symlink():
+        _check_same(project, found, target, origins)
+        return _adopted(found, target, origins, "unchanged")
+    with _staging(target.parent) as staging:
+        staged = staging / found.name
+        staged.mkdir()
+        for number in found.versions:
+            (staged / str(number)).mkdir()
+        digests = {name: _copy(origin, staged / name) for name, origin in origins.items()}
+        (staged / FILE).write_text(_text(project, found, digests, target), encoding="utf-8")
+        _check_written(project, found, staged, target)
+        fsync_tree(staged)
+        if target.exists():  # rename would replace a folder that is empty
+            raise SpecError(f"{project.shown(target)} exists", "nothing was overwritten")
+        rename_durably(staged, target)
+    return _adopted(found, target, origins, "adopted")
+
+
+def _origins(found: Found) -> dict[str, Path]:
+    """{path in the builder's folder: file of the repository}."""
+    origins = {f"{number}/{name}": path for number, files in found.versions.items() for name, path in files.items()}
+    return origins | found.files | {f"{number}/{GOLDEN}": path for number, (path, _) in found.golden.items()}
+
+
+def _copy(origin: Path, target: Path) -> str:
+    """Copy one file, and read it back: what lies there is what the digest says."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = copy_hashed(origin, target)
+    if sha256_file(target) != digest:
+        raise SpecError(f"{target.name}: the copy differs from what was read", "check the disk")
+    return digest
+
+
+def _text(project: Project, found: Found, digests: dict[str, str], target: Path) -> str:
+    source: dict[str, Any] = {
+        "kind": "prebuilt",
+        "versions": {
+            number: {name: digests[f"{number}/{name}"] for name in files} for number, files in found.versions.items()
+        },
+    }
+    if found.files:
+        source["files"] = {name: digests[name] for name in found.files}
+    if found.golden:
+        source["golden"] = {
+            number: {"sha256": digests[f"{number}/{GOLDEN}"], **facts} for number, (_, facts) in found.golden.items()
+        }
+    head = schema.editor_line(project, target) + _ABOUT + ("" if found.has_config else _COMPLETED)
+    return model_yaml(found.name, source, serving_of(found.config), head)
+
+
+def _check_written(project: Project, found: Found, staged: Path, target: Path) -> None:
+    """Read the builder as a build does. What it comes to must be what the repository has, field by field."""
+    builder = read_builder(staged, project.shown(target / FILE))
+    for difference in differences(found.config, config_of(builder, tensors_of(builder, {}))):
+        raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
+
+
+def _check_same(project: Project, found: Found, target: Path, origins: dict[str, Path]) -> None:
+    """A builder that is there stays, whatever it is; it is only an error if adoption would write another one."""
+    hint = "nothing was overwritten: remove it first, or adopt --into another folder"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = (target / FILE).read_text(encoding="utf-8")
+        digests = {name: sha256_file(target / name) for name in origins}
+        same = text == _text(project, found, digests, target)
+        if same and all(sha256_file(path) == digests[name] for name, path in origins.items()):
+            return
+    raise SpecError(f"{project.shown(target)} exists, and is not what would be written", hint)
+
+
+def _adopted(found: Found, target: Path, origins: dict[str, Path], status: Literal["adopted", "unchanged"]) -> Adopted:
+    size = sum((target / name).stat().st_size for name in origins)
+    return Adopted(found.name, status, target, tuple(found.versions), len(origins), size)
+
+
+@contextlib.contextmanager
+def _staging(builders: Path) -> Iterator[Path]:
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=builders))
+    try:
+        yield staging
+    finally:
+        remove_tree(staging)
+
+
+_COMMENTS = f"comments in {CONFIG}"
+
+
+def _tell_of_comments(report: Report) -> None:
+    """Once for all models: comments are lost wherever there are some."""
+    models = [item.model for item in report.left if item.thing == _COMMENTS]
+    report.left = [item for item in report.left if item.thing != _COMMENTS]
+    if models:
+        why = "a ModelConfig has no place for them; write them into model.yaml"
+        report.left.append(Left(", ".join(models), _COMMENTS, why))

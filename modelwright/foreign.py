@@ -1,0 +1,285 @@
+"""A model repository that others made, as adoption reads it: nothing is written there, files are opened to be read.
+
+What a server would make of a name is what counts: `5.tmp` is a version to it, `05` is none, and every folder at the
+root is a model. Whatever cannot be carried over is named (`Left`); what a model is another one without is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelwright.digest import sha256_file
+from modelwright.errors import RepositoryError, SpecError
+from modelwright.render import parse
+from modelwright.repository import CONFIG, GOLDEN, LEDGER, MANIFEST
+from modelwright.spec import FILE
+
+WHOLE = "(the model)"
+_MOST_ENTRIES = 10_000  # digests of files stand in model.yaml; and links to folders can multiply what is there
+_MOST_CONFIG_BYTES = 1_000_000
+_VERSION = re.compile(r"[1-9][0-9]{0,18}")
+_LARGEST_VERSION = 2**63 - 1
+_LIKE_A_NUMBER = re.compile(r"\s*[+-]?([0-9]+)")  # the beginning is enough for the server's std::stoll
+_STRING = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'')
+
+
+@dataclass(frozen=True)
+class Left:
+    """One thing that is not carried over, and why."""
+
+    model: str
+    thing: str
+    why: str
+
+
+@dataclass
+class Found:
+    """One model of the repository: its files by their names there."""
+
+    name: str
+    config: Any  # the ModelConfig; empty where there is no config.pbtxt
+    has_config: bool = False
+    has_comments: bool = False
+    versions: dict[int, dict[str, Path]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)  # beside config.pbtxt
+    golden: dict[int, tuple[Path, dict[str, Any]]] = field(default_factory=dict)  # golden.npz, how it is compared
+    is_ours: bool = False  # Modelwright published versions of it
+    left: list[Left] = field(default_factory=list)
+
+
+def models_of(root: Path) -> tuple[dict[str, Path], list[Left]]:
+    """Every folder that a server takes for a model; and what lies beside them. Raises RepositoryError for no folder."""
+    if not root.is_dir():
+        raise RepositoryError(f"{root}: there is no such folder", "give the folder that --model-repository would name")
+    if (root / CONFIG).is_file():
+        raise RepositoryError(f"{root}: is one model, not a repository of models", f"give {root.parent}")
+    models, left = {}, []
+    for path in sorted(root.iterdir()):
+        if path.is_dir():
+            models[path.name] = path
+        elif path.is_symlink() and not path.exists():
+            left.append(Left(_shown(path.name), WHOLE, "a dangling link"))
+        elif path.name == LEDGER:
+            left.append(Left("", LEDGER, "the ledger of that repository: this one has its own"))
+        else:
+            left.append(Left("", _shown(path.name), "no folder, so no model: a server does not look at it"))
+    return models, left
+
+
+def read_model(root: Path, folder: Path) -> Found:
+    """One model, with everything of it that can be carried over. `root` is resolved: links must stay below it.
+
+    Raises ConfigError for a config.pbtxt that does not parse, SpecError for what cannot be left behind.
+    """
+    name = folder.name
+    if not folder.resolve().is_relative_to(root):
+        raise SpecError(f"a link that leads out of the repository, to {folder.resolve()}", "adopt that repository")
+    found = Found(name, parse("", name))
+    walk = _Walk(root, found)
+    for path in walk.entries(folder, ""):
+        if path.is_dir():
+            _take_folder(walk, path)
+        elif path.name == CONFIG:
+            _take_config(found, path)
+        elif path.name.startswith("."):
+            found.left.append(Left(name, path.name, "hidden"))
+        elif path.name == FILE or path.name.endswith(".j2"):
+            found.left.append(Left(name, path.name, "Modelwright reads a file of this name in a builder itself"))
+        else:
+            walk.take(path, path.name)
+            found.files[path.name] = path
+    found.versions = dict(sorted(found.versions.items()))
+    if not found.versions:
+        raise SpecError("has no version directory (1, 2, …): a server would not load it")
+    for number in found.versions:
+        _take_golden(found, number)
+    if walk.executable:
+        why = "Modelwright publishes files without it"
+        found.left.append(Left(name, f"the executable bit of {walk.executable[0]}{_and_more(walk.executable)}", why))
+    if found.is_ours:
+        why = "Modelwright's own: publishing writes a new one; metrics and lineage stay with the old"
+        found.left.append(Left(name, f"{MANIFEST} of each version", why))
+    return found
+
+
+def _take_config(found: Found, path: Path) -> None:
+    where = f"{found.name}/{CONFIG}"
+    try:
+        if path.stat().st_size > _MOST_CONFIG_BYTES:
+            raise SpecError(f"{where}: larger than {_MOST_CONFIG_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{where}: not UTF-8 at byte {error.start}") from None
+    found.config, found.has_config = parse(text, where), True
+    found.has_comments = "#" in _STRING.sub("", text)
+
+
+def _take_folder(walk: _Walk, path: Path) -> None:
+    """A folder of the model: a version, one that a server mistakes for one, or files that the model reads."""
+    found, name = walk.found, path.name
+    reason = _not_carried(name)
+    if reason:
+        found.left.append(Left(found.name, f"{name}/", reason))
+    elif _VERSION.fullmatch(name):
+        found.versions[int(name)] = walk.files(path, f"{name}/")
+    else:
+        found.files |= {f"{name}/{file}": origin for file, origin in walk.files(path, f"{name}/").items()}
+
+
+def _not_carried(name: str) -> str:
+    """Why a folder is neither a version nor files of the model; '' when it is."""
+    number = _LIKE_A_NUMBER.match(name)
+    if name.startswith("."):
+        return "hidden"
+    if name == "__pycache__":
+        return "Python makes it again"
+    if number is None:
+        return ""
+    if int(number[1]) > _LARGEST_VERSION:
+        return "a number too large for a version: a server aborts over it"
+    if name == "0":
+        return "version 0: Modelwright's versions begin at 1"
+    if name.isdecimal() and name.startswith("0"):
+        return "a server ignores versions with leading zeros"
+    if not _VERSION.fullmatch(name):
+        return f"no version, though a server takes it for version {int(number[0])} and fails to load it"
+    return ""
+
+
+def _take_golden(found: Found, number: int) -> None:
+    """Golden samples of a version that Modelwright made; `manifest.json` and `golden.npz` of anyone else are refused.
+
+    The samples go along while the version's files are still what they were recorded for.
+    """
+    files = found.versions[number]
+    manifest = _manifest(files.get(MANIFEST))
+    if manifest is None:
+        for name in (MANIFEST, GOLDEN):
+            if name in files:
+                where = f"{found.name}/{number}/{name}"
+                raise SpecError(f"{where}: Modelwright writes a file of this name itself", "give it another name")
+        return
+    files.pop(MANIFEST)
+    found.is_ours = True
+    if GOLDEN not in files:
+        return
+    changed, facts = _changed(files, manifest), _golden_facts(manifest)
+    path = files.pop(GOLDEN)
+    if changed or facts is None:
+        why = (
+            f"recorded for other files: {changed} is not what the manifest says"
+            if changed
+            else "the manifest is damaged"
+        )
+        found.left.append(Left(found.name, f"{number}/{GOLDEN}", why))
+    else:
+        found.golden[number] = (path, facts)
+
+
+def _manifest(path: Path | None) -> dict[str, Any] | None:
+    """A version's manifest, if Modelwright wrote it."""
+    try:
+        data = json.loads(path.read_bytes()) if path else None
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(data, dict) and {"payload", "files", "lineage", "modelwright"} <= data.keys()
+    return data if ours else None
+
+
+def _golden_facts(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """How the samples are compared; for an ensemble, what its members were when they were recorded."""
+    try:
+        golden, members = manifest["verification"]["golden"], manifest["made"].get("members", {})
+        return {"batch": golden["batch"], "tolerance": golden["tolerance"], **({"members": members} if members else {})}
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _changed(files: dict[str, Path], manifest: dict[str, Any]) -> str:
+    """The first file of a version that is not what its manifest says; '' when all are."""
+    recorded = manifest["files"] if isinstance(manifest["files"], dict) else {}
+    for name in sorted({*files, *recorded}):
+        entry = recorded.get(name)
+        if name not in files or not isinstance(entry, dict) or sha256_file(files[name]) != entry.get("sha256"):
+            return str(name)
+    return ""
+
+
+class _Walk:
+    """Lists folders of one model. Links are followed below `root`, never in a circle, and only to files and folders."""
+
+    def __init__(self, root: Path, found: Found) -> None:
+        self.root, self.found = root, found
+        self._seen = 0
+        self.executable: list[str] = []
+
+    def take(self, path: Path, shown: str) -> None:
+        if path.stat().st_mode & 0o111 and ".so" not in path.suffixes:  # a library is loaded without it
+            self.executable.append(shown)
+
+    def files(self, folder: Path, prefix: str, above: tuple[Path, ...] = ()) -> dict[str, Path]:
+        """{relative name: file} of everything below a folder; `prefix` is how messages call the folder."""
+        folder = folder.resolve()  # once: a path through many links is long to look up
+        above, files = (*above, folder), {}
+        for path in self.entries(folder, prefix, above):
+            if not path.is_dir():
+                self.take(path, f"{prefix}{path.name}")
+                files[path.name] = path
+            elif path.name == "__pycache__":
+                self._leave(f"{prefix}{path.name}/", "Python makes it again")
+            else:
+                below = self.files(path, f"{prefix}{path.name}/", above)
+                files |= {f"{path.name}/{name}": origin for name, origin in below.items()}
+        return files
+
+    def entries(self, folder: Path, prefix: str, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+        """What is in a folder and can be carried over; the rest is named."""
+        for path in sorted(folder.iterdir()):
+            self._seen += 1
+            if self._seen > _MOST_ENTRIES:
+                hint = "pack what they belong to: an environment as one archive"
+                raise SpecError(f"more than {_MOST_ENTRIES:,} files and folders", hint)
+            reason = self._refused(path, above)
+            if reason:
+                self._leave(f"{prefix}{_shown(path.name)}", reason)
+            else:
+                yield path
+
+    def _refused(self, path: Path, above: tuple[Path, ...]) -> str:
+        """Why an entry cannot be carried over; '' when it can."""
+        if path.is_symlink():
+            try:
+                target = path.resolve(strict=True)
+            except (OSError, RuntimeError):
+                return "a dangling link"
+            if not target.is_relative_to(self.root):
+                return f"a link that leads out of the repository, to {target}"
+            if target in above:
+                return "a link to a folder that it is in"
+        if not (path.is_file() or path.is_dir()):
+            return "neither a file nor a folder"
+        return "" if path.name.isprintable() and _is_utf8(path.name) else "its name cannot be written in model.yaml"
+
+    def _leave(self, thing: str, why: str) -> None:
+        self.found.left.append(Left(self.found.name, thing, why))
+
+
+def _and_more(things: list[str]) -> str:
+    return f" and {len(things) - 1} more" if len(things) > 1 else ""
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and _is_utf8(name) else ascii(name)

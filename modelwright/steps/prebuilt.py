@@ -1,0 +1,137 @@
+"""source.kind prebuilt: versions that were made elsewhere, staged by their digests; and what can be said of them.
+
+versions/<N>/…    what each version holds
+top/…             what lies beside config.pbtxt
+golden/<N>.npz    samples that an adopted version brought along
+
+There is nothing to compare a prebuilt model with, unless it has golden samples of its own, or `samples` in its
+model.yaml. With neither, its manifest says so: compared_with "nothing".
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modelwright import golden
+from modelwright.digest import copy_hashed
+from modelwright.errors import StepError, VerifyError, located
+from modelwright.repository import GOLDEN
+from modelwright.server.reasons import is_lacking
+from modelwright.spec import GoldenRecord, PrebuiltSource
+from modelwright.steps.context import StepContext
+from modelwright.steps.ensemble import newest_version, payload_digest
+from modelwright.tensors import Tensors
+
+_HINT = "a version never changes: put the file back, or publish the new one under another number"
+
+
+def run(context: StepContext, out: Path) -> dict[str, Any]:
+    """Copy every file out of the builder's folder, and check that it is what model.yaml says."""
+    source = _source(context)
+    places = {f"{number}/{GOLDEN}": f"golden/{number}.npz" for number in source.golden}
+    for number, files in source.versions.items():
+        (out / "versions" / str(number)).mkdir(parents=True)
+        places |= {f"{number}/{name}": f"versions/{number}/{name}" for name in files}
+    places |= {name: f"top/{name}" for name in source.files}
+    for name, digest in source.digests.items():
+        target = out / places[name]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if copy_hashed(context.builder.folder / name, target) != digest:
+            raise StepError(f"{context.builder.file}: source: {name} is not what its digest says", _HINT)
+    members = {role: payload_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
+    return {"prebuilt": True, **({"members": members} if members else {})}
+
+
+def verify(context: StepContext, out: Path) -> dict[str, Any]:
+    """Facts for each version: what it was compared with, if anything. Keeps `<N>/golden.npz` of those that were."""
+    source = _source(context)
+    with located(f"{context.builder.name}: verify"):
+        facts = {str(number): _verify_version(context, source, number, out) for number in source.versions}
+    return {"versions": facts, "metrics": facts[str(max(source.versions))]["metrics"]}
+
+
+def _verify_version(context: StepContext, source: PrebuiltSource, number: int, out: Path) -> dict[str, Any]:
+    record = source.golden.get(number)
+    if context.builder.spec.samples:
+        return _served(context, number, out, None)
+    if record is None:
+        return _not_compared()
+    _keep_golden(context, number, out)
+    changed = _changed_member(context, record)
+    if changed:
+        return _not_compared(f"it ran another version of {changed} when its samples were recorded", record)
+    return _served(context, number, out, record)
+
+
+def _served(context: StepContext, number: int, out: Path, record: GoldenRecord | None) -> dict[str, Any]:
+    """One version in the real server: its golden samples again, or those of model.yaml."""
+    from modelwright.steps.trial import NotLoadedError, trial
+    from modelwright.steps.verify import SERVED_BATCH, verify_samples
+
+    spec = context.builder.spec
+    try:
+        with trial(_with_version(context, number), out.parent) as client:
+
+            def infer(inputs: Tensors) -> Tensors:
+                return client.infer(spec.name, inputs, version=str(number))
+
+            if record:
+                return _replayed(context, number, record, infer)
+            folder = out / str(number)
+            folder.mkdir()
+            return verify_samples(context, infer, min(spec.max_batch_size, SERVED_BATCH), folder)
+    except NotLoadedError as error:
+        # Versions that the newest one's config does not fit are kept, as they are where they come from.
+        is_old = record is not None and number != max(_source(context).versions)
+        if not is_lacking(error.reason) and not is_old:
+            raise VerifyError(error.message, error.hint) from None
+        return _not_compared(f"not served here: {error.reason}", record)
+
+
+def _replayed(context: StepContext, number: int, record: GoldenRecord, infer: golden.Infer) -> dict[str, Any]:
+    inputs, expected = golden.load_golden(context.inputs["model"] / f"golden/{number}.npz")
+    batch = min(record.batch, context.builder.spec.max_batch_size)
+    errors = golden.compare_outputs(expected, golden.in_batches(infer, inputs, batch), record.tolerance)
+    facts = _not_compared(record=record)
+    count = len(next(iter(inputs.values())))
+    return {**facts, "max_abs_error": errors, "compared_with": "its golden samples", "samples": count}
+
+
+def _not_compared(reason: str = "", record: GoldenRecord | None = None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"max_abs_error": {}, "compared_with": "nothing", "samples": 0, "metrics": {}}
+    if reason:
+        facts["reason"] = reason
+    if record:
+        facts["golden"] = {"batch": record.batch, "tolerance": golden.as_json(record.tolerance)}
+    return facts
+
+
+def _keep_golden(context: StepContext, number: int, out: Path) -> None:
+    (out / str(number)).mkdir()
+    shutil.copyfile(context.inputs["model"] / f"golden/{number}.npz", out / str(number) / GOLDEN)
+
+
+def _changed_member(context: StepContext, record: GoldenRecord) -> str:
+    """A model that an ensemble runs and that is not what it was when the samples were recorded; '' if all are."""
+    for name, payload in record.members.items():
+        folder = context.inputs.get(f"member {name}")
+        if folder is None or payload_digest(newest_version(folder)) != payload:
+            return name
+    return ""
+
+
+def _with_version(context: StepContext, number: int) -> StepContext:
+    served = [
+        replace(model, versions={number: model.versions[number]}) if model.name == context.builder.name else model
+        for model in context.served
+    ]
+    return replace(context, served=tuple(served))
+
+
+def _source(context: StepContext) -> PrebuiltSource:
+    source = context.builder.spec.source
+    assert isinstance(source, PrebuiltSource)
+    return source
