@@ -37,6 +37,7 @@ _UNLOAD_TIMEOUT_S = 10
 _POLL_S = 0.005
 _WATCH_S = 0.5
 _GRACE_S = 2
+_DEATH_S = 10
 _NOT_POLLED = "failed to poll from model repository"
 _STUB_DIED = re.compile(r"(?:Failed to preinitialize Python stub: |terminate called after )(.*)")
 _OWN_SIGNAL = "Signal ("  # the server's own end, with a stack trace that takes it seconds
@@ -83,7 +84,18 @@ class Slot:
         self._stack.close()
 
     def judge(self, tree: Tree) -> dict[str, Verdict]:
-        """Load each model of a tree, in the tree's order; a server that ends or hangs is replaced for the next one."""
+        """Load each model of a tree, in the tree's order; a server that ends or hangs is replaced for the next one.
+
+        A server that ends is asked again from its start: it may have died of the case before, since some refusals leave
+        memory behind that a thread still uses.
+        """
+        verdicts = self._judge(tree)
+        if any(verdict.kind == "aborts" for verdict in verdicts.values()):
+            self.close()
+            verdicts = self._judge(tree)
+        return verdicts
+
+    def _judge(self, tree: Tree) -> dict[str, Verdict]:
         write(tree, self._root)
         names = models(tree)
         try:
@@ -221,7 +233,7 @@ def _ready(client: InferenceServerClient, name: str) -> Verdict:
 
 def _ends(server: RunningServer) -> bool:
     """Whether the server is gone, or is going: its supervisor sees the end a moment after its clients do."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + _DEATH_S
     while server.alive and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     return not server.alive
