@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -100,11 +100,21 @@ class Slot:
         names = models(tree)
         try:
             verdicts = {name: self._load(name) for name in names}
-            self._unload(names)
+            with self._surviving():
+                self._unload(names)
         finally:
             clear(self._root)
-        self._await_unloaded()
+        with self._surviving():
+            self._await_unloaded()
         return verdicts
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """A server that has spoken its verdicts may go; the next case gets another one."""
+        try:
+            yield
+        except InferenceServerException:
+            self.close()
 
     def _started(self) -> tuple[RunningServer, InferenceServerClient]:
         if self._running is None:
@@ -132,7 +142,7 @@ class Slot:
             return Verdict("hangs", self._plain(hanging))
         error = call.exception()
         if error is None:
-            return _ready(client, name)
+            return self._ready(client, name)
         if not isinstance(error, InferenceServerException):
             raise error
         if str(error.status()).endswith("UNAVAILABLE") and _ends(server):
@@ -140,6 +150,16 @@ class Slot:
             self.close()
             return Verdict("aborts", reason)
         return Verdict("refused", self._reason(server, name, error.message(), start))
+
+    def _ready(self, client: InferenceServerClient, name: str) -> Verdict:
+        """The load API speaks for all versions; whether one can be called is asked too."""
+        try:
+            if client.is_model_ready(name, client_timeout=LOAD_TIMEOUT_S):
+                return Verdict("loads")
+        except InferenceServerException as error:
+            self.close()
+            return Verdict("aborts", f"after it had loaded the model: {error.message()}")
+        return Verdict("refused", "the load API reports success, but the model is not ready")
 
     def _reason(self, server: RunningServer, name: str, error: str, start: int) -> str:
         if _NOT_POLLED in error:
@@ -222,13 +242,6 @@ def _hanging(call: Future[Any], server: RunningServer, start: int) -> str:
         if time.monotonic() > deadline:
             return f"no answer within {LOAD_TIMEOUT_S} s"
     return ""
-
-
-def _ready(client: InferenceServerClient, name: str) -> Verdict:
-    """The load API speaks for all versions; whether one can be called is asked too."""
-    if client.is_model_ready(name, client_timeout=LOAD_TIMEOUT_S):
-        return Verdict("loads")
-    return Verdict("refused", "the load API reports success, but the model is not ready")
 
 
 def _ends(server: RunningServer) -> bool:
