@@ -308,9 +308,9 @@ def _initial_state(draft: Draft, state: Any, initial: Any) -> None:
     if draft.chance(50):
         initial.zero_data = True
         return
-    name = schema().DataType.Name(initial.data_type)
-    _data_file(draft, "initial_state", f"state{len(draft.files)}", SIZES[name] * prod(initial.dims))
-    initial.data_file = list(draft.files)[-1].split("/")[1] if "initial_state" in list(draft.files)[-1] else "gone"
+    initial.data_file = f"{state.input_name}-{len(state.initial_state)}"
+    size = SIZES[schema().DataType.Name(initial.data_type)] * prod(initial.dims)
+    _data_file(draft, "initial_state", initial.data_file, size)
 
 
 def _data_file(draft: Draft, folder: str, name: str, size: int) -> None:
