@@ -7,7 +7,7 @@ says that it is done.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -331,8 +331,9 @@ class _Run:
         """Publish each group of models that belong together, if all of it was built; one outcome a model."""
         publisher = Publisher(self.session.project, self.session.repository, self.session.fingerprints)
         decisions = self._decisions(publisher)
-        changes = self._changes(publisher, decisions)
-        self._lint(changes)
+        held = self._held()
+        changes = self._changes(publisher, {name: item for name, item in decisions.items() if name not in held})
+        self._lint(changes, held)
         held = self._held()
         wanted = [name for name in changes if name not in held]
         self.session.repository.reserve(
@@ -369,14 +370,14 @@ class _Run:
                 changes[name] = publisher.change(decision, number, self.artifacts)
         return changes
 
-    def _lint(self, changes: Mapping[str, Change]) -> None:
+    def _lint(self, changes: Mapping[str, Change], held: Collection[str]) -> None:
         """Nothing is published that the server would refuse: what has errors, or runs what has, fails here."""
         if not changes:
             return
         from modelwright.lint import gate
 
         families = {item.name: family_of(item, self.session.builders) for item in self.session.selected}
-        affected = {name for name, family in families.items() if changes.keys() & set(family)}
+        affected = {name for name, family in families.items() if changes.keys() & set(family)}.difference(held)
         checked = gate.check(self.session.project, list(changes.values()), affected)
         self.errors |= checked.errors
         self.warnings |= checked.warnings

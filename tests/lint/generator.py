@@ -1,7 +1,7 @@
 """Random repositories near the bounds of the server's rules: hypothesis strategies of trees.
 
 Each section of a config is there or not, and each value is drawn from what the server takes or, now and then, from just
-beyond. A repository has some forty places for a fault; with FAULT_PERCENT at each, about half of them load.
+beyond. About half of the repositories load: few faults in what every model has, more in the sections that few have.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.lint.cases import Case
 from tests.lint.trees import DECOUPLED_PY, MODEL_PY, Content, Dir, Onnx, Tree
 
 FAULT_PERCENT = 2
+SECTION_FAULT_PERCENT = 5
 Value = TypeVar("Value")
 TYPES = ["TYPE_FP32", "TYPE_INT32", "TYPE_INT64", "TYPE_BOOL", "TYPE_STRING", "TYPE_FP16", "TYPE_UINT8"]
 SIZES = {"TYPE_FP32": 4, "TYPE_INT32": 4, "TYPE_INT64": 8, "TYPE_BOOL": 1, "TYPE_FP16": 2, "TYPE_UINT8": 1}
@@ -69,6 +70,7 @@ class Draft:
     name: str
     config: Any = field(default_factory=lambda: schema().ModelConfig())
     files: dict[str, Content] = field(default_factory=dict)
+    fault_percent: int = FAULT_PERCENT
 
     def chance(self, percent: int) -> bool:
         """Rarely true. False is the simpler choice when hypothesis shrinks.
@@ -81,8 +83,11 @@ class Draft:
         return self.draw(st.sampled_from(values))
 
     def near(self, good: Sequence[Value], bad: Sequence[Value]) -> Value:
-        """A good value, or with FAULT_PERCENT a bad one."""
-        return self.draw(st.sampled_from(list(bad if bad and self.chance(FAULT_PERCENT) else good)))
+        """A good value, or rarely a bad one."""
+        return self.draw(st.sampled_from(list(bad if bad and self.fault() else good)))
+
+    def fault(self) -> bool:
+        return self.chance(self.fault_percent)
 
     @property
     def batched(self) -> bool:
@@ -109,9 +114,11 @@ def python_models(draw: DrawFn) -> Tree:
     draft = Draft(draw, "m")
     _heading(draft, "python")
     _tensors(draft)
+    draft.fault_percent = SECTION_FAULT_PERCENT
     for percent, section in SECTIONS:
         if draft.chance(percent):
             section(draft)
+    draft.fault_percent = FAULT_PERCENT
     _versions(draft)
     return draft.tree()
 
@@ -182,9 +189,9 @@ def _tensor(draft: Draft, tensor: Any, name: str) -> None:
     tensor.dims.extend(draft.near([dims], [[], [*dims, 0], [-2, *dims]]))
     if draft.chance(20):
         _reshape(draft, tensor)
-    if draft.chance(25) and draft.chance(FAULT_PERCENT):
+    if draft.chance(25) and draft.fault():
         tensor.is_shape_tensor = True
-    if draft.chance(25) and draft.chance(FAULT_PERCENT):
+    if draft.chance(25) and draft.fault():
         tensor.is_non_linear_format_io = True
 
 
@@ -278,7 +285,7 @@ def _control(draft: Draft, control_input: Any, index: int) -> None:
         return
     values = draft.one("int32_false_true", "fp32_false_true", "bool_false_true")
     getattr(control, values).extend(draft.near([[0, 1]], [[], [0], [0, 1, 1]]))
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         control.int32_false_true.extend([0, 1])
 
 
@@ -296,14 +303,14 @@ def _initial_state(draft: Draft, state: Any, initial: Any) -> None:
     initial.data_type = draft.near([state.data_type], [schema().DataType.Value("TYPE_INT32")])
     fixed = [2 if dim < 0 else dim for dim in state.dims]
     initial.dims.extend(draft.near([fixed], [list(state.dims), [*fixed, 1], fixed[1:], [3] * len(fixed)]))
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         return
     if draft.chance(50):
         initial.zero_data = True
         return
-    name = schema().DataType.Name(initial.data_type)
-    _data_file(draft, "initial_state", f"state{len(draft.files)}", SIZES[name] * prod(initial.dims))
-    initial.data_file = list(draft.files)[-1].split("/")[1] if "initial_state" in list(draft.files)[-1] else "gone"
+    initial.data_file = f"{state.input_name}-{len(state.initial_state)}"
+    size = SIZES[schema().DataType.Name(initial.data_type)] * prod(initial.dims)
+    _data_file(draft, "initial_state", initial.data_file, size)
 
 
 def _data_file(draft: Draft, folder: str, name: str, size: int) -> None:
@@ -356,9 +363,9 @@ def _warmup(draft: Draft) -> None:
     sample.batch_size = draft.near([0, 1, largest], [largest + 1])
     sample.count = draft.one(0, 1, 2)
     for tensor in draft.config.input:
-        if tensor.name and not draft.chance(FAULT_PERCENT):
+        if tensor.name and not draft.fault():
             _warmup_input(draft, sample, tensor)
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         sample.inputs["unknown"].zero_data = True
 
 
@@ -404,11 +411,11 @@ def _various(draft: Draft) -> None:
         config.parameters["any"].string_value = draft.one("", "value")
     if draft.chance(20):
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = draft.near(["yes", "no"], ["maybe"])
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         config.parameters["EXECUTION_ENV_PATH"].string_value = "$$TRITON_MODEL_DIRECTORY/environment.tar.gz"
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         config.model_repository_agents.agents.add(name="nonsense")
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         config.model_metrics.metric_control.add().metric_identifier.family = "of_a_later_release"
     if draft.chance(10):
         config.cc_model_filenames["8.0"] = "none.py"
@@ -435,7 +442,7 @@ def _versions(draft: Draft) -> None:
     )
     for name in names:
         draft.files[f"{name}/model.py"] = code
-    if draft.chance(50) and draft.chance(FAULT_PERCENT):
+    if draft.chance(50) and draft.fault():
         draft.files["9"] = Dir()
     policy = draft.config.version_policy
     kind = draft.one("", "", "latest", "all", "specific")
@@ -528,14 +535,14 @@ def _ensemble(draft: Draft, members: Sequence[str], shape: Sequence[int]) -> Non
         step.model_version = draft.near([-1, 1], [0, 9])
         step.input_map[draft.near(["x"], ["p"])] = draft.near([source, source, "x"], ["loose", ""])
         step.output_map[draft.near(["y"], ["p"])] = draft.near([target], ["y", "loose"])
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         config.instance_group.add(count=1)
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         config.optimization.SetInParent()
     if draft.chance(8):
         config.response_cache.enable = True
     version: Content = Dir()
-    if draft.chance(FAULT_PERCENT):
+    if draft.fault():
         version = "a file"
     draft.files["1"] = version
 

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -37,6 +37,7 @@ _UNLOAD_TIMEOUT_S = 10
 _POLL_S = 0.005
 _WATCH_S = 0.5
 _GRACE_S = 2
+_DEATH_S = 10
 _NOT_POLLED = "failed to poll from model repository"
 _STUB_DIED = re.compile(r"(?:Failed to preinitialize Python stub: |terminate called after )(.*)")
 _OWN_SIGNAL = "Signal ("  # the server's own end, with a stack trace that takes it seconds
@@ -83,16 +84,37 @@ class Slot:
         self._stack.close()
 
     def judge(self, tree: Tree) -> dict[str, Verdict]:
-        """Load each model of a tree, in the tree's order; a server that ends or hangs is replaced for the next one."""
+        """Load each model of a tree, in the tree's order; a server that ends or hangs is replaced for the next one.
+
+        A server that ends is asked again from its start: it may have died of the case before, since some refusals leave
+        memory behind that a thread still uses.
+        """
+        verdicts = self._judge(tree)
+        if any(verdict.kind == "aborts" for verdict in verdicts.values()):
+            self.close()
+            verdicts = self._judge(tree)
+        return verdicts
+
+    def _judge(self, tree: Tree) -> dict[str, Verdict]:
         write(tree, self._root)
         names = models(tree)
         try:
             verdicts = {name: self._load(name) for name in names}
-            self._unload(names)
+            with self._surviving():
+                self._unload(names)
         finally:
             clear(self._root)
-        self._await_unloaded()
+        with self._surviving():
+            self._await_unloaded()
         return verdicts
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """A server that has spoken its verdicts may go; the next case gets another one."""
+        try:
+            yield
+        except InferenceServerException:
+            self.close()
 
     def _started(self) -> tuple[RunningServer, InferenceServerClient]:
         if self._running is None:
@@ -120,7 +142,7 @@ class Slot:
             return Verdict("hangs", self._plain(hanging))
         error = call.exception()
         if error is None:
-            return _ready(client, name)
+            return self._ready(client, name)
         if not isinstance(error, InferenceServerException):
             raise error
         if str(error.status()).endswith("UNAVAILABLE") and _ends(server):
@@ -128,6 +150,16 @@ class Slot:
             self.close()
             return Verdict("aborts", reason)
         return Verdict("refused", self._reason(server, name, error.message(), start))
+
+    def _ready(self, client: InferenceServerClient, name: str) -> Verdict:
+        """The load API speaks for all versions; whether one can be called is asked too."""
+        try:
+            if client.is_model_ready(name, client_timeout=LOAD_TIMEOUT_S):
+                return Verdict("loads")
+        except InferenceServerException as error:
+            self.close()
+            return Verdict("aborts", f"after it had loaded the model: {error.message()}")
+        return Verdict("refused", "the load API reports success, but the model is not ready")
 
     def _reason(self, server: RunningServer, name: str, error: str, start: int) -> str:
         if _NOT_POLLED in error:
@@ -212,16 +244,9 @@ def _hanging(call: Future[Any], server: RunningServer, start: int) -> str:
     return ""
 
 
-def _ready(client: InferenceServerClient, name: str) -> Verdict:
-    """The load API speaks for all versions; whether one can be called is asked too."""
-    if client.is_model_ready(name, client_timeout=LOAD_TIMEOUT_S):
-        return Verdict("loads")
-    return Verdict("refused", "the load API reports success, but the model is not ready")
-
-
 def _ends(server: RunningServer) -> bool:
     """Whether the server is gone, or is going: its supervisor sees the end a moment after its clients do."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + _DEATH_S
     while server.alive and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     return not server.alive

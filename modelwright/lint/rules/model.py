@@ -116,10 +116,9 @@ def negative_max_batch_size(view: ConfigView) -> Iterator[Found]:
     example=Example('backend: "pyton"', 'backend: "python"'),
 )
 def unknown_backend(view: ConfigView) -> Iterator[Found]:
-    backend = view.message.backend
-    if not backend or backend in STOCK_BACKENDS or view.message.runtime:
+    backend, library = view.message.backend, f"libtriton_{view.message.backend}.so"
+    if not backend or backend in STOCK_BACKENDS or view.message.runtime not in ("", library):
         return
-    library = f"libtriton_{backend}.so"
     folders = ["", *(f"{number}/" for number in view.served)]
     if not any(view.model.locate(f"{folder}{library}").exists() for folder in folders):
         yield view.found(f"no backend of the stock container is called '{backend}'", "backend", fix=_near(backend))

@@ -1,0 +1,53 @@
+"""The linter says what the server says: on every hand-made case by the record, on generated ones by asking both.
+
+All of them live, and 2,000 generated ones, is `python -m tests.lint.differential --cases 2000`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelwright.server.environment import unsupported_reason
+from tests.lint.adapter import judge
+from tests.lint.cases import Case, all_cases
+from tests.lint.differential import compare
+from tests.lint.generator import generated
+from tests.lint.harness import Servers
+from tests.lint.record import MODES, recorded
+from tests.lint.trees import write
+from tests.server.models import shared_environment
+
+pytest.importorskip("modelwright.lint.engine")
+
+# With auto-completion a Python model takes a second and a half.
+GENERATED = {"off": 150, "on": 50}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", [case for case in all_cases() if not case.excused], ids=lambda case: case.id)
+def test_lint_agrees_with_what_the_server_did(case: Case, mode: str, tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    write(case.tree, root)
+    errors = judge(root, MODES[mode])
+    kinds = recorded()[case.id].verdicts(mode)
+    said = {model: "refused" if errors.get(model) else "loads" for model in kinds}
+    assert said == {model: "loads" if kind == "loads" else "refused" for model, kind in kinds.items()}, (
+        f"server: {recorded()[case.id].reason or 'no fault'}; lint: {errors}"
+    )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", MODES)
+def test_lint_agrees_with_the_server_on_generated_repositories(mode: str, tmp_path: Path) -> None:
+    reason = unsupported_reason()
+    if reason is not None:
+        pytest.skip(f"no local server: {reason}")
+    with Servers(shared_environment(), tmp_path, auto_complete=MODES[mode], count=4) as servers:
+        judged = list(compare(servers, generated(GENERATED[mode], seed_of(mode)), judge, MODES[mode]))
+    assert [item for item in judged if not item.agree] == []
+
+
+def seed_of(mode: str) -> int:
+    return 1 + list(MODES).index(mode)
