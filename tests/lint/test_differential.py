@@ -19,8 +19,6 @@ from tests.lint.record import MODES, recorded
 from tests.lint.trees import write
 from tests.server.models import shared_environment
 
-pytest.importorskip("modelwright.lint.engine")
-
 # With auto-completion a Python model takes a second and a half.
 GENERATED = {"off": 150, "on": 50}
 
@@ -36,6 +34,14 @@ def test_lint_agrees_with_what_the_server_did(case: Case, mode: str, tmp_path: P
     assert said == {model: "loads" if kind == "loads" else "refused" for model, kind in kinds.items()}, (
         f"server: {recorded()[case.id].reason or 'no fault'}; lint: {errors}"
     )
+
+
+def test_there_are_enough_faults_and_enough_of_the_others() -> None:
+    compared = [case for case in all_cases() if not case.excused]
+    kinds = [kind for case in compared for kind in recorded()[case.id].off.values()]
+    assert len(compared) >= 150
+    assert kinds.count("loads") >= 150
+    assert len(kinds) - kinds.count("loads") >= 150
 
 
 @pytest.mark.timeout(600)
