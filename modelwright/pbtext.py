@@ -3,7 +3,7 @@
     tree = parse_tree(path.read_bytes())  # what is written where: the grammar alone, any field
     config = message_of(tree)             # the ModelConfig that the server would have
 
-protobuf's Python parser is not asked: it differs from the server's C++ one in many places (`tests/test_pbtext.py`
+protobuf's Python parser is not asked: it differs from the server's C++ one in many places (`tests/pbtext_cases.py`
 lists them with the server's verdicts) and forgets the lines. These are the rules of protobuf's C++ tokenizer and
 text_format, each of them tried on a real tritonserver.
 
@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from modelwright.modelconfig import schema
 
-MAX_DEPTH = 64  # ModelConfig's own messages nest eight deep
+MAX_DEPTH = 64  # ModelConfig's own messages nest six deep
 
 
 class PbtxtError(ValueError):

@@ -415,7 +415,7 @@ class TestAgainstOnnx:
     def test_the_files_that_onnx_brings_read_alike(self) -> None:
         paths = sorted(Path(onnx.__file__).parent.glob("backend/test/data/**/*.onnx"))
         assert len(paths) > 100
-        for path in paths:
+        for path in paths[::10]:
             assert not refused_by_scan(path), path
             agrees(path)
 
