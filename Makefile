@@ -34,9 +34,18 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest
 
+.PHONY: lint
+lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release
+	@$(BIN)/modelwright lint
+
+.PHONY: lint-differential
+lint-differential: $(VENV)/.built-dev ## Hold the linter against the real server: every case, and 2,000 generated ones
+	@$(BIN)/python -m tests.lint.differential --cases 2000
+
 .PHONY: docs
-docs: $(VENV)/.built-dev ## Make docs/lint.md from the lint rules, and put what README.md quotes into it
+docs: $(VENV)/.built-dev ## Make docs/lint.md and the schema of model.yaml, and put what README.md quotes into it
 	@$(BIN)/python scripts/lint_docs.py
+	@$(BIN)/modelwright export-schema --output schemas/model.schema.json
 	@$(BIN)/python scripts/readme.py
 
 .PHONY: bench
@@ -57,4 +66,4 @@ clean: ## Remove build state (artefacts, caches, the server's environment); publ
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -105,8 +105,19 @@ def record(environment: Environment, cases: Sequence[Case]) -> None:
 
 def run(environment: Environment, groups: dict[str, Sequence[Case]], out: Path) -> bool:
     """Print a row for each group and mode, and then what disagrees. True if nothing does."""
-    tallies = []
     print(HEADER)
+    clean = True
+    for mode, group, tally in tallies(environment, groups):
+        print(f"{tally.row()}   {len(groups[group]) / max(tally.seconds, 0.001):.1f} cases/s", flush=True)
+        _report(tally, mode, groups[group], out)
+        if group == HAND_MADE:
+            print("".join(f"  not as recorded: {line}\n" for line in drift(tally.judged, mode)), end="")
+        clean = clean and not tally.disagreements
+    return clean
+
+
+def tallies(environment: Environment, groups: dict[str, Sequence[Case]]) -> Iterator[tuple[str, str, Tally]]:
+    """(mode, group, what the two say of it), one after the other."""
     with tempfile.TemporaryDirectory(prefix="differential-") as folder:
         for mode, auto_complete in MODES.items():
             with Servers(environment, Path(folder, mode), auto_complete=auto_complete, count=SLOTS[mode]) as servers:
@@ -115,12 +126,7 @@ def run(environment: Environment, groups: dict[str, Sequence[Case]], out: Path) 
                     tally = Tally(f"{name}, auto-completion {mode}")
                     tally.judged = list(compare(servers, cases, judge, auto_complete))
                     tally.seconds = time.monotonic() - start
-                    print(f"{tally.row()}   {len(cases) / max(tally.seconds, 0.001):.1f} cases/s", flush=True)
-                    _report(tally, mode, cases, out)
-                    if name == HAND_MADE:
-                        print("".join(f"  not as recorded: {line}\n" for line in drift(tally.judged, mode)), end="")
-                    tallies.append(tally)
-    return not any(tally.disagreements for tally in tallies)
+                    yield mode, name, tally
 
 
 def _report(tally: Tally, mode: str, cases: Sequence[Case], out: Path) -> None:
