@@ -31,7 +31,7 @@ from modelwright.modelyaml import model_yaml, serving_of
 from modelwright.project import Project
 from modelwright.repository import CONFIG, GOLDEN
 from modelwright.scaffold import readable_builders
-from modelwright.spec import FILE, Name
+from modelwright.spec import FILE, Builder, Name
 from modelwright.specfile import read_builder
 from modelwright.suggest import did_you_mean
 
@@ -92,17 +92,22 @@ def adopt(
         for staging in builders.glob(f"{_STAGING}*"):  # of a process that was killed
             remove_tree(staging)
         schema.put_into(project)
+        taken = {builder.name: builder for builder in readable_builders(project)}
         for name in names or models:
             started(name)
-            _adopt_one(project, root, models[name], builders, report)
+            _adopt_one(project, root, models[name], builders / name, taken.get(name), report)
     _tell_of_comments(report)
     return report
 
 
-def _adopt_one(project: Project, root: Path, folder: Path, builders: Path, report: Report) -> None:
-    name, target = folder.name, builders / folder.name
+def _adopt_one(
+    project: Project, root: Path, folder: Path, target: Path, taken_by: Builder | None, report: Report
+) -> None:
+    name = folder.name
     try:
-        _check_name(project, name, target)
+        _check_name(name)
+        if taken_by and taken_by.folder != target:
+            raise SpecError(f"the name is taken by {taken_by.file}", "give that builder another name")
         found = read_model(root, folder)
         report.left += found.left
         if found.has_comments:
@@ -122,16 +127,13 @@ def _adopt_one(project: Project, root: Path, folder: Path, builders: Path, repor
         report.models.append(Adopted(name, "failed", target))
 
 
-def _check_name(project: Project, name: str, target: Path) -> None:
+def _check_name(name: str) -> None:
     if name.startswith("."):
         raise SpecError("hidden, though a server takes it for a model")
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:
         raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    for builder in readable_builders(project):
-        if builder.name == name and builder.folder != target:
-            raise SpecError(f"the name is taken by {builder.file}", "give that builder another name")
 
 
 def _write(project: Project, found: Found, target: Path) -> Adopted:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelwright.config import Tensor, Tensors
 from modelwright.errors import ConfigError
-from modelwright.spec import Builder, EnsembleSource, EnsembleStep
+from modelwright.spec import Builder, EnsembleSource, EnsembleStep, PrebuiltSource
 from modelwright.suggest import did_you_mean
 
 
@@ -43,6 +43,8 @@ def _where(builder: Builder, index: int) -> str:
 
 
 def _check_member(builder: Builder, member: Builder, index: int) -> None:
+    if isinstance(member.spec.source, PrebuiltSource) and "max_batch_size" not in member.spec.serving:
+        return  # the server may complete it
     own, theirs = builder.spec.max_batch_size, member.spec.max_batch_size
     if own > theirs:
         raise ConfigError(
