@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.options import Options
 from benchmarks.table import Section
-from tests.lint.cases import all_cases
+from tests.lint.cases import Case, all_cases
 from tests.lint.differential import HAND_MADE, tallies
 from tests.lint.generator import generated
 from tests.server.models import shared_environment
@@ -17,7 +19,10 @@ def measure(options: Options) -> list[Section]:
     hand_made = [case for case in all_cases() if not case.excused]
     excused = len(all_cases()) - len(hand_made)
     count = _QUICK if options.quick else _GENERATED
-    groups = {HAND_MADE: hand_made[:count] if options.quick else hand_made, "generated": generated(count, _SEED)}
+    groups: dict[str, Sequence[Case]] = {
+        HAND_MADE: hand_made[:count] if options.quick else hand_made,
+        "generated": generated(count, _SEED),
+    }
     rows = []
     for mode, group, tally in tallies(shared_environment(), groups):
         faults = sum(item.verdict.is_fault for item in tally.judged)
@@ -29,8 +34,8 @@ def measure(options: Options) -> list[Section]:
     return [
         Section(
             "agreement: the linter and tritonserver 2.51.0",
-            f"Hand-made cases less {excused} that do not compare (tests/lint/cases/__init__.py has the reasons); generated "
-            f"ones with seed {_SEED}. *Missed*: the server refuses, the linter has no error. *False*: the reverse.",
+            f"Hand-made cases less {excused} that do not compare (tests/lint/cases/__init__.py has the reasons), and "
+            f"generated ones, seed {_SEED}. *Missed*: the server refuses, the linter has no error; *false*: the reverse.",
             ["cases", "auto-completion", "repositories", "models", "refused", "missed", "false", "agreement"],
             rows,
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import timing
-from benchmarks.noop import fitted
+from benchmarks.noop import fitted, growth
 from benchmarks.options import Options
 from benchmarks.table import Section, load
 from modelwright.lint.examples import base_text, onnx_bytes, write
@@ -50,18 +49,8 @@ def _models(root: Path, options: Options) -> Section:
         f"Whole processes of `modelwright lint`, {rounds} rounds in alternating order. Load average {load()}.",
         ["models", "best", "median", "each model"],
         rows,
-        _growth(points, fixed_s, each_s),
+        growth(points, _AIM_LARGEST_S),
     )
-
-
-def _growth(points: Sequence[tuple[int, float]], fixed_s: float, each_s: float) -> list[str]:
-    size, largest_s = points[-1]
-    worst = max(abs(fixed_s + each_s * count - time_s) / time_s for count, time_s in points)
-    fit = f"Fit: {timing.milliseconds(fixed_s)} + {timing.milliseconds(each_s)} a model"
-    return [
-        f"{fit}; no size is further off than {worst:.0%}.",
-        f"{size:,} models: {timing.seconds(largest_s)}; the aim for 1,000 is ≤ {_AIM_LARGEST_S:.0f} s.",
-    ]
 
 
 def _make(root: Path, models: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from modelwright import build as engine
@@ -42,6 +43,12 @@ def adopted(sandbox: Sandbox, tmp_path: Path) -> Sandbox:
     classifier(tmp_path / "existing")
     adopt(sandbox.project, tmp_path / "existing")
     return sandbox
+
+
+def with_unknown_operator(path: Path) -> None:
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Nonsense"
+    onnx.save(model, path)
 
 
 def edit(sandbox: Sandbox, model: str, old: str, new: str) -> None:
@@ -425,7 +432,8 @@ def test_a_version_that_fails_its_gate_keeps_all_from_being_published(adopted: S
 @on_the_server
 def test_samples_for_a_backend_that_is_not_here_are_no_failure(adopted: Sandbox) -> None:
     with_samples(adopted)
-    edit(adopted, "classifier", "backend: onnxruntime", "backend: tensorrt")
+    elsewhere = "backend: tensorrt\n  default_model_filename: model.onnx"
+    edit(adopted, "classifier", "backend: onnxruntime", elsewhere)
     assert adopted.build()["classifier"].status == "new"
     verification = adopted.manifest("classifier", 7)["verification"]
     assert verification["compared_with"] == "nothing"
@@ -496,11 +504,13 @@ def test_samples_that_are_answered_otherwise_stop_the_build(sandbox: Sandbox, sa
 @on_the_server
 def test_the_replay_says_that_a_model_loads_or_why_not(sandbox: Sandbox, tmp_path: Path) -> None:
     root = hand_made(tmp_path / "existing")
-    for name, old, new in (("plan", 'backend: "onnxruntime"', 'backend: "tensorrt"'), ("wrong", "x.bin", "y.bin")):
+    elsewhere = 'backend: "tensorrt" default_model_filename: "model.onnx"'
+    for name, backend in (("plan", elsewhere), ("wrong", 'backend: "onnxruntime"')):
         folder = classifier(tmp_path / name)
         shutil.copytree(folder, root / name)
-        config = (folder / "config.pbtxt").read_text().replace(old, new).replace('name: "classifier"', "")
-        (root / name / "config.pbtxt").write_text(config)
+        config = (folder / "config.pbtxt").read_text().replace('backend: "onnxruntime"', backend)
+        (root / name / "config.pbtxt").write_text(config.replace('name: "classifier"', ""))
+    with_unknown_operator(root / "wrong/7/model.onnx")  # which the linter does not see: it does not look into graphs
     shutil.copytree(root / "classifier", root / "bare")
     (root / "bare/config.pbtxt").unlink()  # the server completes it
     adopt(sandbox.project, root)
