@@ -19,10 +19,9 @@ def measure(options: Options) -> list[Section]:
     hand_made = [case for case in all_cases() if not case.excused]
     excused = len(all_cases()) - len(hand_made)
     count = _QUICK if options.quick else _GENERATED
-    groups: dict[str, Sequence[Case]] = {
-        HAND_MADE: hand_made[:count] if options.quick else hand_made,
-        "generated": generated(count, _SEED),
-    }
+    if options.quick:
+        hand_made = hand_made[:count]
+    groups: dict[str, Sequence[Case]] = {HAND_MADE: hand_made, "generated": generated(count, _SEED)}
     rows = []
     for mode, group, tally in tallies(shared_environment(), groups):
         faults = sum(item.verdict.is_fault for item in tally.judged)
@@ -34,8 +33,8 @@ def measure(options: Options) -> list[Section]:
     return [
         Section(
             "agreement: the linter and tritonserver 2.51.0",
-            f"Hand-made cases less {excused} that do not compare (tests/lint/cases/__init__.py has the reasons), and "
-            f"generated ones, seed {_SEED}. *Missed*: the server refuses, the linter has no error; *false*: the reverse.",
+            f"Hand-made cases, less {excused} that do not compare (tests/lint/cases/__init__.py says why), and "
+            f"generated ones, seed {_SEED}. *Missed*: refused, and no error of the linter. *False*: the reverse.",
             ["cases", "auto-completion", "repositories", "models", "refused", "missed", "false", "agreement"],
             rows,
         )

@@ -39,7 +39,7 @@ def _models(root: Path, options: Options) -> Section:
     taken = timing.interleaved({str(size): lambda size=size: _lint(root / str(size)) for size in sizes}, rounds)  # type: ignore[misc]
     measured = [timing.best_and_median(times_s) for times_s in taken.values()]
     points = [(size, best_s) for size, (best_s, _) in zip(sizes, measured, strict=True)]
-    fixed_s, each_s = fitted(points)
+    fixed_s, _ = fitted(points)
     rows = [
         [f"{size:,}", timing.seconds(best_s), timing.seconds(median_s), timing.milliseconds((best_s - fixed_s) / size)]
         for size, (best_s, median_s) in zip(sizes, measured, strict=True)

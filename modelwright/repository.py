@@ -33,8 +33,6 @@ LEDGER = "modelwright.json"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CONFIG = "config.pbtxt"
-# onnxruntime refuses external weights with more than one hard link (a file it cannot trust), so these are copied.
-_WEIGHTS_BESIDE = (".data", ".bin", ".weights")
 
 Manifest = dict[str, Any]
 
@@ -268,7 +266,7 @@ def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:
                 continue
             if origin.is_dir() and not origin.is_symlink():
                 copy.mkdir()
-            elif origin.is_symlink() or name.endswith(_WEIGHTS_BESIDE):
+            elif origin.is_symlink():
                 shutil.copy2(origin, copy, follow_symlinks=False)
             else:
                 os.link(origin, copy)

@@ -8,11 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from modelwright.cli import main
+from modelwright.lint.examples import PYTHON_MODEL, base_text, write
 from tests.conftest import ROOT
 
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md", "docs/lint.md")
 
 
 def test_the_readme_quotes_files_as_they_are() -> None:
@@ -57,7 +59,7 @@ def test_links_lead_somewhere(document: str) -> None:
 
 def test_make_help_lists_every_target() -> None:
     listed = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    targets = re.findall(r"^\.PHONY: (\w+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^\.PHONY: ([\w-]+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets
     assert [target for target in targets if f"make {target} " not in listed] == []
 
@@ -74,3 +76,23 @@ def test_the_environment_has_the_targets_onnxruntime() -> None:
 
     pins = (ROOT / "constraints.txt").read_text()
     assert f"onnxruntime=={load(ROOT).target.onnxruntime} ;" in pins
+
+
+def test_the_readme_shows_what_lint_prints(tmp_path: Path) -> None:
+    good = base_text("python")
+    odd = 'name: "ranker"\n' + good.replace("max_batch_size: 8", "max_batchsize: 8")
+    files = {f"{name}/1/model.py": PYTHON_MODEL for name in ("ranker", "a", "b")} | {
+        "ranker/5.tmp/model.py": PYTHON_MODEL
+    }
+    configs = {f"{name}/config.pbtxt": text for name, text in (("ranker", odd), ("a", good), ("b", good))}
+    write(files | configs, tmp_path)
+    shown = (
+        (ROOT / "README.md")
+        .read_text()
+        .partition("$ modelwright lint /srv/models --target 26.07\n")[2]
+        .partition("```")[0]
+    )
+    printed = CliRunner().invoke(main, ["lint", str(tmp_path), "--target", "26.07"]).output
+    assert len(shown.splitlines()) == len(printed.splitlines())
+    for ours, theirs in zip(shown.splitlines(), printed.splitlines(), strict=True):
+        assert theirs.startswith(ours.removesuffix(" …"))
