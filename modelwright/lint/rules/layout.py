@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from modelwright.lint.rule import Example, Folder, Found, Link, Locked, Severity, rule
 from modelwright.lint.tree import Entry, ModelFolder, in_range
@@ -178,37 +177,34 @@ def is_hidden(name: str) -> bool:
 
 @rule(
     "MW510",
-    "link that leaves the repository",
+    "link that leaves the model",
     Severity.WARNING,
-    why="Such a link works on this machine and breaks where the repository is copied to or mounted: in a container "
-    "the target is not there.",
+    why="Such a link works on this machine and breaks where the model is copied, uploaded or mounted without what "
+    "it leads to. A model that shares files with another changes when the other one does.",
     fix="Put the files themselves there.",
     example=Example("", "", fault_files={"notes": Link("/")}),
     on_text=True,
 )
 def leaving_link(repository: RepositoryView) -> Iterator[Found]:
     root = repository.tree.root.resolve()
-    for where, entry in _links(repository):
-        if entry.kind != "dangling" and not _target(entry).is_relative_to(root):
-            yield Found(f"the link leads to '{entry.link}', outside the repository", where)
-
-
-def _links(repository: RepositoryView) -> Iterator[tuple[str, Entry]]:
-    """(path relative to the root, link) at the root, in models and in their folders."""
     for name, entry in sorted(repository.tree.entries.items()):
+        if entry.link is not None and entry.kind != "dangling" and not entry.path.resolve().is_relative_to(root):
+            yield Found(f"the link leads to '{entry.link}', outside the repository", name)
+    for model in repository.tree.models.values():
+        own = model.path.resolve()
+        for where, entry in _links(model):
+            if entry.kind != "dangling" and not entry.path.resolve().is_relative_to(own):
+                yield Found(f"the link leads to '{entry.link}', outside the model", f"{model.name}/{where}")
+
+
+def _links(model: ModelFolder) -> Iterator[tuple[str, Entry]]:
+    """(path relative to the model, link) in it and in its folders."""
+    for name, entry in sorted(model.entries.items()):
         if entry.link is not None:
             yield name, entry
-    for model in repository.tree.models.values():
-        for name, entry in sorted(model.entries.items()):
-            if entry.link is not None:
-                yield f"{model.name}/{name}", entry
-            for inner, item in sorted(model.inside(name).items()) if entry.kind == "folder" else ():
-                if item.link is not None:
-                    yield f"{model.name}/{name}/{inner}", item
-
-
-def _target(entry: Entry) -> Path:
-    return entry.path.resolve()
+        for inner, item in sorted(model.inside(name).items()) if entry.kind == "folder" else ():
+            if item.link is not None:
+                yield f"{name}/{inner}", item
 
 
 @rule(
