@@ -15,6 +15,7 @@ from typing import Any
 
 from modelwright.digest import sha256_file
 from modelwright.errors import RepositoryError, SpecError
+from modelwright.pbtext import invalid_strings, parse_tree
 from modelwright.render import parse
 from modelwright.repository import CONFIG, GOLDEN, LEDGER, MANIFEST
 from modelwright.spec import FILE
@@ -112,11 +113,13 @@ def _take_config(found: Found, path: Path) -> None:
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:
             raise SpecError(f"{where}: larger than {_MOST_CONFIG_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{where}: not UTF-8 at byte {error.start}") from None
-    found.config, found.has_config = parse(text, where), True
-    found.has_comments = "#" in _STRING.sub("", text)
+        data = path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"{where}: cannot be read: {error.strerror}") from None
+    found.config, found.has_config = parse(data, where), True
+    for wrong in invalid_strings(parse_tree(data)):
+        raise SpecError(f"{where}:{wrong.line}: {wrong.name} is not UTF-8", "the server reads an empty string there")
+    found.has_comments = "#" in _STRING.sub("", data.decode("utf-8", "replace"))
 
 
 def _take_folder(walk: _Walk, path: Path) -> None:

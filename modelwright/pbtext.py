@@ -276,18 +276,18 @@ def _quoted(text: str) -> str:
 # ---- tree -> message
 
 
-def parse_message(text: str | bytes) -> Any:
-    """The ModelConfig in a text. Raises PbtxtError where the server refuses it."""
-    return message_of(parse_tree(text))
+def parse_message(text: str | bytes, kind: Any = None) -> Any:
+    """The ModelConfig (or the message of `kind`) in a text. Raises PbtxtError where the server refuses it."""
+    return message_of(parse_tree(text), kind)
 
 
-def message_of(tree: Tree) -> Any:
-    """The ModelConfig that a tree says. Raises PbtxtError for what the server refuses.
+def message_of(tree: Tree, kind: Any = None) -> Any:
+    """The ModelConfig (or the message of `kind`) that a tree says. Raises PbtxtError for what the server refuses.
 
     A string that is not UTF-8 passes, with U+FFFD for its faulty bytes, as the server's own answers lose it:
     `invalid_strings` finds them.
     """
-    message = schema().ModelConfig()
+    message = (kind or schema().ModelConfig)()
     _fill(message, tree.roots, _slots(message.DESCRIPTOR))
     return message
 
@@ -423,7 +423,7 @@ def _converter(field: Any) -> Callable[[Field], Any]:
     }
     if field.cpp_type == field.CPPTYPE_ENUM:
         return partial(_enum, numbers={value.name: value.number for value in field.enum_type.values})
-    return kinds[field.cpp_type]
+    return _bytes if field.type == field.TYPE_BYTES else kinds[field.cpp_type]
 
 
 def _integer(field: Field, *, low: int, high: int) -> int:
@@ -471,9 +471,17 @@ def _enum(field: Field, *, numbers: dict[str, int]) -> int:
 
 
 def _string(field: Field) -> str:
+    return _text(_literals(field))[0]
+
+
+def _bytes(field: Field) -> bytes:
+    return _raw(_literals(field))
+
+
+def _literals(field: Field) -> str:
     if not field.value or field.value[0] not in _QUOTES:
         _wrong(field, "a string in quotes")
-    return _text(field.value)[0]
+    return field.value
 
 
 def _wrong(field: Field, what: str) -> NoReturn:
@@ -493,14 +501,18 @@ _LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t
 
 def _text(literals: str) -> tuple[str, bool]:
     """What adjacent literals say, and whether it is UTF-8."""
-    raw = b"".join(
-        _ESCAPE.sub(_unescaped, (match[1] or match[2] or "").encode("utf-8", "surrogateescape"))
-        for match in _LITERAL.finditer(literals)
-    )
+    raw = _raw(literals)
     try:
         return raw.decode(), True
     except UnicodeDecodeError:
         return raw.decode(errors="replace"), False
+
+
+def _raw(literals: str) -> bytes:
+    return b"".join(
+        _ESCAPE.sub(_unescaped, (match[1] or match[2] or "").encode("utf-8", "surrogateescape"))
+        for match in _LITERAL.finditer(literals)
+    )
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

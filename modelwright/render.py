@@ -21,7 +21,6 @@ from typing import Any
 
 from modelwright.errors import ConfigError
 from modelwright.fields import differences, is_map, is_repeated, map_value
-from modelwright.modelconfig import schema
 
 TEMPLATE = "config.pbtxt.j2"
 _PROJECT = "project/"  # in front of a template's name: not the builder's own
@@ -77,13 +76,13 @@ def render(config: Any, source: str, folders: Sequence[Path], own: Path | None =
     return text
 
 
-def parse(text: str, source: str, kind: Any = None) -> Any:
-    """config.pbtxt → ModelConfig, or a message of `kind`. Raises ConfigError with protobuf's line and column."""
-    from google.protobuf import text_format
+def parse(text: str | bytes, source: str, kind: Any = None) -> Any:
+    """config.pbtxt → ModelConfig, or a message of `kind`, as the server reads it. Raises ConfigError with the line."""
+    from modelwright.pbtext import PbtxtError, parse_message
 
     try:
-        return text_format.Parse(text, kind() if kind else schema().ModelConfig())
-    except text_format.ParseError as error:
+        return parse_message(text, kind)
+    except PbtxtError as error:
         raise ConfigError(f"{source}: not a ModelConfig: {error}") from None
 
 

@@ -386,7 +386,7 @@ HOSTILE = {
     "a division by zero": ("{{ 1 / 0 }}", "j2:1: ZeroDivisionError: division by zero"),
     "a range without end": ("{% for x in range(10 ** 9) %}{% endfor %}", "j2:1: OverflowError"),
     "no text format": ("name: 'm", r"rendered config\.pbtxt\.j2: not a ModelConfig: 1:7"),
-    "an unknown field": ("nmae: 'm'", "no field named \"nmae\""),
+    "an unknown field": ("nmae: 'm'", "1:1: unknown field 'nmae'"),
 }  # fmt: skip
 
 
