@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ SCENARIOS: dict[str, Callable[[Path], Change]] = {
     "another config of an environment": lambda tmp: change(tmp, None, configs__cpu=b"other"),
     "a first file in a folder": lambda tmp: change(tmp, None, warmup__x=b"x"),
     "an environment that goes": lambda tmp: change(tmp, None, config=b"two", configs__cpu=None),
+    "two versions, a config and a file that is copied": lambda tmp: replace(
+        change(tmp, 2, config=b"two"),
+        more=(change(tmp, 5),),
+        top_copies={"lib/x.so": tmp / "artefact/2/model.onnx"},
+    ),
     "one environment for another, and a version": lambda tmp: change(
         tmp, 2, config=b"two", configs__cpu=None, configs__gpu=b"gpu"
     ),
@@ -292,3 +298,14 @@ def test_versions_are_what_triton_would_see(tmp_path: Path) -> None:
     (target.root / "m" / "5").touch()
     assert target.versions("m") == [1, 12]
     assert target.models() == ["m"]
+
+
+def test_where_folders_cannot_be_swapped_several_versions_and_copied_files_come_in_turn(tmp_path: Path) -> None:
+    scenario = "two versions, a config and a file that is copied"
+    target, wanted = prepare(tmp_path, scenario)
+    staged, _ = prepare(tmp_path / "staged", scenario)
+    staged.publish(wanted)
+    _replace_in_turn(staged.root / "m", target.root / "m", wanted)
+    assert target.versions("m") == [1, 2, 5]
+    assert (target.root / "m/config.pbtxt").read_bytes() == b"two"
+    assert (target.root / "m/lib/x.so").is_file()
