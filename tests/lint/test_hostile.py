@@ -197,3 +197,9 @@ def mutated(draw: st.DrawFn) -> bytes:
 def test_no_mutated_config_ends_in_a_traceback(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     report = with_config(tmp_path_factory.mktemp("m"), data)
     assert report.models == 1
+
+
+def test_code_that_warns_is_no_fault(tmp_path: Path) -> None:
+    code = 'PATTERN = "\\d"\nONE = 1if True else 0\n' + PYTHON_MODEL
+    write({"m/config.pbtxt": GOOD, "m/1/model.py": code}, tmp_path)
+    assert rules_of(linted(tmp_path)) == set()

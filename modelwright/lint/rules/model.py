@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -339,7 +340,9 @@ def _python_problem(path: Path, target_python: str) -> str:
     if sys.version_info < tuple(int(part) for part in target_python.split(".")):
         return ""  # what does not parse here may be of a later Python
     try:
-        ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape, say: it parses all the same
+            ast.parse(source)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"
     except (ValueError, RecursionError, MemoryError) as error:
