@@ -117,10 +117,10 @@ def test_a_file_changed_on_disk_fails(sandbox: Sandbox) -> None:
 
 
 def test_a_model_that_does_not_load_fails_with_the_servers_reason(sandbox: Sandbox) -> None:
-    sandbox.onnx_builder(
-        yaml=ONNX_YAML.replace("max_batch_size: 8", "max_batch_size: 8, dynamic_batching: {preferred_batch_size: [9]}")
-    )
+    sandbox.onnx_builder()
     sandbox.build()
+    config = sandbox.root / "model_repository/doubled/config.pbtxt"  # edited by hand: a build would not publish it
+    config.write_text(config.read_text() + "dynamic_batching { preferred_batch_size: [ 9 ] }\n")
     result = sandbox.cli("verify")
     assert result.exit_code == 1
     assert "dynamic batching preferred size must be <= max batch size" in result.stdout
