@@ -7,7 +7,7 @@ left to the rules that look at text and folders. A file that many environments s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelwright.lint.ignores import Ignore
@@ -65,23 +65,28 @@ def lint(
     tree: RepositoryTree, options: Options, ignores: Sequence[Ignore] = (), only: Collection[str] | None = None
 ) -> Report:
     """Check a repository. `only` bounds the report to some models; what they run is looked at all the same."""
-    run = _Run(RepositoryView(tree, options))
+    run = _Run(RepositoryView(tree, options), ignores)
     findings = [item for item in run.findings() if only is None or item.model in only]
     findings = sorted(dict.fromkeys(findings), key=lambda item: (item.file, item.line or 0, item.rule.id, item.message))
     found = tuple(_with_ignores(findings, ignores))
-    unused = () if only is not None else tuple(item for item in ignores if not any(map(item.covers, findings)))
+    unused = () if only is not None else tuple(item for item in ignores if not _is_used(item, findings))
     return Report(tree.root, options, len(tree.models), found, unused)
 
 
 def _with_ignores(findings: Iterable[Finding], ignores: Sequence[Ignore]) -> Iterator[Finding]:
     for item in findings:
-        reason = next((ignore.reason for ignore in ignores if ignore.covers(item)), "")
-        yield Finding(item.rule, item.model, item.file, item.line, item.message, item.fix, reason) if reason else item
+        reason = next((ignore.reason for ignore in ignores if ignore.covers(item.rule.id, item.model)), "")
+        yield replace(item, ignored=reason) if reason else item
+
+
+def _is_used(ignore: Ignore, findings: Iterable[Finding]) -> bool:
+    return any(ignore.covers(item.rule.id, item.model) for item in findings)
 
 
 @dataclass
 class _Run:
     repository: RepositoryView
+    ignores: Sequence[Ignore] = ()
     rules: dict[str, list[Rule]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,7 +125,9 @@ class _Run:
                     yield _finding(rule, view.model.name, found, view)
 
     def _note(self, rule: Rule, model: str, environment: str) -> None:
-        if rule.severity is Severity.ERROR:
+        """An error that the project ignores is none: what runs the model has no error by it either."""
+        ignored = any(ignore.covers(rule.id, model) for ignore in self.ignores)
+        if rule.severity is Severity.ERROR and not ignored:
             self.repository.failing.add((model, environment))
 
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from modelwright.lint.engine import Finding
 
 
 @dataclass(frozen=True)
@@ -18,6 +14,6 @@ class Ignore:
     reason: str
     models: tuple[str, ...] = ("*",)
 
-    def covers(self, finding: Finding) -> bool:
-        named = finding.model or "."
-        return finding.rule.id == self.rule and any(fnmatchcase(named, pattern) for pattern in self.models)
+    def covers(self, rule: str, model: str) -> bool:
+        """Whether a rule's findings of a model are passed over; '.' stands for the repository itself."""
+        return rule == self.rule and any(fnmatchcase(model or ".", pattern) for pattern in self.models)

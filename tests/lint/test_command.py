@@ -114,6 +114,14 @@ def test_an_ignored_rule_is_counted_and_not_shown(sandbox: Sandbox) -> None:
     assert (result.exit_code, result.output) == (0, "clean: 1 model for Triton 26.07 (1 ignored, with reasons)\n")
 
 
+def test_an_ignored_error_of_a_member_is_none_of_its_ensemble(sandbox: Sandbox) -> None:
+    write(files_of(all_rules()["MW708"].example, fault=True), sandbox.root / "model_repository")
+    assert sandbox.cli("lint").output.count("MW708") == 1
+    file = sandbox.root / "modelwright.toml"
+    file.write_text(f'{file.read_text()}\n[[lint.ignore]]\nrule = "MW501"\nmodels = ["part"]\nreason = "a test"\n')
+    assert "MW708" not in sandbox.cli("lint").output
+
+
 def test_an_ignore_that_covers_nothing_is_named(sandbox: Sandbox) -> None:
     result = ignoring(sandbox, '[[lint.ignore]]\nrule = "MW301"\nmodels = ["other"]\nreason = "a test"\n')
     assert result.exit_code == 1
