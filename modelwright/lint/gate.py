@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from modelwright.errors import LintError
+from modelwright.fsops import translated
 from modelwright.lint.command import checked_ignores
 from modelwright.lint.engine import Finding, lint
 from modelwright.lint.planned import planned_tree
@@ -28,7 +30,7 @@ class Checked:
 def check(project: Project, changes: Sequence[Change], models: Collection[str]) -> Checked:
     """Lint the repository with the changes made; findings of `models` count. A server of the project completes nothing
     that matters: configs that are rendered are complete, so both kinds of server take them."""
-    with TemporaryDirectory(prefix="modelwright-lint-") as scratch:
+    with translated(project.repository), _scratch(project) as scratch:
         tree = planned_tree(project.repository, changes, Path(scratch))
         report = lint(tree, Options(project.target), checked_ignores(project), only=models)
         by_model: dict[str, list[Finding]] = {}
@@ -40,6 +42,14 @@ def check(project: Project, changes: Sequence[Change], models: Collection[str]) 
         text = f"{item.where}: {item.rule.id}: {item.message}\n  fix: {item.fix}"
         warnings.setdefault(item.model, []).append(text)
     return Checked(errors, warnings)
+
+
+@contextmanager
+def _scratch(project: Project) -> Iterator[str]:
+    """A folder where the next build removes what a killed one leaves."""
+    project.staging.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="lint-", dir=project.staging) as folder:
+        yield folder
 
 
 def _error(model: str, found: Sequence[Finding], tree: RepositoryTree) -> LintError:

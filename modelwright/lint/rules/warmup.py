@@ -21,10 +21,18 @@ def _warm(rest: str, head: str = 'name: "one", batch_size: 1') -> str:
 _GOOD = _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true")
 
 
+def _samples(view: ConfigView) -> Iterator[tuple[int, Any]]:
+    """(index, warm-up) of those that run: not one of batch_size 0, whatever it says, and none of passive instances."""
+    groups = view.message.instance_group
+    if groups and all(group.passive for group in groups):
+        return
+    yield from ((index, sample) for index, sample in enumerate(view.message.model_warmup) if sample.batch_size)
+
+
 def _inputs(view: ConfigView) -> Iterator[tuple[tuple[str | int, ...], str, Any]]:
-    """(path, name, input) of every warm-up that runs: one of batch_size 0 is skipped, whatever it says."""
-    for index, sample in enumerate(view.message.model_warmup):
-        for name in sorted(sample.inputs) if sample.batch_size else ():
+    """(path, name, input) of every warm-up that runs."""
+    for index, sample in _samples(view):
+        for name in sorted(sample.inputs):
             yield ("model_warmup", index, "inputs", name), name, sample.inputs[name]
 
 
@@ -107,10 +115,10 @@ def no_request(view: ConfigView) -> Iterator[Found]:
     if not view.tensors_known:
         return
     known = {tensor.name: tensor for tensor in view.message.input}
-    for index, sample in enumerate(view.message.model_warmup):
+    for index, sample in _samples(view):
         required = [name for name, tensor in known.items() if not tensor.optional]
         given = known.keys() & set(sample.inputs)
-        if sample.batch_size and len(given) < len(required):  # the server counts them, and asks for no names
+        if len(given) < len(required):  # the server counts them, and asks for no names
             missing = next(name for name in required if name not in given)
             yield view.found(f"input '{missing}' is missing", "model_warmup", index)
     for path, name, entry in _inputs(view):
@@ -145,6 +153,6 @@ def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor:
 )
 def too_large_batch(view: ConfigView) -> Iterator[Found]:
     most = max(view.message.max_batch_size, 1)
-    for index, sample in enumerate(view.message.model_warmup):
+    for index, sample in _samples(view):
         if sample.batch_size > most:
             yield view.found(f"batch_size {sample.batch_size}; {most} is the most", "model_warmup", index, "batch_size")

@@ -35,6 +35,14 @@ TREES: dict[str, Tree] = {
     "batch size zero and a fault": warmup('name: "s" batch_size: 0 inputs { key: "x" value { } }'),
     "batch size zero and no data": warmup(f'name: "s" batch_size: 0 {given("data_type: TYPE_FP32 dims: [4]")}'),
     "batch size the maximum": warmup(f'name: "s" batch_size: 4 {ZERO}'),
+    "passive instances, other dims": warmup(
+        f'name: "s" batch_size: 1 {given("data_type: TYPE_FP32 dims: [5] zero_data: true")}',
+        extra="instance_group [{ passive: true }]",
+    ),
+    "one group of two passive, other dims": warmup(
+        f'name: "s" batch_size: 1 {given("data_type: TYPE_FP32 dims: [5] zero_data: true")}',
+        extra="instance_group [{ passive: true }, { }]",
+    ),
     "batch size above the maximum": warmup(f'name: "s" batch_size: 5 {ZERO}'),
     "batch size two, no batching": warmup(f'name: "s" batch_size: 2 {ZERO}', batch=0),
     "batch size one, no batching": warmup(f'name: "s" batch_size: 1 {ZERO}', batch=0),
