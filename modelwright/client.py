@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import ServerError
+from modelwright.fields import is_repeated
 from modelwright.server.reasons import plain_reason
 
 if TYPE_CHECKING:
@@ -256,21 +257,15 @@ def _plain(message: Any) -> Any:
     return {
         field.name: _plain_field(field, getattr(message, field.name))
         for field in message.DESCRIPTOR.fields
-        if field.message_type is None or _is_repeated(field) or message.HasField(field.name)
+        if field.message_type is None or is_repeated(field) or message.HasField(field.name)
     }
-
-
-def _is_repeated(field: Any) -> bool:
-    if hasattr(field, "is_repeated"):  # protobuf 6.31 and newer, which deprecates `label`
-        return bool(field.is_repeated)
-    return bool(field.label == field.LABEL_REPEATED)
 
 
 def _plain_field(field: Any, value: Any) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         entry = field.message_type.fields_by_name["value"]
         return {key: _plain_field(entry, item) for key, item in value.items()}
-    if _is_repeated(field):
+    if is_repeated(field):
         return [_plain_value(field, item) for item in value]
     return _plain_value(field, value)
 

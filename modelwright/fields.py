@@ -16,6 +16,7 @@ from modelwright.suggest import did_you_mean
 
 
 def is_repeated(field: Any) -> bool:
+    # protobuf 6.31 deprecates `label`; older ones have nothing else.
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
 
 

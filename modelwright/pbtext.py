@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, NoReturn
 
+from modelwright.fields import is_repeated
 from modelwright.modelconfig import schema
 
 MAX_DEPTH = 64  # ModelConfig's own messages nest six deep
@@ -311,7 +312,7 @@ def _slots(descriptor: Any) -> dict[str, _Slot]:
 def _slot(field: Any) -> _Slot:
     message = field.message_type
     return _Slot(
-        repeated=_is_repeated(field),
+        repeated=is_repeated(field),
         # The parts of a map's entry count as written even where they are empty.
         presence=field.has_presence or field.containing_type.GetOptions().map_entry,
         oneof=field.containing_oneof.name if field.containing_oneof else None,
@@ -325,11 +326,6 @@ def _class_of(descriptor: Any) -> Any:
     from google.protobuf import message_factory
 
     return message_factory.GetMessageClass(descriptor)
-
-
-def _is_repeated(field: Any) -> bool:
-    # protobuf 6 deprecates `label`; 5 has nothing else.
-    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
 
 
 def _fill(message: Any, fields: Sequence[Field], slots: dict[str, _Slot]) -> None:
@@ -605,7 +601,7 @@ def _walk(fields: Sequence[Field], owner: Any, path: str) -> Iterator[tuple[Fiel
 
 
 def _index(field: Field, found: Any, count: int) -> str:
-    if not _is_repeated(found) or field.form not in _ELEMENT:
+    if not is_repeated(found) or field.form not in _ELEMENT:
         return ""
     if found.message_type and found.message_type.GetOptions().map_entry:
         return f'["{field.key or ""}"]'
