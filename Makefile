@@ -11,12 +11,12 @@ $(VENV)/.built: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or later is needed: make PYTHON=python3.12"; exit 1; }
 	@echo "Making $(VENV) and installing pinned dependencies: a few minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --constraint constraints.txt --editable '.[torch,text]'
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load]'
 	@touch $@
 
 $(VENV)/.built-dev: $(VENV)/.built
 	@echo "Installing the development tools"
-	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load,dev]'
 	@touch $@
 
 .PHONY: repo
