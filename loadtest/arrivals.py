@@ -51,16 +51,17 @@ class Timer:
         self._fd = _timerfd() if sys.platform == "linux" else -1
         self._watcher: Any = self._hub.loop.io(self._fd, 1) if self._fd >= 0 else None
 
-    def wait_until(self, time_ns: int) -> None:
-        """Return at `time_ns` of time.monotonic_ns(), or at once when that is past."""
+    def wait_until(self, time_ns: int) -> bool:
+        """Return at `time_ns` of time.monotonic_ns(); at once, and False, when that is past."""
         if time.monotonic_ns() >= time_ns:
-            return
+            return False
         if self._watcher is None:
             self._sleep_until(time_ns)
-            return
+            return True
         _arm(self._fd, time_ns)
         self._hub.wait(self._watcher)
         os.read(self._fd, 8)
+        return True
 
     def _sleep_until(self, time_ns: int) -> None:
         import gevent

@@ -118,7 +118,7 @@ class DecoupledGrpc:
             raise
 
     def _answers(self) -> list[Any]:
-        answers = []
+        answers: list[Any] = []
         while True:
             message = self._connection.receive()
             if message is None:

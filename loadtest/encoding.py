@@ -1,6 +1,6 @@
 """Requests as the bytes that go over the wire, made once for each payload, and answers back as arrays.
 
-An inference request of the KServe v2 protocol with Triton's binary tensor extension (HTTP), or a ModelInferRequest (gRPC).
+An inference request of the KServe v2 protocol with Triton's binary tensor extension (HTTP), or a ModelInferRequest.
 tritonclient's functions do the encoding; only the sending is ours.
 """
 
