@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FAILED, INCONCLUSIVE, INTERRUPTED = 1, 3, 130
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]
     """`1,4,16`: whole numbers from 1, or with `of=float` any above 0."""
 
     name = "LIST"
@@ -259,7 +259,7 @@ class _Recording:
 
         self._setting, self._kind, self._models = setting, kind, models
         self._as_data = options["as_data"]
-        self._folder = output.folder_for(setting.project, options["output"], kind, models)
+        self._folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
         self.findings: Findings = Findings(lambda measured: setting.say(output.line(measured)))
         self.slo: Slo | None = None
 

@@ -16,7 +16,7 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything else keeps a function that blocks
 
-import json  # noqa: E402
+import json
 import os
 import sys
 import time
@@ -53,7 +53,7 @@ class PhaseUser(User):  # type: ignore[misc]
     def on_stop(self) -> None:
         self.caller.close()
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def infer(self) -> None:
         if self.pace.shape.is_open:
             self.session.open_loop(self.pace)

@@ -109,7 +109,7 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(setting: Setting, server: Server, workloads: Mapping[str, Workload]) -> Iterator[Lab]:
-    """A fleet for these workloads, which get the server's URL and repository. Raises LoadError where they do not fit."""
+    """A fleet for these workloads, with the server's URL and repository. Raises LoadError where they do not fit."""
     repository = str(server.repository or "")
     placed = {name: replace(item, url=server.url, repository=repository) for name, item in workloads.items()}
     with (

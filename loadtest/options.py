@@ -50,9 +50,8 @@ def workload(options: Any, host: str) -> Workload:
     )
 
 
-def shape(options: Any, users: int) -> Shape:
+def shape(options: Any, users: int, duration_s: float) -> Shape:
     """`users`: how many Locust spawns altogether."""
-    duration_s = float(options.run_time or 0) or float("inf")
     if options.rate:
         return Shape(None, options.rate, options.arrivals, options.warmup, duration_s)
     return Shape(users, None, "poisson", options.warmup, duration_s)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from loadtest.result import Gate, Machine, Measurement, Result, Slo
 from modelwright import __version__
 from modelwright.errors import LoadError
-from modelwright.project import Project
 
 if TYPE_CHECKING:
     from loadtest.run import Findings
@@ -22,11 +21,11 @@ Kind = Literal["run", "sweep", "slo", "ab"]
 RESULT, CSV, REPORT = "result.json", "measurements.csv", "report.html"
 
 
-def folder_for(project: Project, given: Path | None, kind: Kind, models: Sequence[str]) -> Path:
-    """The folder that was asked for, or a new one below the project's state; it exists afterwards."""
+def folder_for(base: Path, given: Path | None, kind: str, models: Sequence[str]) -> Path:
+    """The folder that was asked for, or a new one below `base`; it exists afterwards."""
     now = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     name = models[0] if len(models) == 1 else f"{len(models)}-models"
-    folder = given or project.state / "load" / f"{now}-{kind}-{name}"
+    folder = given or base / f"{now}-{kind}-{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".probe").touch()

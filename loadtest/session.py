@@ -52,7 +52,7 @@ class Pace:
 
 
 class Session:
-    """Made once in each process. Raises LoadError or ServerError where the server, the model or the payloads do not fit."""
+    """Made once in each process. Raises LoadError or ServerError where server, model or payloads do not fit."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload

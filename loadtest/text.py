@@ -21,7 +21,7 @@ def text(result: Result) -> str:
 
 def _row(measured: Measurement) -> tuple[str, ...]:
     percentiles, server = measured.response.percentiles_ms, measured.server
-    compute_ms = server and server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
+    compute_ms = server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms if server else None
     return (
         measured.label,
         f"{measured.throughput:,.0f}",
@@ -39,7 +39,7 @@ def _remarks(measurements: Sequence[Measurement]) -> list[str]:
     for measured in measurements:
         unstable = [] if measured.stability.stable else [f"not stable: {measured.stability.reason}"]
         failures = [
-            f"{failure.count:,} × {failure.kind}, first {failure.first_s:.1f} s in: {failure.message}"
+            f"{failure.count:,} of kind {failure.kind}, first {failure.first_s:.1f} s in: {failure.message}"
             for failure in measured.failures
         ]
         for remark in (*failures, *measured.validity.reasons, *measured.validity.notes, *unstable):

@@ -4,15 +4,16 @@
         host = "http://127.0.0.1:8000"
         model = "digits"
 
-`locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. Closed loop:
-each user has one request in flight. With `--rate`, users are independent sources of an open loop instead. A class with
-a `wait_time` of its own sends one request at a time and waits between them.
+`locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. In a
+closed loop each user has one request in flight. With `--rate`, users are sources of an open loop instead. A class
+with a `wait_time` of its own sends one request at a time and waits between them.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from random import Random
 from typing import Any, ClassVar
 
 from locust import User, task
@@ -45,8 +46,8 @@ class TritonUser(User):  # type: ignore[misc]
         given = options.workload(self.environment.parsed_options, str(self.host or self.environment.host or ""))
         if not given.url:
             raise ModelwrightError("--host: the server's URL is needed", f"such as {_EXAMPLES[self.protocol]}")
-        own = {"model": self.model or given.model, "version": self.version or given.version}
-        made = replace(given, **own, **self.workload_options)
+        made = replace(given, model=self.model or given.model, version=self.version or given.version)
+        made = replace(made, **self.workload_options)
         if not made.model:
             raise ModelwrightError("--model: the name of a model is needed", "it is what its folder is called")
         if address_of(made.url).protocol != self.protocol:
@@ -57,9 +58,9 @@ class TritonUser(User):  # type: ignore[misc]
 
     def on_start(self) -> None:
         try:
-            self.session = reporting.session(self.environment, self.workload())
+            self.session = reporting.of(self.environment).session(self.workload())
         except ModelwrightError as error:
-            reporting.give_up(self.environment, error)
+            reporting.of(self.environment).give_up(error)
             raise StopUser from None
         self.caller = self.session.caller()
 
@@ -67,7 +68,7 @@ class TritonUser(User):  # type: ignore[misc]
         if hasattr(self, "caller"):
             self.caller.close()
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def infer(self) -> None:
         given = self.environment.parsed_options
         if given.rate:
@@ -79,9 +80,10 @@ class TritonUser(User):  # type: ignore[misc]
 
     def _source(self, given: Any) -> None:
         """This user's part of the open loop, until Locust ends it."""
-        users = max(given.users or self.environment.runner.target_user_count, 1)
-        part = reporting.number_of(self) % users
-        self.session.open_loop(Pace(options.shape(given, users), time.monotonic_ns(), part=part, parts=users))
+        users = given.users or self.environment.runner.target_user_count or 1
+        shape = options.shape(given, users, float("inf"))
+        part = Random().randrange(2**32) if shape.arrivals == "poisson" else 0  # noqa: S311 (streams that differ)
+        self.session.open_loop(Pace(replace(shape, rate=given.rate / users), time.monotonic_ns(), part=part))
 
 
 class TritonHttpUser(TritonUser):
