@@ -173,7 +173,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _replay_one(
     repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str]
 ) -> Replayed:
-    moved_on = _superseded(repository, item.model, item.version)
+    moved_on = superseded(repository, item.model, item.version)
     if moved_on:
         return Replayed(item.model, item.version, url, "superseded", detail=moved_on)
     reason = served.get((item.model, str(item.version)))
@@ -217,7 +217,7 @@ def _served(client: Client) -> dict[tuple[str, str], str]:
     }
 
 
-def _superseded(repository: Repository, model: str, version: int) -> str:
+def superseded(repository: Repository, model: str, version: int) -> str:
     """Why an older version cannot be checked any more; '' when it can, and for the newest."""
     newest = repository.latest(model)
     manifest = repository.manifest(model, version)
@@ -259,7 +259,7 @@ def _all_versions(repository: Repository, model: str) -> str | None:
     from google.protobuf import json_format
 
     config = _config(repository, model)
-    versions = [version for version in repository.versions(model) if not _superseded(repository, model, version)]
+    versions = [version for version in repository.versions(model) if not superseded(repository, model, version)]
     if config is None or len(versions) < 2:
         return None
     config.version_policy.specific.versions[:] = versions
