@@ -63,11 +63,10 @@ def test_sequences_are_summed_each_for_itself(server: RunningServer, module: Any
 
 
 def test_the_server_does_not_run_sequences_with_names(server: RunningServer) -> None:
-    with (
-        tritonclient.grpc.InferenceServerClient(server.grpc) as client,
-        pytest.raises(InferenceServerException, match="unexpected number of string elements 2 for inference input"),
-    ):
-        inputs = [tensor(tritonclient.grpc, "IN", np.array([[1]], np.int32))]
+    inputs = [tensor(tritonclient.grpc, "IN", np.array([[1]], np.int32))]
+    refusal = "unexpected number of string elements 2 for inference input"
+    client = tritonclient.grpc.InferenceServerClient(server.grpc)
+    with client, pytest.raises(InferenceServerException, match=refusal):
         client.infer("sequence_by_name", inputs, sequence_id="a", sequence_start=True)
 
 
