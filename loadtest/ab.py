@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from loadtest.differences import differences
-from loadtest.gate import LOOK_CONFIDENCE, ROUNDS, Case, judge, settled, wants_extension
+from loadtest.gate import ROUNDS, Case, judge, settled, wants_extension
 from loadtest.lab import Lab, Setting, lab, server_for
 from loadtest.latency import NEEDED
 from loadtest.result import Gate, Measurement
@@ -91,9 +91,7 @@ def pairings(
     return found, left_out
 
 
-def _versions(
-    model: str, baselines: Repository, candidates: Repository, given: Sequence[int]
-) -> tuple[int, int] | str:
+def _versions(model: str, baselines: Repository, candidates: Repository, given: Sequence[int]) -> tuple[int, int] | str:
     old, new = baselines.versions(model), candidates.versions(model)
     if given:
         baseline, candidate = given
@@ -107,23 +105,21 @@ def _versions(
 
 
 def gate(
-    setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings, look: Callable[[Sequence[Gate]], None]
+    setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings, say: Callable[[str], None]
 ) -> list[Gate]:
-    """Measure and judge. `look` is told the verdicts after the first look and, if there is one, the second."""
+    """Measure and judge; once as many rounds again for models that are undecided."""
     sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
     for pairing in found:
         _measure(setting, pairing, plan, sides[pairing.model], findings)
     first = judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed)
-    look(first)
     extended = wants_extension(first) if findings.complete else []
     if not extended:
         return first
+    say(f"undecided after {plan.rounds} rounds: {', '.join(extended)}; {plan.rounds} more, as was declared beforehand")
     for pairing in found:
         if pairing.model in extended:
             _measure(setting, pairing, plan, sides[pairing.model], findings)
-    second = settled(first, judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed))
-    look(second)
-    return second
+    return settled(first, judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed))
 
 
 def _case(pairing: Pairing, sides: Sequence[Side]) -> Case:
@@ -215,7 +211,7 @@ def _served(setting: Setting, model: str, version: int, repository: Path) -> con
 
 
 def _workloads(setting: Setting, pairing: Pairing) -> tuple[Workload, Workload]:
-    """Both send the same: where the versions' golden samples differ, those of the baseline, with no answers to check."""
+    """Both send the same: where golden samples differ, those of the baseline, without answers to compare with."""
     template = replace(setting.workload, model=pairing.model)
     old = pairing.baseline_repository / pairing.model / str(pairing.baseline) / GOLDEN
     new = pairing.candidate_repository / pairing.model / str(pairing.candidate) / GOLDEN
@@ -236,7 +232,3 @@ def _same_inputs(old: Path, new: Path) -> bool:
         return False
     first, second = load_golden(old)[0], load_golden(new)[0]
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def confidence_words() -> str:
-    return f"{LOOK_CONFIDENCE:.1%}"

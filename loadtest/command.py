@@ -16,7 +16,7 @@ from modelwright.project import Project
 if TYPE_CHECKING:
     from loadtest.lab import Setting
     from loadtest.output import Kind
-    from loadtest.result import Result, Slo
+    from loadtest.result import Gate, Result, Slo
     from loadtest.run import Findings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -214,6 +214,60 @@ def slo_command(
         recording.slo = run.slo(setting, given, shape, run.Objective(percentile, most_ms, max_rate), recording.findings)
 
 
+@load.command("ab")
+@names_argument
+@click.option("--versions", type=Numbers(), metavar="A,B", help="Baseline and candidate. Default: the newest two.")
+@click.option(
+    "--baseline-repository", type=click.Path(path_type=Path), help="The baseline is the newest version of that one."
+)
+@click.option(
+    "--rounds", type=click.IntRange(6), default=10, show_default=True, help="Once as many again if undecided."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True, help="A measurement; longer for a p99."
+)
+@click.option(
+    "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
+)
+@click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
+@setting_options
+@command
+def ab_command(
+    project: Project,
+    names: tuple[str, ...],
+    versions: tuple[int, ...] | None,
+    baseline_repository: Path | None,
+    rounds: int,
+    seconds: float,
+    margins: tuple[str, ...],
+    concurrency: int | None,
+    rate: float | None,
+    **options: Any,
+) -> None:
+    """Is a version slower than the one before? Every model with two versions unless named.
+
+    Exit code 0: PASS; 1: FAIL, or an error; 3: INCONCLUSIVE.
+    """
+    from loadtest import ab
+    from loadtest.gate import EXIT_CODES, overall
+    from loadtest.objectives import objectives
+
+    setting = _setting(project, options)
+    slo_of = objectives(project, margins, concurrency, rate)
+    root = baseline_repository.absolute() if baseline_repository else None
+    found, left_out = ab.pairings(setting, names, versions or (), root, slo_of)
+    for reason in left_out:
+        setting.say(reason)
+    if not found:
+        click.echo("Nothing to compare: no model has two versions.")
+        return
+    plan = ab.Plan(rounds, seconds, seed=options["seed"])
+    with _Recording(setting, "ab", [pairing.model for pairing in found], options) as recording:
+        recording.gates = ab.gate(setting, found, plan, recording.findings, setting.say)
+    sys.exit(EXIT_CODES[overall(recording.gates)])
+
+
 @load.command("compare")
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
@@ -262,6 +316,7 @@ class _Recording:
         self._folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
         self.findings: Findings = Findings(lambda measured: setting.say(output.line(measured)))
         self.slo: Slo | None = None
+        self.gates: Sequence[Gate] = ()
 
     def __enter__(self) -> _Recording:
         return self
@@ -280,7 +335,7 @@ class _Recording:
         from loadtest import output, text
 
         result = output.result_of(
-            self._kind, self._models, self.findings, is_local=self._setting.url is None, slo=self.slo
+            self._kind, self._models, self.findings, is_local=self._setting.url is None, slo=self.slo, gates=self.gates
         )
         report = output.write(result, self._folder)
         click.echo(result.model_dump_json(indent=1) if self._as_data else text.text(result))

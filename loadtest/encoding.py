@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadtest.calls import Address
     from modelwright.tensors import Tensors
 
+_IN_MEMORY = "shared_memory_region"
 _HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)\r\n", re.IGNORECASE)
 
 
@@ -84,12 +85,15 @@ def _path(model: str, version: str) -> str:
 
 
 def http_answer(answer: tuple[bytes, bytes]) -> Tensors:
+    """The outputs that came with the answer, not those that the server has put into shared memory."""
     import tritonclient.http as module
 
     head, body = answer
     length = _HEADER_LENGTH.search(head)
     result = module.InferenceServerClient.parse_response_body(body, header_length=int(length[1]) if length else None)
-    return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+    outputs = result.get_response()["outputs"]
+    here = (output["name"] for output in outputs if _IN_MEMORY not in output.get("parameters", {}))
+    return {name: result.as_numpy(name) for name in here}
 
 
 def grpc_request(
@@ -147,4 +151,5 @@ def grpc_answer(answer: bytes) -> Tensors:
 
     response = service_pb2.ModelInferResponse.FromString(answer)
     result = module.InferResult(response)
-    return {output.name: result.as_numpy(output.name) for output in response.outputs}
+    here = (output.name for output in response.outputs if _IN_MEMORY not in output.parameters)
+    return {name: result.as_numpy(name) for name in here}

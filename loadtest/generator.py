@@ -174,6 +174,8 @@ def main() -> None:
         pace = Pace(shape, order["start_ns"], until_ns, given["part"], given["parts"], order["seed"])
         with Path(order["rows"]).open("ab", buffering=0) as rows:
             say({"event": "done", **targets[order["target"]].run(pace, order["url"], rows, say)})
+    for target in targets.values():
+        target.session.close()
 
 
 def _answer(answers: Any, data: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Setting:
     processes: int = 1
 
     def say(self, text: str) -> None:
-        self.console.print(text, style="dim", markup=False)
+        self.console.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -101,13 +101,13 @@ class Reporting:
         self._environment = environment
         self._sending: dict[str, _Sending] = {}
         self._gathered: dict[str, _Gathered] = {}
-        self._began_ns = 0
+        self._began_ns = self._ended_ns = 0
         self._lock = RLock()
         self._flushing: Any = None
-        self._lost: set[str] = set()
         if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(_MESSAGE, self._from_worker)
         environment.events.test_start.add_listener(self._begin)
+        environment.events.test_stopping.add_listener(self._stopping)
         environment.events.test_stop.add_listener(self._end)
         allow_many_connections()
 
@@ -165,6 +165,9 @@ class Reporting:
         if key in self._gathered:
             self._gathered[key].before = self._gathered[key].snapshot()
 
+    def _stopping(self, **_: Any) -> None:
+        self._ended_ns = time.time_ns()  # users are stopped one by one from here on
+
     def _end(self, **_: Any) -> None:
         if self._flushing is not None:
             self._flushing.kill()
@@ -172,9 +175,9 @@ class Reporting:
             for sending in self._sending.values():
                 sending.lag.stop()
         if not isinstance(self._environment.runner, WorkerRunner):
-            self._write(time.time_ns())
+            self._write()
 
-    def _write(self, ended_ns: int) -> None:
+    def _write(self) -> None:
         """The result. A problem with it must not hide what Locust has to say."""
         if not self._gathered:
             _log.error("no request was recorded: no report")
@@ -182,7 +185,7 @@ class Reporting:
         try:
             findings = Findings(lambda _: None)
             for gathered in self._gathered.values():
-                findings.add(self._measurement(gathered, ended_ns))
+                findings.add(self._measurement(gathered))
             models = sorted({measured.target.model for measured in findings.measurements})
             given = self._environment.parsed_options.output
             folder = output.folder_for(_FOLDER, Path(given) if given else None, "locust", models)
@@ -191,13 +194,13 @@ class Reporting:
         except (ModelwrightError, OSError) as error:
             _log.error("no report: %s", error)
 
-    def _measurement(self, gathered: _Gathered, ended_ns: int) -> Measurement:
+    def _measurement(self, gathered: _Gathered) -> Measurement:
         given, runner = self._environment.parsed_options, self._environment.runner
         users = runner.target_user_count or given.users or 1
         start_ns = self._began_ns + round(given.warmup * 1e9)
-        shape = options.shape(given, users, max(ended_ns - start_ns, 0) / 1e9)
+        shape = options.shape(given, users, max(self._ended_ns - start_ns, 0) / 1e9)
         load = load_of(shape, gathered.workload.batch, len(gathered.clients))
-        phase = Phase(start_ns, max(ended_ns, start_ns), gathered.record, list(gathered.clients.values()))
+        phase = Phase(start_ns, max(self._ended_ns, start_ns), gathered.record, list(gathered.clients.values()))
         lost = [worker for worker in gathered.clients if self._is_lost(worker)]
         phase.complete = not lost
         phase.notes = [f"worker {worker} was lost; what it had sent is kept" for worker in lost]

@@ -7,6 +7,7 @@ down its clients (coordinated omission).
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import resource
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import numpy as np
@@ -31,6 +32,9 @@ from loadtest.signature import Signature, read_signature
 from loadtest.workload import Shape, Workload
 from modelwright.client import connect
 from modelwright.errors import LoadError
+
+if TYPE_CHECKING:
+    from loadtest.shm import SharedMemory
 
 MOST_CONNECTIONS = 1000  # of an open loop; arrivals beyond wait, which shows as lag
 FOREVER = 2**63 - 1
@@ -67,6 +71,10 @@ class Session:
         self.payloads = _payloads(workload, self.signature)
         self._aimed = ""
         self.request_bytes, self._make_caller = _callers(workload, self.address, self.signature, self.payloads)
+        self._shared: SharedMemory | None = None
+        if workload.shared_memory:
+            self._shared = _shared_memory(workload, self.address, self.signature, self.payloads)
+            self._make_caller = self._shared.caller
         self._callers = 0
         self._arrivals = Group()
         self._rotation = _rotation(len(self.payloads.items), workload.seed)
@@ -164,7 +172,7 @@ class Session:
 
     def aim(self, url: str) -> None:
         """Send the same requests to another server, whose answers are not looked at; "" for the usual one."""
-        if url != self._aimed:
+        if url != self._aimed and not self._shared:
             self._aimed = url
             address = address_of(url) if url else self.address
             _, self._make_caller = _callers(self.workload, address, self.signature, self.payloads)
@@ -192,6 +200,10 @@ class Session:
         name = f"{self.workload.model} version {self.signature.version}"
         hint = "send one by hand (modelwright infer), look at the payload, or into the server's log"
         raise LoadError(f"{self.workload.url}: {name}: the first {_FIRST} requests failed: {failed}", hint)
+
+    def close(self) -> None:
+        if self._shared:
+            self._shared.close()
 
     def rewind(self, seed: int) -> None:
         """Begin the rotation of payloads anew, so that two measurements send the same ones in the same order."""
@@ -275,6 +287,26 @@ def _callers(
         return _mean_size(messages), lambda: SequenceGrpc(address, messages, timeout_s, length, as_text)
     ready = [grpc_message(message) for message in messages]
     return _mean_size(messages), lambda: RawGrpc(address, ready, timeout_s)
+
+
+def _shared_memory(workload: Workload, address: Address, signature: Signature, payloads: Payloads) -> SharedMemory:
+    from loadtest.shm import SharedMemory
+
+    if signature.decoupled or signature.sequence or workload.api != "raw":
+        raise LoadError("--shared-memory: for models that answer each request once, and --api raw")
+    model, version, timeout_s = workload.model, workload.version, workload.timeout_s
+
+    def make(requests: list[Any]) -> Caller:
+        if address.protocol == "http":
+            made = [http_request(address, model, version, tensors, regions) for tensors, regions in requests]
+            return RawHttp(address, made, timeout_s)
+        messages = [grpc_request(model, version, tensors, regions) for tensors, regions in requests]
+        return RawGrpc(address, [grpc_message(message) for message in messages], timeout_s)
+
+    module = importlib.import_module(f"tritonclient.{address.protocol}")
+    client = module.InferenceServerClient(address.authority, ssl=address.is_tls)
+    inputs = [payload.inputs for payload in payloads.items]
+    return SharedMemory(client, signature, inputs, workload.batch, make)
 
 
 def _mean_size(requests: Sequence[bytes]) -> int:
