@@ -1,0 +1,174 @@
+"""What a page is made of: figures, tables, texts and folded parts. The template has a macro for each `kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from markupsafe import Markup
+
+from loadtest.report.svg import marker, tag
+
+Tone = Literal["good", "bad", "unsure", "plain"]
+_TONES: dict[str, Tone] = {
+    "VALID": "good",
+    "PASS": "good",
+    "INVALID": "bad",
+    "FAIL": "bad",
+    "INCONCLUSIVE": "unsure",
+    "STOPPED EARLY": "unsure",
+    "MIXED": "unsure",
+    "NO VERDICT": "unsure",
+    "OBJECTIVE HOLDS": "good",
+    "OBJECTIVE DOES NOT HOLD": "bad",
+}
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A verdict: its word, and by its tone a colour and a shape."""
+
+    word: str
+    kind: ClassVar[str] = "badge"
+
+    @property
+    def tone(self) -> Tone:
+        return _TONES.get(self.word, "plain")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of a chart's legend."""
+
+    swatch: Markup
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    title: str
+    svg: Markup
+    caption: str = ""
+    legend: Sequence[Key] = ()
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Charts side by side where there is room."""
+
+    items: Sequence[Figure]
+    kind: ClassVar[str] = "figures"
+
+
+Cell = str | Badge
+
+
+@dataclass(frozen=True)
+class Table:
+    """`numeric` columns are set to the right."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numeric: frozenset[int] = frozenset()
+    note: str = ""
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Names and values; no value, no line."""
+
+    title: str
+    pairs: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "pairs"
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+    title: str = ""
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list under a lead-in; `tone` colours its edge."""
+
+    lead: str
+    items: Sequence[str]
+    tone: Tone = "plain"
+    kind: ClassVar[str] = "bullets"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Closed until a reader opens it, or open from the start."""
+
+    title: str
+    blocks: Sequence[Block]
+    badge: Badge | None = None
+    hint: str = ""
+    opened: bool = False
+    kind: ClassVar[str] = "folded"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A part with a heading and a verdict of its own."""
+
+    title: str
+    blocks: Sequence[Block]
+    badge: Badge | None = None
+    kind: ClassVar[str] = "card"
+
+
+Block = Figures | Table | Pairs | Text | Bullets | Folded | Card
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the top, large."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a reader sees first: the verdict in a sentence or two, the numbers, and what to know about them."""
+
+    badge: Badge
+    lead: str
+    text: str = ""
+    tiles: Sequence[Tile] = ()
+    blocks: Sequence[Block] = ()
+    tiles_of: str = ""  # which measurement, where there are several
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    subtitle: str
+    headline: Headline
+    blocks: Sequence[Block] = field(default_factory=tuple)
+
+
+def line_key(series: int, text: str, *, dashed: bool = False, mark: bool = True) -> Key:
+    parts = tag("line", x1=1, y1=7, x2=27, y2=7, class_=f"l s{series}" + (" dash" if dashed else ""))
+    return Key(_swatch(parts + (marker((14, 7), series) if mark else Markup("")), 28), text)
+
+
+def area_key(class_: str, text: str) -> Key:
+    return Key(_swatch(tag("rect", x=1, y=2, width=12, height=10, class_=class_), 14), text)
+
+
+def mark_key(mark: Markup, text: str) -> Key:
+    return Key(_swatch(mark, 14), text)
+
+
+def _swatch(content: Markup, width: int) -> Markup:
+    return tag("svg", content, viewBox=f"0 0 {width} 14", width=width, height=14, aria_hidden="true")

@@ -1,0 +1,260 @@
+"""Tables: measurements, percentiles, failures, client health, the server's statistics, what was tested where."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+
+from loadtest.latency import NEEDED
+from loadtest.report import words
+from loadtest.report.blocks import Badge, Block, Cell, Pairs, Table
+from loadtest.result import Client, Gate, Latency, Measurement, Result, Server, Target
+from modelwright.report import size_text
+
+Column = tuple[str, Callable[[Measurement], str]]
+
+
+def measurements(items: Sequence[Measurement]) -> Table:
+    """A row each: what was asked, what came of it. Latencies are response times."""
+    several = len({target_key(item.target) for item in items}) > 1
+    rows_differ = any(item.load.batch != 1 for item in items)
+    head = ["measurement", *(["asked"] if several else []), "req/s", *(["rows/s"] if rows_differ else [])]
+    first = 2 if several else 1
+    numeric = frozenset(range(first, len(head) + len(NEEDED) + 1))
+    rows: list[list[Cell]] = []
+    for item in items:
+        row: list[Cell] = [item.label, *([words.target(item.target)] if several else []), words.number(item.throughput)]
+        row += [words.number(item.inferences)] if rows_differ else []
+        row += [words.percentile(item.response, name) for name in NEEDED]
+        rows.append([*row, words.failed_share(item), Badge(item.validity.verdict)])
+    note = "Latencies are response times, from the intended start; failed requests are in none of them."
+    return Table("Measurements", [*head, *NEEDED, "failed", "verdict"], rows, numeric, note)
+
+
+def target_key(target: Target) -> tuple[str, ...]:
+    """What makes two measurements comparable in one chart."""
+    return (target.url, target.protocol, target.model, target.version, target.api)
+
+
+def percentile_table(item: Measurement) -> Table:
+    head = ["", "requests", "mean", "min", *NEEDED, "max"]
+    rows: list[list[Cell]] = [_latency_row("service time", item.service), _latency_row("response time", item.response)]
+    note = "Service time counts from the actual start of a request, response time from the intended one."
+    return Table("Percentiles", head, rows, frozenset(range(1, len(head))), note)
+
+
+def _latency_row(name: str, latency: Latency) -> list[Cell]:
+    stated = [words.percentile(latency, percentile) for percentile in NEEDED]
+    return [
+        name,
+        f"{latency.count:,}",
+        words.ms(latency.mean_ms),
+        words.ms(latency.min_ms),
+        *stated,
+        words.ms(latency.max_ms),
+    ]
+
+
+def failures(items: Sequence[Measurement]) -> Table | None:
+    """By kind; None where nothing failed."""
+    rows: list[list[Cell]] = [
+        [failure.kind, f"{failure.count:,}", _first(failure.first_s), failure.message, item.label]
+        for item in items
+        for failure in item.failures
+    ]
+    head = ["kind", "requests", "first at", "message of the first", "measurement"]
+    return Table("Failures", head, rows, frozenset({1, 2})) if rows else None
+
+
+def _first(first_s: float) -> str:
+    return f"{words.number(-first_s)} s before, in the warm-up" if first_s < 0 else words.seconds(first_s)
+
+
+# --- client and server ------------------------------------------------------------------------------------------------
+
+
+def client(items: Sequence[Measurement]) -> Block:
+    """How the load generator did."""
+    columns: list[Column] = [
+        ("processes", lambda item: str(item.client.processes)),
+        ("CPU of each", lambda item: cores(item.client.cpu_cores)),
+        ("memory", lambda item: size_text(item.client.memory_bytes)),
+        ("send lag p99", lambda item: words.ms(item.client.send_lag_p99_ms)),
+        ("event loop lag p99", lambda item: words.ms(item.client.loop_lag_p99_ms)),
+        ("CPU a request", lambda item: _micro(item.client.cpu_us_per_request)),
+        ("could send at most", lambda item: _ceiling(item.client)),
+        ("network and client", lambda item: words.ms(item.client.network_and_client_ms)),
+        ("answers checked", lambda item: f"{item.requests.checked:,}, {item.requests.wrong:,} wrong"),
+        ("steady", lambda item: "yes" if item.stability.stable else f"no: {item.stability.reason}"),
+    ]
+    return _table_or_pairs("Client health", items, columns)
+
+
+def server(items: Sequence[Measurement]) -> Block | None:
+    """What the server said of the same time; None where it said nothing."""
+    known = [item for item in items if item.server is not None]
+    columns: list[Column] = [
+        ("requests", _of_server(lambda server: f"{server.requests:,}")),
+        ("executions", _of_server(lambda server: f"{server.executions:,}")),
+        ("mean batch", _of_server(lambda server: words.number(server.mean_batch))),
+        ("time in the server", _of_server(lambda server: words.ms(server.mean_ms))),
+        ("queue", _of_server(lambda server: words.ms(server.queue_ms))),
+        ("compute input", _of_server(lambda server: words.ms(server.compute_input_ms))),
+        ("compute infer", _of_server(lambda server: words.ms(server.compute_infer_ms))),
+        ("compute output", _of_server(lambda server: words.ms(server.compute_output_ms))),
+        ("cache hits", _of_server(lambda server: f"{server.cache_hits:,}")),
+        ("CPU", _of_server(lambda server: cores([] if server.cpu_cores is None else [server.cpu_cores]))),
+        ("memory", _of_server(lambda s: words.NONE if s.memory_bytes is None else size_text(s.memory_bytes))),
+    ]
+    return _table_or_pairs("Server", known, columns) if known else None
+
+
+def _of_server(text: Callable[[Server], str]) -> Callable[[Measurement], str]:
+    return lambda item: text(item.server) if item.server else words.NONE
+
+
+def _table_or_pairs(title: str, items: Sequence[Measurement], columns: Sequence[Column]) -> Block:
+    """One measurement reads best downwards, several as rows."""
+    if len(items) == 1:
+        return Pairs(title, [(name, text(items[0])) for name, text in columns])
+    rows: list[list[Cell]] = [[item.label, *(text(item) for _, text in columns)] for item in items]
+    head = ["measurement", *(name for name, _ in columns)]
+    return Table(title, head, rows, frozenset(range(1, len(head))) - {head.index("steady") if "steady" in head else 0})
+
+
+def cores(busy: Sequence[float]) -> str:
+    """`0.98 cores`, `0.98, 0.97 cores`."""
+    return (
+        f"{', '.join(words.number(one) for one in busy)} {'core' if busy == [1.0] else 'cores'}" if busy else words.NONE
+    )
+
+
+def _micro(value: float | None) -> str:
+    return words.number(value) if value is None else f"{words.number(value)} µs"
+
+
+def _ceiling(of: Client) -> str:
+    source = f" (by {of.ceiling_source})" if of.ceiling_source else ""
+    return words.rate(of.ceiling) + source
+
+
+# --- a gate -----------------------------------------------------------------------------------------------------------
+
+
+def metrics(gate: Gate) -> Table:
+    head = ["metric", "regime", "baseline", "candidate", "change", "interval", "allowed", "p", "verdict"]
+    rows: list[list[Cell]] = [
+        [
+            item.interval.metric,
+            item.interval.regime,
+            f"{words.number(item.interval.baseline)} {item.interval.unit}",
+            f"{words.number(item.interval.candidate)} {item.interval.unit}",
+            words.change(item.interval.ratio),
+            f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
+            f"{words.MINUS if item.higher_is_better else '+'}{words.percent(item.margin)}",
+            words.NONE if item.p_value is None else f"{item.p_value:.3g}{', rejected' if item.rejected else ''}",
+            Badge(item.verdict),
+        ]
+        for item in gate.metrics
+    ]
+    note = "p: of “worse by no more than the margin”; rejected after Holm's correction over models and metrics."
+    return Table("Intervals", head, rows, frozenset(range(2, 8)), note)
+
+
+def calibration(gate: Gate) -> Table | None:
+    rows: list[list[Cell]] = [
+        [
+            item.interval.metric,
+            item.interval.regime,
+            words.change(item.interval.ratio),
+            f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
+            f"± {words.percent(item.margin)}",
+            Badge(item.verdict),
+        ]
+        for item in gate.calibration
+    ]
+    head = ["metric", "regime", "change", "interval", "margin", "verdict"]
+    note = "The baseline against itself in the same rounds: what this machine's noise alone can do."
+    return Table("Calibration A/A", head, rows, frozenset(range(2, 5)), note) if rows else None
+
+
+def thresholds(gate: Gate) -> Table | None:
+    rows: list[list[Cell]] = [
+        [item.name, words.given(item.bound), words.number(item.measured), Badge(item.verdict)]
+        for item in gate.thresholds
+    ]
+    head = ["slo in model.yaml", "bound", "measured", "verdict"]
+    return Table("Thresholds", head, rows, frozenset({1, 2})) if rows else None
+
+
+def rounds(gate: Gate) -> Table:
+    head = ["round", "order", "side", "req/s", "p50", "p99", "compute", "failed"]
+    rows: list[list[Cell]] = [
+        [
+            str(item.round),
+            str(item.order),
+            item.side,
+            words.number(item.throughput),
+            words.ms(item.p50_ms),
+            words.ms(item.p99_ms),
+            words.ms(item.compute_ms),
+            f"{item.failed:,}",
+        ]
+        for item in gate.rounds
+    ]
+    note = f"A: baseline, B: candidate, A2: the baseline once more. Seed of the order: {gate.seed}."
+    return Table("Rounds", head, rows, frozenset({0, 1, 3, 4, 5, 6, 7}), note)
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def machine(result: Result) -> Pairs:
+    shared = result.machine.client_and_server_share_it
+    pairs = [
+        ("CPU", result.machine.cpu),
+        ("cores", str(result.machine.cores)),
+        ("memory", size_text(result.machine.memory_bytes)),
+        ("system", result.machine.system),
+        ("client and server", "share this machine" if shared else "are on different machines"),
+    ]
+    return Pairs("Machine", pairs)
+
+
+def server_metadata(result: Result) -> Pairs:
+    told = [(str(name), _plain(value)) for name, value in result.server.items()]
+    return Pairs("Server software", told or [("", "it told nothing of itself")])
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def targets(items: Sequence[Measurement]) -> Table:
+    """Each distinct target once."""
+    distinct = {(target_key(item.target), item.target.payload): item.target for item in items}
+    rows: list[list[Cell]] = [
+        [
+            words.target(target),
+            target.url,
+            target.payload or words.NONE,
+            words.NONE if target.payload_bytes is None else size_text(target.payload_bytes),
+        ]
+        for target in distinct.values()
+    ]
+    return Table("What was asked", ["model", "server", "payload", "size of one"], rows, frozenset({3}))
+
+
+def run_of(result: Result) -> Pairs:
+    pairs = [
+        ("command", shlex.join(result.command)),
+        ("created", result.created),
+        ("modelwright", result.modelwright),
+        ("document", f"{result.kind}, schema version {result.schema_version}"),
+    ]
+    return Pairs("This report", pairs)
