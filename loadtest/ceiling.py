@@ -27,7 +27,6 @@ class Ceilings:
 
     def of(self, fleet: Fleet, name: str, workload: Workload) -> float | None:
         """Requests a second; None where a null server cannot stand in for the model."""
-        return None
         if name not in self._known:
             answer = fleet.targets[name].get("answer")
             self._known[name] = None if answer is None else _measured(fleet, name, workload, answer)

@@ -296,7 +296,7 @@ def _shared_memory(workload: Workload, address: Address, signature: Signature, p
         raise LoadError("--shared-memory: for models that answer each request once, and --api raw")
     model, version, timeout_s = workload.model, workload.version, workload.timeout_s
 
-    def make(requests: list[Any]) -> Caller:
+    def make(requests: Sequence[Any]) -> Caller:
         if address.protocol == "http":
             made = [http_request(address, model, version, tensors, regions) for tensors, regions in requests]
             return RawHttp(address, made, timeout_s)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ALIGNED = 64
 Regions = Mapping[str, Region]
-MakeCaller = Callable[[list[tuple["Tensors", tuple[Regions, Regions]]]], Caller]
+MakeCaller = Callable[[Sequence[tuple["Tensors", tuple[Regions, Regions]]]], Caller]
 
 
 class SharedMemory:
