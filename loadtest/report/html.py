@@ -207,12 +207,9 @@ def _gates(result: Result) -> list[Block]:
     blocks += _present(tables.failures(result.measurements))
     groups = _by_model(result.measurements)
     for group in groups:
+        tabled = [tables.measurements(group), *_present(tables.client(group), tables.server(group))]
+        inner = [*tabled, *_details(group, _MOST_DETAILED // len(groups))]
         about = f"Measurements of {group[0].target.model}"
-        inner = [
-            tables.measurements(group),
-            *_present(tables.client(group), tables.server(group)),
-            *_details(group, _MOST_DETAILED // len(groups)),
-        ]
         blocks.append(Folded(about, inner, hint=words.count(len(group), "measurement")))
     return blocks
 

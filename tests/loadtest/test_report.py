@@ -193,12 +193,12 @@ def test_a_ratio_is_said_as_a_change(ratio: float, text: str) -> None:
 # --- what it draws ----------------------------------------------------------------------------------------------------
 
 CHARTS = {
-    "run": ["Over time", "Percentile curve", "Where a request's time goes", "Batch sizes"],
+    "run": ["Latency and throughput over time", "Percentile curve", "Where a request's time goes", "Batch sizes"],
     "sweep": ["Throughput against latency", "Where a request's time goes"],
     "slo": ["Throughput against latency", "Where a request's time goes"],
     "interrupted": [],
-    "all failed": ["Over time"],
-    "few": ["Over time", "Percentile curve", "Where a request's time goes", "Batch sizes"],
+    "all failed": ["Throughput over time"],
+    "few": ["Throughput over time", "Percentile curve", "Where a request's time goes", "Batch sizes"],
     "nothing": [],
 }
 
@@ -401,7 +401,7 @@ def test_a_page_follows_the_readers_light_or_dark(tmp_path: Path) -> None:
 def test_a_screenshot_shows_a_page(width: int, tmp_path: Path) -> None:
     """Not blank, and light and dark differ. Looking at it is for a person."""
     page, empty = render(results.open_run()), "<!DOCTYPE html>"
-    pictures = []
+    pictures: list[bytes] = []
     for shown, dark in ((page, False), (page, True), (empty, False)):
         target = tmp_path / f"{len(pictures)}.png"
         browser.screenshot(shown, View(width, dark), 1200, target)

@@ -66,7 +66,8 @@ def test_a_newer_document_is_refused() -> None:
 def test_the_documents_measurement_is_one() -> None:
     fragment = example("Measurement")
     for name, value in fragment.items():
-        TypeAdapter(Measurement.model_fields[name].annotation).validate_python(value)
+        annotation: Any = Measurement.model_fields[name].annotation
+        TypeAdapter(annotation).validate_python(value)
     count = fragment["response"]["count"]
     for name, value in fragment["response"]["percentiles_ms"].items():
         assert (value is None) == (count < NEEDED[name])
