@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from loadtest.result import CurvePoint, Latency, Stability, Window
+from loadtest.wording import percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -163,6 +164,6 @@ def _uneven(name: str, values: Sequence[float], unit: str, tolerance: float) -> 
         return ""
     shown = ", ".join(f"{value:,.4g}" for value in values)
     return (
-        f"{name} of the last {len(values)} windows: {shown} {unit}, up to {worst / mean:.0%} from their mean; "
-        f"{tolerance:.0%} is allowed"
+        f"{name} of the last {len(values)} windows: {shown} {unit}, up to {percent(worst / mean)} from their mean; "
+        f"{percent(tolerance)} is allowed"
     )

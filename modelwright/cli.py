@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modelwright.build import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
+_LOAD = "load"
 _INTERRUPTED = 130  # 128 + SIGINT
 _COULD_NOT_RUN = 2  # of `lint`, whose 1 means that it found something
 _FORMATS = ("text", "json", "github", "sarif")  # lint.formats.FORMATS
@@ -29,12 +30,20 @@ class _Group(click.Group):
     """Commands in the order in which one meets them; a misspelt one gets a suggestion."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        self.get_command(ctx, _LOAD)
         return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == _LOAD and _LOAD not in self.commands:  # loads its own module, which imports this one
+            from loadtest.command import load
+
+            self.add_command(load)
+        return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from modelwright.suggest import did_you_mean
 
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             ctx.fail(f"no command '{args[0]}': {did_you_mean(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 

@@ -100,6 +100,11 @@ class Client:
             for entry in entries
         ]
 
+    def server(self) -> dict[str, Any]:
+        """The server's name, version and protocol extensions."""
+        answer: dict[str, Any] = self._call("", "get_server_metadata")
+        return answer
+
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """Names, data types and shapes of inputs and outputs, as the protocol's model metadata."""
         answer: dict[str, Any] = self._call(name, "get_model_metadata", name, version)

@@ -10,7 +10,8 @@
     ├── StoreError            the artefact store or the disk under it
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
     ├── LockedError           another process is building
-    └── ServerError           the server environment, a tritonserver process, or a request to one
+    ├── ServerError           the server environment, a tritonserver process, or a request to one
+    └── LoadError             a load test: its payloads, its generators, its results
 
 `cli.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Everything else that escapes is a bug and
 keeps its traceback.
@@ -71,6 +72,10 @@ class LockedError(ModelwrightError):
 
 
 class ServerError(ModelwrightError):
+    pass
+
+
+class LoadError(ModelwrightError):
     pass
 
 

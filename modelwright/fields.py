@@ -1,6 +1,7 @@
 """The fields of a protobuf message, walked by its descriptors: nothing here knows what ModelConfig holds.
 
-`check` compares plain data with a message type, and says where it does not fit; `differences` compares two messages.
+`check` compares plain data with a message type, and says where it does not fit; `compared` and `differences` compare
+two messages.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelwright.errors import ConfigError
 from modelwright.suggest import did_you_mean
@@ -159,11 +160,28 @@ def _expected(where: str, wanted: str, value: Any, hint: str = "") -> ConfigErro
 # --- two messages -----------------------------------------------------------------------------------------------------
 
 
-def differences(expected: Any, actual: Any, path: str = "") -> Iterator[str]:
+class Difference(NamedTuple):
+    """One field that two messages do not have alike: its path, and what each of them has; None for nothing."""
+
+    path: str
+    expected: str | None
+    actual: str | None
+
+
+def differences(expected: Any, actual: Any) -> Iterator[str]:
     """How two messages of one type differ: `dynamic_batching.priority_levels: expected 2, got 1`, in order of fields.
 
     NaN equals NaN here, which Python's comparison of messages does not have.
     """
+    for path, wanted, found in compared(expected, actual):
+        if wanted is None:
+            yield f"{path}: added, got {found}"
+        else:
+            yield f"{path}: missing, expected {wanted}" if found is None else f"{path}: expected {wanted}, got {found}"
+
+
+def compared(expected: Any, actual: Any, path: str = "") -> Iterator[Difference]:
+    """The fields in which two messages of one type differ, in order of fields."""
     for field in expected.DESCRIPTOR.fields:
         where = f"{path}.{field.name}" if path else field.name
         wanted, found = getattr(expected, field.name), getattr(actual, field.name)
@@ -179,31 +197,28 @@ def differences(expected: Any, actual: Any, path: str = "") -> Iterator[str]:
             yield from _pair(field, wanted, found, where)
 
 
-def _map_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
+def _map_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[Difference]:
     for key in sorted({*expected, *actual}):
         yield from _pair(map_value(field), expected.get(key), actual.get(key), f"{where}[{key!r}]")
 
 
-def _list_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
+def _list_differences(field: Any, expected: Any, actual: Any, where: str) -> Iterator[Difference]:
     if field.message_type is None:
         if list(map(repr, expected)) != list(map(repr, actual)):
-            yield f"{where}: expected {_shown_list(field, expected)}, got {_shown_list(field, actual)}"
+            yield Difference(where, _shown_list(field, expected), _shown_list(field, actual))
         return
     for index in range(max(len(expected), len(actual))):
         wanted = expected[index] if index < len(expected) else None
         yield from _pair(field, wanted, actual[index] if index < len(actual) else None, f"{where}[{index}]")
 
 
-def _pair(field: Any, expected: Any, actual: Any, where: str) -> Iterator[str]:
+def _pair(field: Any, expected: Any, actual: Any, where: str) -> Iterator[Difference]:
     """One value against another; None stands for one that is not there."""
-    if expected is None:
-        yield f"{where}: added, got {_shown(field, actual)}"
-    elif actual is None:
-        yield f"{where}: missing, expected {_shown(field, expected)}"
-    elif field.message_type is not None:
-        yield from differences(expected, actual, where)
-    elif repr(expected) != repr(actual):
-        yield f"{where}: expected {_shown(field, expected)}, got {_shown(field, actual)}"
+    if expected is not None and actual is not None and field.message_type is not None:
+        yield from compared(expected, actual, where)
+    elif expected is None or actual is None or repr(expected) != repr(actual):
+        wanted, found = (None if value is None else _shown(field, value) for value in (expected, actual))
+        yield Difference(where, wanted, found)
 
 
 def _shown_list(field: Any, values: Any) -> str:

@@ -65,7 +65,7 @@ def published(repository: Repository, names: Sequence[str] = ()) -> list[Publish
             raise RepositoryError(f"{name}: is not in {repository.root.name}", did_you_mean(name, known))
     found = []
     for model in names or known:
-        config = _config(repository, model)
+        config = published_config(repository, model)
         for version in repository.versions(model):
             manifest = repository.manifest(model, version)
             if manifest and config is not None:
@@ -128,7 +128,7 @@ def serving_all(project: Project, versions: Sequence[Published], log: Path, say:
 
     made = environment.ensure(project.server, project.target, say)
     repository = Repository(project.repository, project.staging)
-    models = _members_first(repository, dict.fromkeys(item.model for item in versions))
+    models = members_first(repository, dict.fromkeys(item.model for item in versions))
     prebuilt = {item.model for item in versions if item.is_prebuilt}
     completes = needs_completion(repository, models)
     with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0, auto_complete=completes) as server:
@@ -173,7 +173,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _replay_one(
     repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str]
 ) -> Replayed:
-    moved_on = _superseded(repository, item.model, item.version)
+    moved_on = superseded(repository, item.model, item.version)
     if moved_on:
         return Replayed(item.model, item.version, url, "superseded", detail=moved_on)
     reason = served.get((item.model, str(item.version)))
@@ -217,7 +217,7 @@ def _served(client: Client) -> dict[tuple[str, str], str]:
     }
 
 
-def _superseded(repository: Repository, model: str, version: int) -> str:
+def superseded(repository: Repository, model: str, version: int) -> str:
     """Why an older version cannot be checked any more; '' when it can, and for the newest."""
     newest = repository.latest(model)
     manifest = repository.manifest(model, version)
@@ -232,11 +232,11 @@ def _superseded(repository: Repository, model: str, version: int) -> str:
     return ""
 
 
-def _members_first(repository: Repository, models: Iterable[str]) -> list[str]:
+def members_first(repository: Repository, models: Iterable[str]) -> list[str]:
     ordered: dict[str, None] = {}
 
     def visit(model: str) -> None:
-        config = _config(repository, model)
+        config = published_config(repository, model)
         for step in config.ensemble_scheduling.step if config is not None else ():
             if step.model_name not in ordered:
                 visit(step.model_name)
@@ -250,7 +250,7 @@ def _members_first(repository: Repository, models: Iterable[str]) -> list[str]:
 
 def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
     """Whether the server must fill a config in: one that came as it is and leaves tensors to the server."""
-    configs = [_config(repository, model) for model in models]
+    configs = [published_config(repository, model) for model in models]
     return any(not (config.input and config.output) for config in configs if config is not None)
 
 
@@ -258,15 +258,15 @@ def _all_versions(repository: Repository, model: str) -> str | None:
     """The model's config with every version served that can be, as the load API takes it; None for its own policy."""
     from google.protobuf import json_format
 
-    config = _config(repository, model)
-    versions = [version for version in repository.versions(model) if not _superseded(repository, model, version)]
+    config = published_config(repository, model)
+    versions = [version for version in repository.versions(model) if not superseded(repository, model, version)]
     if config is None or len(versions) < 2:
         return None
     config.version_policy.specific.versions[:] = versions
     return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 
-def _config(repository: Repository, model: str) -> Any:
+def published_config(repository: Repository, model: str) -> Any:
     path = repository.root / model / CONFIG
     try:
         return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")

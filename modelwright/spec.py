@@ -304,6 +304,26 @@ class Gates(BaseModel):
         return self.__pydantic_extra__
 
 
+class SloMargins(_Model):
+    """By which share a candidate may be worse than its baseline before `load ab` fails it."""
+
+    throughput: float = Field(0.05, gt=0, lt=1)  # at saturation
+    p50: float = Field(0.05, gt=0)  # service time at the fixed load
+    p99: float = Field(0.1, gt=0)
+    compute: float = Field(0.05, gt=0)  # the server's, of one execution at equal batch sizes
+
+
+class Slo(_Model):
+    """What `load ab` holds a candidate to, and under which load. Nothing that is built depends on it."""
+
+    p50_ms: float | None = Field(None, gt=0)  # service time at the fixed load, at most
+    p99_ms: float | None = Field(None, gt=0)
+    throughput_min: float | None = Field(None, gt=0)  # requests a second at saturation, at least
+    rate: float | None = Field(None, gt=0)  # the fixed load, requests a second
+    concurrency: int | None = Field(None, ge=1)  # requests in flight at saturation
+    margins: SloMargins = SloMargins()
+
+
 class ModelSpec(_Model):
     name: Name
     description: str = ""
@@ -315,6 +335,7 @@ class ModelSpec(_Model):
     evaluate: Entry | None = None  # (infer) → {"accuracy": 0.99}; infer: inputs → outputs
     files: tuple[str, ...] = ()  # what its code reads: globs of this folder, or package:path of an installed one
     gates: Gates = Gates()
+    slo: Slo | None = None  # for load tests: no step, config or manifest holds it
     serving: Serving = {}  # ModelConfig, field by field; and `environments`, the same once more for some servers
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from modelwright.errors import SpecError
 from modelwright.project import Project
-from modelwright.spec import FILE, KINDS, Builder, ModelSpec
+from modelwright.spec import FILE, KINDS, Builder, ModelSpec, Slo
 from modelwright.suggest import did_you_mean
 
 _MAX_DEPTH = 100
@@ -50,6 +50,20 @@ def read_builder(folder: Path, shown: str) -> Builder:
     except ValidationError as error:
         raise _spec_error(error, folder / FILE, shown) from None
     return Builder(folder, shown, spec)
+
+
+def slo_of(project: Project, model: str) -> Slo | None:
+    """A model's `slo:`, as its model.yaml says now; None where it says nothing, or nothing here builds the model.
+
+    Only that one file is read, unless the builder's folder has another name. Raises SpecError.
+    """
+    folder = project.builders / model
+    if (folder / FILE).is_file():
+        builder = read_builder(folder, project.shown(folder / FILE))
+        if builder.name == model:
+            return builder.spec.slo
+    builders = read_builders(project) if project.builders.is_dir() else {}
+    return builders[model].spec.slo if model in builders else None
 
 
 def _check_no_other_name(folder: Path, shown: str) -> None:
@@ -189,6 +203,8 @@ def _known_fields(loc: Sequence[int | str]) -> list[str]:
         "gates": spec.MetricGate,
         "tolerance": spec.Tolerance,
         "golden": spec.GoldenRecord,
+        "slo": spec.Slo,
+        "margins": spec.SloMargins,
     }
     model: type[BaseModel] = ModelSpec
     for part in loc[:-1]:

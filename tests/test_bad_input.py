@@ -100,6 +100,22 @@ SPECS = {
         TORCH_YAML.replace("train:train", "train:trein"),
         "builders/m/model.yaml: source.entry: builders/m/train.py has no function 'trein'\n  hint: did you mean 'train'?",
     ),
+    "an unknown objective": (
+        TORCH_YAML + "slo: {p99: 20}\n",
+        "builders/m/model.yaml:7: slo.p99: unknown field\n  hint: did you mean 'p99_ms'?",
+    ),
+    "an unknown margin": (
+        TORCH_YAML + "slo: {margins: {p99_ms: 0.1}}\n",
+        "builders/m/model.yaml:7: slo.margins.p99_ms: unknown field\n  hint: did you mean 'p99'?",
+    ),
+    "an objective of nothing": (
+        TORCH_YAML + "slo: {p99_ms: 0}\n",
+        "builders/m/model.yaml:7: slo.p99_ms: input should be greater than 0, got 0",
+    ),
+    "a margin of everything": (
+        TORCH_YAML + "slo: {margins: {throughput: 1}}\n",
+        "builders/m/model.yaml:7: slo.margins.throughput: input should be less than 1, got 1",
+    ),
     "an unknown serving field": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8, dynamic_batchin: {}"),
         "builders/m/model.yaml: serving.dynamic_batchin: unknown field\n  hint: did you mean 'dynamic_batching'?",

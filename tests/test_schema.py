@@ -94,6 +94,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a priority level": GOOD | {"serving": {"dynamic_batching": {"priority_queue_policy": {"1": {"max_queue_size": 2}}}}},
     "an environment": GOOD | {"serving": {"environments": {"gpu": {"instance_group": [{"kind": "KIND_GPU"}]}}}},
     "a field taken away": GOOD | {"serving": {"environments": {"cpu": {"dynamic_batching": None}}}},
+    "objectives": GOOD | {"slo": {"p99_ms": 20, "throughput_min": 1000.5, "margins": {"p99": 0.2}, "concurrency": 32, "rate": 500}},
     "a 64-bit number": GOOD | {"serving": {"version_policy": {"specific": {"versions": [2**63 - 1]}}}},
 }  # fmt: skip
 
@@ -112,6 +113,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt field of an environment": (GOOD | {"serving": {"environments": {"gpu": {"instances": 1}}}}, "'instances' was unexpected"),
     "a misspelt data type": (GOOD | {"inputs": [{"name": "x", "dtype": "FLOAT", "shape": [1]}]}, "'FLOAT' is not one of"),
     "a misspelt value": (GOOD | {"serving": {"instance_group": [{"kind": "KIND_TPU"}]}}, "is not valid under any"),
+    "a misspelt objective": (GOOD | {"slo": {"p99": 20}}, "is not valid under any"),
     "a dimension of 0": (GOOD | {"inputs": [{"name": "x", "dtype": "FP32", "shape": [0]}]}, "0 is not valid under any"),
     "no samples": ({key: value for key, value in GOOD.items() if key != "samples"}, "'samples' is a required property"),
     "no inputs": (GOOD | {"source": {"kind": "torch", "entry": "a:b"}}, "'inputs' is a required property"),

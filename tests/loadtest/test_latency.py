@@ -151,11 +151,11 @@ def window(throughput: float, p50_ms: float | None, requests: int = 100) -> Wind
         ([(10, 9.0), (95, 1.0), (100, 1.0), (105, 1.05)], ""),  # what came before the last three does not count
         (
             [(80, 1.0), (100, 1.0), (120, 1.0)],
-            "throughput of the last 3 windows: 80, 100, 120 req/s, up to 20% from their mean; 10% is allowed",
+            "throughput of the last 3 windows: 80, 100, 120 req/s, up to 20 % from their mean; 10 % is allowed",
         ),
         (
             [(100, 1.0), (100, 1.0), (100, 2.5)],
-            "p50 of the last 3 windows: 1, 1, 2.5 ms, up to 67% from their mean; 10% is allowed",
+            "p50 of the last 3 windows: 1, 1, 2.5 ms, up to 66.7 % from their mean; 10 % is allowed",
         ),
         ([(100, 1.0), (100, 1.0)], "2 windows were measured, 3 are needed"),
         ([], "0 windows were measured, 3 are needed"),

@@ -1,0 +1,80 @@
+"""What the gate is tried on: a model, the same with a tenth more compute, and the same with another config.
+
+    versions(folder)  a project whose model `layers` has version 1 and version 2, which has 10 % more layers
+    configs(folder)   two repositories with the same version 1, of which the second one's config queues requests for longer
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from benchmarks import projects, timing
+
+MODEL = "layers"
+LAYERS, MORE_LAYERS, WIDTH = 20, 22, 512
+_DATA = f"""\
+import numpy as np
+
+
+def samples():
+    return {{"x": np.random.default_rng(1).standard_normal((64, {WIDTH}), dtype=np.float32)}}
+"""
+
+
+def versions(root: Path) -> Path:
+    project = projects.empty_project(root)
+    _write(project, LAYERS, {})
+    timing.build(project)
+    projects.settle()
+    _write(project, MORE_LAYERS, {})
+    timing.build(project)
+    return project
+
+
+def configs(root: Path, changed: dict[str, object]) -> tuple[Path, Path]:
+    """The project, whose repository has the changed `serving`, and the repository with the usual one."""
+    project = projects.empty_project(root)
+    _write(project, LAYERS, {})
+    timing.build(project)
+    usual = root / "baseline"
+    shutil.copytree(project / "model_repository", usual)
+    projects.settle()
+    _write(project, LAYERS, changed)
+    timing.build(project)
+    return project, usual
+
+
+def _write(project: Path, layers: int, serving: dict[str, object]) -> None:
+    folder = project / "builders" / MODEL
+    folder.mkdir(exist_ok=True)
+    usual = {"max_batch_size": 32, "dynamic_batching": {}, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
+    spec = {
+        "source": {"kind": "onnx", "path": "model.onnx"},
+        "samples": "data:samples",
+        "serving": usual | {"parameters": {"intra_op_thread_count": {"string_value": "1"}}} | serving,
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(spec))
+    (folder / "data.py").write_text(_DATA)
+    _save_layers(folder / "model.onnx", layers)
+
+
+def _save_layers(path: Path, layers: int) -> None:
+    """float32 (batch, WIDTH) through `layers` equal layers: a matrix product and a ReLU each."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(7)
+    nodes, weights, value = [], [], "x"
+    for number in range(layers):
+        matrix = generator.standard_normal((WIDTH, WIDTH), dtype=np.float32) * np.float32((2 / WIDTH) ** 0.5)
+        weights.append(numpy_helper.from_array(matrix, f"w{number}"))
+        nodes.append(helper.make_node("MatMul", [value, f"w{number}"], [f"m{number}"]))
+        value = "y" if number == layers - 1 else f"r{number}"
+        nodes.append(helper.make_node("Relu", [f"m{number}"], [value]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in "xy")
+    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)

@@ -1,0 +1,234 @@
+"""`load ab`: the rounds of the performance gate, measured. What they mean is decided in gate.py.
+
+A round measures the baseline, the baseline again, and the candidate, in random order, in both regimes: first at a fixed
+load (open loop), then at saturation (closed loop). Everything they share is the same: machine, client, payloads,
+seeds. The fixed load is 70 % of what the baseline can serve, and no more than the client can send with ease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+from loadtest.differences import differences
+from loadtest.gate import ROUNDS, Case, judge, settled, wants_extension
+from loadtest.lab import Lab, Setting, lab, server_for
+from loadtest.latency import NEEDED
+from loadtest.result import Gate, Measurement
+from loadtest.rounds import FIXED, SATURATION, Side, SideName
+from loadtest.run import Findings
+from loadtest.servers import Server
+from loadtest.workload import Shape, Workload
+from modelwright.errors import LoadError
+from modelwright.repository import GOLDEN, Repository
+from modelwright.spec import Slo
+
+_SHARE_OF_CAPACITY = 0.7
+_SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid
+_SPARE = 1.2  # a percentile's fewest requests, and some more: arrivals are random
+_CONCURRENCY = 32
+_SIDES: tuple[SideName, ...] = ("A", "A2", "B")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two versions of a model, each in its repository's folder. `slo` has margins, bounds and loads."""
+
+    model: str
+    baseline: int
+    candidate: int
+    baseline_repository: Path
+    candidate_repository: Path
+    slo: Slo
+
+    @property
+    def names(self) -> tuple[str, str]:
+        if self.baseline_repository == self.candidate_repository:
+            return f"version {self.baseline}", f"version {self.candidate}"
+        return (
+            f"version {self.baseline} of {self.baseline_repository.name}",
+            f"version {self.candidate} of {self.candidate_repository.name}",
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often. `seconds`: of one measurement; longer where a p99 needs it."""
+
+    rounds: int = ROUNDS
+    seconds: float = 2.0
+    warmup_s: float = 0.3
+    seed: int = 7
+
+
+def pairings(
+    setting: Setting,
+    names: Sequence[str],
+    versions: Sequence[int],
+    baseline_repository: Path | None,
+    slo_of: Callable[[str], Slo],
+) -> tuple[list[Pairing], list[str]]:
+    """What is to be compared, and the models that cannot be, with the reason."""
+    if versions and len(names) != 1:
+        raise LoadError("--versions: of which model?", "name one model")
+    if len(versions) not in (0, 2):
+        raise LoadError(f"--versions {','.join(map(str, versions))}: baseline and candidate are needed", "such as 3,4")
+    candidates = Repository(setting.repository, setting.project.staging)
+    baselines = Repository(baseline_repository, setting.project.staging) if baseline_repository else candidates
+    models = list(dict.fromkeys(names)) or [model for model in candidates.models() if model in baselines.models()]
+    found, left_out = [], []
+    for model in models:
+        chosen = _versions(model, baselines, candidates, versions)
+        if isinstance(chosen, str):
+            left_out.append(chosen)
+        else:
+            found.append(Pairing(model, *chosen, baselines.root, candidates.root, slo_of(model)))
+    if left_out and names:
+        raise LoadError("; ".join(left_out), "modelwright status lists what is published")
+    return found, left_out
+
+
+def _versions(model: str, baselines: Repository, candidates: Repository, given: Sequence[int]) -> tuple[int, int] | str:
+    old, new = baselines.versions(model), candidates.versions(model)
+    if given:
+        baseline, candidate = given
+        for version, there, root in ((baseline, old, baselines.root), (candidate, new, candidates.root)):
+            if version not in there:
+                return f"{model}: has no version {version} in {root.name}"
+        return baseline, candidate
+    if baselines.root != candidates.root:
+        return (old[-1], new[-1]) if old and new else f"{model}: is not in both repositories"
+    return (old[-2], old[-1]) if len(old) > 1 else f"{model}: has one version, nothing to compare it with"
+
+
+def gate(
+    setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings, say: Callable[[str], None]
+) -> list[Gate]:
+    """Measure and judge; once as many rounds again for models that are undecided."""
+    sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
+    for pairing in found:
+        _measure(setting, pairing, plan, sides[pairing.model], findings)
+    first = judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed)
+    extended = wants_extension(first) if findings.complete else []
+    if not extended:
+        return first
+    say(f"undecided after {plan.rounds} rounds: {', '.join(extended)}; {plan.rounds} more, as was declared beforehand")
+    for pairing in found:
+        if pairing.model in extended:
+            _measure(setting, pairing, plan, sides[pairing.model], findings)
+    return settled(first, judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed))
+
+
+def _case(pairing: Pairing, sides: Sequence[Side]) -> Case:
+    old, new = pairing.baseline_repository / pairing.model, pairing.candidate_repository / pairing.model
+    changed = differences(old, pairing.baseline, new, pairing.candidate)
+    return Case(pairing.model, *pairing.names, sides, pairing.slo, changed)
+
+
+def _measure(setting: Setting, pairing: Pairing, plan: Plan, sides: list[Side], findings: Findings) -> None:
+    """The rounds of one model, added to `sides`. Stops when one was cut short."""
+    if not findings.complete:
+        return
+    with _benches(setting, pairing) as benches:
+        findings.server = benches["A"].server_info
+        shapes = _shapes(benches["A"], pairing, plan, findings)
+        begun = max((side.round for side in sides), default=0)
+        for number in range(begun + 1, begun + plan.rounds + 1):
+            _Round(benches, shapes, plan, number, pairing.model, findings).measure(sides)
+            if not findings.complete:
+                return
+
+
+@dataclass
+class _Round:
+    benches: dict[SideName, Lab]
+    shapes: dict[str, Shape]
+    plan: Plan
+    number: int
+    model: str
+    findings: Findings
+    _made: dict[tuple[SideName, str], Measurement] = field(default_factory=dict)
+
+    def measure(self, sides: list[Side]) -> None:
+        order = list(_SIDES)
+        Random(f"{self.plan.seed} {self.model} {self.number}").shuffle(order)  # noqa: S311 (an order, no secret)
+        for regime in (FIXED, SATURATION):
+            for side in order:
+                if self.findings.complete:
+                    self._made[side, regime] = self._one(side, regime)
+        for place, side in enumerate(order, 1):
+            saturation, fixed = self._made.get((side, SATURATION)), self._made.get((side, FIXED))
+            sides.append(Side(self.number, place, side, saturation, fixed))
+
+    def _one(self, side: SideName, regime: str) -> Measurement:
+        bench, label = self.benches[side], f"{self.model} round {self.number} {side} {regime}"
+        name = next(iter(bench.workloads)) if len(bench.workloads) == 1 else side[0]
+        # The same arrivals for all sides of a round; other ones in the next.
+        seed = self.plan.seed + self.number
+        return self.findings.add(bench.measure(name, self.shapes[regime], label, seed))
+
+
+def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dict[str, Shape]:
+    """The two loads, from what the baseline can serve here and now."""
+    concurrency = pairing.slo.concurrency or _CONCURRENCY
+    saturation = Shape(concurrency, warmup_s=plan.warmup_s, duration_s=plan.seconds)
+    longer = replace(saturation, warmup_s=1.0, duration_s=max(2.0, plan.seconds))
+    capacity = findings.add(bench.measure("A", longer, f"{pairing.model} capacity of the baseline"))
+    if not capacity.throughput:
+        reasons = "; ".join(f"{failure.kind}: {failure.message}" for failure in capacity.failures[:3])
+        raise LoadError(f"{pairing.model}: {pairing.names[0]} answers no request under load", reasons)
+    rate = pairing.slo.rate or _SHARE_OF_CAPACITY * capacity.throughput
+    if capacity.client.ceiling and not pairing.slo.rate:
+        rate = min(rate, _SHARE_OF_CEILING * capacity.client.ceiling)
+    needed_s = _SPARE * NEEDED["p99"] / rate
+    fixed = Shape(rate=rate, warmup_s=plan.warmup_s, duration_s=max(plan.seconds, needed_s))
+    return {SATURATION: saturation, FIXED: fixed}
+
+
+@contextlib.contextmanager
+def _benches(setting: Setting, pairing: Pairing) -> Iterator[dict[SideName, Lab]]:
+    """What each side is measured with: one server with both versions, or one for each repository."""
+    old, new = _workloads(setting, pairing)
+    with contextlib.ExitStack() as stack:
+        if setting.url or pairing.baseline_repository == pairing.candidate_repository:
+            wanted = {pairing.model: [pairing.baseline, pairing.candidate]}
+            server = stack.enter_context(server_for(setting, wanted))
+            both = stack.enter_context(lab(setting, server, {"A": old, "B": new}))
+            yield {"A": both, "A2": both, "B": both}
+            return
+        first = stack.enter_context(_served(setting, pairing.model, pairing.baseline, pairing.baseline_repository))
+        second = stack.enter_context(_served(setting, pairing.model, pairing.candidate, pairing.candidate_repository))
+        one = stack.enter_context(lab(setting, first, {"A": old}))
+        other = stack.enter_context(lab(setting, second, {"B": new}))
+        yield {"A": one, "A2": one, "B": other}
+
+
+def _served(setting: Setting, model: str, version: int, repository: Path) -> contextlib.AbstractContextManager[Server]:
+    return server_for(setting, {model: [version]}, repository)
+
+
+def _workloads(setting: Setting, pairing: Pairing) -> tuple[Workload, Workload]:
+    """Both send the same: where golden samples differ, those of the baseline, without answers to compare with."""
+    template = replace(setting.workload, model=pairing.model)
+    old = pairing.baseline_repository / pairing.model / str(pairing.baseline) / GOLDEN
+    new = pairing.candidate_repository / pairing.model / str(pairing.candidate) / GOLDEN
+    if not template.payload and old.is_file() and not _same_inputs(old, new):
+        template = replace(template, payload=str(old))
+    return (
+        replace(template, version=str(pairing.baseline)),
+        replace(template, version=str(pairing.candidate)),
+    )
+
+
+def _same_inputs(old: Path, new: Path) -> bool:
+    import numpy as np
+
+    from modelwright.golden import load_golden
+
+    if not new.is_file():
+        return False
+    first, second = load_golden(old)[0], load_golden(new)[0]
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)

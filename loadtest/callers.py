@@ -1,0 +1,207 @@
+"""Ways to ask for an inference. Each caller has a connection of its own and is used by one greenlet at a time."""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loadtest.calls import Address, CallError
+from loadtest.encoding import client_inputs, final_marker, grpc_answer, http_answer, sequence_part
+from loadtest.http1 import HttpConnection
+from loadtest.http2 import STREAM_INFER, GrpcConnection, message_bytes
+
+if TYPE_CHECKING:
+    from modelwright.tensors import Tensors
+
+
+class Caller(Protocol):
+    """`call` sends the payload of that number and gives back the answer as it came. Raises CallError."""
+
+    def call(self, payload: int) -> Any: ...
+
+    def parse(self, answer: Any) -> Tensors: ...
+
+    def close(self) -> None: ...
+
+
+class RawHttp:
+    """Whole requests over HTTP, made beforehand."""
+
+    def __init__(self, address: Address, requests: Sequence[bytes], timeout_s: float) -> None:
+        self._connection = HttpConnection(address, timeout_s)
+        self._requests = requests
+
+    def call(self, payload: int) -> tuple[bytes, bytes]:
+        return self._connection.call(self._requests[payload])
+
+    def parse(self, answer: tuple[bytes, bytes]) -> Tensors:
+        return http_answer(answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class RawGrpc:
+    """Whole messages over gRPC, made beforehand with `message_bytes`."""
+
+    def __init__(self, address: Address, messages: Sequence[bytes], timeout_s: float) -> None:
+        self._connection = GrpcConnection(address, timeout_s)
+        self._messages = messages
+
+    def call(self, payload: int) -> bytes:
+        return self._connection.call(self._messages[payload])
+
+    def parse(self, answer: bytes) -> Tensors:
+        return grpc_answer(answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class SequenceGrpc:
+    """Sequences of `length` requests over gRPC, one sequence after the other.
+
+    A failed request ends its sequence: the server may have forgotten it. Correlation ids begin at a random number, so
+    that no other caller's sequence is meant; `as_text` where the model wants strings.
+    """
+
+    def __init__(
+        self, address: Address, requests: Sequence[bytes], timeout_s: float, length: int, as_text: bool
+    ) -> None:
+        self._connection = GrpcConnection(address, timeout_s)
+        self._requests = requests
+        self._length = length
+        self._as_text = as_text
+        self._position = 0
+        self._number = secrets.randbits(48)
+
+    def call(self, payload: int) -> bytes:
+        position, self._position = self._position, 0
+        if position == 0:
+            self._number += 1
+        number = str(self._number) if self._as_text else self._number
+        part = sequence_part(number, first=position == 0, last=position == self._length - 1)
+        answer = self._connection.call(message_bytes(self._requests[payload] + part))
+        self._position = (position + 1) % self._length
+        return answer
+
+    def parse(self, answer: bytes) -> Tensors:
+        return grpc_answer(answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class DecoupledGrpc:
+    """Requests to a model that answers as often as it likes, on one stream; a call ends with the last answer."""
+
+    def __init__(self, address: Address, requests: Sequence[bytes], timeout_s: float) -> None:
+        from tritonclient.grpc import service_pb2
+
+        self._connection = GrpcConnection(address, timeout_s)
+        self._messages = [message_bytes(request + final_marker()) for request in requests]
+        self._parse = service_pb2.ModelStreamInferResponse.FromString
+        self._is_open = False
+
+    def call(self, payload: int) -> list[Any]:
+        try:
+            if self._is_open:
+                self._connection.send(self._messages[payload])
+            else:
+                self._connection.start(self._messages[payload], STREAM_INFER)
+                self._is_open = True
+            return self._answers()
+        except CallError:
+            self.close()  # answers to this request may still be on their way: not on the next one's stream
+            raise
+
+    def _answers(self) -> list[Any]:
+        answers: list[Any] = []
+        while True:
+            message = self._connection.receive()
+            if message is None:
+                raise CallError("closed", "the server ended the stream")
+            received = self._parse(message)
+            if received.error_message:
+                raise CallError("model error", received.error_message)
+            parameters = received.infer_response.parameters
+            if parameters["triton_final_response"].bool_param:
+                return answers
+            answers.append(received.infer_response)
+
+    def parse(self, answer: list[Any]) -> Tensors:
+        return grpc_answer(answer[0].SerializeToString()) if answer else {}
+
+    def close(self) -> None:
+        self._is_open = False
+        self._connection.close()
+
+
+class TritonClient:
+    """tritonclient's own `infer()`, as an application calls it: to show what that costs.
+
+    The arrays are put into new inputs with each call, and every answer is made into arrays.
+    """
+
+    def __init__(
+        self, address: Address, model: str, version: str, payloads: Sequence[Tensors], timeout_s: float
+    ) -> None:
+        self._module = importlib.import_module(f"tritonclient.{address.protocol}")
+        self._is_grpc = address.protocol == "grpc"
+        self._address, self._timeout_s = address, timeout_s
+        self._model, self._version = model, version
+        self._payloads = payloads
+        self._client: Any = None
+
+    def _connect(self) -> Any:
+        if self._is_grpc:
+            # Channels with equal arguments share one connection.
+            arguments = [("modelwright.caller", id(self))]
+            return self._module.InferenceServerClient(
+                self._address.authority, ssl=self._address.is_tls, channel_args=arguments
+            )
+        return self._module.InferenceServerClient(
+            self._address.authority,
+            ssl=self._address.is_tls,
+            connection_timeout=self._timeout_s,
+            network_timeout=self._timeout_s,
+        )
+
+    def call(self, payload: int) -> Tensors:
+        from tritonclient.utils import InferenceServerException
+
+        if self._client is None:
+            self._client = self._connect()
+        inputs = client_inputs(self._module, self._payloads[payload])
+        options = {"client_timeout": self._timeout_s} if self._is_grpc else {}
+        try:
+            result = self._client.infer(self._model, inputs, model_version=self._version, **options)
+        except InferenceServerException as error:
+            raise CallError(self._kind(str(error.status() or "")), str(error.message())) from None
+        except OSError as error:
+            self.close()
+            raise CallError("connect", str(error)) from None
+        except Exception as error:
+            # geventhttpclient's own errors share no base that is part of its interface.
+            if not type(error).__module__.startswith("geventhttpclient"):
+                raise
+            self.close()
+            raise CallError("closed", str(error)) from None
+        response = result.get_response()
+        names = [o.name for o in response.outputs] if self._is_grpc else [o["name"] for o in response["outputs"]]
+        return {name: result.as_numpy(name) for name in names}
+
+    def _kind(self, status: str) -> str:
+        if self._is_grpc:
+            return f"gRPC {status.removeprefix('StatusCode.')}"
+        return f"HTTP {status}" if status else "timeout"
+
+    def parse(self, answer: Tensors) -> Tensors:
+        return answer
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None

@@ -1,0 +1,50 @@
+"""How much the client itself could send: against a server that does nothing, with the same requests and answers.
+
+Without this nobody knows whose limit a throughput is. The null server may be slower than the client; then the
+client's CPU tells how much more it could have done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from loadtest.calls import address_of
+from loadtest.fleet import Fleet, Phase, Watch
+from loadtest.nullserver import null_server
+from loadtest.workload import Shape, Workload
+
+_SHAPE = Shape(concurrency=32, warmup_s=0.2, duration_s=0.8)
+_FULL = 0.9  # of a core: a process that uses more is as fast as it can be
+
+
+@dataclass
+class Ceilings:
+    """Measured once a target, when it is first wanted."""
+
+    _known: dict[str, float | None] = field(default_factory=dict)
+
+    def of(self, fleet: Fleet, name: str, workload: Workload) -> float | None:
+        """Requests a second; None where a null server cannot stand in for the model."""
+        if name not in self._known:
+            answer = fleet.targets[name].get("answer")
+            self._known[name] = None if answer is None else _measured(fleet, name, workload, answer)
+        return self._known[name]
+
+
+def _measured(fleet: Fleet, name: str, workload: Workload, answer: str) -> float | None:
+    protocol = address_of(workload.url).protocol
+    with null_server(protocol, answer=bytes.fromhex(answer)) as server:
+        phase = fleet.run(name, _SHAPE, Watch(), url=f"{protocol}://127.0.0.1:{server.port}")
+    return _ceiling(phase)
+
+
+def _ceiling(phase: Phase) -> float | None:
+    rows = phase.measured()
+    good = int(np.count_nonzero(rows["code"] == 0))
+    busiest = max((client["cpu_s"] / client["wall_s"] for client in phase.clients), default=0.0)
+    if not good or not busiest or not phase.complete:
+        return None
+    reached = good / ((phase.until_ns - phase.start_ns) * 1e-9)
+    return reached if busiest >= _FULL else reached / busiest

@@ -1,0 +1,347 @@
+"""`modelwright load …`: parse, call, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from modelwright.cli import command
+from modelwright.errors import LoadError
+from modelwright.project import Project
+
+if TYPE_CHECKING:
+    from loadtest.lab import Setting
+    from loadtest.output import Kind
+    from loadtest.result import Gate, Result, Slo
+    from loadtest.run import Findings
+
+F = TypeVar("F", bound=Callable[..., Any])
+FAILED, INCONCLUSIVE, INTERRUPTED = 1, 3, 130
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """`1,4,16`: whole numbers from 1, or with `of=float` any above 0."""
+
+    name = "LIST"
+
+    def __init__(self, of: type = int) -> None:
+        self._of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self._of(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or min(numbers) <= 0:
+            self.fail(f"'{value}' is not a list of numbers above 0, such as 1,4,16", param, ctx)
+        return tuple(dict.fromkeys(numbers))
+
+
+@click.group("load")
+def load() -> None:
+    """Measure throughput and latency; gate a version against the last one."""
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
+version_option = click.option("--version", "model_version", default="", metavar="N", help="Default: the newest.")
+shape_options = _options(
+    click.option("--duration", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Measured seconds."),
+    click.option(
+        "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Seconds before, discarded."
+    ),
+)
+setting_options = _options(
+    click.option("--url", help="A server that runs: http://host:port or grpc://host:port. Default: one is started."),
+    click.option("--protocol", type=click.Choice(("http", "grpc")), help="Of the server started here; default: http."),
+    click.option("--repository", type=click.Path(path_type=Path), help="Default: the project's."),
+    click.option(
+        "--payload", default="", help="golden, random, zero, or a file or folder. Default: golden samples if there are."
+    ),
+    click.option(
+        "--shape", "shapes", multiple=True, metavar="NAME:SIZES", help="Dynamic dimensions: ids:128, image:3,224,224."
+    ),
+    click.option("--distinct", type=click.IntRange(1), default=64, show_default=True, help="Different payloads."),
+    click.option(
+        "--check-every",
+        type=click.IntRange(0),
+        default=100,
+        show_default=True,
+        help="Compare one answer in N; 0: none.",
+    ),
+    click.option(
+        "--api",
+        type=click.Choice(("raw", "tritonclient")),
+        default="raw",
+        show_default=True,
+        help="raw: requests made beforehand; tritonclient: its own infer(), to see what that costs.",
+    ),
+    click.option("--shared-memory", is_flag=True, help="Tensors through system shared memory (same machine only)."),
+    click.option(
+        "--sequence-length", type=click.IntRange(1), default=10, show_default=True, help="Requests of a sequence."
+    ),
+    click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds a request."),
+    click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="That send requests."),
+    click.option("--seed", type=int, default=7, show_default=True, help="Of arrivals, payloads and order."),
+    click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: .modelwright/load/…"),
+    click.option("--json", "as_data", is_flag=True, help="Print the result document instead of a table."),
+)
+
+
+@load.command("run")
+@names_argument
+@version_option
+@click.option("--concurrency", type=click.IntRange(1), help="Closed loop: requests in flight. Default: 32.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Open loop: requests a second.")
+@click.option(
+    "--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", show_default=True, help="Of --rate."
+)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows a request.")
+@shape_options
+@setting_options
+@command
+def run_command(
+    project: Project,
+    names: tuple[str, ...],
+    model_version: str,
+    concurrency: int | None,
+    rate: float | None,
+    arrivals: Any,
+    batch: int,
+    duration: float,
+    warmup: float,
+    **options: Any,
+) -> None:
+    """Measure models under one load; all of the repository unless named."""
+    from loadtest import run
+    from loadtest.workload import Shape
+
+    if concurrency and rate:
+        raise LoadError(
+            "--concurrency and --rate: one of both", "a closed loop has requests in flight, an open one a rate"
+        )
+    setting = _setting(project, options)
+    given = run.subject(setting, names, model_version, [batch])
+    shape = Shape(None if rate else concurrency or 32, rate, arrivals, warmup, duration)
+    with _Recording(setting, "run", given.models, options) as recording:
+        run.run(setting, given, [shape], recording.findings)
+
+
+@load.command("sweep")
+@names_argument
+@version_option
+@click.option("--concurrency", type=Numbers(), default="1,2,4,8,16,32", show_default=True, help="Requests in flight.")
+@click.option("--batch", type=Numbers(), default="1", show_default=True, help="Rows a request.")
+@shape_options
+@setting_options
+@command
+def sweep_command(
+    project: Project,
+    names: tuple[str, ...],
+    model_version: str,
+    concurrency: tuple[int, ...],
+    batch: tuple[int, ...],
+    duration: float,
+    warmup: float,
+    **options: Any,
+) -> None:
+    """Measure every concurrency at every batch size."""
+    from loadtest import run
+    from loadtest.workload import Shape
+
+    setting = _setting(project, options)
+    given = run.subject(setting, names, model_version, batch)
+    shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in concurrency]
+    with _Recording(setting, "sweep", given.models, options) as recording:
+        run.run(setting, given, shapes, recording.findings)
+
+
+@load.command("slo")
+@click.argument("name")
+@version_option
+@click.option("--p50-ms", type=click.FloatRange(0, min_open=True), help="The median is to be at most this.")
+@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), help="The 99th percentile is to be at most this.")
+@click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Try no more; default: what it can serve.")
+@click.option(
+    "--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", show_default=True, help="Of requests."
+)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows a request.")
+@shape_options
+@setting_options
+@command
+def slo_command(
+    project: Project,
+    name: str,
+    model_version: str,
+    p50_ms: float | None,
+    p99_ms: float | None,
+    max_rate: float | None,
+    arrivals: Any,
+    batch: int,
+    duration: float,
+    warmup: float,
+    **options: Any,
+) -> None:
+    """Find the highest rate at which an objective of latency holds.
+
+    Exit code 1 when it holds at no rate.
+    """
+    from loadtest import run
+    from loadtest.workload import Shape
+
+    if (p50_ms is None) == (p99_ms is None):
+        raise LoadError("--p99-ms or --p50-ms: one of both is needed", "such as --p99-ms 20")
+    setting = _setting(project, options)
+    given = run.subject(setting, [name], model_version, [batch])
+    percentile, most_ms = ("p99", p99_ms) if p99_ms is not None else ("p50", p50_ms)
+    assert most_ms is not None
+    shape = Shape(rate=1.0, arrivals=arrivals, warmup_s=warmup, duration_s=duration)
+    with _Recording(setting, "slo", given.models, options) as recording:
+        recording.slo = run.slo(setting, given, shape, run.Objective(percentile, most_ms, max_rate), recording.findings)
+
+
+@load.command("ab")
+@names_argument
+@click.option("--versions", type=Numbers(), metavar="A,B", help="Baseline and candidate. Default: the newest two.")
+@click.option(
+    "--baseline-repository", type=click.Path(path_type=Path), help="The baseline is the newest version of that one."
+)
+@click.option(
+    "--rounds", type=click.IntRange(6), default=10, show_default=True, help="Once as many again if undecided."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True, help="A measurement; longer for a p99."
+)
+@click.option(
+    "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
+)
+@click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
+@setting_options
+@command
+def ab_command(
+    project: Project,
+    names: tuple[str, ...],
+    versions: tuple[int, ...] | None,
+    baseline_repository: Path | None,
+    rounds: int,
+    seconds: float,
+    margins: tuple[str, ...],
+    concurrency: int | None,
+    rate: float | None,
+    **options: Any,
+) -> None:
+    """Is a version slower than the one before? Every model with two versions unless named.
+
+    Exit code 0: PASS; 1: FAIL, or an error; 3: INCONCLUSIVE.
+    """
+    from loadtest import ab
+    from loadtest.gate import EXIT_CODES, overall
+    from loadtest.objectives import objectives
+
+    setting = _setting(project, options)
+    slo_of = objectives(project, margins, concurrency, rate)
+    root = baseline_repository.absolute() if baseline_repository else None
+    found, left_out = ab.pairings(setting, names, versions or (), root, slo_of)
+    for reason in left_out:
+        setting.say(reason)
+    if not found:
+        click.echo("Nothing to compare: no model has two versions.")
+        return
+    plan = ab.Plan(rounds, seconds, seed=options["seed"])
+    with _Recording(setting, "ab", [pairing.model for pairing in found], options) as recording:
+        recording.gates = ab.gate(setting, found, plan, recording.findings, setting.say)
+    sys.exit(EXIT_CODES[overall(recording.gates)])
+
+
+@load.command("compare")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@command
+def compare_command(project: Project, first: Path, second: Path) -> None:
+    """Two results side by side; a quick look, no verdict."""
+    from loadtest import compare, output
+
+    click.echo(compare.text(compare.compare(output.read(first), output.read(second))))
+
+
+def _setting(project: Project, options: dict[str, Any]) -> Setting:
+    from loadtest.lab import Setting
+    from loadtest.options import shapes
+    from loadtest.workload import Workload
+    from modelwright.report import console
+
+    workload = Workload(
+        url="",
+        model="",
+        payload=options["payload"],
+        distinct=options["distinct"],
+        shapes=shapes(options["shapes"]),
+        seed=options["seed"],
+        check_every=options["check_every"],
+        api=options["api"],
+        shared_memory=options["shared_memory"],
+        sequence_length=options["sequence_length"],
+        timeout_s=options["timeout"],
+    )
+    repository = (options["repository"] or project.repository).absolute()
+    return Setting(
+        project, repository, workload, console(stderr=True), options["url"], options["protocol"], options["processes"]
+    )
+
+
+class _Recording:
+    """Shows measurements as they are made; at the end, however it comes, writes down what there is."""
+
+    def __init__(self, setting: Setting, kind: Kind, models: Sequence[str], options: dict[str, Any]) -> None:
+        from loadtest import output
+        from loadtest.run import Findings
+
+        self._setting, self._kind, self._models = setting, kind, models
+        self._as_data = options["as_data"]
+        self._folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
+        self.findings: Findings = Findings(lambda measured: setting.say(output.line(measured)))
+        self.slo: Slo | None = None
+        self.gates: Sequence[Gate] = ()
+
+    def __enter__(self) -> _Recording:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and not self.findings.measurements:
+            return  # nothing was measured: the error says all
+        result = self._written()
+        if error is None and not result.complete:
+            stopped = any("Ctrl-C" in reason for m in result.measurements for reason in m.validity.reasons)
+            sys.exit(INTERRUPTED if stopped else FAILED)
+        if error is None and (_all_failed(result) or (self.slo and self.slo.rate is None)):
+            sys.exit(FAILED)
+
+    def _written(self) -> Result:
+        from loadtest import output, text
+
+        result = output.result_of(
+            self._kind, self._models, self.findings, is_local=self._setting.url is None, slo=self.slo, gates=self.gates
+        )
+        report = output.write(result, self._folder)
+        click.echo(result.model_dump_json(indent=1) if self._as_data else text.text(result))
+        self._setting.console.print(f"Report: {self._setting.project.shown(report)}", markup=False, soft_wrap=True)
+        return result
+
+
+def _all_failed(result: Result) -> bool:
+    return any(measured.requests.succeeded == 0 for measured in result.measurements)

@@ -1,0 +1,155 @@
+"""Requests as the bytes that go over the wire, made once for each payload, and answers back as arrays.
+
+An inference request of the KServe v2 protocol with Triton's binary tensor extension (HTTP), or a ModelInferRequest.
+tritonclient's functions do the encoding; only the sending is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loadtest.http1 import post
+from loadtest.http2 import message_bytes
+
+if TYPE_CHECKING:
+    from loadtest.calls import Address
+    from modelwright.tensors import Tensors
+
+_IN_MEMORY = "shared_memory_region"
+_HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)\r\n", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a tensor lies in shared memory."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def client_inputs(module: Any, inputs: Tensors, regions: Mapping[str, Region] | None = None) -> list[Any]:
+    """tritonclient's InferInput of each array; with `regions`, references to shared memory in place of the data."""
+    from tritonclient.utils import np_to_triton_dtype
+
+    made = []
+    for name, array in inputs.items():
+        tensor = module.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        if regions is None:
+            tensor.set_data_from_numpy(array)
+        else:
+            region = regions[name]
+            tensor.set_shared_memory(region.name, region.size, region.offset)
+        made.append(tensor)
+    return made
+
+
+def client_outputs(module: Any, regions: Mapping[str, Region] | None) -> list[Any] | None:
+    """Outputs that the server is to put into shared memory; None: all of them, in the answer."""
+    if regions is None:
+        return None
+    made = []
+    for name, region in regions.items():
+        tensor = module.InferRequestedOutput(name)
+        if region.size:  # of unknown size (strings): comes in the answer
+            tensor.set_shared_memory(region.name, region.size, region.offset)
+        made.append(tensor)
+    return made
+
+
+def http_request(
+    address: Address,
+    model: str,
+    version: str,
+    inputs: Tensors,
+    regions: tuple[Mapping[str, Region], Mapping[str, Region]] | None = None,
+) -> bytes:
+    """A whole HTTP request, head and body. `regions`: of the inputs and of the outputs, when in shared memory."""
+    import tritonclient.http as module
+
+    there, back = regions or (None, None)
+    body, header_length = module.InferenceServerClient.generate_request_body(
+        client_inputs(module, inputs, there), client_outputs(module, back)
+    )
+    headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
+    return post(address.authority, f"{_path(model, version)}/infer", bytes(body), headers)
+
+
+def _path(model: str, version: str) -> str:
+    from urllib.parse import quote
+
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "")
+
+
+def http_answer(answer: tuple[bytes, bytes]) -> Tensors:
+    """The outputs that came with the answer, not those that the server has put into shared memory."""
+    import tritonclient.http as module
+
+    head, body = answer
+    length = _HEADER_LENGTH.search(head)
+    result = module.InferenceServerClient.parse_response_body(body, header_length=int(length[1]) if length else None)
+    outputs = result.get_response()["outputs"]
+    here = (output["name"] for output in outputs if _IN_MEMORY not in output.get("parameters", {}))
+    return {name: result.as_numpy(name) for name in here}
+
+
+def grpc_request(
+    model: str,
+    version: str,
+    inputs: Tensors,
+    regions: tuple[Mapping[str, Region], Mapping[str, Region]] | None = None,
+) -> bytes:
+    """A ModelInferRequest, serialised. Messages that are put behind it (`sequence_part`) are merged with it."""
+    import tritonclient.grpc as module
+    from tritonclient.grpc import service_pb2
+
+    there, back = regions or (None, None)
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    for tensor in client_inputs(module, inputs, there):
+        request.inputs.append(tensor._get_tensor())
+        content = tensor._get_content()
+        if content is not None:
+            request.raw_input_contents.append(content)
+    for output in client_outputs(module, back) or ():
+        request.outputs.append(output._get_tensor())
+    return bytes(request.SerializeToString())
+
+
+def sequence_part(number: int | str, first: bool, last: bool) -> bytes:
+    """The parameters by which a request belongs to a sequence: its correlation id, its start, its end."""
+    from tritonclient.grpc import service_pb2
+
+    part = service_pb2.ModelInferRequest()
+    if isinstance(number, str):
+        part.parameters["sequence_id"].string_param = number
+    else:
+        part.parameters["sequence_id"].int64_param = number
+    part.parameters["sequence_start"].bool_param = first
+    part.parameters["sequence_end"].bool_param = last
+    return bytes(part.SerializeToString())
+
+
+def final_marker() -> bytes:
+    """Asks a decoupled model for an empty answer after its last one: else nobody knows which is the last."""
+    from tritonclient.grpc import service_pb2
+
+    part = service_pb2.ModelInferRequest()
+    part.parameters["triton_enable_empty_final_response"].bool_param = True
+    return bytes(part.SerializeToString())
+
+
+def grpc_message(request: bytes) -> bytes:
+    return message_bytes(request)
+
+
+def grpc_answer(answer: bytes) -> Tensors:
+    import tritonclient.grpc as module
+    from tritonclient.grpc import service_pb2
+
+    response = service_pb2.ModelInferResponse.FromString(answer)
+    result = module.InferResult(response)
+    here = (output.name for output in response.outputs if _IN_MEMORY not in output.parameters)
+    return {name: result.as_numpy(name) for name in here}

@@ -1,0 +1,127 @@
+"""Payloads made up from a model's metadata: valid by type and shape, and no more than that."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from loadtest.samples import check_size, matches, numpy_name
+from loadtest.signature import Signature, Tensor
+from modelwright.errors import LoadError
+from modelwright.tensors import Tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Making:
+    """How values are made up. Floats lie in 0..1, integers in `integers`, both ends included.
+
+    `dims`, per input: its whole shape, or a value for each of its variable sizes. An optional input is left out unless
+    it is named there.
+    """
+
+    dims: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
+    integers: tuple[int, int] = (0, 99)
+    string_length: int = 16
+    zero: bool = False  # zeros, and empty strings
+
+
+def generate(signature: Signature, making: Making, *, batch: int, distinct: int, seed: int) -> list[Tensors]:
+    """`distinct` requests of `batch` rows (no batch dimension where the model has none); one, for zeros.
+
+    Raises LoadError for a variable size that has no value, and values that do not fit the model.
+    """
+    import numpy as np
+
+    where = f"payload for {signature.model}"
+    inputs = _wanted(signature, making, where)
+    rows = (batch,) if signature.max_batch_size else ()
+    shapes = {tensor.name: rows + _shape(tensor, making, where) for tensor in inputs}
+    count = 1 if making.zero else distinct
+    check_size(count * sum(_size(tensor, shapes[tensor.name], making) for tensor in inputs), where)
+    chance = np.random.default_rng(seed)
+    return [{t.name: _values(t, shapes[t.name], making, chance) for t in inputs} for _ in range(count)]
+
+
+def _wanted(signature: Signature, making: Making, where: str) -> list[Tensor]:
+    named = [tensor for tensor in signature.inputs if not tensor.optional or tensor.name in making.dims]
+    wanted = named or list(signature.inputs)
+    for tensor in wanted:
+        _check_integers(tensor, making, f"{where}: input '{tensor.name}'")
+    return wanted
+
+
+def _check_integers(tensor: Tensor, making: Making, where: str) -> None:
+    import numpy as np
+
+    low, high = making.integers
+    dtype = np.dtype(numpy_name(tensor, where))
+    if dtype.kind not in "iu":
+        return
+    limits = np.iinfo(dtype)
+    if not limits.min <= low <= high <= limits.max:
+        shown = f"{limits.min}..{limits.max}"
+        raise LoadError(f"{where}: integers from {low} to {high} are asked for, {tensor.datatype} holds {shown}")
+
+
+def _shape(tensor: Tensor, making: Making, where: str) -> tuple[int, ...]:
+    """The shape without the batch dimension, every size known."""
+    where = f"{where}: input '{tensor.name}'"
+    given = making.dims.get(tensor.name)
+    free = tensor.dims.count(-1)
+    if given is None:
+        if free:
+            example = ",".join("128" if dim == -1 else str(dim) for dim in tensor.dims)
+            hint = f"give them: --shape {tensor.name}:{example}"
+            raise LoadError(f"{where} has variable sizes, {list(tensor.dims)}, and none are given", hint)
+        return tensor.dims
+    sizes = [given] if isinstance(given, int) else list(given)
+    values = iter(sizes)
+    if len(sizes) == free != len(tensor.dims):
+        sizes = [next(values) if dim == -1 else dim for dim in tensor.dims]
+    if not matches(tensor.dims, sizes) or min(sizes, default=0) < 0:
+        shown = ",".join(map(str, [given] if isinstance(given, int) else given))
+        hint = "give the shape without the batch dimension, or one value for each -1"
+        raise LoadError(f"{where}: --shape {tensor.name}:{shown} does not fit {list(tensor.dims)}", hint)
+    return tuple(sizes)
+
+
+def _size(tensor: Tensor, shape: tuple[int, ...], making: Making) -> int:
+    import numpy as np
+
+    name = numpy_name(tensor, tensor.name)
+    return math.prod(shape) * (4 + making.string_length if name == "object" else np.dtype(name).itemsize)
+
+
+def _values(
+    tensor: Tensor, shape: tuple[int, ...], making: Making, chance: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    name = numpy_name(tensor, tensor.name)
+    if name == "object":
+        return _strings(shape, 0 if making.zero else making.string_length, chance)
+    dtype = np.dtype(name)
+    if making.zero:
+        return np.zeros(shape, dtype)
+    if dtype.kind == "b":
+        return chance.integers(0, 2, shape).astype(dtype)
+    if dtype.kind == "f":
+        return chance.random(shape).astype(dtype)
+    low, high = making.integers
+    return chance.integers(low, high, shape, dtype, endpoint=True)
+
+
+def _strings(shape: tuple[int, ...], length: int, chance: np.random.Generator) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    letters = np.frombuffer(string.ascii_lowercase.encode(), np.uint8)
+    drawn = letters[chance.integers(0, len(letters), (math.prod(shape), length))]
+    made = np.empty(math.prod(shape), dtype=object)
+    made[:] = [row.tobytes() for row in drawn]
+    return made.reshape(shape)

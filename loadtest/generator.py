@@ -1,0 +1,186 @@
+"""A process that sends requests, told what to do in lines of JSON; `loadtest.fleet` starts it and reads its answers.
+
+    → {"targets": {"A": {…workload…}, "B": {…}}, "part": 0, "parts": 2}
+    ← {"event": "ready", "targets": {"A": {"payload": "golden samples, …", "payload_bytes": 700, …}}}
+    → {"target": "A", "shape": {…}, "start_ns": …, "rows": "path"}      (times of the monotonic clock)
+    ← {"event": "failure", "kind": "HTTP 400", "message": "…"}          (the next number in the record's codes)
+    ← {"event": "done", "client": {…}, "checked": 20}
+
+Rows of the record are appended to `rows` while the phase lasts, so that nothing is lost with the process, which ends
+when its standard input does. Each phase is a run of Locust's local runner: its users are those that `locust -f` has.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()  # before anything else keeps a function that blocks
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import gevent
+from gevent.fileobject import FileObject
+from locust import User, task
+from locust.env import Environment
+from locust.runners import LocalRunner
+
+from loadtest.recording import Recorder
+from loadtest.session import LoopLag, Pace, Session, allow_many_connections
+from loadtest.workload import Shape, Workload
+from modelwright.errors import ModelwrightError
+
+_FLUSH_S = 0.25
+
+
+class PhaseUser(User):  # type: ignore[misc]
+    """One request in flight, or the one source of an open loop, until the phase ends; then idle until it is stopped."""
+
+    abstract = True
+    session: Session
+    pace: Pace
+
+    def on_start(self) -> None:
+        self.caller = self.session.caller()
+
+    def on_stop(self) -> None:
+        self.caller.close()
+
+    @task  # type: ignore[untyped-decorator]
+    def infer(self) -> None:
+        if self.pace.shape.is_open:
+            self.session.open_loop(self.pace)
+        else:
+            self.session.closed_loop(self.caller, self.pace.until_ns)
+        gevent.sleep(3600)
+
+
+class Target:
+    """A session with a Locust environment of its own."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.session = Session(workload)
+        self.users: type[PhaseUser] = type("Users", (PhaseUser,), {"session": self.session})
+        self.runner: LocalRunner = Environment(user_classes=[self.users]).create_local_runner()
+
+    def described(self) -> dict[str, Any]:
+        items = self.session.payloads.items
+        return {
+            "payload": self.session.payloads.description,
+            "distinct": len(items),
+            "payload_bytes": self.session.request_bytes,
+            "notes": self.session.payloads.notes,
+            "version": self.session.signature.version,
+            "answer": self.session.first_answer(),
+        }
+
+    def run(self, pace: Pace, url: str, rows: BinaryIO, say: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """One phase; what the process can say of itself. The record is in `rows`."""
+        session = self.session
+        session.recorder = Recorder()
+        writer = _Writer(session.recorder, rows, say)
+        session.rewind(pace.seed)
+        session.aim(url)
+        self.users.pace = pace
+        usage = gevent.spawn(_usage, pace)
+        users = 1 if pace.shape.is_open else _share(pace.shape.concurrency or 1, pace.part, pace.parts)
+        _sleep_until(pace.start_ns)
+        if users:
+            self.runner.start(users, spawn_rate=users)
+        _sleep_until(pace.until_ns)
+        session.drain()
+        self.runner.stop()
+        writer.stop()
+        return {
+            "client": {**usage.get(), "most_in_flight": session.most_in_flight},
+            "checked": session.recorder.checked,
+        }
+
+
+def _share(total: int, part: int, parts: int) -> int:
+    """Of `total` users, how many are this process's."""
+    return total // parts + (part < total % parts)
+
+
+class _Writer:
+    """Writes rows while a phase lasts. Failure kinds are told before the first row that has their number."""
+
+    def __init__(self, recorder: Recorder, rows: BinaryIO, say: Callable[[dict[str, Any]], None]) -> None:
+        self._recorder, self._rows, self._say = recorder, rows, say
+        self._told = 0
+        self._greenlet = gevent.spawn(self._write)
+
+    def _write(self) -> None:
+        while True:
+            gevent.sleep(_FLUSH_S)
+            self._flush()
+
+    def _flush(self) -> None:
+        rows = self._recorder.take()
+        for failure in self._recorder.failures[self._told :]:
+            self._told += 1
+            self._say({"event": "failure", **asdict(failure)})
+        self._rows.write(rows)
+
+    def stop(self) -> None:
+        self._greenlet.kill()
+        self._flush()
+
+
+def _usage(pace: Pace) -> dict[str, Any]:
+    """CPU and memory of this process between warm-up and end, and the lag of its event loop meanwhile."""
+    import psutil
+
+    _sleep_until(pace.start_ns + round(pace.shape.warmup_s * 1e9))
+    cpu_s, wall_s, lag = time.process_time(), time.monotonic(), LoopLag()
+    _sleep_until(pace.until_ns)
+    lag.stop()
+    return {
+        "cpu_s": time.process_time() - cpu_s,
+        "wall_s": time.monotonic() - wall_s,
+        "memory_bytes": psutil.Process().memory_info().rss,
+        "loop_lag_p99_ms": lag.p99_ms(),
+    }
+
+
+def _sleep_until(time_ns: int) -> None:
+    gevent.sleep(max(0.0, (time_ns - time.monotonic_ns()) / 1e9))
+
+
+def main() -> None:
+    allow_many_connections()
+    orders = FileObject(sys.stdin.buffer, "rb")
+    say = partial(_answer, os.fdopen(os.dup(1), "wb", buffering=0))
+    os.dup2(2, 1)  # what a library prints must not end up between the answers
+    try:
+        given = json.loads(orders.readline() or "{}")
+        targets = {name: Target(Workload(**workload)) for name, workload in given["targets"].items()}
+    except ModelwrightError as error:
+        say({"event": "error", "message": error.message, "hint": error.hint})
+        return
+    say({"event": "ready", "targets": {name: target.described() for name, target in targets.items()}})
+    for line in orders:
+        order = json.loads(line)
+        shape = Shape(**order["shape"])
+        until_ns = order["start_ns"] + round((shape.warmup_s + shape.duration_s) * 1e9)
+        pace = Pace(shape, order["start_ns"], until_ns, given["part"], given["parts"], order["seed"])
+        with Path(order["rows"]).open("ab", buffering=0) as rows:
+            say({"event": "done", **targets[order["target"]].run(pace, order["url"], rows, say)})
+    for target in targets.values():
+        target.session.close()
+
+
+def _answer(answers: Any, data: dict[str, Any]) -> None:
+    answers.write(json.dumps(data).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

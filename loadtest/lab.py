@@ -1,0 +1,124 @@
+"""One place from which measurements are made: a server, the processes that ask it, and what both say.
+
+with Lab(setting) as lab, lab.fleet({"digits": workload}) as fleet:
+    lab.measure(fleet, "digits", Shape(concurrency=32))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from loadtest import servers
+from loadtest.calls import address_of
+from loadtest.ceiling import Ceilings
+from loadtest.display import Observer, Show
+from loadtest.fleet import Fleet, Phase
+from loadtest.measure import label_of, load_of, measurement
+from loadtest.result import Measurement, Target
+from loadtest.servers import Server
+from loadtest.serverside import difference
+from loadtest.workload import Shape, Workload
+from modelwright.client import Client, connect
+from modelwright.project import Project
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements of one command have in common. `workload` is a template without URL and model."""
+
+    project: Project
+    repository: Path
+    workload: Workload
+    console: Console
+    url: str | None = None
+    protocol: str | None = None
+    processes: int = 1
+
+    def say(self, text: str) -> None:
+        self.console.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def server_for(
+    setting: Setting, wanted: Mapping[str, Sequence[int]], repository: Path | None = None
+) -> Iterator[Server]:
+    """The server at the URL that was given; else one that is started here with these models."""
+    if setting.url:
+        yield servers.remote(setting.url, setting.protocol, setting.repository)
+        return
+    log = setting.project.logs / "load.log"
+    where = repository or setting.repository
+    with servers.local(setting.project, where, wanted, setting.protocol or "http", log, setting.say) as server:
+        yield server
+
+
+@dataclass
+class Lab:
+    """Measurements on one server with one fleet; what was sent is named by the fleet's targets."""
+
+    setting: Setting
+    server: Server
+    client: Client
+    fleet: Fleet
+    workloads: Mapping[str, Workload]
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    server_info: dict[str, Any] = field(default_factory=dict)
+
+    def measure(self, name: str, shape: Shape, label: str = "", seed: int = 7, quiet: bool = False) -> Measurement:
+        """One measurement of a target. A stop by Ctrl-C, or a server that dies, gives an incomplete one."""
+        phase, observer = self._phase(name, shape, label, seed, quiet)
+        workload = self.workloads[name]
+        load = load_of(shape, workload.batch, self.setting.processes)
+        return measurement(
+            label or label_of(load),
+            self.target(name),
+            load,
+            phase,
+            difference(observer.before, observer.after),
+            self.ceilings.of(self.fleet, name, workload),
+        )
+
+    def _phase(self, name: str, shape: Shape, label: str, seed: int, quiet: bool) -> tuple[Phase, Observer]:
+        workload, version = self.workloads[name], self.fleet.targets[name]["version"]
+        words = label or label_of(load_of(shape, workload.batch, self.setting.processes))
+        with Show(self.setting.console, f"{workload.model} {words}") as show:
+            observer = Observer(self.server, self.client, workload.model, version, None if quiet else show)
+            return self.fleet.run(name, shape, observer, seed), observer
+
+    def target(self, name: str) -> Target:
+        workload, described = self.workloads[name], self.fleet.targets[name]
+        return Target(
+            url=workload.url,
+            protocol="grpc" if address_of(workload.url).protocol == "grpc" else "http",
+            model=workload.model,
+            version=described["version"],
+            api=workload.api,
+            payload=described["payload"],
+            payload_bytes=described["payload_bytes"],
+        )
+
+
+@contextlib.contextmanager
+def lab(setting: Setting, server: Server, workloads: Mapping[str, Workload]) -> Iterator[Lab]:
+    """A fleet for these workloads, with the server's URL and repository. Raises LoadError where they do not fit."""
+    repository = str(server.repository or "")
+    placed = {name: replace(item, url=server.url, repository=repository) for name, item in workloads.items()}
+    with (
+        TemporaryDirectory(prefix="modelwright-load-") as folder,
+        connect(server.url, timeout_s=30) as client,
+        Fleet(placed, setting.processes, Path(folder)) as fleet,
+    ):
+        yield Lab(setting, server, client, fleet, placed, server_info=client.server())
+
+
+def is_terminal() -> bool:
+    return sys.stderr.isatty()

@@ -1,0 +1,38 @@
+"""What stock Locust runs.
+
+    locust -f loadtest/locustfile.py --model digits --host http://127.0.0.1:8000
+
+With its web interface, `--headless`, `--processes`, `--master` and `--worker`. The users are those of `loadtest.users`,
+of the protocol that is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from locust import events
+from locust.runners import WorkerRunner
+
+from loadtest import options, reporting
+from loadtest.users import TritonGrpcUser, TritonHttpUser
+
+
+class HttpUser(TritonHttpUser):
+    pass
+
+
+class GrpcUser(TritonGrpcUser):
+    pass
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def _add_options(parser: Any) -> None:
+    options.add_to(parser)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _prepare(environment: Any, **_: Any) -> None:
+    reporting.of(environment)
+    if not isinstance(environment.runner, WorkerRunner):  # a worker is told which users to have
+        wanted = GrpcUser if environment.parsed_options.protocol == "grpc" else HttpUser
+        environment.user_classes[:] = [wanted]

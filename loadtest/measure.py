@@ -1,0 +1,176 @@
+"""From a phase's record and the server's snapshots to a Measurement, with the verdict on whether it can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtest.fleet import Phase
+from loadtest.latency import NEEDED, curve, latency, stability, windows
+from loadtest.recording import WRONG, FailureKind
+from loadtest.result import Client, Failure, Latency, Load, Measurement, Requests, Server, Target, Validity
+from loadtest.workload import Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_LAG = 0.05  # of the measured p99
+MOST_OF_CEILING = 0.5
+_MS = 1e-6
+
+
+def load_of(shape: Shape, batch: int, processes: int) -> Load:
+    return Load(
+        mode="open" if shape.is_open else "closed",
+        concurrency=shape.concurrency,
+        rate=shape.rate,
+        arrivals=shape.arrivals if shape.is_open else None,
+        batch=batch,
+        processes=processes,
+        warmup_s=shape.warmup_s,
+        duration_s=shape.duration_s,
+    )
+
+
+def label_of(load: Load) -> str:
+    rows = f", batch {load.batch}" if load.batch > 1 else ""
+    if load.mode == "open":
+        return f"{load.rate:,.0f} req/s{rows}" if load.rate and load.rate >= 10 else f"{load.rate:g} req/s{rows}"
+    return f"{load.concurrency} in flight{rows}"
+
+
+def measurement(
+    label: str, target: Target, load: Load, phase: Phase, server: Server | None, ceiling: float | None
+) -> Measurement:
+    """`ceiling`: requests a second that the client reached against a null server; else CPU time tells."""
+    rows = phase.measured()
+    good = rows[rows["code"] == 0]
+    service_ns, response_ns = good["end_ns"] - good["start_ns"], good["end_ns"] - good["intended_ns"]
+    measured_s = max((phase.until_ns - phase.start_ns) * 1e-9, 0.0)
+    # Those that ended in time: what was still in flight at the end is as much as was in flight at the start.
+    ended = phase.record.rows()
+    ended = ended[(ended["end_ns"] >= phase.start_ns) & (ended["end_ns"] < phase.until_ns)]
+    succeeded = int((ended["code"] == 0).sum())
+    throughput = succeeded / measured_s if measured_s > 0 else 0.0
+    service = latency(service_ns)
+    parts = windows(ended, phase.start_ns, phase.until_ns)
+    client = _client(load, phase, rows, service, server, throughput, ceiling)
+    steady = stability(parts)
+    return Measurement(
+        label=label,
+        target=target,
+        load=load,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        measured_s=measured_s,
+        complete=phase.complete,
+        requests=_requests(rows, phase),
+        throughput=throughput,
+        inferences=throughput * load.batch,
+        service=service,
+        response=latency(response_ns),
+        curve=curve(service_ns, response_ns),
+        windows=parts,
+        stability=steady,
+        failures=_failures(phase),
+        server=server,
+        client=client,
+        validity=_validity(load, phase, rows, service, client, throughput),
+    )
+
+
+def _requests(rows: NDArray[Any], phase: Phase) -> Requests:
+    good = int((rows["code"] == 0).sum())
+    wrong = [number for number, failure in enumerate(phase.record.failures, 1) if failure.kind == WRONG]
+    return Requests(
+        succeeded=good,
+        failed=len(rows) - good,
+        checked=phase.record.checked,
+        wrong=int(np.isin(rows["code"], wrong).sum()),
+    )
+
+
+def _failures(phase: Phase) -> list[Failure]:
+    """Of the warm-up too: what fails only then is worth knowing."""
+    rows = phase.record.rows()
+    return [
+        Failure(
+            kind=failure.kind,
+            message=failure.message,
+            count=int((rows["code"] == number).sum()),
+            first_s=float(rows["start_ns"][rows["code"] == number].min() - phase.start_ns) * 1e-9,
+        )
+        for number, failure in _seen(phase.record.failures, rows)
+    ]
+
+
+def _seen(failures: Sequence[FailureKind], rows: NDArray[Any]) -> list[tuple[int, FailureKind]]:
+    return [(number, failure) for number, failure in enumerate(failures, 1) if (rows["code"] == number).any()]
+
+
+def _client(
+    load: Load,
+    phase: Phase,
+    rows: NDArray[Any],
+    service: Latency,
+    server: Server | None,
+    throughput: float,
+    ceiling: float | None,
+) -> Client:
+    cores = [client["cpu_s"] / client["wall_s"] for client in phase.clients if client["wall_s"] > 0]
+    cpu_s = sum(client["cpu_s"] for client in phase.clients)
+    lags = [client["loop_lag_p99_ms"] for client in phase.clients if client["loop_lag_p99_ms"] is not None]
+    by_cpu = throughput / max(cores) if cores and max(cores) > 0 else None
+    return Client(
+        processes=load.processes,
+        cpu_cores=cores,
+        memory_bytes=sum(client["memory_bytes"] for client in phase.clients),
+        send_lag_p99_ms=_p99_ms(rows["start_ns"] - rows["intended_ns"]) if load.mode == "open" else None,
+        loop_lag_p99_ms=max(lags, default=None),
+        cpu_us_per_request=cpu_s * 1e6 / len(rows) if len(rows) and cores else None,
+        ceiling=ceiling or by_cpu,
+        ceiling_source="null server" if ceiling else "CPU time" if by_cpu else None,
+        network_and_client_ms=service.mean_ms - server.mean_ms if server and service.mean_ms is not None else None,
+    )
+
+
+def _p99_ms(ns: NDArray[Any]) -> float | None:
+    return float(np.percentile(ns, 99, method="higher")) * _MS if len(ns) else None
+
+
+def _validity(
+    load: Load, phase: Phase, rows: NDArray[Any], service: Latency, client: Client, throughput: float
+) -> Validity:
+    reasons = [*phase.notes]
+    if not len(rows):
+        reasons.append("no request was measured")
+    elif service.count == 0:
+        reasons.append("no request succeeded")
+    reasons += _lag(client, service)
+    reasons += _busy(load, client, throughput)
+    notes = []
+    if 0 < service.count < NEEDED["p99"]:
+        notes.append(f"{service.count:,} requests are too few for a p99, which needs {NEEDED['p99']:,}: measure longer")
+    return Validity(verdict="INVALID" if reasons else "VALID", reasons=reasons, notes=notes)
+
+
+def _lag(client: Client, service: Latency) -> list[str]:
+    p99_ms = service.percentiles_ms["p99"] or service.max_ms
+    if client.send_lag_p99_ms is None or not p99_ms or client.send_lag_p99_ms <= MOST_LAG * p99_ms:
+        return []
+    return [
+        f"the client was late: its sends lagged by {client.send_lag_p99_ms:.2f} ms (p99), over {MOST_LAG:.0%} of the "
+        f"measured p99 of {p99_ms:.2f} ms; use more --processes or another machine"
+    ]
+
+
+def _busy(load: Load, client: Client, throughput: float) -> list[str]:
+    asked = load.rate or throughput
+    if client.ceiling is None or asked <= MOST_OF_CEILING * client.ceiling:
+        return []
+    return [
+        f"the client may be the limit: {asked:,.0f} requests/s of the {client.ceiling:,.0f} that it can send at most "
+        f"({client.ceiling_source}); use more --processes or another machine"
+    ]

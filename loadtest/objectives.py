@@ -1,0 +1,40 @@
+"""What a gate holds each model to: `slo` in its model.yaml, and what the command line says instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from modelwright.errors import LoadError
+from modelwright.project import Project
+from modelwright.spec import Slo, SloMargins
+from modelwright.specfile import slo_of
+from modelwright.suggest import did_you_mean
+
+
+def objectives(
+    project: Project, margins: Sequence[str], concurrency: int | None = None, rate: float | None = None
+) -> Callable[[str], Slo]:
+    """A function from a model's name. Raises LoadError for a margin that is none, SpecError for a wrong model.yaml."""
+    changed_margins = dict(_margin(item) for item in margins)
+    given = {"concurrency": concurrency, "rate": rate}
+    changed = {name: value for name, value in given.items() if value is not None}
+
+    def of(model: str) -> Slo:
+        slo = slo_of(project, model) or Slo()
+        return slo.model_copy(update={**changed, "margins": slo.margins.model_copy(update=changed_margins)})
+
+    return of
+
+
+def _margin(item: str) -> tuple[str, float]:
+    name, _, text = item.partition("=")
+    if name not in SloMargins.model_fields:
+        hint = did_you_mean(name, SloMargins.model_fields) or f"metrics: {', '.join(SloMargins.model_fields)}"
+        raise LoadError(f"--margin {item}: no such metric", hint)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise LoadError(f"--margin {item}: a share between 0 and 1 is needed", f"such as {name}=0.05 for 5 %")
+    return name, share

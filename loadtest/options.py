@@ -1,0 +1,74 @@
+"""The options that `locust -f loadtest/locustfile.py` has beside Locust's own; the web interface shows them too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loadtest.workload import Shape, Workload
+from modelwright.errors import ModelwrightError
+
+GROUP = "Triton"
+
+
+def add_to(parser: Any) -> None:
+    """For Locust's `init_command_line_parser` event."""
+    group = parser.add_argument_group(GROUP)
+    group.add_argument("--model", default="", help="the model to ask; needed unless user classes name one")
+    group.add_argument("--model-version", default="", help="a version of it; default: the server chooses")
+    group.add_argument("--protocol", choices=("http", "grpc"), default="http", help="which users there are")
+    group.add_argument(
+        "--payload", default="", help="golden, random, zero, or a file or folder; default: golden if any"
+    )
+    group.add_argument("--repository", default="model_repository", help="where golden samples are")
+    group.add_argument("--batch", type=int, default=1, help="rows a request")
+    group.add_argument("--shape", action="append", default=[], help="INPUT:1,128 or NAME:128 for dynamic dimensions")
+    group.add_argument(
+        "--check-every", type=int, default=100, help="compare one answer in N with the golden one; 0: none"
+    )
+    group.add_argument("--api", choices=("raw", "tritonclient"), default="raw", help="tritonclient: its own infer()")
+    group.add_argument("--sequence-length", type=int, default=10, help="requests a sequence, of sequence models")
+    group.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second of all users together")
+    group.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="of an open loop")
+    group.add_argument("--warmup", type=float, default=1.0, help="seconds from the start that do not count")
+    group.add_argument(
+        "--output", default="", help="folder for result.json, CSV and report; default: .modelwright/load/…"
+    )
+
+
+def workload(options: Any, host: str) -> Workload:
+    return Workload(
+        url=host,
+        model=options.model,
+        version=options.model_version,
+        payload=options.payload,
+        repository=options.repository,
+        batch=options.batch,
+        shapes=shapes(options.shape),
+        check_every=options.check_every,
+        api=options.api,
+        sequence_length=options.sequence_length,
+    )
+
+
+def shape(options: Any, users: int, duration_s: float) -> Shape:
+    """`users`: how many Locust spawns altogether."""
+    if options.rate:
+        return Shape(None, options.rate, options.arrivals, options.warmup, duration_s)
+    return Shape(users, None, "poisson", options.warmup, duration_s)
+
+
+def shapes(given: Any) -> dict[str, int | list[int]]:
+    """`--shape input_ids:128`, `--shape image:3,224,224`. Raises ModelwrightError for anything else."""
+    made: dict[str, int | list[int]] = {}
+    for item in given:
+        name, colon, sizes = str(item).rpartition(":")
+        try:
+            numbers = [int(size) for size in sizes.split(",")]
+        except ValueError:
+            numbers = []
+        if not (name and colon and numbers) or min(numbers) < 0:
+            raise ModelwrightError(
+                f"--shape {item}: a name and sizes are needed", "such as input_ids:128 or image:3,8,8"
+            )
+        made[name] = numbers[0] if len(numbers) == 1 else numbers
+    return made

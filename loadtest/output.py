@@ -1,0 +1,136 @@
+"""Where a load test's result goes: result.json, measurements.csv and report.html in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from loadtest.result import Gate, Machine, Measurement, Result, Slo
+from modelwright import __version__
+from modelwright.errors import LoadError
+
+if TYPE_CHECKING:
+    from loadtest.run import Findings
+
+Kind = Literal["run", "sweep", "slo", "ab"]
+RESULT, CSV, REPORT = "result.json", "measurements.csv", "report.html"
+
+
+def folder_for(base: Path, given: Path | None, kind: str, models: Sequence[str]) -> Path:
+    """The folder that was asked for, or a new one below `base`; it exists afterwards."""
+    now = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    name = models[0] if len(models) == 1 else f"{len(models)}-models"
+    folder = given or base / f"{now}-{kind}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".probe").touch()
+        (folder / ".probe").unlink()
+    except OSError as error:
+        raise LoadError(f"--output {folder}: cannot be written: {error.strerror}") from None
+    return folder
+
+
+def result_of(
+    kind: Kind,
+    models: Sequence[str],
+    findings: Findings,
+    *,
+    is_local: bool,
+    slo: Slo | None = None,
+    gates: Sequence[Gate] = (),
+) -> Result:
+    words = {"run": "Load test", "sweep": "Sweep", "slo": "Objective", "ab": "Performance gate"}
+    return Result(
+        kind=kind,
+        title=f"{words[kind]}: {', '.join(models)}",
+        modelwright=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=["modelwright", *sys.argv[1:]],
+        machine=_machine(is_local),
+        server=findings.server,
+        complete=findings.complete,
+        notes=findings.notes,
+        measurements=findings.measurements,
+        slo=slo,
+        gates=list(gates),
+    )
+
+
+def write(result: Result, folder: Path) -> Path:
+    """All three files; the report's path."""
+    from loadtest.csvfile import write_csv
+    from loadtest.report.html import render
+
+    _write(folder / RESULT, result.model_dump_json(indent=1))
+    write_csv(result, folder / CSV)
+    _write(folder / REPORT, render(result))
+    return folder / REPORT
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def read(path: Path) -> Result:
+    """A result.json, or the folder that has one. Raises LoadError for anything else."""
+    from pydantic import ValidationError
+
+    file = path / RESULT if path.is_dir() else path
+    try:
+        return Result.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise LoadError(f"{path}: cannot be read: {reason}", "give a result.json, or the folder that has one") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LoadError(f"{path}: not a load test's result: {where}: {first['msg']}") from None
+
+
+def line(measurement: Measurement) -> str:
+    """One measurement in one line of text."""
+    service, failed = measurement.service, measurement.requests.failed
+    parts = [
+        f"{measurement.label}:",
+        f"{measurement.throughput:,.0f} req/s",
+        f"p50 {milliseconds(service.percentiles_ms['p50'])}",
+        f"p99 {milliseconds(service.percentiles_ms['p99'])}",
+    ]
+    if failed:
+        worst = max(measurement.failures, key=lambda failure: failure.count)
+        parts.append(f"{failed:,} failed ({worst.kind}: {worst.message})")
+    return "  ".join(parts)
+
+
+def milliseconds(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def _machine(is_local: bool) -> Machine:
+    import psutil
+
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=int(psutil.virtual_memory().total),
+        system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        client_and_server_share_it=is_local,
+    )
+
+
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields: dict[str, Any] = dict(part.split(":", 1) for part in text.splitlines() if ":" in part)
+    return str(
+        next((value for key, value in fields.items() if key.strip() == "model name"), platform.machine())
+    ).strip()

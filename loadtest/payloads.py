@@ -1,0 +1,265 @@
+"""What a load test sends: the requests' tensors, and the answers that they must get where these are known.
+
+    payloads = prepare(signature, repository=Path("model_repository"), batch=4)
+    payloads.items[0].inputs  # {"image": float32 (4, 1, 8, 8)}
+
+Golden samples of the version that is served, files (`samplefiles`), or values made up from the metadata (`generated`).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadtest.generated import Making, generate
+from loadtest.samplefiles import load_npz, read_samples
+from loadtest.samples import check_fits, check_known, check_size, digest, selections, size_of, stacked
+from loadtest.signature import Signature
+from modelwright import golden
+from modelwright.errors import LoadError, VerifyError
+from modelwright.replay import superseded
+from modelwright.repository import GOLDEN, Manifest, Repository
+from modelwright.spec import Tolerance
+from modelwright.tensors import Tensors
+
+ENOUGH = 32  # distinct payloads: with fewer a response cache answers, and the load test measures that
+
+_Rows = tuple[int, ...]  # which samples make up a request
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One request. Arrays have the batch dimension where the model has one; strings are object arrays of bytes.
+
+    `expected` is None where no answer is known, or where it would depend on what else the server runs at the time.
+    """
+
+    inputs: Tensors
+    expected: Tensors | None = None
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """`description` is for people: "golden samples of version 3, 32 distinct". `notes` are what they should know."""
+
+    items: list[Payload]
+    description: str
+    tolerance: dict[str, Tolerance] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(
+    signature: Signature,
+    *,
+    source: str = "",
+    repository: Path | None = None,
+    batch: int = 1,
+    distinct: int = 64,
+    seed: int = 7,
+    dims: Mapping[str, int | Sequence[int]] | None = None,
+    integers: tuple[int, int] = (0, 99),
+    string_length: int = 16,
+) -> Payloads:
+    """At most `distinct` requests of `batch` rows, the same for the same seed. Raises LoadError.
+
+    `source`: "golden", "random", "zero", or the path of a file or folder; "" is golden samples where `repository` has
+    some of this version and no `dims` are given, else random. `dims` are shapes, per input: see generated.Making.
+    """
+    _check_batch(signature, batch, distinct)
+    dims = dims or {}
+    check_known(signature, dims, f"payload for {signature.model}: --shape")
+    if source == "":
+        known = repository is not None and not dims and _golden_path(signature, repository).is_file()
+        source = "golden" if known else "random"
+    if source == "golden":
+        return _golden(signature, repository, batch, distinct, seed, dims)
+    if source in ("random", "zero"):
+        making = Making(dims, integers, string_length, zero=source == "zero")
+        made = generate(signature, making, batch=batch, distinct=distinct, seed=seed)
+        return _described([Payload(inputs) for inputs in made], "zeros" if making.zero else "random values")
+    shapes = {name: [size] if isinstance(size, int) else size for name, size in dims.items()}
+    samples = read_samples(signature, Path(source), shapes)
+    chosen = _selected(signature, samples, batch, distinct, seed)
+    items = [Payload(stacked(samples, rows, signature.max_batch_size > 0)) for rows in chosen]
+    return _described(items, f"{Path(source).name}, {_counted(len(samples), 'sample')}")
+
+
+def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]) -> str:
+    """How an answer differs from the expected one; '' where it does not, by more than is allowed."""
+    try:
+        golden.compare_outputs(expected, actual, tolerance)
+    except VerifyError as error:
+        return error.message
+    return ""
+
+
+def _check_batch(signature: Signature, batch: int, distinct: int) -> None:
+    if distinct < 1:
+        raise LoadError(f"{signature.model}: {distinct} distinct payloads are asked for, at least 1 is needed")
+    if batch < 1:
+        raise LoadError(f"{signature.model}: batch {batch}: a request has at least one row")
+    if batch > 1 and signature.max_batch_size == 0:
+        hint = "its requests have no batch dimension (max_batch_size: 0): leave the batch at 1"
+        raise LoadError(f"{signature.model}: batch {batch} is asked for, the model does not batch", hint)
+    if batch > max(signature.max_batch_size, 1):
+        allowed = signature.max_batch_size
+        raise LoadError(
+            f"{signature.model}: batch {batch} is asked for, the model takes at most {allowed} rows",
+            f"give at most {allowed}, or raise serving.max_batch_size in its model.yaml and build",
+        )
+
+
+def _selected(signature: Signature, samples: Sequence[Tensors], batch: int, distinct: int, seed: int) -> list[_Rows]:
+    chosen = selections(samples, batch, distinct, seed)
+    sizes = [size_of(sample) for sample in samples]
+    check_size(sum(sizes[index] for rows in chosen for index in rows), signature.model)
+    return chosen
+
+
+def _described(
+    items: list[Payload], words: str, tolerance: dict[str, Tolerance] | None = None, notes: Sequence[str] = ()
+) -> Payloads:
+    count = len({digest(item.inputs) for item in items})
+    found = [*notes, *_remarks(items)]
+    if count < ENOUGH:
+        found.append(
+            f"{_counted(count, 'distinct payload')}: where the model has a response cache, that is what answers"
+        )
+    return Payloads(items, f"{words}, {count} distinct", tolerance or {}, found)
+
+
+def _remarks(items: Sequence[Payload]) -> list[str]:
+    """NaN is a missing value to some models, and a mistake with most."""
+    import numpy as np
+
+    names = {
+        name
+        for item in items
+        for name, array in item.inputs.items()
+        if array.dtype.kind == "f" and np.isnan(array).any()
+    }
+    return [f"input '{name}' has NaN among its values" for name in sorted(names)]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+# --- golden samples ---------------------------------------------------------------------------------------------------
+
+
+def _golden_path(signature: Signature, repository: Path) -> Path:
+    return repository / signature.model / signature.version / GOLDEN
+
+
+def _golden(
+    signature: Signature,
+    repository: Path | None,
+    batch: int,
+    distinct: int,
+    seed: int,
+    dims: Mapping[str, int | Sequence[int]],
+) -> Payloads:
+    inputs, outputs, manifest = _read_golden(signature, repository, dims)
+    count = min(len(array) for array in (*inputs.values(), *outputs.values()))
+    samples = [{name: array[index] for name, array in inputs.items()} for index in range(count)]
+    answers = [{name: array[index] for name, array in outputs.items()} for index in range(count)]
+    assert repository is not None
+    for index, sample in enumerate(samples):
+        check_fits(signature, sample, f"{_golden_path(signature, repository)}: sample {index}")
+    known, note = _comparable(signature, Repository(repository, repository), manifest, inputs, outputs)
+    items = [
+        Payload(
+            stacked(samples, rows, signature.max_batch_size > 0),
+            stacked(answers, rows, signature.max_batch_size > 0) if known(rows) else None,
+        )
+        for rows in _selected(signature, samples, batch, distinct, seed)
+    ]
+    notes = [note] if note and any(item.expected is None for item in items) else []
+    tolerance = golden.from_json(manifest["verification"]["golden"]["tolerance"]) if manifest else {}
+    return _described(items, f"golden samples of version {signature.version}", tolerance, notes)
+
+
+def _read_golden(
+    signature: Signature, repository: Path | None, dims: Mapping[str, Any]
+) -> tuple[Tensors, Tensors, Manifest | None]:
+    where = f"{signature.model} version {signature.version}"
+    hint = "let values be made up (random), or give a file"
+    if dims:
+        raise LoadError(f"{where}: --shape {min(dims)}: golden samples have shapes of their own", hint)
+    if repository is None or not _golden_path(signature, repository).is_file():
+        raise LoadError(f"{where}: no golden samples in {repository or 'this project'}", hint)
+    path = _golden_path(signature, repository)
+    tensors = load_npz(path)
+    inputs, outputs = (
+        {name.removeprefix(part): array for name, array in tensors.items() if name.startswith(part)}
+        for part in ("input/", "output/")
+    )
+    if not all(array.ndim and len(array) for array in (*inputs.values(), *outputs.values())) or not inputs:
+        raise LoadError(f"{path}: holds no samples", hint)
+    manifest = Repository(repository, repository).manifest(signature.model, int(signature.version))
+    return inputs, outputs, manifest if manifest and "golden" in manifest.get("verification", {}) else None
+
+
+def _comparable(
+    signature: Signature, repository: Repository, manifest: Manifest | None, inputs: Tensors, outputs: Tensors
+) -> tuple[Callable[[_Rows], bool], str]:
+    """Whether the golden answers hold for a request of these rows, and why not where they do not.
+
+    They were given to whole requests of `batch` rows. Where a row's answer depends on the rows beside it, they hold for
+    these requests only, and for none if the server merges requests.
+    """
+    never: Callable[[_Rows], bool] = lambda rows: False  # noqa: E731
+    moved_on = superseded(repository, signature.model, int(signature.version)) if manifest else ""
+    if manifest is None or moved_on:
+        return never, f"answers are not compared: {moved_on or 'the version has no manifest'}"
+    if signature.sequence or signature.decoupled:
+        return never, "answers are not compared: they depend on more than one request, or come in parts"
+    reason = _why_rows_mix(signature, repository, inputs, outputs)
+    if not reason:
+        return lambda rows: True, ""
+    if signature.merges_requests:
+        return never, f"answers are not compared: {reason}, and the server runs rows of several requests together"
+    size = min(manifest["verification"]["golden"]["batch"], signature.max_batch_size)
+    count = len(next(iter(inputs.values())))
+    whole = {tuple(range(start, min(start + size, count))) for start in range(0, count, size)}
+    return whole.__contains__, f"only whole golden requests ({size} rows) are compared: {reason}"
+
+
+def _why_rows_mix(signature: Signature, repository: Repository, inputs: Tensors, outputs: Tensors) -> str:
+    """Why a row's answer may depend on the other rows of its request; '' where it does not."""
+    if signature.max_batch_size == 0:
+        return ""
+    sizes = {
+        array.shape[axis]
+        for tensor in signature.inputs
+        for axis, dim in enumerate(tensor.dims, 1)
+        if dim == -1 and tensor.name in inputs and (array := inputs[tensor.name]).dtype != object
+    }
+    for tensor in signature.outputs:
+        shape = outputs[tensor.name].shape if tensor.name in outputs else ()
+        # A size that no input has is the model's own choice, such as the longest text of the request.
+        if any(dim == -1 and shape[axis] not in sizes for axis, dim in enumerate(tensor.dims, 1) if axis < len(shape)):
+            return f"rows are padded alike in '{tensor.name}'"
+    if any(_quantises_rows_together(path) for path in _model_files(signature, repository)):
+        return "activations are quantised by the range of all rows together (DynamicQuantizeLinear)"
+    return ""
+
+
+def _model_files(signature: Signature, repository: Repository) -> list[Path]:
+    """The ONNX files of a version; of an ensemble, of the newest versions of its members."""
+    folders = [repository.folder(signature.model, int(signature.version))]
+    manifest = repository.manifest(signature.model, int(signature.version)) or {}
+    for member in manifest.get("made", {}).get("members", {}):
+        latest = repository.latest(member)
+        folders += [repository.folder(member, latest[0])] if latest else []
+    return [path for folder in folders for path in folder.glob("*.onnx") if path.stat().st_size]
+
+
+def _quantises_rows_together(path: Path) -> bool:
+    """An operator's name stands in the file as it is. Found by chance elsewhere, it costs a check and no more."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b"DynamicQuantizeLinear") >= 0

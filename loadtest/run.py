@@ -1,0 +1,179 @@
+"""`load run`, `load sweep` and `load slo`: which measurements are made, and what they come to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from loadtest.lab import Lab, Setting, lab, server_for
+from loadtest.latency import NEEDED
+from loadtest.measure import label_of, load_of
+from loadtest.result import Measurement, Slo
+from loadtest.servers import Server
+from loadtest.workload import Shape
+from modelwright.errors import LoadError
+from modelwright.repository import Repository
+
+_RESOLUTION = 0.05  # of a rate: where the search for the highest one ends
+_MOST_PROBES = 10
+_CAPACITY = Shape(concurrency=32, warmup_s=0.5, duration_s=2.0)
+
+
+@dataclass
+class Findings:
+    """Measurements as they are made: what there is when a command is stopped is in it."""
+
+    listener: Callable[[Measurement], None]
+    measurements: list[Measurement] = field(default_factory=list)
+    server: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return all(measurement.complete for measurement in self.measurements)
+
+    def add(self, measurement: Measurement) -> Measurement:
+        self.measurements.append(measurement)
+        self.listener(measurement)
+        return measurement
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Which models, in which version ("" for the newest), in requests of how many rows."""
+
+    models: Sequence[str]
+    version: str = ""
+    batches: Sequence[int] = (1,)
+
+    @property
+    def wanted(self) -> dict[str, list[int]]:
+        return {model: [int(self.version)] if self.version else [] for model in self.models}
+
+
+def subject(setting: Setting, names: Sequence[str], version: str, batches: Sequence[int]) -> Subject:
+    """The named models, or all of the repository."""
+    if version and not version.isdigit():
+        raise LoadError(f"--version {version}: a number is needed")
+    models = list(dict.fromkeys(names)) or Repository(setting.repository, setting.project.staging).models()
+    if not models:
+        hint = "name one" if setting.url else "build one: modelwright build"
+        raise LoadError(f"which model? There are none in {setting.project.shown(setting.repository)}", hint)
+    if version and len(models) > 1:
+        raise LoadError(f"--version {version}: of which model?", "name one model")
+    return Subject(models, version, batches)
+
+
+def run(setting: Setting, given: Subject, shapes: Sequence[Shape], findings: Findings) -> None:
+    """Every shape at every batch size, model by model: one is asked at a time."""
+    with server_for(setting, given.wanted) as server:
+        for model in given.models:
+            with _lab_of(setting, server, given, model, findings) as bench:
+                for name, workload in bench.workloads.items():
+                    for shape in shapes:
+                        label = label_of(load_of(shape, workload.batch, setting.processes))
+                        findings.add(bench.measure(name, shape, f"{model} {label}"))
+                        if not findings.complete:
+                            return  # Ctrl-C, or the server is gone
+
+
+@contextlib.contextmanager
+def _lab_of(setting: Setting, server: Server, given: Subject, model: str, findings: Findings) -> Iterator[Lab]:
+    """One target for each batch size."""
+    template = replace(setting.workload, model=model, version=given.version)
+    workloads = {f"batch {rows}": replace(template, batch=rows) for rows in given.batches}
+    with lab(setting, server, workloads) as bench:
+        findings.server = bench.server_info
+        for described in bench.fleet.targets.values():
+            findings.notes += [f"{model}: {note}" for note in described["notes"]]
+        yield bench
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`percentile` ("p99") of the response time is to be at most `most_ms`."""
+
+    percentile: str
+    most_ms: float
+    highest_rate: float | None = None  # where the search begins to go down; default: the model's capacity
+
+
+def slo(setting: Setting, given: Subject, shape: Shape, objective: Objective, findings: Findings) -> Slo:
+    """The highest rate of an open loop at which the objective holds, by bisection."""
+    with server_for(setting, given.wanted) as server:
+        (model,) = given.models
+        with _lab_of(setting, server, given, model, findings) as bench:
+            return _Search(bench, next(iter(bench.workloads)), shape, objective, findings).highest()
+
+
+@dataclass
+class _Search:
+    bench: Lab
+    name: str
+    shape: Shape
+    objective: Objective
+    findings: Findings
+    probes: list[tuple[float, Measurement, bool]] = field(default_factory=list)
+
+    def highest(self) -> Slo:
+        top = self.objective.highest_rate or self._capacity()
+        low, high = 0.0, top * 2  # the first probe is at `top`
+        while self.findings.complete and len(self.probes) < _MOST_PROBES:
+            rate = (low + high) / 2 if self.probes else top
+            if self._holds(rate):
+                low = rate
+                if rate >= top:
+                    break  # the capacity, or the rate that was given: there is no more to find
+            else:
+                high = min(high, rate)
+            if low and high - low <= _RESOLUTION * high:
+                break
+        return self._found(low or None, top)
+
+    def _capacity(self) -> float:
+        """Throughput of a closed loop, in which nothing ever waits long: more cannot be served."""
+        measured = self.findings.add(self.bench.measure(self.name, _CAPACITY, "capacity: 32 in flight"))
+        if not measured.throughput:
+            raise LoadError(f"{measured.target.model}: no request succeeded", self._why(measured))
+        return measured.throughput
+
+    def _why(self, measured: Measurement) -> str:
+        return "; ".join(f"{failure.kind}: {failure.message}" for failure in measured.failures[:3])
+
+    def _holds(self, rate: float) -> bool:
+        """Whether it holds at this rate, measured for as long as the percentile needs."""
+        needed = NEEDED[self.objective.percentile]
+        duration_s = max(self.shape.duration_s, 1.2 * needed / rate)
+        shape = replace(self.shape, rate=rate, concurrency=None, duration_s=duration_s)
+        label = f"probe {len(self.probes) + 1}: {rate:,.0f} req/s" if rate >= 10 else f"{rate:.2g} req/s"
+        measured = self.findings.add(self.bench.measure(self.name, shape, label))
+        value = measured.response.percentiles_ms[self.objective.percentile]
+        holds = value is not None and value <= self.objective.most_ms and not measured.requests.failed
+        self.probes.append((rate, measured, holds))
+        return holds
+
+    def _found(self, rate: float | None, top: float) -> Slo:
+        failed = [measured for _, measured, holds in self.probes if not holds]
+        by_client = [m for m in failed if m.validity.verdict == "INVALID" and m.complete]
+        nearest = by_client[-1:] if by_client and by_client[-1] is failed[-1] else []
+        limited_by = "client" if nearest else "objective" if failed else "rate given"
+        what = f"{self.objective.percentile} ≤ {self.objective.most_ms:g} ms"
+        if rate is None:
+            words = f"{what} did not hold, not even at {min(p[0] for p in self.probes):,.0f} requests/s"
+        elif limited_by == "rate given":
+            words = f"{what} held at {rate:,.0f} requests/s, the highest rate that was tried"
+        else:
+            words = f"{what} held up to {rate:,.0f} requests/s"
+        if nearest:
+            words += f"; above that it is the client that cannot: {nearest[0].validity.reasons[0]}"
+        return Slo(
+            percentile=self.objective.percentile,
+            objective_ms=self.objective.most_ms,
+            rate=rate,
+            probes=[measured.label for _, measured, _ in self.probes],
+            held=[holds for _, _, holds in self.probes],
+            limited_by=limited_by,
+            explanation=words,
+        )

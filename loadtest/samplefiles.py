@@ -1,0 +1,287 @@
+"""Samples from files that users bring, checked against the model before anything is sent.
+
+    x.npz     `input/<name>` or `<name>`: N samples along the first axis, as in golden.npz
+    x.json    {name: value}, a list of these, or perf_analyzer's {"data": [{name: [...] or {"content", "shape"}}]}
+    folder/   .npz and .json files, in the order of their names; or, as for perf_analyzer, one file per input, named as
+              the input: raw and little-endian, strings a line each
+
+A value is without the batch dimension. Formats of perf_analyzer: its docs/input_data.md and src/data_loader.cc.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadtest.samples import MOST_BYTES, check_fits, check_names, matches, numpy_name
+from loadtest.signature import Signature, Tensor
+from modelwright.errors import LoadError, one_line
+from modelwright.tensors import Tensors, load_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+_LENGTH_BYTES = 4  # in front of each string
+# What numpy, zipfile and zlib raise on files that are damaged or made to do harm.
+_DAMAGE = (
+    *(ValueError, KeyError, TypeError, IndexError, OverflowError, EOFError, MemoryError, NotImplementedError),
+    *(RuntimeError, AttributeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
+)
+
+
+def read_samples(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> list[Tensors]:
+    """All samples of a file or folder, each one row, in order; at least one. Raises LoadError.
+
+    `shapes`, per input, are for values that come as a flat row and have variable sizes.
+    """
+    shapes = shapes or {}
+    try:
+        if path.is_dir():
+            return _folder(signature, path, shapes)
+        if not path.is_file():
+            raise LoadError(f"{path}: there is no such file", "give an .npz or .json file, or a folder of them")
+        _check_bytes(path.stat().st_size, path)
+        return _file(signature, path, shapes)
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}") from None
+
+
+def _file(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
+    if path.suffix not in (".npz", ".json"):
+        raise LoadError(
+            f"{path}: neither .npz nor .json", "a folder can hold one raw file per input, named as the input"
+        )
+    samples = _npz(signature, path) if path.suffix == ".npz" else _json(signature, path, shapes)
+    if not samples:
+        raise LoadError(f"{path}: holds no samples", "one is enough; more than 32 keep a response cache out of the way")
+    for index, sample in enumerate(samples):
+        check_fits(signature, sample, f"{path}: sample {index}")
+    return samples
+
+
+def _check_bytes(size: int, path: Path) -> None:
+    if size == 0:
+        raise LoadError(f"{path}: is empty")
+    if size > MOST_BYTES:
+        raise LoadError(
+            f"{path}: {size / 2**30:,.1f} GiB, at most {MOST_BYTES / 2**30:g} GiB are read", "keep fewer samples"
+        )
+
+
+# --- .npz -------------------------------------------------------------------------------------------------------------
+
+
+def _npz(signature: Signature, path: Path) -> list[Tensors]:
+    arrays = {name: _bytes_of(array) for name, array in load_npz(path).items()}
+    if any(name.startswith("input/") for name in arrays):  # golden.npz, whose outputs stand beside them
+        arrays = {name[len("input/") :]: array for name, array in arrays.items() if name.startswith("input/")}
+    check_names(signature, arrays, str(path))
+    counts = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+    if None in counts.values() or len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise LoadError(f"{path}: arrays of different lengths: {shown}", "the first axis counts the samples")
+    count = next(iter(counts.values()), 0) or 0
+    return [{name: array[index] for name, array in arrays.items()} for index in range(count)]
+
+
+def load_npz(path: Path) -> Tensors:
+    """Its arrays, strings as `tensors.save_tensors` keeps them. Raises LoadError, also for more than is allowed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_bytes(sum(member.file_size for member in archive.infolist()), path)  # a small file can hold much
+        return load_tensors(path)
+    except _DAMAGE as error:
+        hint = "write it with numpy.savez"
+        if "allow_pickle" in str(error):
+            hint = "its strings are pickled, which could run code: save them as bytes, array.astype('S')"
+        raise LoadError(f"{path}: is no .npz that can be read: {one_line(error)}", hint) from None
+
+
+def _bytes_of(array: Array) -> Array:
+    """Strings of fixed width, numpy's own, as Triton has them."""
+    import numpy as np
+
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    return array.astype(object) if array.dtype.kind == "S" else array
+
+
+# --- .json ------------------------------------------------------------------------------------------------------------
+
+
+def _json(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{path}: is no JSON: {one_line(error)}") from None
+    return [
+        _sample(signature, entry, shapes, f"{path}: sample {i}") for i, entry in enumerate(_entries(data, signature))
+    ]
+
+
+def _entries(data: Any, signature: Signature) -> list[Any]:
+    """The samples of all the forms that a file can have. perf_analyzer's streams are put one after the other."""
+    if isinstance(data, dict):
+        is_input = any(tensor.name == "data" for tensor in signature.inputs)
+        data = data["data"] if "data" in data and not is_input else [data]
+    entries = data if isinstance(data, list) else [data]
+    return [step for entry in entries for step in (entry if isinstance(entry, list) else [entry])]
+
+
+def _sample(signature: Signature, entry: Any, shapes: Mapping[str, Sequence[int]], where: str) -> Tensors:
+    if not isinstance(entry, dict):
+        raise LoadError(f"{where}: is {type(entry).__name__}, expected an object: {{input: value}}")
+    check_names(signature, entry, where)
+    tensors = {tensor.name: tensor for tensor in signature.inputs}
+    return {
+        name: _tensor(tensors[name], value, shapes.get(name), f"{where}: input '{name}'")
+        for name, value in entry.items()
+    }
+
+
+def _tensor(tensor: Tensor, value: Any, shape: Sequence[int] | None, where: str) -> Array:
+    numpy_name(tensor, where)
+    if isinstance(value, dict):
+        if unknown := value.keys() - {"content", "shape", "b64"}:
+            raise LoadError(f"{where}: unknown key '{min(unknown)}'", "known: content, shape, b64")
+        shape = _given_shape(value["shape"], where) if "shape" in value else shape
+        value = value.get("content", value)
+    if isinstance(value, dict):
+        array = _from_raw(tensor, _decoded(value, where), where)
+    else:
+        array = _strings(value, where) if tensor.datatype == "BYTES" else _numbers(tensor, value, where)
+    return shaped(tensor, array, shape, where)
+
+
+def _given_shape(value: Any, where: str) -> list[int]:
+    if not isinstance(value, list) or not all(type(size) is int and size >= 0 for size in value):
+        raise LoadError(f"{where}: shape {value!r}: expected a list of sizes, without the batch dimension")
+    return value
+
+
+def _decoded(value: dict[str, Any], where: str) -> bytes:
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise LoadError(f"{where}: no values: expected content or b64: {one_line(error)}") from None
+
+
+def _from_raw(tensor: Tensor, data: bytes, where: str) -> Array:
+    """Little-endian values; of strings, each with its length in front, or where that does not add up, one string."""
+    import numpy as np
+
+    if tensor.datatype == "BYTES":
+        return _objects(_prefixed(data))
+    dtype = np.dtype(numpy_name(tensor, where))
+    if len(data) % dtype.itemsize:
+        raise LoadError(f"{where}: {len(data)} bytes are no whole number of {tensor.datatype} values")
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
+
+
+def _prefixed(data: bytes) -> list[bytes]:
+    parts, start = [], 0
+    while start < len(data):
+        end = start + _LENGTH_BYTES + int.from_bytes(data[start : start + _LENGTH_BYTES], "little")
+        if end > len(data) or start + _LENGTH_BYTES > len(data):
+            return [data]
+        parts.append(data[start + _LENGTH_BYTES : end])
+        start = end
+    return parts
+
+
+def _strings(value: Any, where: str) -> Array:
+    """Nested lists of str, as bytes in the same shape."""
+    shape, items = [], [value]
+    while items and isinstance(items[0], list):
+        lengths = {len(item) if isinstance(item, list) else -1 for item in items}
+        if len(lengths) > 1:
+            raise LoadError(f"{where}: lists of different lengths", "a tensor is rectangular: fill the rows up")
+        shape.append(lengths.pop())
+        items = [inner for item in items for inner in item]
+    for item in items:
+        if not isinstance(item, str):
+            raise LoadError(f"{where}: the model takes strings, this is {item!r:.40}")
+    try:
+        return _objects([item.encode() for item in items]).reshape(shape)
+    except UnicodeEncodeError as error:
+        raise LoadError(f"{where}: {one_line(error)}") from None
+
+
+def _objects(items: Sequence[bytes]) -> Array:
+    import numpy as np
+
+    made = np.empty(len(items), dtype=object)
+    made[:] = items
+    return made
+
+
+def _numbers(tensor: Tensor, value: Any, where: str) -> Array:
+    """Nested lists of numbers, in the tensor's type where they fit it; an integer is a float too, 0 and 1 are bools."""
+    import numpy as np
+
+    dtype = np.dtype(numpy_name(tensor, where))
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise LoadError(f"{where}: {one_line(error)}", "a tensor is rectangular: fill the rows up") from None
+    wanted = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu"}[dtype.kind]
+    if array.size and array.dtype.kind not in wanted:
+        raise LoadError(f"{where}: the model takes {tensor.datatype}, this is {value!r:.40}")
+    with np.errstate(over="ignore"):
+        made = array.astype(dtype)
+    changed = np.isinf(made) & np.isfinite(array) if dtype.kind == "f" else made != array
+    if changed.any():
+        raise LoadError(f"{where}: {array[changed].flat[0]} does not fit {tensor.datatype}")
+    return made
+
+
+def shaped(tensor: Tensor, array: Array, shape: Sequence[int] | None, where: str) -> Array:
+    """In the shape that is given; else as it is, or a flat row in the model's shape. Raises LoadError."""
+    dims = list(tensor.dims)
+    wanted = list(shape) if shape is not None else list(array.shape)
+    if shape is None and array.ndim <= 1 and not matches(dims, array.shape):
+        if -1 in dims:
+            example = f'{{"content": [...], "shape": {dims}}}'
+            raise LoadError(f"{where}: {array.size} values do not say which shape in {dims} they have", example)
+        wanted = dims
+    if array.size != math.prod(wanted):
+        raise LoadError(f"{where}: shape {wanted} takes {math.prod(wanted)} values, there are {array.size}")
+    return array.reshape(wanted)
+
+
+# --- a folder ---------------------------------------------------------------------------------------------------------
+
+
+def _folder(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
+    files = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
+    if not files:
+        raise LoadError(f"{path}: no files in it", "give .npz or .json files, or one raw file per input")
+    _check_bytes(sum(file.stat().st_size for file in files), path)
+    if {tensor.name for tensor in signature.inputs} & {file.name for file in files}:
+        return [_raw_files(signature, path, files, shapes)]
+    return [sample for file in files for sample in _file(signature, file, shapes)]
+
+
+def _raw_files(signature: Signature, path: Path, files: Sequence[Path], shapes: Mapping[str, Sequence[int]]) -> Tensors:
+    outputs = {tensor.name for tensor in signature.outputs}  # perf_analyzer's validation data
+    found = {file.name: file for file in files if file.name not in outputs}
+    check_names(signature, found, str(path))
+    sample = {}
+    for tensor in signature.inputs:
+        if tensor.name in found:
+            data, where = found[tensor.name].read_bytes(), f"{found[tensor.name]}"
+            lines = tensor.datatype == "BYTES"
+            array = _objects(data.removesuffix(b"\n").split(b"\n")) if lines else _from_raw(tensor, data, where)
+            sample[tensor.name] = shaped(tensor, array, shapes.get(tensor.name), where)
+    check_fits(signature, sample, str(path))
+    return sample

@@ -1,0 +1,134 @@
+"""Samples, each one row of a request: whether they fit a model, and how they are put together to requests."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loadtest.signature import Signature, Tensor
+from modelwright.dtypes import BY_NAME, BY_NUMPY
+from modelwright.errors import LoadError
+from modelwright.suggest import did_you_mean
+from modelwright.tensors import Tensors
+from modelwright.warmup import raw
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_BYTES = 1 << 30  # of all payloads, and of a file they come from: they are kept in memory, serialised once more
+
+
+def check_fits(signature: Signature, sample: Tensors, where: str) -> None:
+    """Check one sample, without a batch dimension: names, data types, shapes. Raises LoadError."""
+    check_names(signature, sample, where)
+    for tensor in signature.inputs:
+        if tensor.name in sample:
+            _check_tensor(tensor, sample[tensor.name], f"{where}: input '{tensor.name}'")
+
+
+def check_names(signature: Signature, names: Collection[str], where: str) -> None:
+    """Check that these are inputs of the model, with all that it needs among them. Raises LoadError."""
+    check_known(signature, names, where)
+    missing = [tensor.name for tensor in signature.inputs if tensor.name not in names and not tensor.optional]
+    if missing:
+        found = f"has {', '.join(sorted(names))}" if names else "has none"
+        raise LoadError(f"{where}: input '{missing[0]}' of {signature.model} is missing", f"the sample {found}")
+
+
+def check_known(signature: Signature, names: Iterable[str], where: str) -> None:
+    """Check that these are inputs of the model. Raises LoadError."""
+    known = [tensor.name for tensor in signature.inputs]
+    for name in names:
+        if name not in known:
+            raise LoadError(f"{where}: {signature.model} has no input '{name}'", did_you_mean(name, known))
+
+
+def _check_tensor(tensor: Tensor, array: np.ndarray[Any, Any], where: str) -> None:
+    numpy_name(tensor, where)
+    found = BY_NUMPY[str(array.dtype)].name if str(array.dtype) in BY_NUMPY else str(array.dtype)
+    if found != tensor.datatype:
+        wanted = BY_NAME[tensor.datatype].numpy
+        hint = f"convert it: array.astype('{wanted}')" if wanted != "object" else "strings are bytes or str"
+        raise LoadError(f"{where}: the model takes {tensor.datatype}, this is {found}", hint)
+    if not matches(tensor.dims, array.shape):
+        shown, dims = list(array.shape), list(tensor.dims)
+        hint = "shapes are those of one sample, without the batch dimension; -1 stands for any size"
+        raise LoadError(f"{where}: the model takes {dims}, this is {shown}", hint)
+
+
+def matches(dims: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a shape without variable sizes is one of those that `dims` allows."""
+    return len(dims) == len(shape) and all(dim in (-1, size) for dim, size in zip(dims, shape, strict=True))
+
+
+def numpy_name(tensor: Tensor, where: str) -> str:
+    """numpy's name for a tensor's data type. Raises LoadError for one that numpy has not: BF16."""
+    if tensor.datatype not in BY_NAME:
+        raise LoadError(
+            f"{where}: tensors of type {tensor.datatype} cannot be sent from here", "numpy has no such type"
+        )
+    return BY_NAME[tensor.datatype].numpy
+
+
+def selections(samples: Sequence[Tensors], batch: int, distinct: int, seed: int) -> list[tuple[int, ...]]:
+    """Which samples make up each request: at most `distinct` requests of `batch` rows.
+
+    First all samples in order; then, where a request has several rows, other combinations of them. Rows of one request
+    have the same inputs in the same shapes; where too few samples have, they repeat within a request.
+    """
+    if batch == 1:
+        return [(index,) for index in range(min(distinct, len(samples)))]
+    groups: dict[Any, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(sorted((name, array.shape) for name, array in sample.items()).__repr__(), []).append(index)
+    whole = (
+        tuple(group[start : start + batch])
+        for group in groups.values()
+        for start in range(0, len(group) - batch + 1, batch)
+    )
+    found: dict[tuple[int, ...], None] = dict.fromkeys(whole)
+    chance = random.Random(seed)  # noqa: S311 (nothing secret)
+    for _ in range(10 * distinct):  # few samples have few combinations
+        if len(found) >= distinct:
+            break
+        group = chance.choices(list(groups.values()), [len(group) for group in groups.values()])[0]
+        found[tuple(chance.sample(group, batch) if batch <= len(group) else chance.choices(group, k=batch))] = None
+    return list(found)[:distinct]
+
+
+def stacked(samples: Sequence[Tensors], chosen: Iterable[int], batched: bool) -> Tensors:
+    """One request's tensors: rows put together along a new first axis, or the one sample as it is."""
+    import numpy as np
+
+    rows = [samples[index] for index in chosen]
+    if not batched:
+        return rows[0]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def check_size(size_bytes: int, where: str) -> None:
+    """Raises LoadError for payloads that would not fit into memory with what they are serialised to."""
+    if size_bytes > MOST_BYTES:
+        raise LoadError(
+            f"{where}: {size_bytes / 2**30:,.1f} GiB of payloads, at most {MOST_BYTES / 2**30:g} GiB are allowed",
+            "ask for fewer distinct payloads, a smaller batch or smaller shapes",
+        )
+
+
+def digest(tensors: Tensors) -> bytes:
+    """Equal for equal tensors: a response cache would see no difference."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
+        found.update(raw(tensors[name]))
+    return found.digest()
+
+
+def size_of(tensors: Tensors) -> int:
+    """Bytes on the wire, about."""
+    return sum(
+        sum(4 + len(item) for item in array.ravel()) if array.dtype == object else array.nbytes
+        for array in tensors.values()
+    )

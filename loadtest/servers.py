@@ -1,0 +1,97 @@
+"""The server that is asked: one that runs somewhere, or one started here for as long as it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.calls import address_of
+from modelwright.client import connect
+from modelwright.errors import RepositoryError, ServerError
+from modelwright.project import Project
+from modelwright.replay import members_first, needs_completion, published_config
+from modelwright.repository import Repository
+from modelwright.server.local import RunningServer, running
+from modelwright.suggest import did_you_mean
+
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Server:
+    """`local` is the process behind it, where it was started here."""
+
+    url: str  # of the protocol that the test uses
+    repository: Path | None  # where golden samples and manifests are
+    local: RunningServer | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self.local.pid if self.local else None
+
+    def gone(self) -> str:
+        """Why nothing more can be asked; '' while it runs, or where nobody here can know."""
+        if self.local is None or self.local.alive:
+            return ""
+        return f"the server ended, exit code {self.local.wait()}; its log: {self.local.log}"
+
+
+def remote(url: str, protocol: str | None, repository: Path) -> Server:
+    """A server that runs. Raises ServerError when it does not answer, or its URL is of the other protocol."""
+    address = address_of(url)
+    if protocol and protocol != address.protocol:
+        raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
+    with connect(address.url, timeout_s=5) as client:
+        client.index()
+    return Server(address.url, repository if repository.is_dir() else None)
+
+
+@contextlib.contextmanager
+def local(
+    project: Project, repository: Path, wanted: Mapping[str, Sequence[int]], protocol: str, log: Path, say: Say
+) -> Iterator[Server]:
+    """A tritonserver with these versions of these models, and what they run. An empty list: those of its config."""
+    from modelwright.server import environment
+
+    made = environment.ensure(project.server, project.target, say)
+    known = Repository(repository, project.staging)
+    _check_known(known, wanted, project)
+    models = members_first(known, wanted)
+    completes = needs_completion(known, models)
+    with running(made, repository, log=log, mode="explicit", auto_complete=completes, stop_grace_s=1) as server:
+        with connect(f"http://{server.http}", timeout_s=600) as client:
+            for model in models:
+                client.load(model, _config(known, model, wanted.get(model, ())))
+        address = server.grpc if protocol == "grpc" else server.http
+        yield Server(f"{protocol}://{address}", repository, server)
+
+
+def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], project: Project) -> None:
+    known = repository.models()
+    shown = project.shown(repository.root)
+    if not known:
+        raise RepositoryError(f"{shown}: there are no models", "build them: modelwright build")
+    for model, versions in wanted.items():
+        if model not in known:
+            raise RepositoryError(f"{model}: is not in {shown}", did_you_mean(model, known))
+        there = repository.versions(model)
+        for version in versions:
+            if version not in there:
+                raise RepositoryError(
+                    f"{model}: has no version {version} in {shown}", f"it has {', '.join(map(str, there)) or 'none'}"
+                )
+
+
+def _config(repository: Repository, model: str, versions: Sequence[int]) -> str | None:
+    """The model's config with just these versions served, as the load API takes it."""
+    from google.protobuf import json_format
+
+    config = published_config(repository, model)
+    if not versions or config is None:
+        return None
+    config.version_policy.specific.versions[:] = versions
+    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))

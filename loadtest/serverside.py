@@ -1,0 +1,116 @@
+"""What the server says of a stretch of time: differences of its statistics, its CPU and its memory.
+
+Statistics count warm-up runs and everybody's requests; a difference over the measured time leaves both out as long as
+nobody else asks. Requests in flight at both ends make an error of their number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.result import BatchSize, Server
+from modelwright.client import Client
+from modelwright.errors import ServerError
+
+_MS = 1e-6
+_PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`cpu_s`: CPU seconds so far of all of a server's processes; `memory_bytes`: resident, now."""
+
+    time_s: float
+    cpu_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the server says at one moment, of one version."""
+
+    statistics: Mapping[str, Any]
+    usage: Usage | None
+
+
+def snapshot(client: Client, model: str, version: str, pid: int | None) -> Snapshot | None:
+    """None when the server cannot be asked: it may be gone, which the record of requests shows."""
+    try:
+        statistics = client.statistics(model, version)["model_stats"]
+    except ServerError:
+        return None
+    of_version = [entry for entry in statistics if not version or entry["version"] == version]
+    return Snapshot(of_version[-1], usage(pid) if pid else None) if of_version else None
+
+
+def usage(pid: int) -> Usage | None:
+    """Of a process and its children: the instances of Python models are processes of their own."""
+    import psutil
+
+    cpu_s, memory_bytes = 0.0, 0
+    try:
+        server = psutil.Process(pid)
+        for process in (server, *server.children(recursive=True)):
+            with process.oneshot():
+                times = process.cpu_times()
+                cpu_s += times.user + times.system
+                memory_bytes += process.memory_info().rss
+    except psutil.Error:
+        return None
+    return Usage(time.monotonic(), cpu_s, memory_bytes)
+
+
+def difference(before: Snapshot | None, after: Snapshot | None) -> Server | None:
+    if before is None or after is None:
+        return None
+    old, new = before.statistics, after.statistics
+    requests = _count(new, "success") - _count(old, "success")
+    if requests <= 0:
+        return None
+    parts = {f"{part}_ms": _mean_ms(old, new, part, requests) for part in _PARTS}
+    batches = _batches(old, new)
+    executions = sum(batch.executions for batch in batches)
+    rows = sum(batch.size * batch.executions for batch in batches)
+    return Server(
+        requests=requests,
+        executions=executions,
+        mean_ms=_mean_ms(old, new, "success", requests),
+        **parts,
+        batches=batches,
+        mean_batch=rows / executions if executions else None,
+        cache_hits=_count(new, "cache_hit") - _count(old, "cache_hit"),
+        cpu_cores=_cpu_cores(before.usage, after.usage),
+        memory_bytes=after.usage.memory_bytes if after.usage else None,
+    )
+
+
+def _count(statistics: Mapping[str, Any], part: str) -> int:
+    return int(statistics["inference_stats"][part].get("count", 0))
+
+
+def _mean_ms(old: Mapping[str, Any], new: Mapping[str, Any], part: str, requests: int) -> float:
+    taken_ns = int(new["inference_stats"][part].get("ns", 0)) - int(old["inference_stats"][part].get("ns", 0))
+    return taken_ns * _MS / requests
+
+
+def _batches(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[BatchSize]:
+    known = {entry["batch_size"]: entry["compute_infer"] for entry in old.get("batch_stats", ())}
+    found = []
+    for entry in new.get("batch_stats", ()):
+        now, then = entry["compute_infer"], known.get(entry["batch_size"], {})
+        executions = int(now["count"]) - int(then.get("count", 0))
+        if executions > 0:
+            taken_ns = int(now["ns"]) - int(then.get("ns", 0))
+            found.append(
+                BatchSize(size=int(entry["batch_size"]), executions=executions, compute_ms=taken_ns * _MS / executions)
+            )
+    return sorted(found, key=lambda batch: batch.size)
+
+
+def _cpu_cores(before: Usage | None, after: Usage | None) -> float | None:
+    if before is None or after is None or after.time_s <= before.time_s:
+        return None
+    return max(0.0, after.cpu_s - before.cpu_s) / (after.time_s - before.time_s)

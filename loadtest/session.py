@@ -1,0 +1,320 @@
+"""What the users of one process share: requests made beforehand, the record, and how the process itself does.
+
+Two ways to send. Closed loop: a user sends its next request when the last one was answered. Open loop: requests start
+when a schedule says so, each in a greenlet of its own, and are timed from then: a server that slows down does not slow
+down its clients (coordinated omission).
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import numpy as np
+from gevent.lock import Semaphore
+from gevent.pool import Group
+
+from loadtest.arrivals import Timer, schedule
+from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
+from loadtest.calls import Address, CallError, address_of
+from loadtest.encoding import grpc_message, grpc_request, http_request
+from loadtest.payloads import Payloads, check, prepare
+from loadtest.recording import WRONG, Recorder
+from loadtest.signature import Signature, read_signature
+from loadtest.workload import Shape, Workload
+from modelwright.client import connect
+from modelwright.errors import LoadError
+
+if TYPE_CHECKING:
+    from loadtest.shm import SharedMemory
+
+MOST_CONNECTIONS = 1000  # of an open loop; arrivals beyond wait, which shows as lag
+FOREVER = 2**63 - 1
+_AFTER_FAILED_CONNECT_S = 0.1  # else a server that is down is asked ten thousand times a second
+_FIRST = 5  # requests, of which one must succeed before a load test begins
+_LAG_EVERY_NS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A shape with its times of the monotonic clock; this process, or user, is one of `parts`."""
+
+    shape: Shape
+    start_ns: int
+    until_ns: int = FOREVER
+    part: int = 0
+    parts: int = 1
+    seed: int = 7
+
+
+class Session:
+    """Made once in each process. Raises LoadError or ServerError where server, model or payloads do not fit."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.address = address_of(workload.url)
+        self.recorder = Recorder()
+        self.in_flight = self.most_in_flight = 0
+        if self.address.protocol == "grpc":
+            _patch_grpc()
+        with connect(self.address.url, workload.timeout_s) as client:
+            self.signature = read_signature(client, workload.model, workload.version)
+        _check_protocol(self.signature, self.address)
+        self.payloads = _payloads(workload, self.signature)
+        self._aimed = ""
+        self.request_bytes, self._make_caller = _callers(workload, self.address, self.signature, self.payloads)
+        self._shared: SharedMemory | None = None
+        if workload.shared_memory:
+            self._shared = _shared_memory(workload, self.address, self.signature, self.payloads)
+            self._make_caller = self._shared.caller
+        self._callers = 0
+        self._arrivals = Group()
+        self._rotation = _rotation(len(self.payloads.items), workload.seed)
+        self._until_check = workload.check_every
+
+    def caller(self) -> Caller:
+        """A way to send of its own for one greenlet. It connects with its first request."""
+        self._callers += 1
+        if self.workload.api == "tritonclient" and self.address.protocol == "grpc":
+            # Each blocking call of grpcio waits in a thread of this pool; of its ten, the eleventh user would wait
+            # for the tenth, and it would look like the server's latency.
+            gevent.get_hub().threadpool.maxsize = self._callers + 10
+        return self._make_caller()
+
+    def send(self, caller: Caller, intended_ns: int = 0) -> None:
+        """One request, recorded. `intended_ns`: when it should have started; 0 for now."""
+        payload = next(self._rotation)
+        self.in_flight += 1
+        if self.in_flight > self.most_in_flight:
+            self.most_in_flight = self.in_flight
+        code = 0
+        start_ns = time.monotonic_ns()
+        try:
+            answer = caller.call(payload)
+            end_ns = time.monotonic_ns()
+        except CallError as error:
+            end_ns = time.monotonic_ns()
+            code = self.recorder.code(error.kind, error.message)
+            if error.kind == "connect":
+                gevent.sleep(_AFTER_FAILED_CONNECT_S)
+        finally:
+            self.in_flight -= 1
+        if code == 0 and self.workload.check_every and not self._aimed:
+            self._until_check -= 1
+            if self._until_check <= 0:
+                self._until_check = self.workload.check_every
+                code = self._checked(caller, payload, answer)
+        self.recorder.add(intended_ns or start_ns, start_ns, end_ns, code, payload)
+
+    def _checked(self, caller: Caller, payload: int, answer: Any) -> int:
+        expected = self.payloads.items[payload].expected
+        if expected is None:
+            return 0
+        self.recorder.checked += 1
+        try:
+            difference = check(expected, caller.parse(answer), self.payloads.tolerance)
+        except Exception as error:  # whatever a malformed answer makes of a parser is the server's fault
+            difference = f"cannot be read: {type(error).__name__}: {error}"
+        return self.recorder.code(WRONG, f"payload {payload}: {difference}") if difference else 0
+
+    def closed_loop(self, caller: Caller, until_ns: int) -> None:
+        while time.monotonic_ns() < until_ns:
+            self.send(caller)
+
+    def open_loop(self, pace: Pace) -> None:
+        """Start requests by the schedule until `pace.until_ns`; those that are in flight then go on."""
+        assert pace.shape.rate is not None
+        timer = Timer()
+        idle: list[Caller] = []
+        free = Semaphore(MOST_CONNECTIONS)
+        try:
+            for offset_ns in schedule(pace.shape.rate, pace.shape.arrivals, pace.seed, pace.part, pace.parts):
+                intended_ns = pace.start_ns + offset_ns
+                if intended_ns >= pace.until_ns:
+                    return
+                if not timer.wait_until(intended_ns):
+                    gevent.sleep(0)  # behind: requests that were started must get their turn
+                self._arrivals.spawn(self._arrival, idle, free, intended_ns, pace.until_ns)
+        finally:
+            timer.close()
+
+    def _arrival(self, idle: list[Caller], free: Semaphore, intended_ns: int, until_ns: int) -> None:
+        with free:
+            if time.monotonic_ns() > until_ns:
+                self._not_sent(intended_ns)
+                return
+            caller = idle.pop() if idle else self.caller()
+            try:
+                self.send(caller, intended_ns)
+            finally:
+                idle.append(caller)
+
+    def _not_sent(self, intended_ns: int) -> None:
+        """Without these, an overloaded server would look better the longer its queue is."""
+        code = self.recorder.code("not sent", f"all {MOST_CONNECTIONS} connections were busy until the end")
+        now_ns = time.monotonic_ns()
+        self.recorder.add(intended_ns, now_ns, now_ns, code, 0)
+
+    def drain(self) -> None:
+        """Wait for the requests in flight: every one is answered, or times out."""
+        deadline = time.monotonic() + self.workload.timeout_s + 1
+        while (self.in_flight or self._arrivals) and time.monotonic() < deadline:
+            gevent.sleep(0.002)
+        self._arrivals.kill()
+
+    def aim(self, url: str) -> None:
+        """Send the same requests to another server, whose answers are not looked at; "" for the usual one."""
+        if url != self._aimed and not self._shared:
+            self._aimed = url
+            address = address_of(url) if url else self.address
+            _, self._make_caller = _callers(self.workload, address, self.signature, self.payloads)
+
+    def first_answer(self) -> str | None:
+        """An answer as it comes, in hexadecimal digits; None where one request has not one answer by itself.
+
+        Raises LoadError when none of the first requests succeeds: then there is nothing to test under load.
+        """
+        caller = self.caller()
+        try:
+            answer = self._one_of_the_first(caller)
+        finally:
+            caller.close()
+        if isinstance(caller, RawHttp):
+            return str(answer[1].hex())
+        return answer.hex() if isinstance(caller, RawGrpc) else None
+
+    def _one_of_the_first(self, caller: Caller) -> Any:
+        for attempt in range(_FIRST):
+            try:
+                return caller.call(attempt % len(self.payloads.items))
+            except CallError as error:
+                failed = error
+        name = f"{self.workload.model} version {self.signature.version}"
+        hint = "send one by hand (modelwright infer), look at the payload, or into the server's log"
+        raise LoadError(f"{self.workload.url}: {name}: the first {_FIRST} requests failed: {failed}", hint)
+
+    def close(self) -> None:
+        if self._shared:
+            self._shared.close()
+
+    def rewind(self, seed: int) -> None:
+        """Begin the rotation of payloads anew, so that two measurements send the same ones in the same order."""
+        self._rotation = _rotation(len(self.payloads.items), seed)
+        self.most_in_flight = self.in_flight
+
+
+class LoopLag:
+    """How late a timer of this process fires: what the event loop adds to every latency that it measures."""
+
+    def __init__(self) -> None:
+        self.lags_ns: list[int] = []
+        self._greenlet = gevent.spawn(self._watch)
+
+    def _watch(self) -> None:
+        timer = Timer()
+        while True:
+            wanted_ns = time.monotonic_ns() + _LAG_EVERY_NS
+            timer.wait_until(wanted_ns)
+            self.lags_ns.append(time.monotonic_ns() - wanted_ns)
+
+    def p99_ms(self) -> float | None:
+        return float(np.percentile(self.lags_ns, 99)) / 1e6 if self.lags_ns else None
+
+    def stop(self) -> None:
+        self._greenlet.kill()
+
+
+def allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _patch_grpc() -> None:
+    """Let grpcio wait without stopping this process's other greenlets; before its first channel."""
+    import grpc.experimental.gevent
+
+    grpc.experimental.gevent.init_gevent()
+
+
+def _payloads(workload: Workload, signature: Signature) -> Payloads:
+    return prepare(
+        signature,
+        source=workload.payload,
+        repository=Path(workload.repository) if workload.repository else None,
+        batch=workload.batch,
+        distinct=workload.distinct,
+        seed=workload.seed,
+        dims=workload.shapes,
+    )
+
+
+def _check_protocol(signature: Signature, address: Address) -> None:
+    what = "a decoupled model" if signature.decoupled else "a sequence model" if signature.sequence else ""
+    if what and address.protocol == "http":
+        raise LoadError(f"{signature.model}: {what} is asked over gRPC", "--protocol grpc, or a grpc:// URL")
+
+
+def _callers(
+    workload: Workload, address: Address, signature: Signature, payloads: Payloads
+) -> tuple[int, Callable[[], Caller]]:
+    """The mean size of a request, and a function that makes callers. Requests are made once, here."""
+    model, version, timeout_s = workload.model, workload.version, workload.timeout_s
+    inputs = [payload.inputs for payload in payloads.items]
+    if workload.api == "tritonclient":
+        if signature.decoupled or signature.sequence:
+            raise LoadError(f"{model}: tritonclient's infer() is for models that answer each request once")
+        size = sum(array.nbytes for tensors in inputs for array in tensors.values()) // len(inputs)
+        return size, lambda: TritonClient(address, model, version, inputs, timeout_s)
+    if address.protocol == "http":
+        requests = [http_request(address, model, version, tensors) for tensors in inputs]
+        return _mean_size(requests), lambda: RawHttp(address, requests, timeout_s)
+    messages = [grpc_request(model, version, tensors) for tensors in inputs]
+    if signature.decoupled:
+        return _mean_size(messages), lambda: DecoupledGrpc(address, messages, timeout_s)
+    if signature.sequence:
+        as_text = signature.sequence.string_id
+        length = workload.sequence_length
+        return _mean_size(messages), lambda: SequenceGrpc(address, messages, timeout_s, length, as_text)
+    ready = [grpc_message(message) for message in messages]
+    return _mean_size(messages), lambda: RawGrpc(address, ready, timeout_s)
+
+
+def _shared_memory(workload: Workload, address: Address, signature: Signature, payloads: Payloads) -> SharedMemory:
+    from loadtest.shm import SharedMemory
+
+    if signature.decoupled or signature.sequence or workload.api != "raw":
+        raise LoadError("--shared-memory: for models that answer each request once, and --api raw")
+    model, version, timeout_s = workload.model, workload.version, workload.timeout_s
+
+    def make(requests: Sequence[Any]) -> Caller:
+        if address.protocol == "http":
+            made = [http_request(address, model, version, tensors, regions) for tensors, regions in requests]
+            return RawHttp(address, made, timeout_s)
+        messages = [grpc_request(model, version, tensors, regions) for tensors, regions in requests]
+        return RawGrpc(address, [grpc_message(message) for message in messages], timeout_s)
+
+    module = importlib.import_module(f"tritonclient.{address.protocol}")
+    client = module.InferenceServerClient(address.authority, ssl=address.is_tls)
+    inputs = [payload.inputs for payload in payloads.items]
+    return SharedMemory(client, signature, inputs, workload.batch, make)
+
+
+def _mean_size(requests: Sequence[bytes]) -> int:
+    return sum(map(len, requests)) // len(requests)
+
+
+def _rotation(count: int, seed: int) -> Iterator[int]:
+    """Every payload in turn, in an order of its own for each seed."""
+    order = list(range(count))
+    Random(seed).shuffle(order)  # noqa: S311 (an order to send in, no secret)
+    return itertools.cycle(order)

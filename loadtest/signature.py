@@ -1,0 +1,120 @@
+"""What a client must know of a model to call it: its tensors, its batch dimension, how its requests belong together.
+
+    signature = read_signature(client, "digits")
+    signature.inputs  # (Tensor("image", "FP32", (1, 8, 8), optional=False),)
+
+Shapes are without the batch dimension, as in config.pbtxt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.client import Client, IndexEntry
+from modelwright.dtypes import BY_CONFIG
+from modelwright.errors import ServerError
+from modelwright.suggest import did_you_mean
+
+_CORRID = "CONTROL_SEQUENCE_CORRID"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """`dims` holds -1 where a size is variable; `datatype` is the protocol's: "FP32", "BYTES"."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The model keeps state: requests of one sequence share a correlation id, and mark its start and its end."""
+
+    string_id: bool  # the id is a string, else an unsigned integer
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One version of one model, as a server serves it.
+
+    `version` is the one that answers: the one asked for, or the highest that is ready. `merges_requests`: the server
+    may run rows of several requests together (dynamic or sequence batching, in an ensemble's members too).
+    """
+
+    model: str
+    version: str
+    max_batch_size: int  # 0: requests have no batch dimension
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    decoupled: bool = False
+    sequence: Sequence | None = None
+    ensemble: bool = False
+    merges_requests: bool = False
+
+
+def read_signature(client: Client, model: str, version: str = "") -> Signature:
+    """Ask a server. Raises ServerError when it cannot be reached, or does not serve that model or version."""
+    served = _served_version(client, model, version)
+    config = client.config(model)
+    configs = list(_with_members(client, config, {model}))
+    return Signature(
+        model=model,
+        version=served,
+        max_batch_size=int(config.get("max_batch_size", 0)),
+        inputs=tuple(_tensor(entry) for entry in config.get("input", ())),
+        outputs=tuple(_tensor(entry) for entry in config.get("output", ())),
+        decoupled=any(item.get("model_transaction_policy", {}).get("decoupled", False) for item in configs),
+        sequence=next((_sequence(item["sequence_batching"]) for item in configs if "sequence_batching" in item), None),
+        ensemble=len(configs) > 1,
+        merges_requests=any("dynamic_batching" in item or "sequence_batching" in item for item in configs),
+    )
+
+
+def _served_version(client: Client, model: str, version: str) -> str:
+    index = client.index()
+    entries = [entry for entry in index if entry.name == model]
+    if not entries:
+        hint = did_you_mean(model, sorted({entry.name for entry in index})) or "its repository is empty"
+        raise ServerError(f"{client.url}: {model}: the server has no such model", hint)
+    ready = sorted((entry.version for entry in entries if entry.state == "READY"), key=int)
+    if not ready:
+        reasons = "; ".join(_state(entry) for entry in entries)
+        raise ServerError(
+            f"{client.url}: {model}: no version is served: {reasons}", "load it, or mend what keeps it out"
+        )
+    if version and version not in ready:
+        known = "; ".join(_state(entry) for entry in entries if entry.version == version) or "it has no such version"
+        hint = f"served: version {', '.join(ready)}"
+        raise ServerError(f"{client.url}: {model}: version {version} is not served: {known}", hint)
+    return version or ready[-1]
+
+
+def _state(entry: IndexEntry) -> str:
+    if not entry.version:
+        return "never loaded"
+    return f"version {entry.version} is {entry.state or 'not loaded'}" + (f" ({entry.reason})" if entry.reason else "")
+
+
+def _with_members(client: Client, config: Mapping[str, Any], seen: set[str]) -> Iterator[Mapping[str, Any]]:
+    """A model's config, and where it is an ensemble those of all that it runs: what they need is needed of it."""
+    yield config
+    for step in config.get("ensemble_scheduling", {}).get("step", ()):
+        member = step["model_name"]
+        if member not in seen:
+            seen.add(member)
+            yield from _with_members(client, client.config(member), seen)
+
+
+def _tensor(entry: Mapping[str, Any]) -> Tensor:
+    datatype = entry["data_type"]
+    name = BY_CONFIG[datatype].name if datatype in BY_CONFIG else datatype.removeprefix("TYPE_")
+    return Tensor(entry["name"], name, tuple(int(size) for size in entry["dims"]), bool(entry.get("optional", False)))
+
+
+def _sequence(batching: Mapping[str, Any]) -> Sequence:
+    controls = [control for entry in batching.get("control_input", ()) for control in entry.get("control", ())]
+    return Sequence(any(c.get("kind") == _CORRID and c.get("data_type") == "TYPE_STRING" for c in controls))

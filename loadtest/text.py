@@ -1,0 +1,94 @@
+"""A result as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtest.output import milliseconds
+from loadtest.result import Gate, Measurement, MetricVerdict, Result
+
+_HEAD = ("load", "req/s", "p50", "p90", "p99", "p99.9", "queue", "compute", "failed", "")
+
+_METRIC_HEAD = ("metric", "baseline", "candidate", "change", "interval", "allowed", "")
+
+
+def text(result: Result) -> str:
+    if result.gates:
+        return "\n\n".join(_gate(gate) for gate in result.gates)
+    parts = [_table([_HEAD, *(_row(measured) for measured in result.measurements)])]
+    parts += result.notes
+    parts += _remarks(result.measurements)
+    if result.slo:
+        parts.append(result.slo.explanation)
+    return "\n".join(parts)
+
+
+def _row(measured: Measurement) -> tuple[str, ...]:
+    percentiles, server = measured.response.percentiles_ms, measured.server
+    compute_ms = server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms if server else None
+    return (
+        measured.label,
+        f"{measured.throughput:,.0f}",
+        *(milliseconds(percentiles[name]) for name in ("p50", "p90", "p99", "p99.9")),
+        milliseconds(server.queue_ms if server else None),
+        milliseconds(compute_ms),
+        f"{measured.requests.failed:,}",
+        measured.validity.verdict,
+    )
+
+
+def _gate(gate: Gate) -> str:
+    lines = [f"{gate.model}: {gate.verdict}: {gate.candidate} against {gate.baseline}"]
+    lines += [f"  {reason}" for reason in gate.reasons]
+    rows = [_METRIC_HEAD, *(_metric(item) for item in gate.metrics)]
+    rows += [(f"{item.interval.metric}, A/A", *_metric(item)[1:]) for item in gate.calibration]
+    lines += [f"  {line}" for line in _table(rows).splitlines()]
+    for bound in gate.thresholds:
+        measured = "n/a" if bound.measured is None else f"{bound.measured:,.3g}"
+        lines.append(f"  {bound.name} {bound.bound:g}: {measured}: {bound.verdict}")
+    attribution = gate.attribution
+    lines.append(f"  cause: {attribution.cause}: {attribution.explanation}")
+    lines += [f"  differs: {difference}" for difference in attribution.differences]
+    return "\n".join(lines)
+
+
+def _metric(item: MetricVerdict) -> tuple[str, ...]:
+    found = item.interval
+    return (
+        f"{found.metric} at {found.regime}",
+        _value(found.baseline, found.unit),
+        _value(found.candidate, found.unit),
+        f"{found.ratio - 1:+.1%}",
+        f"{found.low - 1:+.1%} … {found.high - 1:+.1%}",
+        f"{'-' if item.higher_is_better else '+'}{item.margin:.0%}",
+        item.verdict,
+    )
+
+
+def _value(value: float, unit: str) -> str:
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """What a reader must know of some of them, once for all that share it."""
+    found: dict[str, list[str]] = {}
+    for measured in measurements:
+        unstable = [] if measured.stability.stable else [f"not stable: {measured.stability.reason}"]
+        failures = [
+            f"{failure.count:,} of kind {failure.kind}, first {failure.first_s:.1f} s in: {failure.message}"
+            for failure in measured.failures
+        ]
+        for remark in (*failures, *measured.validity.reasons, *measured.validity.notes, *unstable):
+            found.setdefault(remark, []).append(measured.label)
+    return [f"  {', '.join(labels)}: {remark}" for remark, labels in found.items()]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in (0, len(widths) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,103 @@
+"""Locust users for any model that a Triton server serves.
+
+    class Digits(TritonHttpUser):
+        host = "http://127.0.0.1:8000"
+        model = "digits"
+
+`locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. In a
+closed loop each user has one request in flight. With `--rate`, users are sources of an open loop instead. A class
+with a `wait_time` of its own sends one request at a time and waits between them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from random import Random
+from typing import Any, ClassVar
+
+from locust import User, task
+from locust.exception import StopUser
+
+from loadtest import options, reporting
+from loadtest.callers import Caller
+from loadtest.calls import address_of
+from loadtest.session import Pace, Session
+from loadtest.workload import Workload
+from modelwright.errors import ModelwrightError
+
+_BURST_NS = 50_000_000  # what Locust does between two tasks costs as much as a request
+
+
+class TritonUser(User):  # type: ignore[misc]
+    """A user of one model. What a class does not set comes from the command line (`loadtest.options`)."""
+
+    abstract = True
+    protocol: ClassVar[str]
+    model: str = ""
+    version: str = ""
+    workload_options: ClassVar[dict[str, Any]] = {}  # further fields of loadtest.workload.Workload
+
+    session: Session
+    caller: Caller
+
+    def workload(self) -> Workload:
+        """What this user sends where. Raises ModelwrightError where that is not enough to go on."""
+        given = options.workload(self.environment.parsed_options, str(self.host or self.environment.host or ""))
+        if not given.url:
+            raise ModelwrightError("--host: the server's URL is needed", f"such as {_EXAMPLES[self.protocol]}")
+        made = replace(given, model=self.model or given.model, version=self.version or given.version)
+        made = replace(made, **self.workload_options)
+        if not made.model:
+            raise ModelwrightError("--model: the name of a model is needed", "it is what its folder is called")
+        if address_of(made.url).protocol != self.protocol:
+            raise ModelwrightError(
+                f"{type(self).__name__} cannot ask {made.url}", f"give --host {_EXAMPLES[self.protocol]}"
+            )
+        return made
+
+    def on_start(self) -> None:
+        try:
+            self.session = reporting.of(self.environment).session(self.workload())
+        except ModelwrightError as error:
+            reporting.of(self.environment).give_up(error)
+            raise StopUser from None
+        self.caller = self.session.caller()
+
+    def on_stop(self) -> None:
+        if hasattr(self, "caller"):
+            self.caller.close()
+
+    @task  # type: ignore[untyped-decorator]
+    def infer(self) -> None:
+        given = self.environment.parsed_options
+        if given.rate:
+            self._source(given)
+        elif type(self).wait_time is not User.wait_time:
+            self.session.send(self.caller)
+        else:
+            self.session.closed_loop(self.caller, time.monotonic_ns() + _BURST_NS)
+
+    def _source(self, given: Any) -> None:
+        """This user's part of the open loop, until Locust ends it."""
+        users = given.users or self.environment.runner.target_user_count or 1
+        shape = options.shape(given, users, float("inf"))
+        part = Random().randrange(2**32) if shape.arrivals == "poisson" else 0  # noqa: S311 (streams that differ)
+        self.session.open_loop(Pace(replace(shape, rate=given.rate / users), time.monotonic_ns(), part=part))
+
+
+class TritonHttpUser(TritonUser):
+    """Asks over HTTP/1.1 on a connection of its own."""
+
+    abstract = True
+    protocol = "http"
+
+
+class TritonGrpcUser(TritonUser):
+    """Asks over gRPC on a connection of its own; sequence and decoupled models too."""
+
+    abstract = True
+    protocol = "grpc"
+
+
+_EXAMPLES = {"http": "http://127.0.0.1:8000", "grpc": "grpc://127.0.0.1:8001"}

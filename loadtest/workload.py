@@ -1,0 +1,63 @@
+"""What is sent, and how much of it: plain data, which travels from the command line to the processes that send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from loadtest.arrivals import Arrivals
+
+Api = Literal["raw", "tritonclient"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests to one version of one model.
+
+    `payload` is "" (golden samples where the repository has them, else generated), "golden", "random", "zero" or the
+    path of a file or folder. One answer in `check_every` is compared with the golden one; 0 for none. A sequence
+    model gets sequences of `sequence_length` requests.
+    """
+
+    url: str
+    model: str
+    version: str = ""  # "" for the one that the server chooses
+    payload: str = ""
+    repository: str = ""  # a model repository's folder, for golden samples
+    batch: int = 1
+    distinct: int = 64
+    shapes: Mapping[str, int | list[int]] = field(default_factory=dict)  # of dynamic dimensions: by input or by name
+    seed: int = 7
+    check_every: int = 100
+    api: Api = "raw"
+    shared_memory: bool = False
+    sequence_length: int = 10
+    timeout_s: float = 30.0
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Workload:
+        return Workload(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much is asked for at once.
+
+    Closed loop: `concurrency` requests in flight. Open loop: `rate` requests a second, whether earlier ones were
+    answered or not.
+    """
+
+    concurrency: int | None = None
+    rate: float | None = None
+    arrivals: Arrivals = "poisson"
+    warmup_s: float = 1.0
+    duration_s: float = 10.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.rate is not None
