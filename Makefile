@@ -43,9 +43,10 @@ lint-differential: $(VENV)/.built-dev ## Hold the linter against the real server
 	@$(BIN)/python -m tests.lint.differential --cases 2000
 
 .PHONY: docs
-docs: $(VENV)/.built-dev ## Make docs/lint.md and the schema of model.yaml, and put what README.md quotes into it
+docs: $(VENV)/.built-dev ## Make docs/lint.md and the schemas, and put what README.md quotes into it
 	@$(BIN)/python scripts/lint_docs.py
 	@$(BIN)/modelwright export-schema --output schemas/model.schema.json
+	@$(BIN)/python scripts/load_schema.py
 	@$(BIN)/python scripts/readme.py
 
 .PHONY: bench

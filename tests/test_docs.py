@@ -14,7 +14,14 @@ from modelwright.cli import main
 from modelwright.lint.examples import PYTHON_MODEL, base_text, write
 from tests.conftest import ROOT
 
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md", "docs/lint.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "docs/lint.md",
+    "docs/load-result.md",
+)
 
 
 def test_the_readme_quotes_files_as_they_are() -> None:

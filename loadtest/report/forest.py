@@ -136,7 +136,7 @@ def _caption(gate: Gate) -> str:
     first = gate.metrics[0].interval
     return (
         f"Median of {words.count(first.rounds, 'round')} and the {words.percent(first.confidence)} interval. "
-        "An interval wholly in the shaded part fails, one wholly outside it passes."
+        "Wholly in the part that is worse than allowed, an interval fails; wholly outside it, it passes."
     )
 
 

@@ -74,7 +74,8 @@ def _of_one(result: Result, item: Measurement) -> Headline:
 
 def unsteady(item: Measurement) -> list[str]:
     """What a reader should know of a load that did not settle."""
-    return [] if item.stability.stable or not item.stability.reason else [f"not steady: {item.stability.reason}"]
+    told = not item.stability.stable and item.stability.reason and item.requests.succeeded
+    return [f"not steady: {item.stability.reason}"] if told else []
 
 
 def outcome(item: Measurement) -> list[str]:
@@ -131,7 +132,7 @@ def _of_several(result: Result) -> Headline:
     items = result.measurements
     valid = sum(item.validity.verdict == "VALID" for item in items)
     word = "STOPPED EARLY" if not items else "VALID" if valid == len(items) else "MIXED" if valid else "INVALID"
-    lead = f"{words.count(len(items), 'measurement')}, {'all' if valid == len(items) else f'{valid:,} of them'} valid."
+    lead = f"{words.count(len(items), 'measurement')}, {_how_many(valid, len(items))} valid."
     lead = lead if items else "Nothing was measured."
     groups = by_target(items)
     best = _fastest(items)
@@ -140,6 +141,10 @@ def _of_several(result: Result) -> Headline:
         return Headline(Badge(word), lead, said, tiles(best) if best else [], _blocks(result, items), _at(best))
     each = Bullets("", [_best(group) for group in groups])
     return Headline(Badge(word), lead, blocks=[each, *_blocks(result, items)])
+
+
+def _how_many(some: int, total: int) -> str:
+    return "all" if some == total else f"{some:,} of them" if some else "none"
 
 
 def _at(item: Measurement | None) -> str:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _MOST_DIFFERENCES = 8  # beyond these they are folded
-_MOST_DETAILED = 150  # measurements with charts of their own: about 12 kB each
+_MOST_DETAILED = 150  # measurements of a page with charts of their own: about 20 kB each
 
 
 def render(result: Result) -> str:
     """The page. It reads nothing but the document, so the same document gives the same page."""
-    return _template().render(page=_page(result)) + "\n"
+    return _template().render(page=_page(result)).strip() + "\n"
 
 
 @cache
@@ -99,10 +99,10 @@ def _one(item: Measurement) -> list[Block]:
     ]
 
 
-def _details(items: Sequence[Measurement]) -> list[Block]:
+def _details(items: Sequence[Measurement], most: int = _MOST_DETAILED) -> list[Block]:
     """Each measurement folded, behind what it says in a line."""
     blocks: list[Block] = [
-        Folded(item.label, _detail(item), Badge(item.validity.verdict), _hint(item)) for item in items[:_MOST_DETAILED]
+        Folded(item.label, _detail(item), Badge(item.validity.verdict), _hint(item)) for item in items[:most]
     ]
     left = len(items) - len(blocks)
     if left:
@@ -205,9 +205,11 @@ def _probe_line(probes: Sequence[Measurement], name: str, colour: int, held: dic
 def _gates(result: Result) -> list[Block]:
     blocks: list[Block] = [Card(gate.model, _gate(gate), Badge(gate.verdict)) for gate in result.gates]
     blocks += _present(tables.failures(result.measurements))
-    for group in _by_model(result.measurements):
+    groups = _by_model(result.measurements)
+    for group in groups:
+        tabled = [tables.measurements(group), *_present(tables.client(group), tables.server(group))]
+        inner = [*tabled, *_details(group, _MOST_DETAILED // len(groups))]
         about = f"Measurements of {group[0].target.model}"
-        inner = [tables.measurements(group), *_present(tables.client(group), tables.server(group)), *_details(group)]
         blocks.append(Folded(about, inner, hint=words.count(len(group), "measurement")))
     return blocks
 

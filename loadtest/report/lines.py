@@ -76,8 +76,13 @@ def throughput_latency(
         _objective(drawing, vertical(objective_ms), area, f"objective {words.given(objective_ms)} ms")
     for line in lines:
         for spot in line.spots if line.labelled else ():
-            drawing.label_near((across(spot.throughput), vertical(spot.latency_ms)), spot.label, area)
+            drawing.label_near((across(spot.throughput), vertical(spot.latency_ms)), spot.label, _labels(area))
     return Figure(title, drawing.svg(), caption, _keys(lines))
+
+
+def _labels(area: Box) -> Box:
+    """Labels of points may reach over the right edge, to where the drawing ends."""
+    return (area[0], area[1] - 8, WIDTH - 1, area[3])
 
 
 def _spots(drawing: Drawing, line: Line, across: Axis, vertical: Axis) -> None:
@@ -109,33 +114,46 @@ def _objective(drawing: Drawing, y: float, area: Box, text: str) -> None:
 
 
 def over_time(windows: Sequence[Window]) -> Figure | None:
-    """Two panels above one time axis: p50 and p99 of each window, and its throughput with what failed."""
-    if not windows or not any(window.requests for window in windows):
+    """p50 and p99 of each window where they are known, and below on the same time axis throughput and what failed."""
+    if not any(window.requests for window in windows):
         return None
     latencies = [value for window in windows for value in (window.p50_ms, window.p99_ms) if value is not None]
-    drawing = Drawing(330, f"Latency and throughput over {words.seconds(_end(windows))}: {_range(latencies)}")
+    top = 220.0 if latencies else _TOP  # of the panel with throughput
+    title = "Latency and throughput over time" if latencies else "Throughput over time"
+    drawing = Drawing(top + 110, f"{title}, {words.seconds(_end(windows))}: {_range(latencies)}")
     upper = latency_axis(latencies, 170, _TOP)
-    lower = linear([window.throughput for window in windows], 286, 220, ticks=3)
-    left = max(gutter(upper), gutter(lower))
-    across = linear([_end(windows)], left, _RIGHT)
-    across = Axis(0.0, _end(windows), left, _RIGHT, [tick for tick in across.ticks if tick[0] <= _end(windows)])
-    _window_latency(drawing, windows, across, upper, (left, _TOP, _RIGHT, 170))
-    area = (left, 220.0, _RIGHT, 286.0)
+    lower = linear([window.throughput for window in windows], top + 66, top, ticks=3)
+    left = max(gutter(upper), gutter(lower)) if latencies else gutter(lower)
+    across = _times(windows, left)
+    if latencies:
+        _window_latency(drawing, windows, across, upper, (left, _TOP, _RIGHT, 170))
+    area = (left, top, _RIGHT, top + 66)
     draw_vertical(drawing, lower, area, "requests a second")
     draw_horizontal(drawing, across, area, "seconds")
     _steps(drawing, windows, across, lower)
     for window in windows:
-        box = (across(window.start_s), _TOP, across(window.start_s + window.duration_s), 286.0)
+        box = (across(window.start_s), _TOP, across(window.start_s + window.duration_s), area[3])
         drawing.rect(box, "hover", _window_title(window))
-    keys = [line_key(0, "p50"), line_key(1, "p99"), line_key(2, "throughput", mark=False)]
-    if any(window.failed for window in windows):
-        keys.append(mark_key(cross((7, 7)), "requests failed"))
-    return Figure("Over time", drawing.svg(), "Service time by when requests ended; warm-up left out.", keys)
+    caption = "Service time by when requests ended; warm-up left out." if latencies else "Warm-up left out."
+    return Figure(title, drawing.svg(), caption, _time_keys(windows))
+
+
+def _times(windows: Sequence[Window], left: float) -> Axis:
+    """From 0 to the end of the last window, which need not be a round number."""
+    end = _end(windows)
+    ticks = [tick for tick in linear([end], left, _RIGHT).ticks if tick[0] <= end]
+    return Axis(0.0, end, left, _RIGHT, ticks)
+
+
+def _time_keys(windows: Sequence[Window]) -> list[Key]:
+    keys = [line_key(0, "p50")] if any(window.p50_ms is not None for window in windows) else []
+    keys += [line_key(1, "p99")] if any(window.p99_ms is not None for window in windows) else []
+    keys.append(line_key(2, "throughput", mark=False))
+    return [*keys, mark_key(cross((7, 7)), "requests failed")] if any(window.failed for window in windows) else keys
 
 
 def _window_latency(drawing: Drawing, windows: Sequence[Window], across: Axis, upper: Axis, area: Box) -> None:
-    title = "ms" if any(window.p50_ms is not None for window in windows) else "ms: too few requests for percentiles"
-    draw_vertical(drawing, upper, area, title)
+    draw_vertical(drawing, upper, area, "ms")
     for series, values in enumerate(([w.p50_ms for w in windows], [w.p99_ms for w in windows])):
         for run in _runs(values):
             places = [(across(_middle(windows[index])), upper(values[index] or 0.0)) for index in run]
@@ -154,7 +172,7 @@ def _steps(drawing: Drawing, windows: Sequence[Window], across: Axis, lower: Axi
     drawing.path(corners, "l s2")
     for window in windows:
         if window.failed:
-            drawing.cross((across(_middle(window)), lower.end - 1), f"{window.failed:,} failed")
+            drawing.cross((across(_middle(window)), lower.start - 9), f"{window.failed:,} failed")
 
 
 def _runs(values: Sequence[float | None]) -> list[list[int]]:
@@ -229,7 +247,7 @@ def _named_points(
             drawing.marker(at, series, f"{point.quantile * 100:.6g} %: {words.ms(value)}")
             places.append((at, words.number(value)))
     for at, text in reversed(places):
-        drawing.label_near(at, text, area)
+        drawing.label_near(at, text, _labels(area))
 
 
 def _highest(points: Sequence[CurvePoint]) -> float:

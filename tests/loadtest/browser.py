@@ -66,7 +66,7 @@ window.onload = () => {
     width: frame.contentWindow.innerWidth, scroll_width: page.documentElement.scrollWidth,
     height: page.documentElement.scrollHeight, figures: page.querySelectorAll("figure > svg").length,
     dark: frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
-    scripts: page.scripts.length, outside, cut, touching, small,
+    background: frame.contentWindow.getComputedStyle(page.body).backgroundColor, outside, cut, touching, small,
   });
 };
 """

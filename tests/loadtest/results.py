@@ -504,6 +504,6 @@ EVERY = {
     "few": few,
     "nothing": nothing,
     "hostile": hostile,
-    "ab": ab,
+    "ab": lambda: ab(2),
     "ab hostile": ab_hostile,
 }

@@ -1,0 +1,25 @@
+"""schemas/load-result.schema.json from the models in loadtest/result.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loadtest.result import Result
+
+TARGET = Path(__file__).resolve().parent.parent / "schemas" / "load-result.schema.json"
+
+
+def schema_text() -> str:
+    """The schema, draft 2020-12, which is the one that pydantic writes."""
+    made: dict[str, Any] = Result.model_json_schema()
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$comment": "Made by `make docs` from loadtest/result.py; docs/load-result.md explains it.",
+    }
+    return json.dumps(head | made, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(schema_text(), encoding="utf-8")

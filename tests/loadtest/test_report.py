@@ -1,0 +1,413 @@
+"""The HTML report: what it says, what it draws, and that nothing in a result can break out of it."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from loadtest.report import axes, words
+from loadtest.report.forest import forest
+from loadtest.report.html import render
+from loadtest.report.lines import Line, Spot, throughput_latency
+from loadtest.report.svg import Drawing, fitted, tag, text_width
+from loadtest.result import Verdict
+from tests.conftest import ROOT
+from tests.loadtest import browser, results
+from tests.loadtest.browser import View
+
+VOID = {"meta", "br"}
+CSS = (ROOT / "loadtest/report/report.css").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """A page's tags, attributes and texts; fails on a tag that is not closed where it should be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and data.strip():
+            self.texts.setdefault(self._open[-1], []).append(data.strip())
+
+    def words(self) -> str:
+        return " ".join(text for name, texts in self.texts.items() if name not in ("style", "title") for text in texts)
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, Page]:
+    return {kind: Page(render(make())) for kind, make in results.EVERY.items()}
+
+
+# --- one file that needs nothing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", results.EVERY)
+def test_a_page_has_no_way_out(kind: str, pages: dict[str, Page]) -> None:
+    names = {name for name, _ in pages[kind].tags}
+    assert names.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "image", "use"})
+    attributes = {name for _, attributes in pages[kind].tags for name in attributes}
+    assert not {name for name in attributes if name.startswith("on") or name in ("src", "href", "style", "xlink:href")}
+
+
+def test_the_style_loads_nothing() -> None:
+    assert not re.search(r"@import|url\(|@font-face|expression", CSS)
+
+
+def test_the_policy_forbids_everything_but_the_style(pages: dict[str, Page]) -> None:
+    head = [attributes for name, attributes in pages["run"].tags if name == "meta"]
+    policy = next(one["content"] for one in head if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@pytest.mark.parametrize("kind", ["hostile", "ab hostile"])
+def test_hostile_texts_are_shown_as_texts(kind: str, pages: dict[str, Page]) -> None:
+    assert results.HOSTILE in pages[kind].words()
+    assert results.LONG in pages[kind].words()
+
+
+def test_the_same_result_gives_the_same_page() -> None:
+    assert render(results.ab(2)) == render(results.ab(2))
+
+
+def test_an_ab_run_of_twenty_rounds_and_eight_models_stays_small() -> None:
+    gates = [results.gate(f"model {number}", "PASS", 0.003, 0.01) for number in range(8)]
+    items = [item for one in gates for item in results.sides(one.model, 20)]
+    page = render(results.result("ab", "8 models", items, gates=gates))
+    assert len(items) == 960
+    assert len(page) < 5_000_000
+    assert page.count("<summary>") == 8 * (2 + 1 + 150 // 8)
+    assert "<details open" not in page
+    assert "102 more have no charts here" in page
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+SAID = {
+    "run": [
+        "VALID",
+        "digits version 3 over gRPC, 32 requests in flight.",
+        "5,012 requests a second. Half of the requests took no longer than 5.93 ms, and 99 % no longer than 11.9 ms.",
+        "client and server share 2 cores: each takes time from the other",
+    ],
+    "open run": [
+        "INVALID",
+        "digits version 3 over gRPC, 5,000 requests a second (poisson arrivals).",
+        "42 (0.028 %) of the requests failed. 3 of 1,480 checked answers were wrong.",
+        "Do not trust these numbers:",
+        "send lag p99 is 1.9 ms, 16 % of the measured p99 (5 % is allowed): the client sent late",
+        "not steady: p50 of the last 3 windows",
+        "no answer within 1 s",
+        "0.800 s before, in the warm-up",
+    ],
+    "sweep": ["7 measurements, all valid.", "digits version 3 over gRPC is fastest at 64 in flight: 5,619 req/s, p99 21.6 ms."],
+    "slo": [
+        "OBJECTIVE HOLDS",
+        "digits version 3 over gRPC holds a p99 of at most 20 ms up to 4,000 requests a second.",
+        "At 4,000 req/s:",
+    ],
+    "slo that fails": [
+        "OBJECTIVE DOES NOT HOLD",
+        "digits version 3 over gRPC did not hold a p99 of at most 20 ms, not even at the lowest rate that was tried.",
+    ],
+    "interrupted": ["INVALID", "No request was measured.", "It stopped early.", "32 in flight: 0 s of 30.0 s", "interrupted by Ctrl-C in the warm-up"],
+    "all failed": ["No request succeeded: 4,096 requests failed (connect).", "127.0.0.1:8001: connection refused"],
+    "few": ["Half of the requests took no longer than 301 ms; for a p99 there are too few: 99 succeeded, 662 are needed.", "n/a (needs 130)", "n/a (needs 6,636)"],
+    "nothing": ["Nothing was measured.", "STOPPED EARLY", "it told nothing of itself"],
+    "ab": [
+        "3 models compared: 1 FAIL, 1 INCONCLUSIVE, 1 PASS.",
+        "digits: version 4 against version 3 is worse than the margins allow. Cause: compute.",
+        "sentences: version 4 against version 3 cannot be told apart well enough for a verdict.",
+        "wine: version 4 against version 3 is not slower than the margins allow.",
+        "Cause: compute.",
+        "config: dynamic_batching.max_queue_delay_microseconds 200 → 2000",
+        "Calibration A/A",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_it_says(kind: str, pages: dict[str, Page]) -> None:
+    text = " ".join(pages[kind].words().split())
+    assert [said for said in SAID[kind] if said not in text] == []
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
+def test_a_gates_verdict_is_the_badge_at_the_top(verdict: Verdict) -> None:
+    page = render(results.result("ab", "digits", [], gates=[results.gate("digits", verdict, 0.1, 0.01)]))
+    assert re.findall(r'<span class="badge \w+"><span aria-hidden="true">.</span> (\w+)</span>', page)[0] == verdict
+
+
+def test_a_client_that_was_the_limit_is_named() -> None:
+    made = results.slo()
+    assert made.slo
+    limited = made.model_copy(update={"slo": made.slo.model_copy(update={"limited_by": "client"})})
+    assert "The client was the limit: the server may do more." in render(limited)
+
+
+def test_the_command_can_be_pasted(pages: dict[str, Page]) -> None:
+    assert "modelwright load run digits --concurrency 32 --output 'load reports/digits.json'" in pages["run"].words()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (0.01234, "0.0123"), (0.5, "0.500"), (5.934, "5.93"), (11.86, "11.9"), (999.4, "999"), (1234.5, "1,234"),
+        (5_012_400.0, "5,012,400"), (-0.25, "-0.250"), (None, "n/a"), (float("nan"), "n/a"), (float("inf"), "n/a"), (1e-9, "0.000000"),
+    ],
+)  # fmt: skip
+def test_a_number_has_three_digits(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (0.877, f"{words.MINUS}12.3 %"),
+        (1.031, "+3.1 %"),
+        (1.0, "0.0 %"),
+        (0.9999, "0.0 %"),
+        (2.4, f"{words.TIMES} 2.40"),
+    ],
+)
+def test_a_ratio_is_said_as_a_change(ratio: float, text: str) -> None:
+    assert words.change(ratio) == text
+
+
+# --- what it draws ----------------------------------------------------------------------------------------------------
+
+CHARTS = {
+    "run": ["Latency and throughput over time", "Percentile curve", "Where a request's time goes", "Batch sizes"],
+    "sweep": ["Throughput against latency", "Where a request's time goes"],
+    "slo": ["Throughput against latency", "Where a request's time goes"],
+    "interrupted": [],
+    "all failed": ["Throughput over time"],
+    "few": ["Throughput over time", "Percentile curve", "Where a request's time goes", "Batch sizes"],
+    "nothing": [],
+}
+
+
+def charts(page: str) -> list[str]:
+    """Titles of the charts that are not folded."""
+    unfolded = re.sub(r"<details>.*</details>", "", page, flags=re.DOTALL)
+    return [title.replace("&#39;", "'") for title in re.findall(r"<figure>\s*<h3>(.*?)</h3>", unfolded)]
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_a_chart_stands_only_where_there_is_data(kind: str) -> None:
+    assert charts(render(results.EVERY[kind]())) == CHARTS[kind]
+
+
+def test_a_gate_has_its_intervals_and_its_attribution() -> None:
+    page = render(results.result("ab", "digits", [], gates=[results.gate("digits", "FAIL", 0.12, 0.01)]))
+    where = "Where a request's time goes, saturation"
+    assert charts(page) == ["Candidate against baseline", where, "Batch sizes, saturation"]
+
+
+@pytest.mark.parametrize("kind", results.EVERY)
+def test_every_chart_says_what_it_shows(kind: str, pages: dict[str, Page]) -> None:
+    drawings = [attributes for name, attributes in pages[kind].tags if name == "svg"]
+    assert all(one.get("aria-hidden") == "true" or (one["role"] == "img" and one["aria-label"]) for one in drawings)
+
+
+def test_no_number_of_a_drawing_is_missing() -> None:
+    for make in results.EVERY.values():
+        assert not re.search(
+            r'="[^"<>]*\b(?:nan|inf|None)\b[^"<>]*"', re.sub(r"<title>.*?</title>", "", render(make()))
+        )
+
+
+def test_points_lie_where_their_values_are() -> None:
+    spots = [Spot(0.0, 0.0, "a", ""), Spot(500.0, 5.0, "b", ""), Spot(1000.0, 10.0, "c", "")]
+    figure = throughput_latency("t", [Line("p50", spots, 0)], "")
+    assert figure
+    circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', figure.svg)
+    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in circles]
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
+    assert x2 > x0
+    assert y2 < y0
+
+
+def test_a_verdict_is_a_word_and_a_shape_in_the_chart() -> None:
+    drawn = {verdict: forest(results.gate("m", verdict, 0.1, 0.01)) for verdict in ("PASS", "FAIL", "INCONCLUSIVE")}
+    shapes = {}
+    for verdict, figure in drawn.items():
+        assert figure
+        assert f" {verdict}</text>" in figure.svg
+        shapes[verdict] = len(re.findall(r'<circle [^>]*class="m ', figure.svg)), figure.svg.count('class="cross"')
+    assert shapes == {"PASS": (7, 0), "FAIL": (0, 7), "INCONCLUSIVE": (0, 0)}
+
+
+def test_the_margin_is_shaded_on_the_worse_side() -> None:
+    figure = forest(results.gate("m", "PASS", 0.0, 0.01))
+    assert figure
+    worse = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" class="worse" width="([\d.]+)"', figure.svg)
+    throughput, p50 = [(float(left), float(width)) for left, width in worse][:2]
+    assert throughput[0] + throughput[1] < p50[0]
+
+
+# --- axes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 9.7], ["0", "2", "4", "6", "8", "10"]),
+        ([5012.0], ["0", "2,000", "4,000", "6,000"]),
+        ([0.0023], ["0", "0.0005", "0.0010", "0.0015", "0.0020", "0.0025"]),
+        ([0.0], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([float("nan"), 1.0], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([11.0], ["0.0", "2.5", "5.0", "7.5", "10.0", "12.5"]),
+    ],
+)
+def test_ticks_are_round(values: list[float], labels: list[str]) -> None:
+    made = [label for _, label in axes.linear(values, 0, 100).ticks]
+    assert (
+        made == [label if float(label) else "0" for label in (one.replace(",", "") for one in labels)] or made == labels
+    )
+
+
+def test_decades_are_equally_far_apart() -> None:
+    axis = axes.logarithmic([0.1, 100.0], 0, 300)
+    assert [label for _, label in axis.ticks] == ["0.1", "1", "10", "100"]
+    assert [axis(value) for value in (0.1, 1, 10, 100)] == pytest.approx([0, 100, 200, 300])
+
+
+def test_percentiles_are_on_a_scale_of_what_is_left() -> None:
+    axis = axes.percentiles(0.9999, 0, 400)
+    assert [label for _, label in axis.ticks] == ["50 %", "90 %", "99 %", "99.9 %", "99.99 %"]
+    assert [axis(share) for share in (0.9, 0.99, 0.999, 0.9999)] == pytest.approx([100, 200, 300, 400])
+
+
+def test_latencies_far_apart_get_a_logarithmic_axis() -> None:
+    assert axes.latency_axis([1.0, 19.0], 0, 1).low == 0
+    assert axes.latency_axis([1.0, 2000.0], 0, 1).low == 1
+
+
+def test_a_label_leaves_out_what_has_no_room() -> None:
+    drawing, area = Drawing(100, ""), (0.0, 0.0, 100.0, 100.0)
+    placed = [drawing.label_near((50, 50), "1,000/s", area) for _ in range(8)]
+    assert placed[0]
+    assert not placed[-1]
+
+
+def test_a_text_is_cut_to_its_room() -> None:
+    assert fitted("short", 100) == "short"
+    cut = fitted(results.LONG, 100)
+    assert cut.endswith("…")
+    assert text_width(cut) <= 100
+    assert fitted("a\x00\n\u202eb", 100) == "a   b"
+
+
+def test_an_element_escapes_text_and_attributes() -> None:
+    assert tag("text", "<b>&", class_='"x"') == '<text class="&#34;x&#34;">&lt;b&gt;&amp;</text>'
+
+
+# --- colours ----------------------------------------------------------------------------------------------------------
+
+
+def palettes() -> list[dict[str, str]]:
+    """Light, dark and print."""
+    return [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)]
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2's ratio, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+TEXTS = [
+    ("text", "page"), ("text", "panel"), ("muted", "page"), ("muted", "panel"), ("good", "goodbg"), ("bad", "badbg"),
+    ("unsure", "unsurebg"), ("good", "page"), ("bad", "page"), ("unsure", "page"), *(("on", f"s{number}") for number in range(6)),
+]  # fmt: skip
+SHAPES = [*((f"s{number}", "page") for number in range(6)), ("bad", "worse"), ("good", "margin"), ("unsure", "margin")]
+
+
+@pytest.mark.parametrize("palette", range(3), ids=["light", "dark", "print"])
+def test_texts_and_shapes_stand_out(palette: int) -> None:
+    colours = palettes()[palette]
+    assert [pair for pair in TEXTS if contrast(colours[pair[0]], colours[pair[1]]) < 4.5] == []
+    assert [pair for pair in SHAPES if contrast(colours[pair[0]], colours[pair[1]]) < 3] == []
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+in_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+PHONE, DESKTOP = View(360, dark=False), View(1280, dark=True)
+
+
+@in_browser
+@pytest.mark.parametrize("view", [PHONE, DESKTOP], ids=str)
+@pytest.mark.parametrize("kind", results.EVERY)
+def test_nothing_leaves_its_box(kind: str, view: View, tmp_path: Path) -> None:
+    page = render(results.EVERY[kind]())
+    seen = browser.measure(page, view, tmp_path)
+    assert (seen["width"], seen["dark"]) == (view.width, view.dark)
+    assert seen["scroll_width"] == view.width
+    assert seen["figures"] == page.count("<figure>")
+    assert {name: seen[name] for name in ("outside", "cut", "touching", "small")} == {
+        "outside": [], "cut": [], "touching": [], "small": [],
+    }  # fmt: skip
+
+
+@in_browser
+def test_what_does_leave_its_box_is_seen(tmp_path: Path) -> None:
+    """The measuring itself: a page made wrong on purpose."""
+    text = '<text x="{}" y="50" font-size="{}">words</text>'
+    drawing = (
+        f'<svg viewBox="0 0 360 100" width="340">{text.format(0, 12)}{text.format(9, 12)}{text.format(350, 12)}</svg>'
+    )
+    small = f'<svg viewBox="0 0 360 100" width="340">{text.format(0, 6)}</svg>'
+    page = f"<figure style='margin:0'>{drawing}</figure><figure>{small}</figure><p style='width:50px'>{'x' * 400}</p>"
+    seen = browser.measure(page + "<div style='width:700px'>wide</div>", PHONE, tmp_path)
+    assert seen["scroll_width"] > 360
+    assert all(seen[name] for name in ("outside", "cut", "touching", "small"))
+
+
+@in_browser
+def test_a_page_follows_the_readers_light_or_dark(tmp_path: Path) -> None:
+    page = render(results.run())
+    light, dark = (browser.measure(page, View(360, dark), tmp_path)["background"] for dark in (False, True))
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(20, 23, 27)")
+
+
+@in_browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_screenshot_shows_a_page(width: int, tmp_path: Path) -> None:
+    """Not blank, and light and dark differ. Looking at it is for a person."""
+    page, empty = render(results.open_run()), "<!DOCTYPE html>"
+    pictures: list[bytes] = []
+    for shown, dark in ((page, False), (page, True), (empty, False)):
+        target = tmp_path / f"{len(pictures)}.png"
+        browser.screenshot(shown, View(width, dark), 1200, target)
+        pictures.append(target.read_bytes())
+        assert pictures[-1].startswith(b"\x89PNG")
+        assert int.from_bytes(pictures[-1][16:20], "big") == max(width, 500)
+    light, dark_one, blank = pictures
+    assert light != dark_one
+    assert min(len(light), len(dark_one)) > 5 * len(blank)
