@@ -147,8 +147,9 @@ class Session:
             timer.close()
 
     def _arrival(self, idle: list[Caller], free: Semaphore, intended_ns: int, until_ns: int) -> None:
+        must_wait = free.locked()
         with free:
-            if time.monotonic_ns() > until_ns:
+            if must_wait and time.monotonic_ns() > until_ns:
                 self._not_sent(intended_ns)
                 return
             caller = idle.pop() if idle else self.caller()
