@@ -108,7 +108,7 @@ def _keep(run: _Run) -> None:
 def _section(runs: Sequence[_Run]) -> Section:
     return Section(
         "gate: verdicts on differences that are known",
-        f"`modelwright load ab` on a model of {gatemodels.LAYERS} layers of {gatemodels.WIDTH} (ONNX, one instance, "
+        f"`modelwright load ab` on a model of {gatemodels.LAYERS} convolutions (ONNX, one instance, "
         f"dynamic batching), server and client on the same {len(os.sched_getaffinity(0))} cores; {_SECONDS} s a "
         "measurement, 10 rounds and 10 more where undecided; every run with a server, processes and a seed of its own.",
         ["case", "runs", "PASS", "FAIL", "INCONCLUSIVE", "aim", "cause", "throughput", "compute", "median time"],

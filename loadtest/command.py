@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from modelwright.cli import command
-from modelwright.errors import LoadError
+from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project import Project
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def run_command(
 
     if concurrency and rate:
         raise LoadError(
-            "--concurrency and --rate: one of both", "a closed loop has requests in flight, an open one a rate"
+            "--concurrency and --rate: only one of them can be given",
+            "--concurrency keeps so many requests in flight (closed loop), --rate sends so many a second (open loop)",
         )
     setting = _setting(project, options)
     given = run.subject(setting, names, model_version, [batch])
@@ -324,8 +325,13 @@ class _Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from loadtest import output
+
         if error is not None and not self.findings.measurements:
-            return  # nothing was measured: the error says all
+            output.remove_if_empty(self._folder)  # nothing was measured: the error says all
+            return
+        if error is not None:
+            self.findings.stopped = _reason(error)
         result = self._written()
         if error is None and not result.complete:
             stopped = any("Ctrl-C" in reason for m in result.measurements for reason in m.validity.reasons)
@@ -347,6 +353,12 @@ class _Recording:
 
 def _ignore(measured: Measurement) -> None:
     pass
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ModelwrightError):
+        return error.message
+    return "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
 
 
 def _all_failed(result: Result) -> bool:

@@ -2,8 +2,8 @@
 
     locust -f loadtest/locustfile.py --model digits --host http://127.0.0.1:8000
 
-With its web interface, `--headless`, `--processes`, `--master` and `--worker`. The users are those of `loadtest.users`,
-of the protocol that is asked for.
+With its web interface, `--headless`, `--processes`, `--master` and `--worker`. The users and the options are those
+of `loadtest.users`; which users there are depends on `--protocol`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 from locust import events
 from locust.runners import WorkerRunner
 
-from loadtest import options, reporting
 from loadtest.users import TritonGrpcUser, TritonHttpUser
 
 
@@ -25,14 +24,8 @@ class GrpcUser(TritonGrpcUser):
     pass
 
 
-@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
-def _add_options(parser: Any) -> None:
-    options.add_to(parser)
-
-
 @events.init.add_listener  # type: ignore[untyped-decorator]
-def _prepare(environment: Any, **_: Any) -> None:
-    reporting.of(environment)
+def _choose_users(environment: Any, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):  # a worker is told which users to have
         wanted = GrpcUser if environment.parsed_options.protocol == "grpc" else HttpUser
         environment.user_classes[:] = [wanted]

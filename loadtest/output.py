@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -35,6 +36,12 @@ def folder_for(base: Path, given: Path | None, kind: str, models: Sequence[str])
     return folder
 
 
+def remove_if_empty(folder: Path) -> None:
+    """A command that measured nothing leaves no folder behind."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def result_of(
     kind: Kind,
     models: Sequence[str],
@@ -54,7 +61,7 @@ def result_of(
         machine=_machine(is_local),
         server=findings.server,
         complete=findings.complete,
-        notes=findings.notes,
+        notes=[*findings.notes, *([f"not all was measured: {findings.stopped}"] if findings.stopped else [])],
         measurements=findings.measurements,
         slo=slo,
         gates=list(gates),

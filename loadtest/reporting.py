@@ -1,9 +1,10 @@
 """Load tests that stock Locust runs: the raw records of all workers come together into the same result.
 
-Workers (`--processes`, `--worker`) send their records to the master in messages of their own, once a second and when
-the test stops, before they report that they have. The master, or a single process, asks the server for its statistics
-and writes the result. Locust's own statistics are fed from the records in batches: its event for every request costs
-as much as the request.
+Workers (`--processes`, `--worker`) send their records to the master in messages of their own, once a second and once
+more when the test ends. The master, or a single process, asks the server for its statistics and writes the result.
+A headless master says that its test has stopped before it has told its workers so: it asks them for what they have,
+and waits for the last of it. Locust's own statistics are fed from the records in batches: its event for every request
+costs as much as the request.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ from modelwright.errors import ModelwrightError, ServerError
 
 _log = logging.getLogger("modelwright")
 _MESSAGE = "modelwright_rows"
+_FINISH = "modelwright_finish"  # to workers: send what there is
+_LAST = "modelwright_last"  # from workers: that was all
+_GIVE_UP = "modelwright_give_up"
 _FLUSH_S = 1.0
+_LAST_S = 5.0  # a worker that has not sent its last rows by then is lost
 _FOLDER = Path(".modelwright") / "load"
 
 
@@ -101,12 +106,19 @@ class Reporting:
         self._environment = environment
         self._sending: dict[str, _Sending] = {}
         self._gathered: dict[str, _Gathered] = {}
-        self._began_ns = self._ended_ns = 0
+        self._began_ns = self._ended_ns = self._spawned_ns = 0
+        self._finished: set[str] = set()  # workers whose last rows are here
+        self._is_written = self._has_given_up = False
         self._lock = RLock()
         self._flushing: Any = None
         if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(_MESSAGE, self._from_worker)
+            environment.runner.register_message(_LAST, self._worker_finished)
+            environment.runner.register_message(_GIVE_UP, self._worker_gave_up)
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.register_message(_FINISH, self._finish)
         environment.events.test_start.add_listener(self._begin)
+        environment.events.spawning_complete.add_listener(self._spawned)
         environment.events.test_stopping.add_listener(self._stopping)
         environment.events.test_stop.add_listener(self._end)
         allow_many_connections()
@@ -122,17 +134,46 @@ class Reporting:
             return self._sending[key].session
 
     def give_up(self, error: ModelwrightError) -> None:
-        """End the whole test: no user could do any better."""
-        _log.error("%s", error)
+        """End the whole test, on all workers: no user could do any better."""
+        if self._has_given_up:
+            return  # the other users of this process have the same to say
+        self._has_given_up = True
+        runner = self._environment.runner
+        if isinstance(runner, WorkerRunner):
+            runner.send_message(_GIVE_UP, str(error))
+        else:
+            self._end_test(str(error))
+
+    def _worker_gave_up(self, environment: Environment, msg: Any, **_: Any) -> None:
+        if not self._has_given_up:
+            self._has_given_up = True
+            self._end_test(msg.data)
+
+    def _end_test(self, reason: str) -> None:
+        """Without an interface to go back to, the process ends too. In a greenlet: users, of which one called, end."""
+        _log.error("%s", reason)
         self._environment.process_exit_code = 1
-        self._environment.runner.quit()
+        runner = self._environment.runner
+        gevent.spawn(runner.quit if self._environment.parsed_options.headless else runner.stop)
 
     def _begin(self, **_: Any) -> None:
         self._began_ns = time.time_ns()
+        self._spawned_ns = self._ended_ns = 0
+        self._finished.clear()
+        self._is_written = self._has_given_up = False
         self._sending.clear()
         self._gathered.clear()
         if not isinstance(self._environment.runner, MasterRunner):
             self._flushing = gevent.spawn(self._flush_again)
+
+    def _spawned(self, **_: Any) -> None:
+        """Locust starts a user a second unless told otherwise. It says so again when it makes up for a lost worker."""
+        self._spawned_ns = self._spawned_ns or time.time_ns()
+
+    def _start_ns(self) -> int:
+        """Where the measurement begins: after the warm-up, when all users are there."""
+        warmup_s: float = self._environment.parsed_options.warmup
+        return max(self._began_ns + round(warmup_s * 1e9), self._spawned_ns)
 
     def _flush_again(self) -> None:
         while True:
@@ -155,7 +196,7 @@ class Reporting:
         key = data["workload"]
         if key not in self._gathered:
             self._gathered[key] = _Gathered(Workload.from_json(key), _target(key, data))
-            gevent.spawn_later(self._environment.parsed_options.warmup, self._take_before, key)
+            gevent.spawn_later(max(0.0, (self._start_ns() - time.time_ns()) / 1e9), self._take_before, key)
         gathered = self._gathered[key]
         failures = [FailureKind(**item) for item in data["failures"]]
         gathered.record.add(data["rows"], failures, data["checked"], data["offset_ns"])
@@ -166,21 +207,54 @@ class Reporting:
             self._gathered[key].before = self._gathered[key].snapshot()
 
     def _stopping(self, **_: Any) -> None:
-        self._ended_ns = time.time_ns()  # users are stopped one by one from here on
+        self._ended_ns = self._ended_ns or time.time_ns()  # users are stopped one by one from here on
 
     def _end(self, **_: Any) -> None:
-        if self._flushing is not None:
-            self._flushing.kill()
-            self._flush()
-            for sending in self._sending.values():
-                sending.lag.stop()
-        if not isinstance(self._environment.runner, WorkerRunner):
+        """Locust says more than once that a test has stopped, when a master's workers end too."""
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            if not self._is_written:
+                runner.send_message(_FINISH)
+                self._await_workers()
+        else:
+            self._finish()
+        if not isinstance(runner, WorkerRunner) and not self._is_written:
+            self._is_written = True
             self._write()
+
+    def _finish(self, **_: Any) -> None:
+        """Hand over the rest. A worker goes on until Locust ends its users, but nothing after this counts."""
+        if self._flushing is None:
+            return
+        self._flushing.kill()
+        self._flushing = None
+        self._flush()
+        for sending in self._sending.values():
+            sending.lag.stop()
+        if isinstance(self._environment.runner, WorkerRunner):
+            self._environment.runner.send_message(_LAST)
+
+    def _worker_finished(self, environment: Environment, msg: Any, **_: Any) -> None:
+        self._finished.add(msg.node_id)
+
+    def _await_workers(self) -> None:
+        deadline = time.monotonic() + _LAST_S
+        while time.monotonic() < deadline and any(self._is_awaited(client) for client in self._workers()):
+            gevent.sleep(0.05)
+
+    def _is_awaited(self, client: Any) -> bool:
+        return client.state != "missing" and client.id not in self._finished
+
+    def _workers(self) -> list[Any]:
+        """Those that have sent rows and that Locust still knows."""
+        sent = {worker for gathered in self._gathered.values() for worker in gathered.clients}
+        return [client for client in self._environment.runner.clients.all if client.id in sent]
 
     def _write(self) -> None:
         """The result. A problem with it must not hide what Locust has to say."""
         if not self._gathered:
             _log.error("no request was recorded: no report")
+            self._environment.process_exit_code = 1
             return
         try:
             findings = Findings(lambda _: None)
@@ -191,13 +265,16 @@ class Reporting:
             folder = output.folder_for(_FOLDER, Path(given) if given else None, "locust", models)
             result = output.result_of("run", models, findings, is_local=False)
             _log.info("report: %s", output.write(result, folder))
+            if not result.complete:
+                self._environment.process_exit_code = 1
         except (ModelwrightError, OSError) as error:
             _log.error("no report: %s", error)
+            self._environment.process_exit_code = 1
 
     def _measurement(self, gathered: _Gathered) -> Measurement:
         given, runner = self._environment.parsed_options, self._environment.runner
-        users = runner.target_user_count or given.users or 1
-        start_ns = self._began_ns + round(given.warmup * 1e9)
+        users = runner.target_user_count or given.num_users or 1
+        start_ns = self._start_ns()
         shape = options.shape(given, users, max(self._ended_ns - start_ns, 0) / 1e9)
         load = load_of(shape, gathered.workload.batch, len(gathered.clients))
         phase = Phase(start_ns, max(self._ended_ns, start_ns), gathered.record, list(gathered.clients.values()))
@@ -209,9 +286,7 @@ class Reporting:
 
     def _is_lost(self, worker: str) -> bool:
         runner = self._environment.runner
-        return isinstance(runner, MasterRunner) and (
-            worker not in runner.clients or runner.clients[worker].state == "missing"
-        )
+        return isinstance(runner, MasterRunner) and worker not in self._finished
 
 
 def _target(key: str, data: dict[str, Any]) -> Target:

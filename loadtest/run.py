@@ -29,10 +29,11 @@ class Findings:
     measurements: list[Measurement] = field(default_factory=list)
     server: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    stopped: str = ""  # by what, where further measurements were to be made
 
     @property
     def complete(self) -> bool:
-        return all(measurement.complete for measurement in self.measurements)
+        return not self.stopped and all(measurement.complete for measurement in self.measurements)
 
     def add(self, measurement: Measurement) -> Measurement:
         self.measurements.append(measurement)
@@ -56,7 +57,7 @@ class Subject:
 def subject(setting: Setting, names: Sequence[str], version: str, batches: Sequence[int]) -> Subject:
     """The named models, or all of the repository."""
     if version and not version.isdigit():
-        raise LoadError(f"--version {version}: a number is needed")
+        raise LoadError(f"--version {version}: a number is needed", "such as 3; leave it out for the newest")
     models = list(dict.fromkeys(names)) or Repository(setting.repository, setting.project.staging).models()
     if not models:
         hint = "name one" if setting.url else "build one: modelwright build"

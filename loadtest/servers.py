@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.calls import address_of
-from modelwright.client import connect
+from loadtest.calls import Address, address_of
+from modelwright.client import Client, connect
 from modelwright.errors import RepositoryError, ServerError
 from modelwright.project import Project
 from modelwright.replay import members_first, needs_completion, published_config
@@ -46,8 +47,32 @@ def remote(url: str, protocol: str | None, repository: Path) -> Server:
     if protocol and protocol != address.protocol:
         raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
     with connect(address.url, timeout_s=5) as client:
-        client.index()
+        _check_triton(client, address)
     return Server(address.url, repository if repository.is_dir() else None)
+
+
+def _check_triton(client: Client, address: Address) -> None:
+    """That what answers is a Triton server. Raises ServerError; what else is there may answer with a page of HTML."""
+    try:
+        name = client.server().get("name")
+        client.index()
+    except ServerError as error:
+        if not _accepts(address) or "no answer within" in error.message:
+            raise
+        name = None
+    except (AttributeError, KeyError, TypeError):  # JSON, of another kind
+        name = None
+    if not name:
+        raise ServerError(
+            f"{client.url}: what answers there is not a Triton server",
+            "give the address of its HTTP port (8000) as http://…, of its gRPC port (8001) as grpc://…",
+        )
+
+
+def _accepts(address: Address) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), timeout=1):
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.output import milliseconds
-from loadtest.result import Gate, Measurement, MetricVerdict, Result
+from loadtest.result import Failure, Gate, Measurement, MetricVerdict, Result
 
 _HEAD = ("load", "req/s", "p50", "p90", "p99", "p99.9", "queue", "compute", "failed", "")
 
@@ -75,12 +75,17 @@ def _remarks(measurements: Sequence[Measurement]) -> list[str]:
     for measured in measurements:
         unstable = [] if measured.stability.stable else [f"not stable: {measured.stability.reason}"]
         failures = [
-            f"{failure.count:,} of kind {failure.kind}, first {failure.first_s:.1f} s in: {failure.message}"
+            f"{failure.count:,} failed, {failure.kind}: {failure.message} ({_when(failure)})"
             for failure in measured.failures
         ]
         for remark in (*failures, *measured.validity.reasons, *measured.validity.notes, *unstable):
             found.setdefault(remark, []).append(measured.label)
     return [f"  {', '.join(labels)}: {remark}" for remark, labels in found.items()]
+
+
+def _when(failure: Failure) -> str:
+    """Failures of the warm-up are named too, so they may be more than the table counts."""
+    return f"the first {failure.first_s:.1f} s in" if failure.first_s >= 0 else "those of the warm-up included"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

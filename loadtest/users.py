@@ -4,9 +4,10 @@
         host = "http://127.0.0.1:8000"
         model = "digits"
 
-`locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. In a
-closed loop each user has one request in flight. With `--rate`, users are sources of an open loop instead. A class
-with a `wait_time` of its own sends one request at a time and waits between them.
+`locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. Both have
+the options of `loadtest.options`. In a closed loop each user has one request in flight. With `--rate`, users are
+sources of an open loop instead. A class with a `wait_time` of its own sends one request at a time and waits between
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
-from locust import User, task
+from locust import User, events, task
 from locust.exception import StopUser
 
 from loadtest import options, reporting
@@ -59,10 +60,9 @@ class TritonUser(User):  # type: ignore[misc]
     def on_start(self) -> None:
         try:
             self.session = reporting.of(self.environment).session(self.workload())
+            self.caller = self.session.caller()
         except ModelwrightError as error:
-            reporting.of(self.environment).give_up(error)
-            raise StopUser from None
-        self.caller = self.session.caller()
+            reporting.of(self.environment).give_up(error)  # `infer` ends this user: here, Locust would log a traceback
 
     def on_stop(self) -> None:
         if hasattr(self, "caller"):
@@ -70,6 +70,8 @@ class TritonUser(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def infer(self) -> None:
+        if not hasattr(self, "caller"):
+            raise StopUser
         given = self.environment.parsed_options
         if given.rate:
             self._source(given)
@@ -80,7 +82,7 @@ class TritonUser(User):  # type: ignore[misc]
 
     def _source(self, given: Any) -> None:
         """This user's part of the open loop, until Locust ends it."""
-        users = given.users or self.environment.runner.target_user_count or 1
+        users = given.num_users or self.environment.runner.target_user_count or 1
         shape = options.shape(given, users, float("inf"))
         part = Random().randrange(2**32) if shape.arrivals == "poisson" else 0  # noqa: S311 (streams that differ)
         self.session.open_loop(Pace(replace(shape, rate=given.rate / users), time.monotonic_ns(), part=part))
@@ -101,3 +103,15 @@ class TritonGrpcUser(TritonUser):
 
 
 _EXAMPLES = {"http": "http://127.0.0.1:8000", "grpc": "grpc://127.0.0.1:8001"}
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def _add_options(parser: Any) -> None:
+    """Here, so that every locustfile that imports these users has the options, and each of them once."""
+    options.add_to(parser)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _prepare(environment: Any, **_: Any) -> None:
+    """A master has no users that would ask for it, and must know it before its workers send anything."""
+    reporting.of(environment)

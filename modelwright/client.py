@@ -214,7 +214,7 @@ class Client:
             raise self._unreachable(model, error) from None
         except Exception as error:
             # geventhttpclient's own errors share no base that is part of its interface.
-            if not type(error).__module__.startswith("geventhttpclient"):
+            if not type(error).__module__.startswith(("geventhttpclient", "_parser")):
                 raise
             raise self._unreachable(model, error) from None
         return _plain(answer) if hasattr(answer, "DESCRIPTOR") else answer
