@@ -1,6 +1,6 @@
 """What the gate is tried on: a model, the same with a tenth more compute, and the same with another config.
 
-versions(folder)  a project whose model `layers` has version 1 and version 2, which has 10 % more layers
+versions(folder)  a project whose model `layers` has version 1 and version 2, whose server computes 10 % longer
 configs(folder)   two repositories with the same version 1, of which one has a config that serves less
 """
 
@@ -14,7 +14,7 @@ import yaml
 from benchmarks import projects, timing
 
 MODEL = "convolutions"
-LAYERS, MORE_LAYERS = 30, 33
+LAYERS, MORE_LAYERS = 30, 34
 _CHANNELS, _SIDE = 16, 16
 _DATA = f"""\
 import numpy as np
@@ -51,7 +51,7 @@ def configs(root: Path, changed: dict[str, object]) -> tuple[Path, Path]:
 def _write(project: Path, layers: int, serving: dict[str, object]) -> None:
     folder = project / "builders" / MODEL
     folder.mkdir(exist_ok=True)
-    usual = {"max_batch_size": 64, "dynamic_batching": {}, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
+    usual = {"max_batch_size": 64, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
     spec = {
         "source": {"kind": "onnx", "path": "model.onnx"},
         "samples": "data:samples",

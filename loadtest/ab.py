@@ -29,7 +29,7 @@ from modelwright.spec import Slo
 
 _SHARE_OF_CAPACITY = 0.7
 _SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid
-_MOST_LAG = 0.25  # of the p99: lag is no part of a service time, and both sides have the same client
+_MOST_LAG = 0.5  # of the p99: lag is no part of a service time, and both sides have the same client
 _SPARE = 1.2  # a percentile's fewest requests, and some more: arrivals are random
 _CONCURRENCY = 32
 _SIDES: tuple[SideName, ...] = ("A", "A2", "B")
@@ -62,7 +62,7 @@ class Plan:
 
     rounds: int = ROUNDS
     seconds: float = 2.0
-    warmup_s: float = 0.3
+    warmup_s: float = 0.2
     seed: int = 7
 
 

@@ -40,7 +40,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             numbers = ()
         if not numbers or min(numbers) <= 0:
             self.fail(f"'{value}' is not a list of numbers above 0, such as 1,4,16", param, ctx)
-        return tuple(dict.fromkeys(numbers))
+        return numbers
 
 
 @click.group("load")
@@ -165,8 +165,8 @@ def sweep_command(
     from loadtest.workload import Shape
 
     setting = _setting(project, options)
-    given = run.subject(setting, names, model_version, batch)
-    shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in concurrency]
+    given = run.subject(setting, names, model_version, tuple(dict.fromkeys(batch)))
+    shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in dict.fromkeys(concurrency)]
     with _Recording(setting, "sweep", given.models, options) as recording:
         run.run(setting, given, shapes, recording.findings)
 
