@@ -158,7 +158,7 @@ class TritonClient:
     def _connect(self) -> Any:
         if self._is_grpc:
             # Channels with equal arguments share one connection.
-            arguments = [("modelwright.caller", id(self))]
+            arguments = [("modelwright.caller", str(id(self)))]  # an integer must fit 32 bits
             return self._module.InferenceServerClient(
                 self._address.authority, ssl=self._address.is_tls, channel_args=arguments
             )
