@@ -43,7 +43,7 @@ def url(server: RunningServer, protocol: str) -> str:
 def workloads(server: RunningServer) -> dict[str, Workload]:
     both: tuple[Protocol, ...] = ("http", "grpc")
     sizes: dict[str, Any] = {"shapes": {"NUMBERS": 4, "TEXTS": 2}, "timeout_s": 5}
-    raw = {protocol: Workload(url(server, protocol), "identity", **sizes) for protocol in both}
+    raw = {str(protocol): Workload(url(server, protocol), "identity", **sizes) for protocol in both}
     client = Workload(url(server, "grpc"), "identity", api="tritonclient", **sizes)
     flaky = Workload(url(server, "http"), "flaky", shapes={"IN": 3}, timeout_s=5)
     return {**raw, "tritonclient": client, "flaky": flaky}
@@ -333,7 +333,7 @@ def test_a_watch_can_end_a_phase(server: RunningServer, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_workload_that_does_not_fit_the_server_is_refused(
-    server: RunningServer, tmp_path: Path, workload: dict[str, str], message: str
+    server: RunningServer, tmp_path: Path, workload: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(LoadError, match=message), Fleet({"A": Workload(url(server, "http"), **workload)}, 1, tmp_path):
         pass
