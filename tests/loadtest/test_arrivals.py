@@ -96,12 +96,7 @@ def test_other_greenlets_run_while_the_timer_waits(timer: Timer) -> None:
     import gevent
 
     order: list[str] = []
-
-    def note() -> None:
-        gevent.sleep(0.005)
-        order.append("other")
-
-    other = gevent.spawn(note)
+    other = gevent.spawn_later(0.005, order.append, "other")
     timer.wait_until(time.monotonic_ns() + 60_000_000)
     order.append("timer")
     other.join()
