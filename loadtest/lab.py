@@ -78,13 +78,15 @@ class Lab:
         phase, observer = self._phase(name, shape, label, seed, quiet)
         workload = self.workloads[name]
         load = load_of(shape, workload.batch, self.setting.processes)
+        # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
+        ceiling = self.ceilings.of(self.fleet, name, workload) if phase.complete else None
         return measurement(
             label or label_of(load),
             self.target(name),
             load,
             phase,
             difference(observer.before, observer.after),
-            self.ceilings.of(self.fleet, name, workload),
+            ceiling,
         )
 
     def _phase(self, name: str, shape: Shape, label: str, seed: int, quiet: bool) -> tuple[Phase, Observer]:
