@@ -23,7 +23,7 @@ from benchmarks.table import Section
 
 _KEPT = projects.ROOT / ".modelwright" / "benchmarks" / "gate.jsonl"
 _SECONDS = "0.5"
-_SLOWER_CONFIG: dict[str, object] = {"dynamic_batching": {"max_queue_delay_microseconds": 3000}}
+_SLOWER_CONFIG: dict[str, object] = {"dynamic_batching": {"max_queue_delay_microseconds": 250}}
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def _keep(run: _Run) -> None:
 def _section(runs: Sequence[_Run]) -> Section:
     return Section(
         "gate: verdicts on differences that are known",
-        f"`modelwright load ab` on a model of {gatemodels.LAYERS} convolutions (ONNX, one instance), server and client on "
-        f"the same {len(os.sched_getaffinity(0))} cores; {_SECONDS} s a measurement (longer where the p99 needs it), "
+        f"`modelwright load ab` on a model of {gatemodels.LAYERS} convolutions (ONNX, one instance), server and client "
+        f"on the same {len(os.sched_getaffinity(0))} cores; {_SECONDS} s a measurement (longer where the p99 needs it), "
         "10 rounds and 10 more where undecided; every run with a server, processes and a seed of its own.",
         ["case", "runs", "PASS", "FAIL", "INCONCLUSIVE", "aim", "cause", "throughput", "compute", "median time"],
         [_row(case, [run for run in runs if run.case == case.name]) for case in _CASES],

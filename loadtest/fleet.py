@@ -33,6 +33,7 @@ _LEAD_S = 0.05  # between telling the processes and the start that they have in 
 _TICK_S = 0.1
 _LATE_S = 5.0  # beyond a request's timeout, after which a process that does not report is given up
 _START_S = 60.0
+_WRITTEN_S = 0.5  # within which a process has written what has happened: what a dead server did to it, too
 
 
 @dataclass
@@ -266,6 +267,7 @@ class _Following:
         self.phase.complete = False
         self.phase.notes.append(reason)
         self.phase.until_ns = min(self.phase.until_ns, time.monotonic_ns())
+        time.sleep(_WRITTEN_S)
         for process in self.running:
             with contextlib.suppress(Empty):
                 process.answer()

@@ -79,14 +79,20 @@ class Lab:
         phase, observer = self._phase(name, shape, label, seed)
         workload = self.workloads[name]
         load = load_of(shape, workload.batch, self.setting.processes)
+        # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
+        ceiling = self.ceilings.of(self.fleet, name, workload) if phase.complete else None
         return measurement(
             label or label_of(load),
             self.target(name),
             load,
             phase,
             difference(observer.before, observer.after),
+<<<<<<< HEAD
             self.ceilings.of(self.fleet, name, workload),
             most_lag,
+=======
+            ceiling,
+>>>>>>> faults
         )
 
     def _phase(self, name: str, shape: Shape, label: str, seed: int) -> tuple[Phase, Observer]:

@@ -60,7 +60,7 @@ def _check_triton(client: Client, address: Address) -> None:
         if not _accepts(address) or "no answer within" in error.message:
             raise
         name = None
-    except (AttributeError, KeyError, TypeError):  # JSON, of another kind
+    except (AttributeError, KeyError, TypeError, ValueError):  # JSON of another kind, or none
         name = None
     if not name:
         raise ServerError(
