@@ -109,7 +109,7 @@ def _section(runs: Sequence[_Run]) -> Section:
     return Section(
         "gate: verdicts on differences that are known",
         f"`modelwright load ab` on a model of {gatemodels.LAYERS} convolutions (ONNX, one instance), server and client "
-        f"on the same {len(os.sched_getaffinity(0))} cores; {_SECONDS} s a measurement (longer where the p99 needs it), "
+        f"on the same {len(os.sched_getaffinity(0))} cores; {_SECONDS} s a measurement (longer where p99 needs it), "
         "10 rounds and 10 more where undecided; every run with a server, processes and a seed of its own.",
         ["case", "runs", "PASS", "FAIL", "INCONCLUSIVE", "aim", "cause", "throughput", "compute", "median time"],
         [_row(case, [run for run in runs if run.case == case.name]) for case in _CASES],

@@ -87,12 +87,8 @@ class Lab:
             load,
             phase,
             difference(observer.before, observer.after),
-<<<<<<< HEAD
-            self.ceilings.of(self.fleet, name, workload),
-            most_lag,
-=======
             ceiling,
->>>>>>> faults
+            most_lag,
         )
 
     def _phase(self, name: str, shape: Shape, label: str, seed: int) -> tuple[Phase, Observer]:
