@@ -23,7 +23,7 @@ from benchmarks.table import Section
 
 _KEPT = projects.ROOT / ".modelwright" / "benchmarks" / "gate.jsonl"
 _SECONDS = "0.5"
-_SLOWER_CONFIG: dict[str, object] = {"dynamic_batching": {"max_queue_delay_microseconds": 250}}
+_SLOWER_CONFIG: dict[str, object] = {"dynamic_batching": {"max_queue_delay_microseconds": 110}}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from loadtest.lab import Lab, Setting, lab, server_for
 from loadtest.latency import NEEDED
 from loadtest.output import milliseconds
 from loadtest.result import Gate, Measurement
-from loadtest.rounds import FIXED, SATURATION, Side, SideName
+from loadtest.rounds import FIXED, METRICS, P99, SATURATION, Metric, Side, SideName
 from loadtest.run import Findings
 from loadtest.servers import Server
 from loadtest.workload import Shape, Workload
@@ -64,6 +64,7 @@ class Plan:
     seconds: float = 2.0
     warmup_s: float = 0.2
     seed: int = 7
+    metrics: Sequence[Metric] = METRICS  # what is gated; a regime that none of them needs is not measured
 
 
 def pairings(
@@ -113,7 +114,7 @@ def gate(
     sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
     for pairing in found:
         _measure(setting, pairing, plan, sides[pairing.model], findings)
-    first = judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed)
+    first = judge([_case(pairing, sides[pairing.model], plan) for pairing in found], plan.seed)
     extended = wants_extension(first) if findings.complete else []
     if not extended:
         return first
@@ -121,13 +122,13 @@ def gate(
     for pairing in found:
         if pairing.model in extended:
             _measure(setting, pairing, plan, sides[pairing.model], findings)
-    return settled(first, judge([_case(pairing, sides[pairing.model]) for pairing in found], plan.seed))
+    return settled(first, judge([_case(pairing, sides[pairing.model], plan) for pairing in found], plan.seed))
 
 
-def _case(pairing: Pairing, sides: Sequence[Side]) -> Case:
+def _case(pairing: Pairing, sides: Sequence[Side], plan: Plan) -> Case:
     old, new = pairing.baseline_repository / pairing.model, pairing.candidate_repository / pairing.model
     changed = differences(old, pairing.baseline, new, pairing.candidate)
-    return Case(pairing.model, *pairing.names, sides, pairing.slo, changed)
+    return Case(pairing.model, *pairing.names, sides, pairing.slo, changed, plan.metrics)
 
 
 def _measure(setting: Setting, pairing: Pairing, plan: Plan, sides: list[Side], findings: Findings) -> None:
@@ -151,9 +152,9 @@ def _told(model: str, number: int, rounds: int, sides: Sequence[Side]) -> str:
     parts = []
     for words, name in zip(("baseline", "again", "candidate"), _SIDES, strict=True):
         saturation, fixed = by_name[name].saturation, by_name[name].fixed
-        if saturation and fixed:
-            p50_ms = milliseconds(fixed.service.percentiles_ms["p50"])
-            parts.append(f"{words} {saturation.throughput:,.0f} req/s, p50 {p50_ms}")
+        figures = [f"{saturation.throughput:,.0f} req/s"] if saturation else []
+        figures += [f"p50 {milliseconds(fixed.service.percentiles_ms['p50'])}"] if fixed else []
+        parts.append(f"{words} {', '.join(figures)}")
     return f"{model} round {number} of {rounds}: {'; '.join(parts)}"
 
 
@@ -170,7 +171,7 @@ class _Round:
     def measure(self, sides: list[Side]) -> None:
         order = list(_SIDES)
         Random(f"{self.plan.seed} {self.model} {self.number}").shuffle(order)  # noqa: S311 (an order, no secret)
-        for regime in (FIXED, SATURATION):
+        for regime in self.shapes:
             for side in order:
                 if self.findings.complete:
                     self._made[side, regime] = self._one(side, regime)
@@ -198,9 +199,13 @@ def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dic
     rate = pairing.slo.rate or _SHARE_OF_CAPACITY * capacity.throughput
     if capacity.client.ceiling and not pairing.slo.rate:
         rate = min(rate, _SHARE_OF_CEILING * capacity.client.ceiling)
-    needed_s = _SPARE * NEEDED["p99"] / rate
+    percentile = "p99" if P99 in plan.metrics or pairing.slo.p99_ms else "p50"
+    needed_s = _SPARE * NEEDED[percentile] / rate
     fixed = Shape(rate=rate, warmup_s=plan.warmup_s, duration_s=max(plan.seconds, needed_s))
-    return {SATURATION: saturation, FIXED: fixed}
+    regimes = {metric.regime for metric in plan.metrics}
+    regimes |= {FIXED} if pairing.slo.p50_ms or pairing.slo.p99_ms else set()
+    regimes |= {SATURATION} if pairing.slo.throughput_min else set()
+    return {name: shape for name, shape in ((FIXED, fixed), (SATURATION, saturation)) if name in regimes}
 
 
 @contextlib.contextmanager

@@ -230,6 +230,9 @@ def slo_command(
 @click.option(
     "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
 )
+@click.option(
+    "--metric", "metric_names", multiple=True, metavar="NAME", help="Gate only this one; may be repeated. Default: all."
+)
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
 @setting_options
@@ -242,6 +245,7 @@ def ab_command(
     rounds: int,
     seconds: float,
     margins: tuple[str, ...],
+    metric_names: tuple[str, ...],
     concurrency: int | None,
     rate: float | None,
     **options: Any,
@@ -252,7 +256,7 @@ def ab_command(
     """
     from loadtest import ab
     from loadtest.gate import EXIT_CODES, overall
-    from loadtest.objectives import objectives
+    from loadtest.objectives import metrics, objectives
 
     setting = _setting(project, options)
     slo_of = objectives(project, margins, concurrency, rate)
@@ -263,7 +267,7 @@ def ab_command(
     if not found:
         click.echo("Nothing to compare: no model has two versions.")
         return
-    plan = ab.Plan(rounds, seconds, seed=options["seed"])
+    plan = ab.Plan(rounds, seconds, seed=options["seed"], metrics=metrics(metric_names))
     with _Recording(setting, "ab", [pairing.model for pairing in found], options) as recording:
         recording.gates = ab.gate(setting, found, plan, recording.findings, setting.say)
     sys.exit(EXIT_CODES[overall(recording.gates)])

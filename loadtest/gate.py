@@ -66,6 +66,7 @@ class Case:
     sides: Sequence[Side]
     slo: Slo = field(default_factory=Slo)  # margins and bounds
     differences: Sequence[str] = ()
+    metrics: Sequence[Metric] = METRICS
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def judge(cases: Sequence[Case], seed: int, confidence: float = LOOK_CONFIDENCE)
 
     `confidence` is that of this look. The same seed gives the same intervals.
     """
-    evidence = [[_examine(case, metric, seed, confidence) for metric in METRICS] for case in cases]
+    evidence = [[_examine(case, metric, seed, confidence) for metric in case.metrics] for case in cases]
     tested = [item for items in evidence for item in items if item.worse]
     p_values = [item.worse.p_value(item.limit) for item in tested if item.worse]
     rejected = dict(zip(map(id, tested), holm(p_values, 1 - confidence), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from loadtest.rounds import METRICS, Metric
 from modelwright.errors import LoadError
 from modelwright.project import Project
 from modelwright.spec import Slo, SloMargins
@@ -24,6 +25,17 @@ def objectives(
         return slo.model_copy(update={**changed, "margins": slo.margins.model_copy(update=changed_margins)})
 
     return of
+
+
+def metrics(names: Sequence[str]) -> list[Metric]:
+    """The metrics of these names; all of them if there are none. Raises LoadError."""
+    known = {metric.name: metric for metric in METRICS}
+    for name in names:
+        if name not in known:
+            raise LoadError(
+                f"--metric {name}: there is none", did_you_mean(name, known) or f"there are {', '.join(known)}"
+            )
+    return [metric for name, metric in known.items() if name in names] or list(METRICS)
 
 
 def _margin(item: str) -> tuple[str, float]:
