@@ -58,7 +58,7 @@ def test_batches_are_those_in_between_by_size() -> None:
 
 def test_counts_that_are_left_out_are_nothing() -> None:
     """Protobuf's JSON leaves out what is 0, and has 64-bit numbers as text."""
-    before = {"inference_stats": {part: {} for part in (*PARTS, "cache_hit")}}
+    before: dict[str, Any] = {"inference_stats": {part: {} for part in (*PARTS, "cache_hit")}}
     after = {"inference_stats": {part: {"count": "4", "ns": "8000000"} for part in PARTS} | {"cache_hit": {}}}
     found = difference(Snapshot(before, None), Snapshot(after, None))
     assert found is not None
