@@ -131,7 +131,7 @@ def _client(
     cores = [client["cpu_s"] / client["wall_s"] for client in phase.clients if client["wall_s"] > 0]
     cpu_s = sum(client["cpu_s"] for client in phase.clients)
     lags = [client["loop_lag_p99_ms"] for client in phase.clients if client["loop_lag_p99_ms"] is not None]
-    by_cpu = throughput / max(cores) if cores and max(cores) > 0 else None
+    by_cpu = throughput / max(cores) if throughput and cores and max(cores) > 0 else None
     return Client(
         processes=load.processes,
         cpu_cores=cores,

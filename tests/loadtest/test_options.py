@@ -1,0 +1,62 @@
+"""What stock Locust's command line says of a load test."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from loadtest import options
+from loadtest.workload import Shape, Workload
+from modelwright.errors import ModelwrightError
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    options.add_to(parser)
+    return parser.parse_args(arguments)
+
+
+def test_without_options_a_workload_is_as_everywhere_else() -> None:
+    made = options.workload(parsed("--model", "m"), "http://x:1")
+    assert made == Workload("http://x:1", "m", repository="model_repository")
+    assert Workload.from_json(made.as_json()) == made
+
+
+def test_every_option_reaches_the_workload() -> None:
+    given = parsed(
+        *("--model", "m", "--model-version", "3", "--payload", "zero", "--repository", "r", "--batch", "4"),
+        *("--shape", "ids:128", "--shape", "image:3,8,8", "--check-every", "0", "--api", "tritonclient"),
+        *("--sequence-length", "5"),
+    )
+    assert options.workload(given, "grpc://x:1") == Workload(
+        "grpc://x:1",
+        "m",
+        version="3",
+        payload="zero",
+        repository="r",
+        batch=4,
+        shapes={"ids": 128, "image": [3, 8, 8]},
+        check_every=0,
+        api="tritonclient",
+        sequence_length=5,
+    )
+
+
+def test_a_rate_makes_an_open_loop() -> None:
+    assert not options.shape(parsed(), 8, 60).is_open
+    assert options.shape(parsed(), 8, 60).concurrency == 8
+    shape = options.shape(parsed("--rate", "100", "--arrivals", "constant", "--warmup", "2"), 8, 60)
+    assert shape == Shape(None, 100.0, "constant", 2, 60)
+
+
+@pytest.mark.parametrize("shape", ["ids", "ids:", ":3", "ids:x", "ids:3,", "ids:-1", ""])
+def test_a_shape_that_is_none_is_refused(shape: str) -> None:
+    with pytest.raises(
+        ModelwrightError, match=r"--shape .*: a name and sizes are needed\n  hint: such as input_ids:128"
+    ):
+        options.shapes([shape])
+
+
+def test_a_name_may_have_colons() -> None:
+    assert options.shapes(["a:b:3"]) == {"a:b": 3}
