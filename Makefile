@@ -38,6 +38,14 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release
 	@$(BIN)/modelwright lint
 
+.PHONY: load
+load: repo ## Load-test every model on a local server, in under three minutes; the report is an HTML file
+	@$(BIN)/modelwright load sweep --concurrency 1,4,16,32 --duration 5 --warmup 1
+
+.PHONY: perf
+perf: repo ## The performance gate for every model with two versions: exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE
+	@$(BIN)/modelwright load ab
+
 .PHONY: lint-differential
 lint-differential: $(VENV)/.built-dev ## Hold the linter against the real server: every case, and 2,000 generated ones
 	@$(BIN)/python -m tests.lint.differential --cases 2000

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.options import Options
 from benchmarks.table import Section, machine
 
-NAMES = ("noop", "cold", "parallel", "verify", "lint", "agreement")
+NAMES = ("noop", "cold", "parallel", "verify", "lint", "agreement", "generator", "gate")
 README = Path(__file__).with_name("README.md")
 
 
@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="little and few times: whether they run at all")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {README.name}")
+    parser.add_argument("--perf-analyzer", type=Path, metavar="FILE", help="its binary, for a comparison in generator")
     given = parser.parse_args(arguments)
     for name in given.names:
         if name not in NAMES:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--quick measures nothing worth writing down")
     for name in given.names or NAMES:
         print(f"{name} …", file=sys.stderr, flush=True)
-        text = markdown(measure(name, Options(quick=given.quick)))
+        text = markdown(measure(name, Options(given.quick, given.perf_analyzer)))
         print(f"{text}\n", flush=True)
         if given.write:
             README.write_text(replaced(README.read_text(), name, text))

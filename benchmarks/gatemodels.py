@@ -1,7 +1,7 @@
 """What the gate is tried on: a model, the same with a tenth more compute, and the same with another config.
 
-    versions(folder)  a project whose model `layers` has version 1 and version 2, which has 10 % more layers
-    configs(folder)   two repositories with the same version 1, of which the second one's config queues requests for longer
+versions(folder)  a project whose model `layers` has version 1 and version 2, whose server computes 10 % longer
+configs(folder)   two repositories with the same version 1, of which one has a config that serves less
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import yaml
 
 from benchmarks import projects, timing
 
-MODEL = "layers"
-LAYERS, MORE_LAYERS, WIDTH = 20, 22, 512
+MODEL = "convolutions"
+LAYERS, MORE_LAYERS = 30, 34
+_CHANNELS, _SIDE = 16, 16
 _DATA = f"""\
 import numpy as np
 
 
 def samples():
-    return {{"x": np.random.default_rng(1).standard_normal((64, {WIDTH}), dtype=np.float32)}}
+    return {{"x": np.random.default_rng(1).standard_normal((64, 1, {_SIDE}, {_SIDE}), dtype=np.float32)}}
 """
 
 
@@ -50,7 +51,7 @@ def configs(root: Path, changed: dict[str, object]) -> tuple[Path, Path]:
 def _write(project: Path, layers: int, serving: dict[str, object]) -> None:
     folder = project / "builders" / MODEL
     folder.mkdir(exist_ok=True)
-    usual = {"max_batch_size": 32, "dynamic_batching": {}, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
+    usual = {"max_batch_size": 64, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
     spec = {
         "source": {"kind": "onnx", "path": "model.onnx"},
         "samples": "data:samples",
@@ -62,19 +63,22 @@ def _write(project: Path, layers: int, serving: dict[str, object]) -> None:
 
 
 def _save_layers(path: Path, layers: int) -> None:
-    """float32 (batch, WIDTH) through `layers` equal layers: a matrix product and a ReLU each."""
+    """float32 (batch, 1, 16, 16) through equal 3 x 3 convolutions; all in cache, so that memory makes no noise."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     generator = np.random.default_rng(7)
-    nodes, weights, value = [], [], "x"
+    nodes, weights, value, channels = [], [], "x", 1
     for number in range(layers):
-        matrix = generator.standard_normal((WIDTH, WIDTH), dtype=np.float32) * np.float32((2 / WIDTH) ** 0.5)
-        weights.append(numpy_helper.from_array(matrix, f"w{number}"))
-        nodes.append(helper.make_node("MatMul", [value, f"w{number}"], [f"m{number}"]))
-        value = "y" if number == layers - 1 else f"r{number}"
-        nodes.append(helper.make_node("Relu", [f"m{number}"], [value]))
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in "xy")
-    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
+        kernel = generator.standard_normal((_CHANNELS, channels, 3, 3), dtype=np.float32)
+        weights.append(numpy_helper.from_array(kernel * np.float32((2 / (9 * channels)) ** 0.5), f"w{number}"))
+        nodes.append(helper.make_node("Conv", [value, f"w{number}"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        value, channels = f"r{number}", _CHANNELS
+    nodes.append(helper.make_node("ReduceMean", [value, "axes"], ["y"], keepdims=0))
+    weights.append(numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "axes"))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, _SIDE, _SIDE])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", _CHANNELS])
+    graph = helper.make_graph(nodes, "convolutions", [x], [y], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)

@@ -17,6 +17,7 @@ from loadtest.differences import differences
 from loadtest.gate import ROUNDS, Case, judge, settled, wants_extension
 from loadtest.lab import Lab, Setting, lab, server_for
 from loadtest.latency import NEEDED
+from loadtest.output import milliseconds
 from loadtest.result import Gate, Measurement
 from loadtest.rounds import FIXED, SATURATION, Side, SideName
 from loadtest.run import Findings
@@ -28,6 +29,7 @@ from modelwright.spec import Slo
 
 _SHARE_OF_CAPACITY = 0.7
 _SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid
+_MOST_LAG = 0.5  # of the p99: lag is no part of a service time, and both sides have the same client
 _SPARE = 1.2  # a percentile's fewest requests, and some more: arrivals are random
 _CONCURRENCY = 32
 _SIDES: tuple[SideName, ...] = ("A", "A2", "B")
@@ -60,7 +62,7 @@ class Plan:
 
     rounds: int = ROUNDS
     seconds: float = 2.0
-    warmup_s: float = 0.3
+    warmup_s: float = 0.2
     seed: int = 7
 
 
@@ -140,6 +142,19 @@ def _measure(setting: Setting, pairing: Pairing, plan: Plan, sides: list[Side], 
             _Round(benches, shapes, plan, number, pairing.model, findings).measure(sides)
             if not findings.complete:
                 return
+            setting.say(_told(pairing.model, number, begun + plan.rounds, sides[-len(_SIDES) :]))
+
+
+def _told(model: str, number: int, rounds: int, sides: Sequence[Side]) -> str:
+    """A round in one line: throughput at saturation, p50 at the fixed load."""
+    by_name = {side.side: side for side in sides}
+    parts = []
+    for words, name in zip(("baseline", "again", "candidate"), _SIDES, strict=True):
+        saturation, fixed = by_name[name].saturation, by_name[name].fixed
+        if saturation and fixed:
+            p50_ms = milliseconds(fixed.service.percentiles_ms["p50"])
+            parts.append(f"{words} {saturation.throughput:,.0f} req/s, p50 {p50_ms}")
+    return f"{model} round {number} of {rounds}: {'; '.join(parts)}"
 
 
 @dataclass
@@ -168,7 +183,7 @@ class _Round:
         name = next(iter(bench.workloads)) if len(bench.workloads) == 1 else side[0]
         # The same arrivals for all sides of a round; other ones in the next.
         seed = self.plan.seed + self.number
-        return self.findings.add(bench.measure(name, self.shapes[regime], label, seed))
+        return self.findings.add(bench.measure(name, self.shapes[regime], label, seed, _MOST_LAG))
 
 
 def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dict[str, Shape]:

@@ -98,8 +98,10 @@ class DecoupledGrpc:
     """Requests to a model that answers as often as it likes, on one stream; a call ends with the last answer."""
 
     def __init__(self, address: Address, requests: Sequence[bytes], timeout_s: float) -> None:
+        from google.protobuf.message import DecodeError
         from tritonclient.grpc import service_pb2
 
+        self._unreadable = DecodeError
         self._connection = GrpcConnection(address, timeout_s)
         self._messages = [message_bytes(request + final_marker()) for request in requests]
         self._parse = service_pb2.ModelStreamInferResponse.FromString
@@ -123,7 +125,10 @@ class DecoupledGrpc:
             message = self._connection.receive()
             if message is None:
                 raise CallError("closed", "the server ended the stream")
-            received = self._parse(message)
+            try:
+                received = self._parse(message)
+            except self._unreadable as error:
+                raise CallError("not gRPC", str(error)) from None
             if received.error_message:
                 raise CallError("model error", received.error_message)
             parameters = received.infer_response.parameters
@@ -158,7 +163,7 @@ class TritonClient:
     def _connect(self) -> Any:
         if self._is_grpc:
             # Channels with equal arguments share one connection.
-            arguments = [("modelwright.caller", id(self))]
+            arguments = [("modelwright.caller", str(id(self)))]  # an integer must fit 32 bits
             return self._module.InferenceServerClient(
                 self._address.authority, ssl=self._address.is_tls, channel_args=arguments
             )
@@ -180,15 +185,12 @@ class TritonClient:
             result = self._client.infer(self._model, inputs, model_version=self._version, **options)
         except InferenceServerException as error:
             raise CallError(self._kind(str(error.status() or "")), str(error.message())) from None
-        except OSError as error:
-            self.close()
-            raise CallError("connect", str(error)) from None
         except Exception as error:
-            # geventhttpclient's own errors share no base that is part of its interface.
-            if not type(error).__module__.startswith("geventhttpclient"):
+            kind = _kind_of(error)
+            if not kind:
                 raise
             self.close()
-            raise CallError("closed", str(error)) from None
+            raise CallError(kind, str(error)) from None
         response = result.get_response()
         names = [o.name for o in response.outputs] if self._is_grpc else [o["name"] for o in response["outputs"]]
         return {name: result.as_numpy(name) for name in names}
@@ -205,3 +207,18 @@ class TritonClient:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _kind_of(error: Exception) -> str:
+    """The kind of failure that an error is which tritonclient lets through; "" if it is none."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+        return "closed"
+    if isinstance(error, OSError):
+        return "connect"
+    if isinstance(error, ValueError):
+        return "not HTTP"  # JSON that is none
+    # geventhttpclient's own errors share no base that is part of its interface; its parser's come from an extension.
+    where = type(error).__module__.partition(".")[0]
+    return {"geventhttpclient": "closed", "_parser": "not HTTP"}.get(where, "")

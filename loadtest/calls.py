@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 _READ = 256 * 1024  # one read takes the answers of most models whole
@@ -32,7 +32,7 @@ class Address:
     port: int
 
     @property
-    def protocol(self) -> str:
+    def protocol(self) -> Literal["http", "grpc"]:
         return "grpc" if self.scheme.startswith("grpc") else "http"
 
     @property

@@ -16,7 +16,7 @@ from modelwright.project import Project
 if TYPE_CHECKING:
     from loadtest.lab import Setting
     from loadtest.output import Kind
-    from loadtest.result import Gate, Result, Slo
+    from loadtest.result import Gate, Measurement, Result, Slo
     from loadtest.run import Findings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +40,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             numbers = ()
         if not numbers or min(numbers) <= 0:
             self.fail(f"'{value}' is not a list of numbers above 0, such as 1,4,16", param, ctx)
-        return tuple(dict.fromkeys(numbers))
+        return numbers
 
 
 @click.group("load")
@@ -165,8 +165,8 @@ def sweep_command(
     from loadtest.workload import Shape
 
     setting = _setting(project, options)
-    given = run.subject(setting, names, model_version, batch)
-    shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in concurrency]
+    given = run.subject(setting, names, model_version, tuple(dict.fromkeys(batch)))
+    shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in dict.fromkeys(concurrency)]
     with _Recording(setting, "sweep", given.models, options) as recording:
         run.run(setting, given, shapes, recording.findings)
 
@@ -275,9 +275,10 @@ def ab_command(
 @command
 def compare_command(project: Project, first: Path, second: Path) -> None:
     """Two results side by side; a quick look, no verdict."""
-    from loadtest import compare, output
+    from loadtest import output
+    from loadtest.compare import compare, text
 
-    click.echo(compare.text(compare.compare(output.read(first), output.read(second))))
+    click.echo(text(compare(output.read(first), output.read(second)), (str(first), str(second))))
 
 
 def _setting(project: Project, options: dict[str, Any]) -> Setting:
@@ -315,7 +316,8 @@ class _Recording:
         self._setting, self._kind, self._models = setting, kind, models
         self._as_data = options["as_data"]
         self._folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
-        self.findings: Findings = Findings(lambda measured: setting.say(output.line(measured)))
+        # A gate tells its rounds itself: sixty measurements are no news.
+        self.findings: Findings = Findings(_ignore if kind == "ab" else lambda made: setting.say(output.line(made)))
         self.slo: Slo | None = None
         self.gates: Sequence[Gate] = ()
 
@@ -347,6 +349,10 @@ class _Recording:
         click.echo(result.model_dump_json(indent=1) if self._as_data else text.text(result))
         self._setting.console.print(f"Report: {self._setting.project.shown(report)}", markup=False, soft_wrap=True)
         return result
+
+
+def _ignore(measured: Measurement) -> None:
+    pass
 
 
 def _reason(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ _EVERY_S = 0.25
 class Observer(Watch):
     """Takes the server's snapshots at both ends of a measurement, and shows what happens between them."""
 
-    def __init__(self, server: Server, client: Client, model: str, version: str, show: Show | None) -> None:
+    def __init__(self, server: Server, client: Client, model: str, version: str, show: Show) -> None:
         self._server, self._client = server, client
         self._model, self._version = model, version
         self._show = show
@@ -34,15 +33,13 @@ class Observer(Watch):
 
     def measuring(self) -> None:
         self.before = self._snapshot()
-        if self._show:
-            self._show.warm()
+        self._show.warm()
 
     def measured(self) -> None:
         self.after = self._snapshot()
 
     def tick(self, rows: NDArray[Any], left_s: float) -> None:
-        if self._show:
-            self._show.rows(rows, left_s)
+        self._show.rows(rows, left_s)
 
     def over(self) -> str:
         return self._server.gone()
@@ -99,6 +96,3 @@ class Show:
             words.append(f"[red]{self._failed:,} failed[/red]")
         words.append(f"{max(left_s, 0):.0f} s left" if self._is_warm else "warming up")
         return "  ".join(words)
-
-
-Shower = Callable[[str], Show]

@@ -88,12 +88,15 @@ class _Process:
             env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(json.loads(line))
+        with self._process.stdout as answers:
+            for line in answers:
+                if line.endswith(b"\n"):  # else the process was lost while it wrote
+                    self._answers.put(json.loads(line))
         self._answers.put(None)
 
     def tell(self, data: Mapping[str, Any]) -> None:
@@ -108,7 +111,10 @@ class _Process:
         """Its next answer; None if it is gone. Raises queue.Empty when there is none within that time."""
         while True:
             answer = self._answers.get(timeout=timeout_s) if timeout_s else self._answers.get_nowait()
-            if answer is None or answer["event"] != "failure":
+            if answer is None:
+                self._answers.put(None)  # for whoever asks in the next phase
+                return None
+            if answer["event"] != "failure":
                 return answer
             self.failures.append(FailureKind(answer["kind"], answer["message"]))
 
@@ -134,12 +140,14 @@ class _Process:
 
     def stop(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
+            self._process.stdin.close()
         try:
             self._process.wait(0.5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join()
         self._log.close()
 
 

@@ -163,10 +163,11 @@ def main() -> None:
     try:
         given = json.loads(orders.readline() or "{}")
         targets = {name: Target(Workload(**workload)) for name, workload in given["targets"].items()}
-        say({"event": "ready", "targets": {name: target.described() for name, target in targets.items()}})
+        described = {name: target.described() for name, target in targets.items()}
     except ModelwrightError as error:
         say({"event": "error", "message": error.message, "hint": error.hint})
         return
+    say({"event": "ready", "targets": described})
     for line in orders:
         order = json.loads(line)
         shape = Shape(**order["shape"])

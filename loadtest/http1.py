@@ -11,7 +11,7 @@ import re
 
 from loadtest.calls import CallError, Connection
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,18})\r\n", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 _BREAK = b"\r\n\r\n"
 _MOST_HEAD = 64 * 1024
@@ -35,10 +35,10 @@ class HttpConnection(Connection):
         start = end + 4
         head = data[:start]
         length = _LENGTH.search(head)
-        if length is None:
+        if length is None or not head.startswith(b"HTTP/"):
             raise self._nonsense(data)
         missing = int(length[1]) - (len(data) - start)
-        body = data[start:] if missing <= 0 else self._rest(data[start:], missing)
+        body = self._rest(data[start:], missing) if missing else data[start:]
         if _CLOSES.search(head):
             self.close()
         if head[9:12] != b"200":
@@ -50,6 +50,8 @@ class HttpConnection(Connection):
         while missing > 0:
             parts.append(self._receive())
             missing -= len(parts[-1])
+        if missing < 0:  # the next answer would begin with what is too much
+            raise self._nonsense(b"".join(parts))
         return b"".join(parts)
 
     def _nonsense(self, data: bytes) -> CallError:

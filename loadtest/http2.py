@@ -30,7 +30,12 @@ _STATUS = (
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
     "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )
+_NAMES = {str(number): name for number, name in enumerate(_STATUS)}
 # fmt: on
+
+
+class _MalformedError(Exception):
+    """What is wrong with a frame."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -67,7 +72,7 @@ def read_headers(block: bytes) -> dict[str, str]:
     try:
         return {_text(name): _text(value) for name, value in Decoder().decode(block)}
     except HPACKError as error:
-        raise CallError("not gRPC", f"the server's headers cannot be read: {error}") from None
+        raise _MalformedError(f"headers that cannot be read: {error}") from None
 
 
 def _text(value: str | bytes) -> str:
@@ -164,7 +169,14 @@ class GrpcConnection(Connection):
 
     def _step(self) -> None:
         """Read a frame and do what it asks for."""
-        kind, flags, stream, payload = self._next()
+        try:
+            self._do(*self._next())
+        except _MalformedError as error:
+            raise self._violation(str(error)) from None
+        except struct.error:
+            raise self._violation("a frame of a wrong size") from None
+
+    def _do(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         mine = stream == self._stream
         if kind == DATA:
             self._replenish(len(payload), mine)
@@ -202,6 +214,8 @@ class GrpcConnection(Connection):
         self._offset = start + size
         payload = self._buffer[start : start + size]
         if flags & PADDED and kind in (DATA, HEADERS):
+            if not payload or payload[0] >= size:
+                raise _MalformedError("more padding than there is in the frame")
             payload = payload[1 : size - payload[0]]
         return kind, flags, stream, payload
 
@@ -241,8 +255,7 @@ class GrpcConnection(Connection):
         if status is not None:
             self._ended = True
             if status != "0":
-                name = _STATUS[int(status)] if status.isdigit() and int(status) < len(_STATUS) else status
-                raise CallError(f"gRPC {name}", unquote(fields.get("grpc-message", "")))
+                raise CallError(f"gRPC {_NAMES.get(status, status)}", unquote(fields.get("grpc-message", "")))
 
     def _take_window(self, stream: int, size: int) -> None:
         if stream == 0:

@@ -7,7 +7,6 @@ with Lab(setting) as lab, lab.fleet({"digits": workload}) as fleet:
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from loadtest.calls import address_of
 from loadtest.ceiling import Ceilings
 from loadtest.display import Observer, Show
 from loadtest.fleet import Fleet, Phase
-from loadtest.measure import label_of, load_of, measurement
+from loadtest.measure import MOST_LAG, label_of, load_of, measurement
 from loadtest.result import Measurement, Target
 from loadtest.servers import Server
 from loadtest.serverside import difference
@@ -73,9 +72,11 @@ class Lab:
     ceilings: Ceilings = field(default_factory=Ceilings)
     server_info: dict[str, Any] = field(default_factory=dict)
 
-    def measure(self, name: str, shape: Shape, label: str = "", seed: int = 7, quiet: bool = False) -> Measurement:
+    def measure(
+        self, name: str, shape: Shape, label: str = "", seed: int = 7, most_lag: float = MOST_LAG
+    ) -> Measurement:
         """One measurement of a target. A stop by Ctrl-C, or a server that dies, gives an incomplete one."""
-        phase, observer = self._phase(name, shape, label, seed, quiet)
+        phase, observer = self._phase(name, shape, label, seed)
         workload = self.workloads[name]
         load = load_of(shape, workload.batch, self.setting.processes)
         # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
@@ -87,20 +88,21 @@ class Lab:
             phase,
             difference(observer.before, observer.after),
             ceiling,
+            most_lag,
         )
 
-    def _phase(self, name: str, shape: Shape, label: str, seed: int, quiet: bool) -> tuple[Phase, Observer]:
+    def _phase(self, name: str, shape: Shape, label: str, seed: int) -> tuple[Phase, Observer]:
         workload, version = self.workloads[name], self.fleet.targets[name]["version"]
         words = label or label_of(load_of(shape, workload.batch, self.setting.processes))
         with Show(self.setting.console, f"{workload.model} {words}") as show:
-            observer = Observer(self.server, self.client, workload.model, version, None if quiet else show)
+            observer = Observer(self.server, self.client, workload.model, version, show)
             return self.fleet.run(name, shape, observer, seed), observer
 
     def target(self, name: str) -> Target:
         workload, described = self.workloads[name], self.fleet.targets[name]
         return Target(
             url=workload.url,
-            protocol="grpc" if address_of(workload.url).protocol == "grpc" else "http",
+            protocol=address_of(workload.url).protocol,
             model=workload.model,
             version=described["version"],
             api=workload.api,
@@ -120,7 +122,3 @@ def lab(setting: Setting, server: Server, workloads: Mapping[str, Workload]) -> 
         Fleet(placed, setting.processes, Path(folder)) as fleet,
     ):
         yield Lab(setting, server, client, fleet, placed, server_info=client.server())
-
-
-def is_terminal() -> bool:
-    return sys.stderr.isatty()

@@ -43,9 +43,18 @@ def label_of(load: Load) -> str:
 
 
 def measurement(
-    label: str, target: Target, load: Load, phase: Phase, server: Server | None, ceiling: float | None
+    label: str,
+    target: Target,
+    load: Load,
+    phase: Phase,
+    server: Server | None,
+    ceiling: float | None = None,
+    most_lag: float = MOST_LAG,
 ) -> Measurement:
-    """`ceiling`: requests a second that the client reached against a null server; else CPU time tells."""
+    """`ceiling`: requests a second that the client reached against a null server; else CPU time tells.
+
+    `most_lag`: the send lag that is allowed, a share of the measured p99.
+    """
     rows = phase.measured()
     good = rows[rows["code"] == 0]
     service_ns, response_ns = good["end_ns"] - good["start_ns"], good["end_ns"] - good["intended_ns"]
@@ -77,7 +86,7 @@ def measurement(
         failures=_failures(phase),
         server=server,
         client=client,
-        validity=_validity(load, phase, rows, service, client, throughput),
+        validity=_validity(load, phase, rows, service, client, throughput, most_lag),
     )
 
 
@@ -141,14 +150,20 @@ def _p99_ms(ns: NDArray[Any]) -> float | None:
 
 
 def _validity(
-    load: Load, phase: Phase, rows: NDArray[Any], service: Latency, client: Client, throughput: float
+    load: Load,
+    phase: Phase,
+    rows: NDArray[Any],
+    service: Latency,
+    client: Client,
+    throughput: float,
+    most_lag: float,
 ) -> Validity:
     reasons = [*phase.notes]
     if not len(rows):
         reasons.append("no request was measured")
     elif service.count == 0:
         reasons.append("no request succeeded")
-    reasons += _lag(client, service)
+    reasons += _lag(client, service, most_lag)
     reasons += _busy(load, client, throughput)
     notes = []
     if 0 < service.count < NEEDED["p99"]:
@@ -156,12 +171,12 @@ def _validity(
     return Validity(verdict="INVALID" if reasons else "VALID", reasons=reasons, notes=notes)
 
 
-def _lag(client: Client, service: Latency) -> list[str]:
+def _lag(client: Client, service: Latency, most: float) -> list[str]:
     p99_ms = service.percentiles_ms["p99"] or service.max_ms
-    if client.send_lag_p99_ms is None or not p99_ms or client.send_lag_p99_ms <= MOST_LAG * p99_ms:
+    if client.send_lag_p99_ms is None or not p99_ms or client.send_lag_p99_ms <= most * p99_ms:
         return []
     return [
-        f"the client was late: its sends lagged by {client.send_lag_p99_ms:.2f} ms (p99), over {MOST_LAG:.0%} of the "
+        f"the client was late: its sends lagged by {client.send_lag_p99_ms:.2f} ms (p99), over {most:.0%} of the "
         f"measured p99 of {p99_ms:.2f} ms; use more --processes or another machine"
     ]
 

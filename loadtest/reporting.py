@@ -308,7 +308,7 @@ def _target(key: str, data: dict[str, Any]) -> Target:
     workload = Workload.from_json(key)
     return Target(
         url=workload.url,
-        protocol="grpc" if address_of(workload.url).protocol == "grpc" else "http",
+        protocol=address_of(workload.url).protocol,
         model=workload.model,
         version=data["version"],
         api=workload.api,

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -20,6 +21,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "benchmarks/README.md",
     "docs/lint.md",
+    "docs/load.md",
     "docs/load-result.md",
 )
 
@@ -32,7 +34,7 @@ def test_the_readme_quotes_files_as_they_are() -> None:
 def test_the_readme_has_every_command() -> None:
     table = (ROOT / "README.md").read_text()
     named = set(re.findall(r"^\| `modelwright ([\w-]+)", table, re.MULTILINE))
-    assert named == set(main.commands)
+    assert named == set(main.list_commands(click.Context(main)))
 
 
 def test_architecture_names_tests_that_exist() -> None:
@@ -51,7 +53,7 @@ def test_architecture_names_every_module() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     missing = [
         path.stem
-        for path in (ROOT / "modelwright").glob("*.py")
+        for path in (*(ROOT / "modelwright").glob("*.py"), *(ROOT / "loadtest").glob("*.py"))
         if path.stem not in ("__init__", "dtypes", "suggest", "tools") and f"`{path.stem}`" not in text
     ]
     assert missing == []

@@ -1,0 +1,386 @@
+"""Generators as the command line has them, against servers that count what they see."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import pytest
+
+from loadtest.fleet import Fleet, Phase, Watch
+from loadtest.latency import latency
+from loadtest.nullprotocols import Grpc, Http
+from loadtest.nullserver import null_server
+from loadtest.recording import RECORD
+from loadtest.workload import Shape, Workload
+from modelwright.client import connect
+from modelwright.errors import LoadError
+from modelwright.golden import save_golden
+from modelwright.server.local import RunningServer
+from tests.loadtest.wire import free_port
+
+Protocol = Literal["http", "grpc"]
+QUICK = Shape(concurrency=4, warmup_s=0.1, duration_s=0.4)
+
+
+def url(server: RunningServer, protocol: str) -> str:
+    return f"{protocol}://{getattr(server, protocol)}"
+
+
+def workloads(server: RunningServer) -> dict[str, Workload]:
+    both: tuple[Protocol, ...] = ("http", "grpc")
+    sizes: dict[str, Any] = {"shapes": {"NUMBERS": 4, "TEXTS": 2}, "timeout_s": 5}
+    raw = {str(protocol): Workload(url(server, protocol), "identity", **sizes) for protocol in both}
+    client = Workload(url(server, "grpc"), "identity", api="tritonclient", **sizes)
+    flaky = Workload(url(server, "http"), "flaky", shapes={"IN": 3}, timeout_s=5)
+    return {**raw, "tritonclient": client, "flaky": flaky}
+
+
+@pytest.fixture(scope="module")
+def fleet(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One process."""
+    with Fleet(workloads(server), 1, tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+def kinds(phase: Phase) -> dict[str, int]:
+    """How often each kind of failure is in a phase's record."""
+    codes = phase.record.rows()["code"]
+    found = {failure.kind: int((codes == number).sum()) for number, failure in enumerate(phase.record.failures, 1)}
+    return {kind: count for kind, count in found.items() if count}
+
+
+# --- what the server sees ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Counting:
+    """Answers each request `delay_s` after it came, and counts those that wait for an answer. One thread."""
+
+    protocol: Protocol
+    delay_s: float = 0.02
+    stall: tuple[float, float] | None = None  # for how long, how long after the first request
+    most: int = 0
+    answered: int = 0
+    arrived_ns: list[int] = field(default_factory=list)
+    stalled_ns: tuple[int, int] = (0, 0)
+    port: int = 0
+    _waiting: deque[tuple[float, Http | Grpc, int]] = field(default_factory=deque)
+
+    def requested(self, connection: Http | Grpc, stream: int = 0) -> None:
+        self.arrived_ns.append(time.monotonic_ns())
+        self._waiting.append((time.monotonic() + self.delay_s, connection, stream))
+        self.most = max(self.most, len(self._waiting))
+
+    def wait_writable(self, connection: socket.socket, wanted: bool) -> None:
+        raise AssertionError("answers are small: a socket has room for one")
+
+    def serve(self, listener: socket.socket, stopped: threading.Event) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            while not stopped.is_set():
+                for key, _ in selector.select(0.002):
+                    self._read(selector, listener, key)
+                self._stall()
+                while self._waiting and self._waiting[0][0] <= time.monotonic():
+                    _, connection, stream = self._waiting.popleft()
+                    connection.answer(stream)
+                    self.answered += 1
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+
+    def _read(self, selector: selectors.BaseSelector, listener: socket.socket, key: selectors.SelectorKey) -> None:
+        if key.data is None:
+            made, _ = listener.accept()
+            handler = (Grpc if self.protocol == "grpc" else Http)(self, made, b"")
+            selector.register(made, selectors.EVENT_READ, handler)
+            return
+        assert isinstance(key.fileobj, socket.socket)
+        try:
+            data = key.fileobj.recv(65536)
+        except ConnectionError:
+            data = b""
+        if data:
+            key.data.received(data)
+        else:
+            selector.unregister(key.fileobj)
+            key.fileobj.close()
+
+    def _stall(self) -> None:
+        if self.stall and self.arrived_ns and time.monotonic_ns() > self.arrived_ns[0] + self.stall[1] * 1e9:
+            begin_ns = time.monotonic_ns()
+            time.sleep(self.stall[0])
+            self.stalled_ns, self.stall = (begin_ns, time.monotonic_ns()), None
+
+
+@contextmanager
+def counting(protocol: Protocol, **options: Any) -> Iterator[Counting]:
+    server = Counting(protocol, **options)
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        server.port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.serve, args=(listener, stopped))
+        thread.start()
+        try:
+            yield server
+        finally:
+            stopped.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("target", ["http", "grpc"])
+@pytest.mark.parametrize("users", [1, 8, 64])
+def test_as_many_requests_are_in_flight_as_there_are_users(fleet: Fleet, target: Protocol, users: int) -> None:
+    with counting(target, delay_s=0.1) as server:
+        shape = Shape(concurrency=users, warmup_s=0.1, duration_s=0.4)
+        phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+    assert server.most == users
+    assert phase.clients[0]["most_in_flight"] == users
+    assert len(phase.record.rows()) == server.answered
+    assert (phase.complete, kinds(phase)) == (True, {})
+
+
+def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(fleet: Fleet) -> None:
+    """Each blocking call of grpcio waits in a thread of gevent's pool, which has ten unless one asks for more."""
+    with counting("grpc", delay_s=0.25) as server:
+        shape = Shape(concurrency=32, warmup_s=0.5, duration_s=0.5)
+        phase = fleet.run("tritonclient", shape, Watch(), url=f"grpc://127.0.0.1:{server.port}")
+    assert server.most == 32
+    assert len(phase.record.rows()) == server.answered
+    assert kinds(phase) == {}
+
+
+def test_three_processes_have_the_concurrency_that_is_asked_for_and_their_records_are_one(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    with Fleet(workloads(server), 3, tmp_path) as fleet:
+        with counting("grpc", delay_s=0.1) as counter:
+            shape = Shape(concurrency=8, warmup_s=0.2, duration_s=0.5)
+            phase = fleet.run("grpc", shape, Watch(), url=f"grpc://127.0.0.1:{counter.port}")
+        rows = phase.record.rows()
+        assert (counter.most, len(rows), len(phase.clients)) == (8, counter.answered, 3)
+        assert sorted(client["most_in_flight"] for client in phase.clients) == [2, 3, 3]
+
+        with connect(url(server, "http"), 5) as client:
+            before = successes(client, "identity")
+            phase = fleet.run("http", QUICK, Watch())
+            rows = phase.record.rows()
+            assert successes(client, "identity") - before == len(rows) > 0
+        parts = [np.fromfile(tmp_path / f"rows-{number}.bin", RECORD) for number in range(3)]
+        assert all(len(part) for part in parts)
+        every = np.concatenate(parts)
+        assert latency(rows["end_ns"] - rows["start_ns"]) == latency(every["end_ns"] - every["start_ns"])
+
+        open_loop = Shape(rate=300, warmup_s=0, duration_s=1)
+        with counting("http", delay_s=0) as counter:
+            phase = fleet.run("http", open_loop, Watch(), url=f"http://127.0.0.1:{counter.port}")
+        assert len(phase.record.rows()) == counter.answered == pytest.approx(300, abs=5 * 300**0.5)
+
+
+def successes(client: Any, model: str) -> int:
+    return int(client.statistics(model, "1")["model_stats"][0]["inference_stats"]["success"]["count"])
+
+
+# --- the open loop ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["http", "grpc"])
+def test_a_stall_shows_in_every_request_that_was_to_be_sent_meanwhile(fleet: Fleet, target: Protocol) -> None:
+    """A client that waits for the server would have sent one request during the stall, and reported one bad latency."""
+    with counting(target, delay_s=0, stall=(0.3, 0.4)) as server:
+        shape = Shape(rate=200, arrivals="constant", warmup_s=0, duration_s=1.2)
+        phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+    rows = phase.measured()
+    assert len(rows) == 240
+    begin_ns, end_ns = server.stalled_ns
+    during = rows[(rows["intended_ns"] > begin_ns) & (rows["intended_ns"] < end_ns)]
+    assert len(during) == pytest.approx(60, abs=3)
+    assert (during["end_ns"] >= end_ns).all()
+    left_ns = end_ns - during["intended_ns"]
+    assert (during["end_ns"] - during["intended_ns"] >= left_ns).all()
+    assert (during["start_ns"] < end_ns).mean() > 0.9  # they were sent in time, not after the stall
+    before = rows[rows["end_ns"] < begin_ns]
+    assert np.median(before["end_ns"] - before["intended_ns"]) < 0.05e9
+
+
+def test_all_processes_of_a_constant_rate_tick_as_one(fleet: Fleet) -> None:
+    with counting("http", delay_s=0) as server:
+        shape = Shape(rate=100, arrivals="constant", warmup_s=0.1, duration_s=0.4)
+        phase = fleet.run("http", shape, Watch(), url=f"http://127.0.0.1:{server.port}")
+    intended = np.sort(phase.record.rows()["intended_ns"])
+    assert np.diff(intended).tolist() == [10_000_000] * 49
+    assert len(phase.measured()) == 40
+
+
+def test_the_same_seed_gives_the_same_arrivals_and_payloads(fleet: Fleet) -> None:
+    shape = Shape(rate=200, warmup_s=0, duration_s=0.3)
+    sent = []
+    for seed in (1, 1, 2):
+        with counting("http", delay_s=0) as server:
+            phase = fleet.run("http", shape, Watch(), seed, url=f"http://127.0.0.1:{server.port}")
+        rows = np.sort(phase.record.rows(), order="intended_ns")
+        sent.append(((rows["intended_ns"] - phase.start_ns).tolist(), rows["payload"].tolist()))
+    assert sent[0] == sent[1] != sent[2]
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_counted_by_kind_with_the_servers_message(fleet: Fleet) -> None:
+    phase = fleet.run("flaky", Shape(concurrency=4, warmup_s=0.1, duration_s=0.5), Watch())
+    count = len(phase.record.rows())
+    assert list(kinds(phase)) == ["HTTP 500"]
+    assert kinds(phase)["HTTP 500"] == pytest.approx(count / 10, abs=2)
+    assert "every tenth request fails" in phase.record.failures[0].message
+    assert phase.complete
+
+
+@pytest.mark.parametrize("target", ["http", "grpc"])
+def test_a_server_that_goes_away_leaves_the_rows_so_far_and_failures(fleet: Fleet, target: Protocol) -> None:
+    with null_server(target) as server:
+        watch = At(0.3, server.process.kill)
+        shape = Shape(concurrency=4, warmup_s=0, duration_s=0.7)
+        phase = fleet.run(target, shape, watch, url=f"{target}://127.0.0.1:{server.port}")
+    rows = phase.record.rows()
+    assert (rows["code"] == 0).sum() > 10
+    assert kinds(phase).keys() == {"closed", "connect"}
+    assert kinds(phase)["closed"] <= 8  # each user once, and once more where its new connection was not yet refused
+    assert kinds(phase)["connect"] < 100  # it is not asked as fast as it refuses
+    assert phase.complete
+    assert (rows[rows["code"] == 0]["end_ns"] < rows["end_ns"].max()).all()
+
+
+@dataclass
+class At(Watch):
+    """Does something once, so many seconds after the measuring has begun."""
+
+    after_s: float
+    act: Callable[[], object]
+
+    def measuring(self) -> None:
+        threading.Timer(self.after_s, self.act).start()
+
+
+def generators() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "loadtest.generator" in " ".join(child.cmdline())]
+
+
+def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_waiting(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    known = {process.pid for process in generators()}
+    with Fleet(workloads(server), 2, tmp_path) as fleet:
+        victim = next(process for process in generators() if process.pid not in known)
+        shape = Shape(concurrency=4, warmup_s=0, duration_s=1.2)
+        phase = fleet.run("flaky", shape, At(0.8, lambda: os.kill(victim.pid, signal.SIGKILL)))
+        assert not phase.complete
+        assert len(phase.notes) == len(phase.clients) == 1
+        assert "which sent requests, was lost" in phase.notes[0]
+        assert list(kinds(phase)) == ["HTTP 500"]
+        for number in range(2):
+            assert (tmp_path / f"rows-{number}.bin").stat().st_size > 0
+        written = sum((tmp_path / f"rows-{number}.bin").stat().st_size for number in range(2))
+        assert len(phase.record.rows()) == written // RECORD.itemsize
+
+        begin = time.monotonic()
+        phase = fleet.run("http", QUICK, Watch())
+        assert time.monotonic() - begin < 3
+        assert (phase.complete, len(phase.clients)) == (False, 1)
+        assert len(phase.record.rows()) > 0
+
+
+@dataclass
+class Ending(Watch):
+    reason: str = ""
+
+    def tick(self, rows: Any, left_s: float) -> None:
+        self.reason = "enough is enough"
+
+    def over(self) -> str:
+        return self.reason
+
+
+def test_a_watch_can_end_a_phase(server: RunningServer, tmp_path: Path) -> None:
+    with Fleet({"http": workloads(server)["http"]}, 1, tmp_path) as fleet:
+        begin = time.monotonic()
+        phase = fleet.run("http", Shape(concurrency=2, warmup_s=0.1, duration_s=30), Ending())
+        assert time.monotonic() - begin < 5
+    assert (phase.complete, phase.notes) == (False, ["enough is enough"])
+    assert len(phase.record.rows()) > 0
+    assert phase.until_ns <= time.monotonic_ns()
+
+
+@pytest.mark.parametrize(
+    ("workload", "message"),
+    [
+        pytest.param({"model": "identiti"}, r"identiti: the server has no such model\n  hint: did you mean 'identity'", id="model"),
+        pytest.param({"model": "identity", "version": "4"}, r"version 4 is not served.*\n  hint: served: version 1", id="version"),
+        pytest.param({"model": "decoupled_repeat"}, r"a decoupled model is asked over gRPC\n  hint: --protocol grpc", id="protocol"),
+    ],
+)  # fmt: skip
+def test_a_workload_that_does_not_fit_the_server_is_refused(
+    server: RunningServer, tmp_path: Path, workload: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LoadError, match=message), Fleet({"A": Workload(url(server, "http"), **workload)}, 1, tmp_path):
+        pass
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(LoadError, match=address), Fleet({"A": Workload(f"http://{address}", "m")}, 1, tmp_path):
+        pass
+
+
+def test_a_model_that_fails_every_request_is_refused(server: RunningServer, tmp_path: Path) -> None:
+    wanted = r"sequence_by_name version 1: the first 5 requests failed: gRPC .*\n  hint: send one by hand"
+    workload = Workload(url(server, "grpc"), "sequence_by_name", timeout_s=5)
+    with pytest.raises(LoadError, match=wanted), Fleet({"A": workload}, 1, tmp_path):
+        pass
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def publish_golden(repository: Path, offset: float) -> None:
+    """Golden samples of `optional`, OUT = IN + BIAS, to which `offset` is added for every second sample."""
+    folder = repository / "optional" / "1"
+    folder.mkdir(parents=True)
+    array = np.arange(40, dtype=np.float32).reshape(40, 1)
+    wrong = (np.arange(40).reshape(40, 1) % 2 * offset).astype(np.float32)
+    save_golden(folder / "golden.npz", {"IN": array, "BIAS": array}, {"OUT": 2 * array + wrong}, 1)
+    golden = {"batch": 1, "tolerance": {"OUT": {"atol": 0.5, "rtol": 0.0}}}
+    manifest = {"payload": "p", "files": {}, "lineage": [], "made": {}, "verification": {"golden": golden}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_wrong_answers_are_failures(server: RunningServer, tmp_path: Path) -> None:
+    publish_golden(tmp_path / "right", 0.25)
+    publish_golden(tmp_path / "wrong", 1)
+    common: dict[str, Any] = {"model": "optional", "check_every": 1, "timeout_s": 5}
+    targets = {
+        "right": Workload(url(server, "http"), repository=str(tmp_path / "right"), **common),
+        "wrong": Workload(url(server, "grpc"), repository=str(tmp_path / "wrong"), **common),
+    }
+    with Fleet(targets, 1, tmp_path) as fleet:
+        phases = {name: fleet.run(name, QUICK, Watch()) for name in targets}
+    for phase in phases.values():
+        assert phase.record.checked == len(phase.record.rows()) > 40
+    assert kinds(phases["right"]) == {}
+    rows = phases["wrong"].record.rows()
+    assert kinds(phases["wrong"]) == {"wrong answer": int((rows["payload"] % 2).sum())}
+    assert (rows["code"] == rows["payload"] % 2).all()
+    assert "OUT" in phases["wrong"].record.failures[0].message
