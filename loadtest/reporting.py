@@ -42,6 +42,7 @@ _LAST = "modelwright_last"  # from workers: that was all
 _GIVE_UP = "modelwright_give_up"
 _FLUSH_S = 1.0
 _LAST_S = 5.0  # a worker that has not sent its last rows by then is lost
+_DRAIN_S = 3.0  # for requests in flight, when a test ends
 _FOLDER = Path(".modelwright") / "load"
 
 
@@ -163,7 +164,11 @@ class Reporting:
         self._is_written = self._has_given_up = False
         self._sending.clear()
         self._gathered.clear()
-        if not isinstance(self._environment.runner, MasterRunner):
+        runner = self._environment.runner
+        if not isinstance(runner, WorkerRunner):
+            # Locust sends options that are none of its own to its workers, and no number of all users.
+            self._environment.parsed_options.all_users = runner.target_user_count
+        if not isinstance(runner, MasterRunner):
             self._flushing = gevent.spawn(self._flush_again)
 
     def _spawned(self, **_: Any) -> None:
@@ -207,7 +212,8 @@ class Reporting:
             self._gathered[key].before = self._gathered[key].snapshot()
 
     def _stopping(self, **_: Any) -> None:
-        self._ended_ns = self._ended_ns or time.time_ns()  # users are stopped one by one from here on
+        self._ended_ns = self._ended_ns or time.time_ns()
+        self._drain()  # Locust ends users wherever they are: the slowest requests would be in no record
 
     def _end(self, **_: Any) -> None:
         """Locust says more than once that a test has stopped, when a master's workers end too."""
@@ -223,9 +229,10 @@ class Reporting:
             self._write()
 
     def _finish(self, **_: Any) -> None:
-        """Hand over the rest. A worker goes on until Locust ends its users, but nothing after this counts."""
+        """Hand over the rest. A worker's users are idle from then on, until Locust ends them."""
         if self._flushing is None:
             return
+        self._drain()
         self._flushing.kill()
         self._flushing = None
         self._flush()
@@ -233,6 +240,15 @@ class Reporting:
             sending.lag.stop()
         if isinstance(self._environment.runner, WorkerRunner):
             self._environment.runner.send_message(_LAST)
+
+    def _drain(self) -> None:
+        """Begin no more requests, and wait for those in flight."""
+        sessions = [sending.session for sending in self._sending.values()]
+        for session in sessions:
+            session.is_over = True
+        deadline = time.monotonic() + _DRAIN_S
+        while time.monotonic() < deadline and any(session.in_flight for session in sessions):
+            gevent.sleep(0.005)
 
     def _worker_finished(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._finished.add(msg.node_id)
@@ -272,10 +288,9 @@ class Reporting:
             self._environment.process_exit_code = 1
 
     def _measurement(self, gathered: _Gathered) -> Measurement:
-        given, runner = self._environment.parsed_options, self._environment.runner
-        users = runner.target_user_count or given.num_users or 1
+        given = self._environment.parsed_options
         start_ns = self._start_ns()
-        shape = options.shape(given, users, max(self._ended_ns - start_ns, 0) / 1e9)
+        shape = options.shape(given, given.all_users or 1, max(self._ended_ns - start_ns, 0) / 1e9)
         load = load_of(shape, gathered.workload.batch, len(gathered.clients))
         phase = Phase(start_ns, max(self._ended_ns, start_ns), gathered.record, list(gathered.clients.values()))
         lost = [worker for worker in gathered.clients if self._is_lost(worker)]

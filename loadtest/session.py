@@ -63,6 +63,7 @@ class Session:
         self.address = address_of(workload.url)
         self.recorder = Recorder()
         self.in_flight = self.most_in_flight = 0
+        self.is_over = False  # set to begin no more requests
         if self.address.protocol == "grpc":
             _patch_grpc()
         with connect(self.address.url, workload.timeout_s) as client:
@@ -126,7 +127,7 @@ class Session:
         return self.recorder.code(WRONG, f"payload {payload}: {difference}") if difference else 0
 
     def closed_loop(self, caller: Caller, until_ns: int) -> None:
-        while time.monotonic_ns() < until_ns:
+        while time.monotonic_ns() < until_ns and not self.is_over:
             self.send(caller)
 
     def open_loop(self, pace: Pace) -> None:
@@ -142,6 +143,8 @@ class Session:
                     return
                 if not timer.wait_until(intended_ns):
                     gevent.sleep(0)  # behind: requests that were started must get their turn
+                if self.is_over:
+                    return
                 self._arrivals.spawn(self._arrival, idle, free, intended_ns, pace.until_ns)
         finally:
             timer.close()

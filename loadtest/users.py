@@ -17,6 +17,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
+import gevent
 from locust import User, events, task
 from locust.exception import StopUser
 
@@ -72,6 +73,8 @@ class TritonUser(User):  # type: ignore[misc]
     def infer(self) -> None:
         if not hasattr(self, "caller"):
             raise StopUser
+        if self.session.is_over:
+            gevent.sleep(3600)  # until Locust ends this user
         given = self.environment.parsed_options
         if given.rate:
             self._source(given)
@@ -82,7 +85,7 @@ class TritonUser(User):  # type: ignore[misc]
 
     def _source(self, given: Any) -> None:
         """This user's part of the open loop, until Locust ends it."""
-        users = given.num_users or self.environment.runner.target_user_count or 1
+        users = given.all_users or 1  # of all workers
         shape = options.shape(given, users, float("inf"))
         part = Random().randrange(2**32) if shape.arrivals == "poisson" else 0  # noqa: S311 (streams that differ)
         self.session.open_loop(Pace(replace(shape, rate=given.rate / users), time.monotonic_ns(), part=part))

@@ -7,12 +7,14 @@ container's and the health check's, do what they say when bash runs them with th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +35,8 @@ from tests.conftest import ROOT
 from tests.server.models import shared_environment
 
 FILE = ROOT / "docker-compose.yml"
-VARIABLES = ("TRITON_", "MODEL_", "POLL_", "HTTP_", "GRPC_", "METRICS_", "SHM_", "GPU_", "COMPOSE_")
+SERVERS = ("triton", "triton-gpu")
+VARIABLES = ("LOAD_", "TRITON_", "MODEL_", "POLL_", "HTTP_", "GRPC_", "METRICS_", "SHM_", "GPU_", "COMPOSE_")
 needs_server = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
 
@@ -83,14 +86,15 @@ def test_the_file_is_for_the_release_that_the_project_is_for() -> None:
     release = load(ROOT).target.name
     assert re.findall(r"\$\{TRITON_RELEASE:-([^}]+)\}", text) == [release]
     assert re.findall(r"TRITON_RELEASE +(\S+)", text) == [release]
-    images = {service["image"] for service in yaml.safe_load(text)["services"].values()}
+    images = {yaml.safe_load(text)["services"][name]["image"] for name in SERVERS}
     assert images == {f"nvcr.io/nvidia/tritonserver:${{TRITON_RELEASE:-{release}}}-py3"}
 
 
-def test_every_service_mounts_the_repository_read_only_has_a_health_check_and_only_gpu_ones_have_gpus() -> None:
+def test_every_server_mounts_the_repository_read_only_has_a_health_check_and_only_gpu_ones_have_gpus() -> None:
     services = yaml.safe_load(FILE.read_text())["services"]
-    assert set(services) == {"triton", "triton-gpu"}
-    for name, service in services.items():
+    assert set(services) == {*SERVERS, "load-master", "load-worker"}
+    for name in SERVERS:
+        service = services[name]
         assert service["volumes"] == ["${MODEL_REPOSITORY:-./model_repository}:/models:ro"]
         assert "GET /v2/health/live " in service["healthcheck"]["test"][-1]
         assert ("deploy" in service) == (service.get("profiles") == ["gpu"]) == name.endswith("-gpu")
@@ -118,8 +122,8 @@ def test_the_default_is_one_service_on_the_cpu() -> None:
 
 
 def test_the_profile_gpu_adds_a_service_with_every_gpu() -> None:
-    services = config("gpu")
-    assert set(services) == {"triton", "triton-gpu"}
+    services = {name: service for name, service in config("gpu").items() if service.get("profiles") != ["load"]}
+    assert set(services) == set(SERVERS)
     (device,) = services["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     assert device["driver"] == "nvidia"
@@ -176,6 +180,68 @@ def test_bind_address_and_ports_are_variables() -> None:
 
 def test_another_release_can_be_asked_for() -> None:
     assert config(TRITON_RELEASE="26.06")["triton"]["image"] == "nvcr.io/nvidia/tritonserver:26.06-py3"
+
+
+def test_the_profile_load_adds_a_master_and_workers() -> None:
+    services = config("load", LOAD_MODEL="blobs", LOAD_PORT="9089")
+    master, worker = services["load-master"], services["load-worker"]
+    assert [port_text(port) for port in master["ports"]] == ["127.0.0.1:9089:8089"]
+    assert not worker.get("ports")  # else no second one could be started
+    assert "container_name" not in worker
+    assert worker["command"] == ["--worker", "--master-host=load-master"]
+    assert list(worker["depends_on"]) == ["load-master"]
+    assert "triton" in services  # has no profile: `up` starts it too
+    for service in (master, worker):
+        assert service["image"] == "modelwright-load"
+        assert Path(service["build"]["context"]) == ROOT
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+LOCUSTS_OPTIONS = """
+import json, sys
+from locust import argument_parser
+from loadtest import options
+
+parser = argument_parser.get_empty_argument_parser()
+argument_parser.setup_parser_arguments(parser)
+options.add_to(parser)
+names = ("master", "worker", "host", "model", "protocol", "repository", "output", "master_host")
+parsed = vars(parser.parse_args(sys.argv[1:]))
+print(json.dumps([parsed[name] for name in names]))
+"""
+
+
+def load_command(service: str) -> list[str]:
+    """With the defaults of its variables, also where compose is not installed."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", FILE.read_text())
+    command: list[str] = yaml.safe_load(text)["services"][service]["command"]
+    return command
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ("load-master", [True, False, "http://triton:8000", "digits", "http", "/models", "/reports", "127.0.0.1"]),
+        ("load-worker", [False, True, None, "", "http", "model_repository", "", "load-master"]),
+    ],
+    ids=["master", "worker"],
+)
+def test_locust_takes_the_commands_of_the_profile_load(service: str, expected: list[Any]) -> None:
+    """As the image's entry point does. In a process of its own: Locust changes the one that imports it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOCUSTS_OPTIONS, *load_command(service)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
+
+
+def test_the_image_copies_what_the_ignore_file_lets_through() -> None:
+    """And what pyproject.toml packs into the wheel that it installs."""
+    text = (ROOT / "loadtest" / "Dockerfile").read_text()
+    copied = {name for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for name in line.split()[:-1]}
+    let_through = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert copied == let_through
+    assert all((ROOT / name).exists() for name in copied)
 
 
 # --- the container's command ------------------------------------------------------------------------------------------

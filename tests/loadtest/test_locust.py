@@ -21,7 +21,7 @@ from loadtest.result import Measurement, Result
 from modelwright.client import connect
 from modelwright.server.local import RunningServer
 from tests.conftest import ROOT
-from tests.loadtest.commands import Done, Folder, alive, ended, family, named, project_folder, wait_until
+from tests.loadtest.commands import Done, Folder, alive, ended, family, project_folder, wait_until
 
 FILE = str(ROOT / "loadtest" / "locustfile.py")
 WARMUP_S = 0.5
@@ -59,7 +59,7 @@ def recorded(folder: Folder) -> int:
     return int(row["num_requests"])
 
 
-STATS = ("--json-file", "stats.json")
+STATS = ("--json-file", "stats")
 
 
 def check(measurement: Measurement, processes: int) -> None:
@@ -82,8 +82,7 @@ def test_one_process(folder: Folder, server: RunningServer, protocol: str) -> No
     assert done.code == 0, done.stderr
     check(measured(folder), 1)
     assert measured(folder).load.concurrency == 6
-    # What users had in flight when Locust ended them was answered, and is in no record.
-    assert served(server) - before - _FIRST - recorded(folder) in range(7)
+    assert served(server) - before - _FIRST == recorded(folder)
     assert recorded(folder) > measured(folder).requests.succeeded
 
 
@@ -93,10 +92,7 @@ def test_processes_that_locust_forks(folder: Folder, server: RunningServer) -> N
     assert done.code == 0, done.stderr
     assert done.stderr.count("modelwright: report: ") == 1
     check(measured(folder), 3)
-    gathered = served(server) - before - 3 * _FIRST
-    # Workers go on for an instant after the master has asked for their last rows.
-    assert recorded(folder) == pytest.approx(gathered, rel=0.1)
-    assert measured(folder).requests.succeeded < gathered
+    assert served(server) - before - 3 * _FIRST == recorded(folder) > measured(folder).requests.succeeded
 
 
 def free_port() -> int:
@@ -135,7 +131,7 @@ def test_a_master_with_workers(folder: Folder, server: RunningServer) -> None:
     assert (measurement.load.mode, measurement.load.rate) == ("open", 300)
     assert measurement.throughput == pytest.approx(300, rel=0.15)
     assert measurement.client.send_lag_p99_ms is not None
-    assert served(server) - before - 3 * _FIRST >= recorded(folder) > measurement.requests.succeeded
+    assert served(server) - before - 3 * _FIRST == recorded(folder) > measurement.requests.succeeded
 
 
 def test_a_worker_that_is_lost_is_named_and_its_rows_are_kept(folder: Folder, server: RunningServer) -> None:
@@ -176,7 +172,7 @@ def test_a_wrong_model_ends_the_test_with_one_message(
         (("--model", "optional"), "--host: the server's URL is needed"),
         (("--host", "http://127.0.0.1:1"), "--model: the name of a model is needed"),
         (("--host", "grpc://127.0.0.1:1", "--model", "optional"), "HttpUser cannot ask grpc://127.0.0.1:1"),
-        (("--host", "http://127.0.0.1:1", "--model", "optional"), "http://127.0.0.1:1: optional: cannot be reached: "),
+        (("--host", "http://127.0.0.1:1", "--model", "optional"), "http://127.0.0.1:1: cannot be reached: "),
     ],
     ids=["no host", "no model", "wrong protocol", "no server"],
 )
@@ -247,19 +243,24 @@ def test_the_web_interface_starts_and_stops_tests(folder: Folder, server: Runnin
     wait_until(lambda: not alive(started), 10)
 
 
+def shown(port: int) -> Any:
+    (row,) = [row for row in ask(port, "/stats/requests")["stats"] if row["name"] == "optional"]
+    return row
+
+
 def one_test(folder: Folder, server: RunningServer, port: int) -> int:
     """Start it, stop it; what the interface counts is what the result was made of."""
     wait_until(lambda: len(ask(port, "/stats/requests").get("workers", [])) == 2)
     form = {"user_count": "4", "spawn_rate": "100", "host": f"http://{server.http}"}
     assert ask(port, "/swarm", **form)["success"]
     time.sleep(2.5)
-    assert ask(port, "/stop")["success"]
+    assert ask(port, "/stop", now="yes")["success"]
     (measurement,) = folder.written("out").measurements
-    (row,) = [row for row in ask(port, "/stats/requests")["stats"] if row["name"] == "optional"]
+    wait_until(lambda: shown(port)["num_requests"] > measurement.requests.succeeded)  # the interface lags by 3 s
+    row = shown(port)
     assert measurement.load.concurrency == 4
     assert measurement.complete
     assert row["num_failures"] == 0
-    assert 0 < measurement.requests.succeeded < row["num_requests"]
     return measurement.requests.succeeded
 
 
@@ -273,4 +274,3 @@ def test_failures_are_in_locusts_statistics_and_in_the_result(folder: Folder, se
     (row,) = json.loads((folder.root / "stats.json").read_text())
     assert row["num_failures"] == failure.count
     assert row["num_requests"] >= result.measurements[0].requests.succeeded + failure.count
-    assert named([], "") == []

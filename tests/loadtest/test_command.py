@@ -1,0 +1,144 @@
+"""`modelwright load …` from the outside: what is printed, what is written, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelwright.server.local import RunningServer
+from tests.conftest import Sandbox
+from tests.loadtest.commands import SHORT, Done, Folder, project_folder
+
+BRIEF = ("--duration", "0.4", "--warmup", "0.1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return project_folder(tmp_path / "project")
+
+
+def load(folder: Folder, server: RunningServer, *arguments: str, code: int = 0) -> Done:
+    done = folder.load(*arguments, "--url", f"http://{server.http}", "--output", "out")
+    assert done.code == code, done.stderr
+    return done
+
+
+def test_run_prints_a_table_and_writes_three_files(folder: Folder, server: RunningServer) -> None:
+    done = load(folder, server, "run", "optional", *SHORT)
+    head, row, *_ = done.stdout.splitlines()
+    assert head.split() == ["load", "req/s", "p50", "p90", "p99", "p99.9", "queue", "compute", "failed"]
+    assert row.startswith("optional 4 in flight  ")
+    assert done.stderr.endswith("Report: out/report.html\n")
+    result = folder.written("out")
+    assert (result.kind, result.title, result.complete) == ("run", "Load test: optional", True)
+    assert result.command[:3] == ["modelwright", "load", "run"]
+
+
+def test_json_prints_the_document_that_is_written(folder: Folder, server: RunningServer) -> None:
+    done = load(folder, server, "run", "optional", *SHORT, "--json")
+    assert done.result == folder.written("out")
+    assert json.loads(done.stdout)["measurements"][0]["target"]["model"] == "optional"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_an_open_loop_sends_its_rate(folder: Folder, server: RunningServer, protocol: str) -> None:
+    url = f"{protocol}://{getattr(server, protocol)}"
+    arguments = ("--rate", "200", "--arrivals", "constant", "--duration", "1", "--warmup", "0.1")
+    done = folder.load("run", "optional", *arguments, "--url", url, "--json")
+    assert done.code == 0, done.stderr
+    (measured,) = done.result.measurements
+    assert (measured.load.mode, measured.load.rate, measured.target.protocol) == ("open", 200, protocol)
+    assert measured.requests.succeeded == pytest.approx(200, abs=2)
+
+
+def test_sweep_measures_every_concurrency_at_every_batch(folder: Folder, server: RunningServer) -> None:
+    shape = ("--shape", "NUMBERS:4", "--shape", "TEXTS:2")
+    load(folder, server, "sweep", "identity", *shape, "--concurrency", "1,4", "--batch", "1,2", *BRIEF)
+    result = folder.written("out")
+    assert result.kind == "sweep"
+    found = [(each.load.batch, each.load.concurrency) for each in result.measurements]
+    assert found == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert all(each.inferences == pytest.approx(each.throughput * each.load.batch) for each in result.measurements)
+
+
+@pytest.mark.parametrize(("most_ms", "code"), [("1000", 0), ("0.001", 1)], ids=["holds", "never holds"])
+def test_slo_says_at_which_rate_the_objective_holds(
+    folder: Folder, server: RunningServer, most_ms: str, code: int
+) -> None:
+    arguments = ("slo", "optional", "--p50-ms", most_ms, "--max-rate", "300", *BRIEF)
+    done = load(folder, server, *arguments, code=code)
+    slo = folder.written("out").slo
+    assert slo is not None
+    assert len(slo.probes) == len(slo.held) >= 1
+    assert slo.rate == (300 if code == 0 else None)
+    assert done.stdout.endswith(f"{slo.explanation}\n")
+
+
+def test_slo_needs_one_objective(folder: Folder) -> None:
+    for given in ((), ("--p50-ms", "1", "--p99-ms", "2")):
+        done = folder.load("slo", "optional", *given)
+        assert done.code == 1
+        assert done.stderr == "Error: --p99-ms or --p50-ms: one of both is needed\n  hint: such as --p99-ms 20\n"
+
+
+def test_ab_writes_a_gate_and_exits_by_its_verdict(folder: Folder, server: RunningServer) -> None:
+    (folder.root / "payload.json").write_text('{"DELAY_MS": [0]}')
+    wide = [part for metric in ("throughput", "p50", "p99", "compute") for part in ("--margin", f"{metric}=0.9")]
+    done = folder.load(
+        *("ab", "two_versions", "--versions", "9,10", "--payload", "payload.json", "--url", f"http://{server.http}"),
+        *("--repository", str(server.log.parent / "repository"), "--rounds", "6", "--seconds", "0.2", *wide),
+        *("--concurrency", "4", "--rate", "1500", "--output", "out", "--json"),
+    )
+    assert done.code in (0, 1, 3), done.stderr
+    result = folder.written("out")
+    assert done.result == result
+    (gate,) = result.gates
+    assert done.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[gate.verdict]
+    assert (gate.model, gate.baseline, gate.candidate) == ("two_versions", "version 9", "version 10")
+    # Three sides, two regimes, six rounds or twice that, after one measurement of the capacity.
+    assert len(result.measurements) in (37, 73)
+    assert {each.target.version for each in result.measurements} == {"9", "10"}
+
+
+def test_ab_without_two_versions_has_nothing_to_compare(folder: Folder, server: RunningServer) -> None:
+    repository = str(server.log.parent / "repository")
+    done = folder.load("ab", "--versions", "9,10", "--repository", repository, "--url", f"http://{server.http}")
+    assert done.code == 1
+    assert "--versions" in done.stderr
+
+
+def test_compare_puts_two_results_side_by_side(folder: Folder, server: RunningServer) -> None:
+    load(folder, server, "run", "optional", *SHORT)
+    done = folder.load("compare", "out", "out/result.json")
+    assert done.code == 0, done.stderr
+    assert "optional 4 in flight" in done.stdout
+
+
+def test_compare_says_what_is_no_result(folder: Folder) -> None:
+    (folder.root / "a.json").write_text("{}")
+    done = folder.load("compare", "a.json", "a.json")
+    assert done.code == 1
+    assert done.stderr.startswith("Error: a.json: not a load test's result: ")
+    done = folder.load("compare", "nothing", "a.json")
+    assert done.stderr == (
+        "Error: nothing: cannot be read: No such file or directory\n"
+        "  hint: give a result.json, or the folder that has one\n"
+    )
+
+
+def test_a_built_repository_is_measured_with_its_golden_samples(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    assert sandbox.build()["doubled"].status == "new"
+    folder = Folder(sandbox.root)
+    done = folder.load("run", *SHORT, "--check-every", "10", "--json")
+    assert done.code == 0, done.stderr
+    (measured,) = done.result.measurements
+    assert (measured.target.model, measured.target.version) == ("doubled", "1")
+    assert measured.target.payload.startswith("golden samples")
+    assert measured.requests.checked > 0
+    assert measured.requests.wrong == 0
+    (written,) = (sandbox.root / ".modelwright" / "load").iterdir()
+    assert written.name.endswith("-run-doubled")
+    assert folder.written(written) == done.result
