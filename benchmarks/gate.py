@@ -23,6 +23,7 @@ from benchmarks.table import Section
 
 _KEPT = projects.ROOT / ".modelwright" / "benchmarks" / "gate.jsonl"
 _SECONDS = "0.5"
+_P99_MARGIN = "p99=0.2"  # on a shared machine p99s of half a second differ from themselves by a tenth
 _SLOWER_CONFIG: dict[str, object] = {"dynamic_batching": {"max_queue_delay_microseconds": 110}}
 
 
@@ -34,9 +35,9 @@ class _Case:
 
 
 _CASES = (
-    _Case("A/A: a version against itself", 40, "≤ 1 FAIL"),
     _Case("10 % more compute: 22 layers for 20", 20, "≥ 19 FAIL"),
-    _Case("20 % less throughput by config: a queue delay, 1 in flight", 6, "FAIL, queue"),
+    _Case("20 % less throughput by config: a queue delay, 1 in flight", 5, "FAIL, queue"),
+    _Case("A/A: a version against itself", 40, "≤ 1 FAIL"),
 )
 
 
@@ -57,9 +58,9 @@ def measure(options: Options) -> list[Section]:
         both = gatemodels.versions(root / "versions")
         changed, usual = gatemodels.configs(root / "configs", _SLOWER_CONFIG)
         commands = [
-            (both, ["--versions", "1,1"]),
             (both, ["--versions", "1,2"]),
             (changed, ["--baseline-repository", str(usual), "--concurrency", "1"]),
+            (both, ["--versions", "1,1"]),
         ]
         kept = [] if options.quick else _kept()
         for case, (project, arguments) in zip(_CASES, commands, strict=True):
@@ -76,6 +77,7 @@ def _run(case: _Case, number: int, project: Path, arguments: Sequence[str], opti
     """One gate. Raises RuntimeError unless it came to a verdict."""
     seconds, rounds = ("0.3", "6") if options.quick else (_SECONDS, "10")
     command = [timing.MODELWRIGHT, "load", "ab", gatemodels.MODEL, *arguments, "--seconds", seconds, "--rounds", rounds]
+    command += ["--margin", _P99_MARGIN]
     command += ["--seed", str(number), "--json", "--output", str(project / "output")]
     started = time.perf_counter()
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
@@ -110,7 +112,8 @@ def _section(runs: Sequence[_Run]) -> Section:
         "gate: verdicts on differences that are known",
         f"`modelwright load ab` on a model of {gatemodels.LAYERS} convolutions (ONNX, one instance), server and client "
         f"on the same {len(os.sched_getaffinity(0))} cores; {_SECONDS} s a measurement (longer where p99 needs it), "
-        "10 rounds and 10 more where undecided; every run with a server, processes and a seed of its own.",
+        f"10 rounds and 10 more where undecided, margins 5 % and {_P99_MARGIN}; every run with "
+        "a server, processes and a seed of its own.",
         ["case", "runs", "PASS", "FAIL", "INCONCLUSIVE", "aim", "cause", "throughput", "compute", "median time"],
         [_row(case, [run for run in runs if run.case == case.name]) for case in _CASES],
         ["Throughput and compute: the gate's ratio candidate / baseline, median over runs (and extremes)."],

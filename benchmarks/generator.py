@@ -61,7 +61,7 @@ def _served(project: Project) -> Iterator[tuple[str, str]]:
 
 def _throughput(project: Project, options: Options) -> Section:
     """Everybody in turn, on one server that stays up."""
-    seconds, rounds = (0.5, 2) if options.quick else (3.0, 7)
+    seconds, rounds = (0.5, 2) if options.quick else (3.0, 5)
     found: dict[str, list[_Reached]] = {}
     with _served(project) as (http, grpc), tempfile.TemporaryDirectory() as folder:
         workloads = {
@@ -158,7 +158,7 @@ def _processes(project: Project, options: Options) -> Section:
     for protocol in ("http", "grpc"):
         one = None
         for processes in (1, 2):
-            runs = [_ceiling(project, protocol, processes, seconds) for _ in range(options.rounds(5))]
+            runs = [_ceiling(project, protocol, processes, seconds) for _ in range(options.rounds(3))]
             throughput, busy = (statistics.median(values) for values in zip(*runs, strict=True))
             one = one or throughput
             rows.append(
@@ -192,16 +192,16 @@ def _aimed(project: Project, protocol: Protocol, processes: int) -> Iterator[Fle
 
 def _clock(project: Project, options: Options) -> Section:
     """What the client says of a server that takes exactly 5 ms."""
-    seconds = 1.0 if options.quick else 10.0
+    seconds = 1.0 if options.quick else 6.0
     rows = []
     for protocol in ("http", "grpc"):
         for arrivals in ("constant", "poisson"):
-            errors = [_error(project, protocol, arrivals, seconds) for _ in range(options.rounds(5))]
+            errors = [_error(project, protocol, arrivals, seconds) for _ in range(options.rounds(3))]
             own = [f"{statistics.median(item[key] for item in errors):+.3f} ms" for key in range(4)]
             rows.append([f"{protocol.upper()}, {arrivals}", *own])
     return Section(
         "generator: latency against a null server of 5 ms, 1,000 requests/s",
-        f"Open loop, {seconds:g} s, medians of {options.rounds(5)} runs. Measured latency less 5 ms, and less the "
+        f"Open loop, {seconds:g} s, medians of {options.rounds(3)} runs. Measured latency less 5 ms, and less the "
         "delay that the server itself had (from the last byte read to the answer handed to the kernel). "
         f"Load average {load()}.",
         [

@@ -1,0 +1,95 @@
+"""Tensors in shared memory, with the real server on this machine."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtest.callers import Caller, RawGrpc, RawHttp
+from loadtest.calls import Address, address_of
+from loadtest.encoding import grpc_request, http_request
+from loadtest.http2 import message_bytes
+from loadtest.shm import SharedMemory
+from loadtest.signature import read_signature
+from modelwright.client import connect
+from modelwright.errors import LoadError
+from modelwright.server.local import RunningServer
+from modelwright.tensors import Tensors
+from tests.loadtest.wire import free_port
+
+
+def session(
+    address: Address, server: RunningServer, model: str, payloads: list[Tensors], batch: int = 1
+) -> SharedMemory:
+    def make(requests: Sequence[Any]) -> Caller:
+        if address.protocol == "http":
+            made = [http_request(address, model, "", tensors, regions) for tensors, regions in requests]
+            return RawHttp(address, made, 5)
+        messages = [message_bytes(grpc_request(model, "", tensors, regions)) for tensors, regions in requests]
+        return RawGrpc(address, messages, 5)
+
+    with connect(server.http, 5) as client:
+        signature = read_signature(client, model)
+    module = importlib.import_module(f"tritonclient.{address.protocol}")
+    return SharedMemory(module.InferenceServerClient(address.authority), signature, payloads, batch, make)
+
+
+def ours() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("modelwright-*")}
+
+
+@pytest.fixture(params=["http", "grpc"])
+def address(server: RunningServer, request: pytest.FixtureRequest) -> Address:
+    return address_of(f"{request.param}://{getattr(server, request.param)}")
+
+
+def test_answers_are_those_of_each_payload_and_strings_come_in_the_answer(
+    server: RunningServer, address: Address
+) -> None:
+    before = ours()
+    payloads: list[Tensors] = [
+        {
+            "NUMBERS": np.full((2, 3 + seed), seed, np.float32),
+            "TEXTS": np.array([[b"x" * seed], ["ß".encode()]], object),
+        }
+        for seed in range(3)
+    ]
+    shared = session(address, server, "identity", payloads, batch=2)
+    caller = shared.caller()
+    for number in (0, 1, 2, 0):
+        answer = caller.parse(caller.call(number))
+        np.testing.assert_array_equal(answer["SAME_NUMBERS"], payloads[number]["NUMBERS"])
+        assert answer["SAME_TEXTS"].tolist() == payloads[number]["TEXTS"].tolist()
+    caller.close()
+    shared.close()
+    assert ours() == before
+
+
+def test_outputs_of_each_caller_have_a_place_of_their_own(server: RunningServer, address: Address) -> None:
+    before = ours()
+    payloads: list[Tensors] = [{"DELAY_MS": np.full(1, number, np.float32)} for number in range(4)]
+    shared = session(address, server, "slow", payloads)
+    one, two = shared.caller(), shared.caller()
+    first, second = one.call(3), two.call(1)  # both are answered before either is read
+    assert one.parse(first)["OUT"].tolist() == [3]
+    assert two.parse(second)["OUT"].tolist() == [1]
+    assert len(ours() - before) == 3  # the inputs, and each caller's outputs
+    for caller in (one, two):
+        caller.close()
+    shared.close()
+    shared.close()
+    assert ours() == before
+
+
+def test_a_server_that_does_not_take_them_is_an_error_and_leaves_nothing(server: RunningServer) -> None:
+    before = ours()
+    payloads: list[Tensors] = [{"DELAY_MS": np.ones(1, np.float32)}]
+    nobody = Address("http", "127.0.0.1", free_port())
+    with pytest.raises(LoadError, match=r"--shared-memory: .*\n  hint: the server must be on this machine"):
+        session(nobody, server, "slow", payloads)
+    assert ours() == before
