@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from loadtest.http1 import post
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from loadtest.calls import Address
     from modelwright.tensors import Tensors
 
-_IN_MEMORY = "shared_memory_region"
 _HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)\r\n", re.IGNORECASE)
 
 
@@ -92,7 +92,7 @@ def http_answer(answer: tuple[bytes, bytes]) -> Tensors:
     length = _HEADER_LENGTH.search(head)
     result = module.InferenceServerClient.parse_response_body(body, header_length=int(length[1]) if length else None)
     outputs = result.get_response()["outputs"]
-    here = (output["name"] for output in outputs if _IN_MEMORY not in output.get("parameters", {}))
+    here = (item["name"] for item in outputs if "data" in item or "binary_data_size" in item.get("parameters", {}))
     return {name: result.as_numpy(name) for name in here}
 
 
@@ -151,5 +151,7 @@ def grpc_answer(answer: bytes) -> Tensors:
 
     response = service_pb2.ModelInferResponse.FromString(answer)
     result = module.InferResult(response)
-    here = (output.name for output in response.outputs if _IN_MEMORY not in output.parameters)
+    # An output in shared memory has no bytes here, and need not say where it is.
+    pairs = zip_longest(response.outputs, response.raw_output_contents, fillvalue=b"")
+    here = (output.name for output, raw in pairs if raw or 0 in output.shape)
     return {name: result.as_numpy(name) for name in here}

@@ -18,6 +18,7 @@ from modelwright.repository import Repository
 
 _RESOLUTION = 0.05  # of a rate: where the search for the highest one ends
 _MOST_PROBES = 10
+_LOWEST = 1 / 20  # of the first probe's rate: an objective that fails there has another cause than the load
 _CAPACITY = Shape(concurrency=32, warmup_s=0.5, duration_s=2.0)
 
 
@@ -123,6 +124,8 @@ class _Search:
         low, high = 0.0, top * 2  # the first probe is at `top`
         while self.findings.complete and len(self.probes) < _MOST_PROBES:
             rate = (low + high) / 2 if self.probes else top
+            if rate < _LOWEST * top:
+                break
             if self._holds(rate):
                 low = rate
                 if rate >= top:
