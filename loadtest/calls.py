@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-_READ = 256 * 1024  # one read takes the answers of most models whole
+_READ = 64 * 1024  # takes most answers whole; above 128 kB, malloc would ask the kernel for each one
 _SCHEMES = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 
 

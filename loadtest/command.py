@@ -227,6 +227,7 @@ def slo_command(
 @click.option(
     "--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True, help="A measurement; longer for a p99."
 )
+@click.option("--warmup", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds before each of them.")
 @click.option(
     "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
 )
@@ -244,6 +245,7 @@ def ab_command(
     baseline_repository: Path | None,
     rounds: int,
     seconds: float,
+    warmup: float,
     margins: tuple[str, ...],
     metric_names: tuple[str, ...],
     concurrency: int | None,
@@ -267,7 +269,7 @@ def ab_command(
     if not found:
         click.echo("Nothing to compare: no model has two versions.")
         return
-    plan = ab.Plan(rounds, seconds, seed=options["seed"], metrics=metrics(metric_names))
+    plan = ab.Plan(rounds, seconds, warmup, seed=options["seed"], metrics=metrics(metric_names))
     with _Recording(setting, "ab", [pairing.model for pairing in found], options) as recording:
         recording.gates = ab.gate(setting, found, plan, recording.findings, setting.say)
     sys.exit(EXIT_CODES[overall(recording.gates)])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from loadtest.http1 import post
@@ -152,6 +151,7 @@ def grpc_answer(answer: bytes) -> Tensors:
     response = service_pb2.ModelInferResponse.FromString(answer)
     result = module.InferResult(response)
     # An output in shared memory has no bytes here, and need not say where it is.
-    pairs = zip_longest(response.outputs, response.raw_output_contents, fillvalue=b"")
-    here = (output.name for output, raw in pairs if raw or 0 in output.shape)
-    return {name: result.as_numpy(name) for name in here}
+    held = [bool(raw) for raw in response.raw_output_contents]
+    held += [False] * (len(response.outputs) - len(held))
+    here = zip(response.outputs, held, strict=True)
+    return {output.name: result.as_numpy(output.name) for output, is_here in here if is_here or 0 in output.shape}
