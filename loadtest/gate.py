@@ -246,7 +246,7 @@ def _gate(case: Case, items: Sequence[tuple[_Evidence, bool]], seed: int, confid
         metrics=[_metric(item, rejected, ruling, confidence) for item, rejected, ruling in by_metric if item.worse],
         calibration=[_calibration(item, confidence) for item, *_ in by_metric if item.calibration],
         thresholds=[threshold for threshold, _ in bounds],
-        # A cause is looked for at saturation where throughput fell: at the fixed load the same loss shows mixed, since a
+        # A cause is looked for at saturation where throughput fell. At the fixed load the same loss shows mixed: a
         # server that is nearer to its limit forms other batches and queues.
         attribution=attribute(
             case.sides,
