@@ -76,7 +76,7 @@ def run(setting: Setting, given: Subject, shapes: Sequence[Shape], findings: Fin
                 for name, workload in bench.workloads.items():
                     for shape in shapes:
                         label = label_of(load_of(shape, workload.batch, setting.processes))
-                        findings.add(bench.measure(name, shape, f"{model} {label}"))
+                        findings.add(bench.measure(name, shape, f"{model} {label}" if len(given.models) > 1 else label))
                         if not findings.complete:
                             return  # Ctrl-C, or the server is gone
 
