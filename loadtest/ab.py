@@ -20,7 +20,7 @@ from loadtest.latency import NEEDED
 from loadtest.output import milliseconds
 from loadtest.result import Gate, Measurement
 from loadtest.rounds import FIXED, METRICS, P99, SATURATION, Metric, Side, SideName
-from loadtest.run import Findings
+from loadtest.run import Findings, why_failed
 from loadtest.servers import Server
 from loadtest.workload import Shape, Workload
 from modelwright.errors import LoadError
@@ -112,8 +112,9 @@ def gate(
 ) -> list[Gate]:
     """Measure and judge; once as many rounds again for models that are undecided."""
     sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
+    shapes: dict[str, dict[str, Shape]] = {}
     for pairing in found:
-        _measure(setting, pairing, plan, sides[pairing.model], findings)
+        _measure(setting, pairing, plan, sides[pairing.model], findings, shapes)
     first = judge([_case(pairing, sides[pairing.model], plan) for pairing in found], plan.seed)
     extended = wants_extension(first) if findings.complete else []
     if not extended:
@@ -121,7 +122,7 @@ def gate(
     say(f"undecided after {plan.rounds} rounds: {', '.join(extended)}; {plan.rounds} more, as was declared beforehand")
     for pairing in found:
         if pairing.model in extended:
-            _measure(setting, pairing, plan, sides[pairing.model], findings)
+            _measure(setting, pairing, plan, sides[pairing.model], findings, shapes)
     return settled(first, judge([_case(pairing, sides[pairing.model], plan) for pairing in found], plan.seed))
 
 
@@ -131,16 +132,27 @@ def _case(pairing: Pairing, sides: Sequence[Side], plan: Plan) -> Case:
     return Case(pairing.model, *pairing.names, sides, pairing.slo, changed, plan.metrics)
 
 
-def _measure(setting: Setting, pairing: Pairing, plan: Plan, sides: list[Side], findings: Findings) -> None:
-    """The rounds of one model, added to `sides`. Stops when one was cut short."""
+def _measure(
+    setting: Setting,
+    pairing: Pairing,
+    plan: Plan,
+    sides: list[Side],
+    findings: Findings,
+    shapes: dict[str, dict[str, Shape]],
+) -> None:
+    """The rounds of one model, added to `sides`. Stops when one was cut short.
+
+    `shapes`, by model, are found once: all rounds of a model are at the same loads.
+    """
     if not findings.complete:
         return
     with _benches(setting, pairing) as benches:
         findings.server = benches["A"].server_info
-        shapes = _shapes(benches["A"], pairing, plan, findings)
+        if pairing.model not in shapes:
+            shapes[pairing.model] = _shapes(benches["A"], pairing, plan, findings)
         begun = max((side.round for side in sides), default=0)
         for number in range(begun + 1, begun + plan.rounds + 1):
-            _Round(benches, shapes, plan, number, pairing.model, findings).measure(sides)
+            _Round(benches, shapes[pairing.model], plan, number, pairing.model, findings).measure(sides)
             if not findings.complete:
                 return
             setting.say(_told(pairing.model, number, begun + plan.rounds, sides[-len(_SIDES) :]))
@@ -194,8 +206,7 @@ def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dic
     longer = replace(saturation, warmup_s=1.0, duration_s=max(2.0, plan.seconds))
     capacity = findings.add(bench.measure("A", longer, f"{pairing.model} capacity of the baseline"))
     if not capacity.throughput:
-        reasons = "; ".join(f"{failure.kind}: {failure.message}" for failure in capacity.failures[:3])
-        raise LoadError(f"{pairing.model}: {pairing.names[0]} answers no request under load", reasons)
+        raise LoadError(f"{pairing.model}: {pairing.names[0]} answers no request under load", why_failed(capacity))
     rate = pairing.slo.rate or _SHARE_OF_CAPACITY * capacity.throughput
     if capacity.client.ceiling and not pairing.slo.rate:
         rate = min(rate, _SHARE_OF_CEILING * capacity.client.ceiling)

@@ -24,18 +24,15 @@ FAILED, INCONCLUSIVE, INTERRUPTED = 1, 3, 130
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """`1,4,16`: whole numbers from 1, or with `of=float` any above 0."""
+    """`1,4,16`: whole numbers from 1."""
 
     name = "LIST"
-
-    def __init__(self, of: type = int) -> None:
-        self._of = of
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
         try:
-            numbers = tuple(self._of(part) for part in str(value).split(","))
+            numbers = tuple(int(part) for part in str(value).split(","))
         except ValueError:
             numbers = ()
         if not numbers or min(numbers) <= 0:

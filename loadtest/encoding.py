@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadtest.http1 import post
-from loadtest.http2 import message_bytes
 
 if TYPE_CHECKING:
     from loadtest.calls import Address
@@ -138,10 +137,6 @@ def final_marker() -> bytes:
     part = service_pb2.ModelInferRequest()
     part.parameters["triton_enable_empty_final_response"].bool_param = True
     return bytes(part.SerializeToString())
-
-
-def grpc_message(request: bytes) -> bytes:
-    return message_bytes(request)
 
 
 def grpc_answer(answer: bytes) -> Tensors:

@@ -1,7 +1,7 @@
 """One place from which measurements are made: a server, the processes that ask it, and what both say.
 
-with Lab(setting) as lab, lab.fleet({"digits": workload}) as fleet:
-    lab.measure(fleet, "digits", Shape(concurrency=32))
+with server_for(setting, {"digits": []}) as server, lab(setting, server, {"digits": workload}) as bench:
+    bench.measure("digits", Shape(concurrency=32))
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from loadtest import servers
-from loadtest.calls import address_of
 from loadtest.ceiling import Ceilings
 from loadtest.display import Observer, Show
 from loadtest.fleet import Fleet, Phase
-from loadtest.measure import MOST_LAG, label_of, load_of, measurement
-from loadtest.result import Measurement, Target
+from loadtest.measure import MOST_LAG, label_of, load_of, measurement, target_of
+from loadtest.result import Measurement
 from loadtest.servers import Server
 from loadtest.serverside import difference
 from loadtest.workload import Shape, Workload
@@ -73,17 +72,20 @@ class Lab:
     server_info: dict[str, Any] = field(default_factory=dict)
 
     def measure(
-        self, name: str, shape: Shape, label: str = "", seed: int = 7, most_lag: float = MOST_LAG
+        self, name: str, shape: Shape, label: str = "", seed: int | None = None, most_lag: float = MOST_LAG
     ) -> Measurement:
-        """One measurement of a target. A stop by Ctrl-C, or a server that dies, gives an incomplete one."""
-        phase, observer = self._phase(name, shape, label, seed)
+        """One measurement of a target; `seed` is the workload's unless given.
+
+        A stop by Ctrl-C, or a server that dies, gives an incomplete one.
+        """
         workload = self.workloads[name]
+        phase, observer = self._phase(name, shape, label, workload.seed if seed is None else seed)
         load = load_of(shape, workload.batch, self.setting.processes)
         # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
         ceiling = self.ceilings.of(self.fleet, name, workload) if phase.complete else None
         return measurement(
             label or label_of(load),
-            self.target(name),
+            target_of(workload, self.fleet.targets[name]),
             load,
             phase,
             difference(observer.before, observer.after),
@@ -97,18 +99,6 @@ class Lab:
         with Show(self.setting.console, f"{workload.model} {words}") as show:
             observer = Observer(self.server, self.client, workload.model, version, show)
             return self.fleet.run(name, shape, observer, seed), observer
-
-    def target(self, name: str) -> Target:
-        workload, described = self.workloads[name], self.fleet.targets[name]
-        return Target(
-            url=workload.url,
-            protocol=address_of(workload.url).protocol,
-            model=workload.model,
-            version=described["version"],
-            api=workload.api,
-            payload=described["payload"],
-            payload_bytes=described["payload_bytes"],
-        )
 
 
 @contextlib.contextmanager

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtest.calls import address_of
 from loadtest.fleet import Phase
 from loadtest.latency import NEEDED, curve, latency, stability, windows
 from loadtest.recording import WRONG, FailureKind
 from loadtest.result import Client, Failure, Latency, Load, Measurement, Requests, Server, Target, Validity
-from loadtest.workload import Shape
+from loadtest.workload import Shape, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 MOST_LAG = 0.05  # of the measured p99
 MOST_OF_CEILING = 0.5
 _MS = 1e-6
+
+
+def target_of(workload: Workload, described: Mapping[str, Any]) -> Target:
+    """`described`: what the process that sends says of its session, its version and payloads."""
+    return Target(
+        url=workload.url,
+        protocol=address_of(workload.url).protocol,
+        model=workload.model,
+        version=described["version"],
+        api=workload.api,
+        payload=described["payload"],
+        payload_bytes=described["payload_bytes"],
+    )
 
 
 def load_of(shape: Shape, batch: int, processes: int) -> Load:

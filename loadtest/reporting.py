@@ -22,10 +22,9 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest import options, output
-from loadtest.calls import address_of
 from loadtest.fleet import Phase
 from loadtest.locuststats import feed
-from loadtest.measure import label_of, load_of, measurement
+from loadtest.measure import label_of, load_of, measurement, target_of
 from loadtest.recording import FailureKind, Record, clock_offset_ns
 from loadtest.result import Measurement, Target
 from loadtest.run import Findings
@@ -200,7 +199,7 @@ class Reporting:
     def _gather(self, worker: str, data: dict[str, Any]) -> None:
         key = data["workload"]
         if key not in self._gathered:
-            self._gathered[key] = _Gathered(Workload.from_json(key), _target(key, data))
+            self._gathered[key] = _Gathered(workload := Workload.from_json(key), target_of(workload, data))
             gevent.spawn_later(max(0.0, (self._start_ns() - time.time_ns()) / 1e9), self._take_before, key)
         gathered = self._gathered[key]
         failures = [FailureKind(**item) for item in data["failures"]]
@@ -302,19 +301,6 @@ class Reporting:
     def _is_lost(self, worker: str) -> bool:
         runner = self._environment.runner
         return isinstance(runner, MasterRunner) and worker not in self._finished
-
-
-def _target(key: str, data: dict[str, Any]) -> Target:
-    workload = Workload.from_json(key)
-    return Target(
-        url=workload.url,
-        protocol=address_of(workload.url).protocol,
-        model=workload.model,
-        version=data["version"],
-        api=workload.api,
-        payload=data["payload"],
-        payload_bytes=data["payload_bytes"],
-    )
 
 
 _made: WeakKeyDictionary[Environment, Reporting] = WeakKeyDictionary()

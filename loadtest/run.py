@@ -110,6 +110,11 @@ def slo(setting: Setting, given: Subject, shape: Shape, objective: Objective, fi
             return _Search(bench, next(iter(bench.workloads)), shape, objective, findings).highest()
 
 
+def why_failed(measured: Measurement) -> str:
+    """The first kinds of failure, in words."""
+    return "; ".join(f"{failure.kind}: {failure.message}" for failure in measured.failures[:3])
+
+
 @dataclass
 class _Search:
     bench: Lab
@@ -140,18 +145,15 @@ class _Search:
         """Throughput of a closed loop, in which nothing ever waits long: more cannot be served."""
         measured = self.findings.add(self.bench.measure(self.name, _CAPACITY, "capacity: 32 in flight"))
         if not measured.throughput:
-            raise LoadError(f"{measured.target.model}: no request succeeded", self._why(measured))
+            raise LoadError(f"{measured.target.model}: no request succeeded", why_failed(measured))
         return measured.throughput
-
-    def _why(self, measured: Measurement) -> str:
-        return "; ".join(f"{failure.kind}: {failure.message}" for failure in measured.failures[:3])
 
     def _holds(self, rate: float) -> bool:
         """Whether it holds at this rate, measured for as long as the percentile needs."""
         needed = NEEDED[self.objective.percentile]
         duration_s = max(self.shape.duration_s, 1.2 * needed / rate)
         shape = replace(self.shape, rate=rate, concurrency=None, duration_s=duration_s)
-        label = f"probe {len(self.probes) + 1}: {rate:,.0f} req/s" if rate >= 10 else f"{rate:.2g} req/s"
+        label = f"probe {len(self.probes) + 1}: {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} req/s"
         measured = self.findings.add(self.bench.measure(self.name, shape, label))
         value = measured.response.percentiles_ms[self.objective.percentile]
         holds = value is not None and value <= self.objective.most_ms and not measured.requests.failed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from loadtest.calls import Address, address_of
 from modelwright.client import Client, connect
 from modelwright.errors import RepositoryError, ServerError
 from modelwright.project import Project
-from modelwright.replay import members_first, needs_completion, published_config
+from modelwright.replay import members_first, needs_completion, published_config, serving_versions
 from modelwright.repository import Repository
 from modelwright.server.local import RunningServer, running
 from modelwright.suggest import did_you_mean
@@ -113,10 +112,5 @@ def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], pr
 
 def _config(repository: Repository, model: str, versions: Sequence[int]) -> str | None:
     """The model's config with just these versions served, as the load API takes it."""
-    from google.protobuf import json_format
-
     config = published_config(repository, model)
-    if not versions or config is None:
-        return None
-    config.version_policy.specific.versions[:] = versions
-    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
+    return serving_versions(config, versions) if versions and config is not None else None

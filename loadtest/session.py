@@ -25,7 +25,8 @@ from gevent.pool import Group
 from loadtest.arrivals import Timer, schedule
 from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
 from loadtest.calls import Address, CallError, address_of
-from loadtest.encoding import grpc_message, grpc_request, http_request
+from loadtest.encoding import grpc_request, http_request
+from loadtest.http2 import message_bytes
 from loadtest.payloads import Payloads, check, prepare
 from loadtest.recording import WRONG, Recorder
 from loadtest.signature import Signature, read_signature
@@ -76,6 +77,7 @@ class Session:
         if workload.shared_memory:
             self._shared = _shared_memory(workload, self.address, self.signature, self.payloads)
             self._make_caller = self._shared.caller
+        self._usual_caller = self._make_caller
         self._callers = 0
         self._arrivals = Group()
         self._rotation = _rotation(len(self.payloads.items), workload.seed)
@@ -178,8 +180,9 @@ class Session:
         """Send the same requests to another server, whose answers are not looked at; "" for the usual one."""
         if url != self._aimed and not self._shared:
             self._aimed = url
-            address = address_of(url) if url else self.address
-            _, self._make_caller = _callers(self.workload, address, self.signature, self.payloads)
+            self._make_caller = self._usual_caller
+            if url:
+                _, self._make_caller = _callers(self.workload, address_of(url), self.signature, self.payloads)
 
     def first_answer(self) -> str | None:
         """An answer as it comes, in hexadecimal digits; None where one request has not one answer by itself.
@@ -289,7 +292,7 @@ def _callers(
         as_text = signature.sequence.string_id
         length = workload.sequence_length
         return _mean_size(messages), lambda: SequenceGrpc(address, messages, timeout_s, length, as_text)
-    ready = [grpc_message(message) for message in messages]
+    ready = [message_bytes(message) for message in messages]
     return _mean_size(messages), lambda: RawGrpc(address, ready, timeout_s)
 
 
@@ -305,7 +308,7 @@ def _shared_memory(workload: Workload, address: Address, signature: Signature, p
             made = [http_request(address, model, version, tensors, regions) for tensors, regions in requests]
             return RawHttp(address, made, timeout_s)
         messages = [grpc_request(model, version, tensors, regions) for tensors, regions in requests]
-        return RawGrpc(address, [grpc_message(message) for message in messages], timeout_s)
+        return RawGrpc(address, [message_bytes(message) for message in messages], timeout_s)
 
     module = importlib.import_module(f"tritonclient.{address.protocol}")
     client = module.InferenceServerClient(address.authority, ssl=address.is_tls)

@@ -256,12 +256,17 @@ def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
 
 def _all_versions(repository: Repository, model: str) -> str | None:
     """The model's config with every version served that can be, as the load API takes it; None for its own policy."""
-    from google.protobuf import json_format
-
     config = published_config(repository, model)
     versions = [version for version in repository.versions(model) if not superseded(repository, model, version)]
     if config is None or len(versions) < 2:
         return None
+    return serving_versions(config, versions)
+
+
+def serving_versions(config: Any, versions: Sequence[int]) -> str:
+    """A model's config with just these versions served, as the load API takes it. `config` is changed."""
+    from google.protobuf import json_format
+
     config.version_policy.specific.versions[:] = versions
     return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
 

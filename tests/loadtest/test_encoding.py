@@ -15,12 +15,12 @@ from loadtest.encoding import (
     Region,
     final_marker,
     grpc_answer,
-    grpc_message,
     grpc_request,
     http_answer,
     http_request,
     sequence_part,
 )
+from loadtest.http2 import message_bytes
 from modelwright.tensors import Tensors
 
 ADDRESS = Address("http", "::1", 8000)
@@ -95,7 +95,7 @@ def test_the_final_marker_is_merged_with_its_request() -> None:
 
 
 def test_a_message_is_its_length_and_itself() -> None:
-    assert grpc_message(b"abc") == b"\0\0\0\0\x03abc"
+    assert message_bytes(b"abc") == b"\0\0\0\0\x03abc"
 
 
 def regions() -> tuple[dict[str, Region], dict[str, Region]]:

@@ -1,0 +1,40 @@
+"""What a measurement is told to do; that it does is test_fleet's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from loadtest.fleet import Phase
+from loadtest.lab import Lab, Setting
+from loadtest.recording import Record
+from loadtest.servers import Server
+from loadtest.workload import Shape, Workload
+
+
+class Asked:
+    """A fleet that sends nothing and keeps the seeds that it was given."""
+
+    targets: dict[str, Any] = {  # noqa: RUF012 (the same for all)
+        "m": {"version": "1", "payload": "", "payload_bytes": 0, "answer": None}
+    }
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def run(self, target: str, shape: Shape, watch: Any, seed: int) -> Phase:
+        self.seeds.append(seed)
+        return Phase(0, 1, Record())
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 42), (3, 3)], ids=["of the command line", "of a round"])
+def test_the_seed_reaches_the_processes_that_send(given: int | None, used: int) -> None:
+    fleet, workload = Asked(), Workload("http://h:1", "m", seed=42)
+    setting = Setting(cast(Any, None), Path(), workload, Console(quiet=True))
+    Lab(setting, Server(workload.url, None), cast(Any, None), cast(Any, fleet), {"m": workload}).measure(
+        "m", Shape(concurrency=1), seed=given
+    )
+    assert fleet.seeds == [used]
