@@ -1,4 +1,4 @@
-"""Ways to ask for an inference. Each caller has a connection of its own and is used by one greenlet at a time."""
+"""Ways to ask for an inference. Each caller is used by one greenlet at a time; over gRPC a few share a connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loadtest.calls import Address, CallError
 from loadtest.encoding import client_inputs, final_marker, grpc_answer, http_answer, sequence_part
 from loadtest.http1 import HttpConnection
-from loadtest.http2 import STREAM_INFER, GrpcConnection, message_bytes
+from loadtest.http2 import STREAM_INFER, Call, GrpcConnections, message_bytes
 
 if TYPE_CHECKING:
     from modelwright.tensors import Tensors
@@ -43,11 +43,24 @@ class RawHttp:
         self._connection.close()
 
 
-class RawGrpc:
+class _Grpc:
+    """A caller on a connection that it shares."""
+
+    def __init__(self, connections: GrpcConnections) -> None:
+        self._connection = connections.join()
+        self._is_on = True
+
+    def close(self) -> None:
+        if self._is_on:
+            self._is_on = False
+            self._connection.leave()
+
+
+class RawGrpc(_Grpc):
     """Whole messages over gRPC, made beforehand with `message_bytes`."""
 
-    def __init__(self, address: Address, messages: Sequence[bytes], timeout_s: float) -> None:
-        self._connection = GrpcConnection(address, timeout_s)
+    def __init__(self, connections: GrpcConnections, messages: Sequence[bytes]) -> None:
+        super().__init__(connections)
         self._messages = messages
 
     def call(self, payload: int) -> bytes:
@@ -56,21 +69,16 @@ class RawGrpc:
     def parse(self, answer: bytes) -> Tensors:
         return grpc_answer(answer)
 
-    def close(self) -> None:
-        self._connection.close()
 
-
-class SequenceGrpc:
+class SequenceGrpc(_Grpc):
     """Sequences of `length` requests over gRPC, one sequence after the other.
 
     A failed request ends its sequence: the server may have forgotten it. Correlation ids begin at a random number, so
     that no other caller's sequence is meant; `as_text` where the model wants strings.
     """
 
-    def __init__(
-        self, address: Address, requests: Sequence[bytes], timeout_s: float, length: int, as_text: bool
-    ) -> None:
-        self._connection = GrpcConnection(address, timeout_s)
+    def __init__(self, connections: GrpcConnections, requests: Sequence[bytes], length: int, as_text: bool) -> None:
+        super().__init__(connections)
         self._requests = requests
         self._length = length
         self._as_text = as_text
@@ -90,39 +98,35 @@ class SequenceGrpc:
     def parse(self, answer: bytes) -> Tensors:
         return grpc_answer(answer)
 
-    def close(self) -> None:
-        self._connection.close()
 
-
-class DecoupledGrpc:
+class DecoupledGrpc(_Grpc):
     """Requests to a model that answers as often as it likes, on one stream; a call ends with the last answer."""
 
-    def __init__(self, address: Address, requests: Sequence[bytes], timeout_s: float) -> None:
+    def __init__(self, connections: GrpcConnections, requests: Sequence[bytes]) -> None:
         from google.protobuf.message import DecodeError
         from tritonclient.grpc import service_pb2
 
+        super().__init__(connections)
         self._unreadable = DecodeError
-        self._connection = GrpcConnection(address, timeout_s)
         self._messages = [message_bytes(request + final_marker()) for request in requests]
         self._parse = service_pb2.ModelStreamInferResponse.FromString
-        self._is_open = False
+        self._stream: Call | None = None
 
     def call(self, payload: int) -> list[Any]:
         try:
-            if self._is_open:
-                self._connection.send(self._messages[payload])
+            if self._stream is None:
+                self._stream = self._connection.start(self._messages[payload], STREAM_INFER)
             else:
-                self._connection.start(self._messages[payload], STREAM_INFER)
-                self._is_open = True
-            return self._answers()
-        except CallError:
-            self.close()  # answers to this request may still be on their way: not on the next one's stream
+                self._stream.send(self._messages[payload])
+            return self._answers(self._stream)
+        except BaseException:
+            self._end_stream()  # answers to this request may still be on their way: not on the next one's stream
             raise
 
-    def _answers(self) -> list[Any]:
+    def _answers(self, stream: Call) -> list[Any]:
         answers: list[Any] = []
         while True:
-            message = self._connection.receive()
+            message = stream.receive()
             if message is None:
                 raise CallError("closed", "the server ended the stream")
             try:
@@ -140,8 +144,13 @@ class DecoupledGrpc:
         return grpc_answer(answer[0].SerializeToString()) if answer else {}
 
     def close(self) -> None:
-        self._is_open = False
-        self._connection.close()
+        self._end_stream()
+        super().close()
+
+    def _end_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
 
 class TritonClient:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-_READ = 64 * 1024  # takes most answers whole; above 128 kB, malloc would ask the kernel for each one
+READ = 64 * 1024  # takes most answers whole; above 128 kB, malloc would ask the kernel for each one
+CLOSED = "closed", "the server closed the connection before it had answered"
 _SCHEMES = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 
 
@@ -107,12 +108,12 @@ class Connection:
     def _receive(self) -> bytes:
         """More of the answer, never nothing."""
         try:
-            data: bytes = self._socket.recv(_READ)
+            data: bytes = self._socket.recv(READ)
         except OSError as error:
             raise self._broken(error) from None
         if not data:
             self.close()
-            raise CallError("closed", "the server closed the connection before it had answered")
+            raise CallError(*CLOSED)
         return data
 
     def _broken(self, error: OSError) -> CallError:
@@ -121,7 +122,7 @@ class Connection:
         if isinstance(error, TimeoutError):
             return CallError("timeout", f"no answer within {self._timeout_s:g} s")
         if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
-            return CallError("closed", "the server closed the connection before it had answered")
+            return CallError(*CLOSED)
         return CallError("network", _words(error))
 
 

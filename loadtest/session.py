@@ -26,7 +26,7 @@ from loadtest.arrivals import Timer, schedule
 from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
 from loadtest.calls import Address, CallError, address_of
 from loadtest.encoding import grpc_request, http_request
-from loadtest.http2 import message_bytes
+from loadtest.http2 import GrpcConnections, message_bytes
 from loadtest.payloads import Payloads, check, prepare
 from loadtest.recording import WRONG, Recorder
 from loadtest.signature import Signature, read_signature
@@ -136,7 +136,7 @@ class Session:
         """Start requests by the schedule until `pace.until_ns`; those that are in flight then go on."""
         assert pace.shape.rate is not None
         timer = Timer()
-        idle: list[Caller] = []
+        callers = _Callers(self.caller)
         free = Semaphore(MOST_CONNECTIONS)
         try:
             for offset_ns in schedule(pace.shape.rate, pace.shape.arrivals, pace.seed, pace.part, pace.parts):
@@ -147,21 +147,22 @@ class Session:
                     gevent.sleep(0)  # behind: requests that were started must get their turn
                 if self.is_over:
                     return
-                self._arrivals.spawn(self._arrival, idle, free, intended_ns, pace.until_ns)
+                self._arrivals.spawn(self._arrival, callers, free, intended_ns, pace.until_ns)
         finally:
             timer.close()
+            callers.close()
 
-    def _arrival(self, idle: list[Caller], free: Semaphore, intended_ns: int, until_ns: int) -> None:
+    def _arrival(self, callers: _Callers, free: Semaphore, intended_ns: int, until_ns: int) -> None:
         must_wait = free.locked()
         with free:
             if must_wait and time.monotonic_ns() > until_ns:
                 self._not_sent(intended_ns)
                 return
-            caller = idle.pop() if idle else self.caller()
+            caller = callers.take()
             try:
                 self.send(caller, intended_ns)
             finally:
-                idle.append(caller)
+                callers.give_back(caller)
 
     def _not_sent(self, intended_ns: int) -> None:
         """Without these, an overloaded server would look better the longer its queue is."""
@@ -216,6 +217,30 @@ class Session:
         """Begin the rotation of payloads anew, so that two measurements send the same ones in the same order."""
         self._rotation = _rotation(len(self.payloads.items), seed)
         self.most_in_flight = self.in_flight
+
+
+class _Callers:
+    """The callers of an open loop, as many as there were requests in flight at once."""
+
+    def __init__(self, make: Callable[[], Caller]) -> None:
+        self._make = make
+        self._idle: list[Caller] = []
+        self._is_over = False
+
+    def take(self) -> Caller:
+        return self._idle.pop() if self._idle else self._make()
+
+    def give_back(self, caller: Caller) -> None:
+        if self._is_over:
+            caller.close()
+        else:
+            self._idle.append(caller)
+
+    def close(self) -> None:
+        """Those that are idle now, the others when they are given back."""
+        self._is_over = True
+        while self._idle:
+            self._idle.pop().close()
 
 
 class LoopLag:
@@ -286,14 +311,15 @@ def _callers(
         requests = [http_request(address, model, version, tensors) for tensors in inputs]
         return _mean_size(requests), lambda: RawHttp(address, requests, timeout_s)
     messages = [grpc_request(model, version, tensors) for tensors in inputs]
+    connections = GrpcConnections(address, timeout_s)
     if signature.decoupled:
-        return _mean_size(messages), lambda: DecoupledGrpc(address, messages, timeout_s)
+        return _mean_size(messages), lambda: DecoupledGrpc(connections, messages)
     if signature.sequence:
         as_text = signature.sequence.string_id
         length = workload.sequence_length
-        return _mean_size(messages), lambda: SequenceGrpc(address, messages, timeout_s, length, as_text)
+        return _mean_size(messages), lambda: SequenceGrpc(connections, messages, length, as_text)
     ready = [message_bytes(message) for message in messages]
-    return _mean_size(messages), lambda: RawGrpc(address, ready, timeout_s)
+    return _mean_size(messages), lambda: RawGrpc(connections, ready)
 
 
 def _shared_memory(workload: Workload, address: Address, signature: Signature, payloads: Payloads) -> SharedMemory:
@@ -302,13 +328,14 @@ def _shared_memory(workload: Workload, address: Address, signature: Signature, p
     if signature.decoupled or signature.sequence or workload.api != "raw":
         raise LoadError("--shared-memory: for models that answer each request once, and --api raw")
     model, version, timeout_s = workload.model, workload.version, workload.timeout_s
+    connections = GrpcConnections(address, timeout_s)
 
     def make(requests: Sequence[Any]) -> Caller:
         if address.protocol == "http":
             made = [http_request(address, model, version, tensors, regions) for tensors, regions in requests]
             return RawHttp(address, made, timeout_s)
         messages = [grpc_request(model, version, tensors, regions) for tensors, regions in requests]
-        return RawGrpc(address, [message_bytes(message) for message in messages], timeout_s)
+        return RawGrpc(connections, [message_bytes(message) for message in messages])
 
     module = importlib.import_module(f"tritonclient.{address.protocol}")
     client = module.InferenceServerClient(address.authority, ssl=address.is_tls)

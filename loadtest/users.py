@@ -99,7 +99,7 @@ class TritonHttpUser(TritonUser):
 
 
 class TritonGrpcUser(TritonUser):
-    """Asks over gRPC on a connection of its own; sequence and decoupled models too."""
+    """Asks over gRPC, six users on a connection; sequence and decoupled models too."""
 
     abstract = True
     protocol = "grpc"

@@ -14,7 +14,7 @@ import pytest
 from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
 from loadtest.calls import Address, address_of
 from loadtest.encoding import grpc_request, http_request
-from loadtest.http2 import message_bytes
+from loadtest.http2 import GrpcConnections, message_bytes
 from modelwright.server.local import RunningServer, running
 from modelwright.tensors import Tensors
 from tests.loadtest.wire import Http2Peer, drain, free_port, grpc_answer, kind_of, listening
@@ -29,9 +29,13 @@ def raw_http(server: RunningServer, model: str, payloads: list[Tensors]) -> Call
     return RawHttp(address, [http_request(address, model, "", inputs) for inputs in payloads], 5)
 
 
+def connections(server: RunningServer) -> GrpcConnections:
+    return GrpcConnections(address_of(f"grpc://{server.grpc}"), 5)
+
+
 def raw_grpc(server: RunningServer, model: str, payloads: list[Tensors]) -> Caller:
     messages = [message_bytes(grpc_request(model, "", inputs)) for inputs in payloads]
-    return RawGrpc(address_of(f"grpc://{server.grpc}"), messages, 5)
+    return RawGrpc(connections(server), messages)
 
 
 def client_http(server: RunningServer, model: str, payloads: list[Tensors]) -> Caller:
@@ -159,7 +163,7 @@ def test_tritonclient_over_http_fails_in_our_terms(answer: bytes) -> None:
 
 def sequence(server: RunningServer, count: int, length: int, model: str = "sequence_sum") -> SequenceGrpc:
     requests = [grpc_request(model, "", {"IN": np.full((1, 1), number, np.int32)}) for number in range(count)]
-    return SequenceGrpc(address_of(f"grpc://{server.grpc}"), requests, 5, length, as_text=False)
+    return SequenceGrpc(connections(server), requests, length, as_text=False)
 
 
 def total(caller: SequenceGrpc, payload: int) -> int:
@@ -199,7 +203,10 @@ def test_correlation_ids_are_text_where_the_model_wants_it() -> None:
             peer.drain()
 
     requests = [grpc_request("m", "", {})]
-    with listening(serve, "grpc") as address, closing(SequenceGrpc(address, requests, 5, 2, as_text=True)) as caller:
+    with (
+        listening(serve, "grpc") as address,
+        closing(SequenceGrpc(GrpcConnections(address, 5), requests, 2, as_text=True)) as caller,
+    ):
         for _ in range(4):
             caller.call(0)
     numbers = [int(parameters["sequence_id"].string_param) for parameters in seen]
@@ -225,7 +232,7 @@ def decoupled(server: RunningServer, *counts: int) -> DecoupledGrpc:
         for number, count in enumerate(counts)
     ]
     requests.append(grpc_request("decoupled_repeat", "", {"IN": np.ones(2, np.float32)}))  # inputs are missing
-    return DecoupledGrpc(address_of(f"grpc://{server.grpc}"), requests, 5)
+    return DecoupledGrpc(connections(server), requests)
 
 
 def test_a_call_has_all_answers_of_its_request(server: RunningServer) -> None:
@@ -251,7 +258,7 @@ def test_what_cannot_be_read_on_a_stream_is_a_failure() -> None:
         connection.sendall(grpc_answer(b"\xff\xff\xff"))
         drain(connection)
 
-    with listening(serve, "grpc") as address, closing(DecoupledGrpc(address, [b""], 2)) as caller:
+    with listening(serve, "grpc") as address, closing(DecoupledGrpc(GrpcConnections(address, 2), [b""])) as caller:
         assert kind_of(lambda: caller.call(0))[0] == "not gRPC"
 
 
@@ -260,5 +267,5 @@ def test_a_stream_that_ends_is_a_failure() -> None:
         connection.sendall(grpc_answer(b""))
         drain(connection)
 
-    with listening(serve, "grpc") as address, closing(DecoupledGrpc(address, [b""], 2)) as caller:
+    with listening(serve, "grpc") as address, closing(DecoupledGrpc(GrpcConnections(address, 2), [b""])) as caller:
         assert kind_of(lambda: caller.call(0)) == ("closed", "the server ended the stream")

@@ -78,6 +78,8 @@ class Counting:
     arrived_ns: list[int] = field(default_factory=list)
     stalled_ns: tuple[int, int] = (0, 0)
     port: int = 0
+    connections: int = 0  # that are open
+    most_connections: int = 0
     _waiting: deque[tuple[float, Http | Grpc, int]] = field(default_factory=deque)
 
     def requested(self, connection: Http | Grpc, stream: int = 0) -> None:
@@ -107,6 +109,8 @@ class Counting:
             made, _ = listener.accept()
             handler = (Grpc if self.protocol == "grpc" else Http)(self, made, b"")
             selector.register(made, selectors.EVENT_READ, handler)
+            self.connections += 1
+            self.most_connections = max(self.most_connections, self.connections)
             return
         assert isinstance(key.fileobj, socket.socket)
         try:
@@ -118,6 +122,7 @@ class Counting:
         else:
             selector.unregister(key.fileobj)
             key.fileobj.close()
+            self.connections -= 1
 
     def _stall(self) -> None:
         if self.stall and self.arrived_ns and time.monotonic_ns() > self.arrived_ns[0] + self.stall[1] * 1e9:
@@ -151,6 +156,22 @@ def test_as_many_requests_are_in_flight_as_there_are_users(fleet: Fleet, target:
     assert phase.clients[0]["most_in_flight"] == users
     assert len(phase.record.rows()) == server.answered
     assert (phase.complete, kinds(phase)) == (True, {})
+
+
+@pytest.mark.parametrize(("target", "most"), [("http", 32), ("grpc", 6)])
+@pytest.mark.parametrize("how", [{"concurrency": 32}, {"rate": 320, "arrivals": "constant"}], ids=["closed", "open"])
+def test_connections_are_few_and_closed_after_each_phase(
+    fleet: Fleet, target: Protocol, most: int, how: dict[str, Any]
+) -> None:
+    with counting(target, delay_s=0.1) as server:
+        for _ in range(2):
+            shape = Shape(**how, warmup_s=0, duration_s=0.5)
+            fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+            deadline = time.monotonic() + 5
+            while server.connections and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert server.connections == 0
+    assert server.most_connections == pytest.approx(most, abs=0 if "concurrency" in how else most // 4)
 
 
 def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(fleet: Fleet) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import gevent
 import grpc
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from loadtest.http2 import (
     SETTINGS,
     WINDOW_UPDATE,
     GrpcConnection,
+    GrpcConnections,
     frame,
     message_bytes,
 )
@@ -285,11 +287,18 @@ def test_an_answer_is_read(case: str, chunk: int) -> None:
 
 
 def test_a_ping_and_settings_are_acknowledged() -> None:
-    script = Script(WELL["a PING before it"])
-    script.call()
-    seen = script.peers[0].seen
-    assert (PING, ACK, 0, b"12345678") in seen
-    assert (SETTINGS, ACK, 0, b"") in seen
+    wanted = {(PING, ACK, 0, b"12345678"), (SETTINGS, ACK, 0, b"")}
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(frame(SETTINGS, 0, 0, b"") + frame(PING, 0, 0, b"12345678"))
+        with Http2Peer(connection) as peer:
+            while not wanted <= set(peer.seen):
+                peer.read()
+            connection.sendall(grpc_answer(b"answer"))
+            peer.drain()
+
+    with listening(serve, "grpc") as address, connected(address) as connection:
+        assert connection.call(message_bytes(b"question"), ECHO) == b"answer"
 
 
 STATUS_5 = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88\x00\x0bgrpc-status\x015\x00\x0cgrpc-message\x07a%20%C3")
@@ -426,6 +435,203 @@ def test_a_frame_size_that_the_server_allows_is_used() -> None:
     assert max(seen) == 50_000
 
 
+# --- calls that share a connection ------------------------------------------------------------------------------------
+
+
+def at_once(*calls: Callable[[], bytes]) -> list[tuple[str, str] | bytes]:
+    """What calls in greenlets of their own give back, or kind and message of their CallErrors."""
+
+    def one(call: Callable[[], bytes]) -> tuple[str, str] | bytes:
+        try:
+            return call()
+        except CallError as error:
+            return error.kind, error.message
+
+    greenlets = [gevent.spawn(one, call) for call in calls]
+    gevent.joinall(greenlets, timeout=20, raise_error=True)
+    return [greenlet.value for greenlet in greenlets]
+
+
+def answering(order: Callable[[list[int]], list[int]], count: int) -> Callable[[socket.socket], None]:
+    """Reads so many requests, and answers each with itself, in an order of its own."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(frame(SETTINGS, 0, 0, b""))
+        with Http2Peer(connection) as peer:
+            asked: dict[int, bytes] = {}
+            while len(asked) < count:
+                kind, flags, stream, payload = peer.read()
+                if kind == DATA and flags & END_STREAM:
+                    asked[stream] = payload[5:]
+            assert sorted(asked) == list(range(1, 2 * count, 2))
+            # All headers first, then all messages, then all trailers, so that answers lie in each other.
+            numbers = order(list(asked))
+            for part in range(3):
+                for stream in numbers:
+                    connection.sendall(parts(asked[stream], stream)[part])
+            peer.drain()
+
+    return serve
+
+
+def parts(message: bytes, stream: int) -> tuple[bytes, bytes, bytes]:
+    return (
+        frame(HEADERS, END_HEADERS, stream, OK_HEADERS),
+        frame(DATA, 0, stream, message_bytes(message)),
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, OK_TRAILERS),
+    )
+
+
+@pytest.mark.parametrize("order", [sorted, lambda numbers: sorted(numbers)[::-1]], ids=["in order", "backwards"])
+def test_each_call_has_its_own_answer(order: Callable[[list[int]], list[int]]) -> None:
+    messages = [b"message %d" % number for number in range(50)]
+    with listening(answering(order, 50), "grpc") as address, connected(address) as connection:
+        answers = at_once(*(lambda m=m: connection.call(message_bytes(m), ECHO) for m in messages))
+    assert answers == messages
+
+
+def test_calls_at_once_connect_once(real: Address) -> None:
+    accepted = []
+
+    def serve(connection: socket.socket) -> None:
+        accepted.append(connection)
+        answering(sorted, 6)(connection)
+
+    with listening(serve, "grpc") as address, connected(address) as connection:
+        answers = at_once(*[lambda: connection.call(message_bytes(b"x"), ECHO)] * 6)
+    assert (answers, len(accepted)) == ([b"x"] * 6, 1)
+
+
+def test_messages_larger_than_the_windows_go_side_by_side(real: Address) -> None:
+    messages = [np.random.default_rng(number).bytes(3 * MIB + number) for number in range(4)]
+    with connected(real) as connection:
+        answers = at_once(*(lambda m=m: connection.call(message_bytes(m), ECHO) for m in messages))
+    assert answers == messages
+
+
+def test_a_call_that_times_out_leaves_the_others_and_the_next_one_connects_anew(real: Address) -> None:
+    def echo_late() -> bytes:
+        gevent.sleep(0.1)
+        return connection.call(message_bytes(b"0.2"), "/test/Sleep")  # answered after the other's timeout
+
+    with connected(real, timeout_s=0.25) as connection:
+        first = connection.call(message_bytes(b"here"), ECHO)
+        answers = at_once(lambda: connection.call(message_bytes(b"0.6"), "/test/Sleep"), echo_late)
+        assert (first, answers) == (b"here", [("timeout", "no answer within 0.25 s"), b""])
+        assert connection.call(message_bytes(b"next"), ECHO) == b"next"
+
+
+def test_a_reset_ends_one_call() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(frame(SETTINGS, 0, 0, b""))
+        with Http2Peer(connection) as peer:
+            peer.request()
+            peer.request()
+            connection.sendall(frame(RST_STREAM, 0, 1, b"\0\0\0\x08") + grpc_answer(b"answer", 3))
+            peer.drain()
+
+    with listening(serve, "grpc") as address, connected(address) as connection:
+        answers = at_once(*[lambda: connection.call(message_bytes(b"x"), ECHO)] * 2)
+    assert answers == [("gRPC reset", "the server reset the call, HTTP/2 error 8"), b"answer"]
+
+
+def test_a_goodbye_ends_the_calls_that_the_server_did_not_take() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(frame(SETTINGS, 0, 0, b""))
+        with Http2Peer(connection) as peer:
+            peer.request()
+            peer.request()
+            connection.sendall(frame(GOAWAY, 0, 0, struct.pack(">II", 1, 0)) + grpc_answer(b"answer", 1))
+            peer.drain()
+
+    with listening(serve, "grpc") as address, connected(address) as connection:
+        answers = at_once(*[lambda: connection.call(message_bytes(b"x"), ECHO)] * 2)
+    assert answers == [b"answer", ("closed", "the server is shutting down")]
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"), [(b"", "closed"), (frame(DATA, PADDED, 1, b""), "not gRPC"), (b"HTTP/1.1 400 \r\n", "not gRPC")]
+)
+def test_a_connection_that_fails_fails_all_its_calls_and_the_next_one_connects_anew(end: bytes, kind: str) -> None:
+    connections = []
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        connection.sendall(frame(SETTINGS, 0, 0, b""))
+        with Http2Peer(connection) as peer:
+            if len(connections) == 1:
+                for _ in range(3):
+                    peer.request()
+                connection.sendall(end)
+                connection.shutdown(socket.SHUT_WR)
+            else:
+                peer.request()
+                connection.sendall(grpc_answer(b"answer"))
+            peer.drain()
+
+    with listening(serve, "grpc") as address, connected(address) as connection:
+        answers = at_once(*[lambda: connection.call(message_bytes(b"x"), ECHO)] * 3)
+        assert [answer[0] for answer in answers] == [kind] * 3
+        assert connection.call(message_bytes(b"x"), ECHO) == b"answer"
+
+
+def test_a_greenlet_that_is_killed_cancels_its_call_only() -> None:
+    cancelled = []
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(frame(SETTINGS, 0, 0, b""))
+        with Http2Peer(connection) as peer:
+            peer.request()
+            peer.request()
+            while peer.seen[-1][0] != RST_STREAM:
+                peer.read()
+            cancelled.append(peer.seen[-1])
+            connection.sendall(grpc_answer(b"late", 1) + grpc_answer(b"answer", 3))
+            peer.drain()
+
+    with listening(serve, "grpc") as address, connected(address) as connection:
+        first = gevent.spawn(connection.call, message_bytes(b"1"), ECHO)
+        second = gevent.spawn(connection.call, message_bytes(b"2"), ECHO)
+        gevent.sleep(0.1)
+        first.kill()
+        assert second.get(timeout=5) == b"answer"
+    assert cancelled == [(RST_STREAM, 0, 1, b"\0\0\0\x08")]
+
+
+def test_all_who_wait_for_a_connection_hear_that_there_is_none() -> None:
+    address = Address("grpc", "127.0.0.1", free_port())
+    with connected(address) as connection:
+        answers = at_once(*[lambda: connection.call(message_bytes(b""), ECHO)] * 3)
+    assert answers == [("connect", f"{address.authority}: Connection refused")] * 3
+
+
+def test_a_server_that_reads_nothing_is_a_timeout_for_all() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(settings_frame(window=2**30) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**30)))
+        time.sleep(1.5)
+
+    with listening(serve, "grpc") as address, connected(address, 0.4) as connection:
+        message = message_bytes(bytes(30 * MIB))
+        begin = time.monotonic()
+        answers = at_once(*[lambda: connection.call(message, ECHO)] * 3)
+        assert [answer[0] for answer in answers] == ["timeout"] * 3
+        assert time.monotonic() - begin < 1.5
+
+
+def test_a_connection_has_six_callers_and_closes_with_the_last(real: Address) -> None:
+    connections = GrpcConnections(real, 5)
+    joined = [connections.join() for _ in range(14)]
+    assert [joined.index(one) for one in joined] == [0] * 6 + [6] * 6 + [12] * 2
+    assert joined[0].call(message_bytes(b"x"), ECHO) == b"x"
+    for connection in joined[1:6]:
+        connection.leave()
+    assert joined[0].is_connected
+    assert connections.join() is joined[0]
+    joined[0].leave()
+    joined[0].leave()
+    assert not joined[0].is_connected
+
+
 # --- anything at all --------------------------------------------------------------------------------------------------
 
 FRAMES = st.lists(
@@ -452,13 +658,13 @@ def saying() -> Iterator[tuple[Address, list[bytes]]]:
 
 @settings(max_examples=250, deadline=None)
 @given(answer=st.one_of(st.binary(max_size=60), FRAMES))
-def test_whatever_the_server_says_a_call_ends_in_an_answer_or_a_failure(
+def test_whatever_the_server_says_all_calls_end_in_an_answer_or_a_failure(
     saying: tuple[Address, list[bytes]], answer: bytes
 ) -> None:
     address, said = saying
     said.append(answer)
     with connected(address, 2.0) as connection:
         begin = time.monotonic()
-        with contextlib.suppress(CallError):
-            assert isinstance(connection.call(message_bytes(bytes(70_000)), ECHO), bytes)
+        ended = at_once(*(lambda m=m: connection.call(message_bytes(m), ECHO) for m in (bytes(70_000), b"", b"x")))
+        assert all(isinstance(end, bytes | tuple) for end in ended)
         assert time.monotonic() - begin < 2

@@ -13,7 +13,7 @@ import pytest
 from loadtest.callers import Caller, RawGrpc, RawHttp
 from loadtest.calls import Address, address_of
 from loadtest.encoding import grpc_request, http_request
-from loadtest.http2 import message_bytes
+from loadtest.http2 import GrpcConnections, message_bytes
 from loadtest.shm import SharedMemory
 from loadtest.signature import read_signature
 from modelwright.client import connect
@@ -31,7 +31,7 @@ def session(
             made = [http_request(address, model, "", tensors, regions) for tensors, regions in requests]
             return RawHttp(address, made, 5)
         messages = [message_bytes(grpc_request(model, "", tensors, regions)) for tensors, regions in requests]
-        return RawGrpc(address, messages, 5)
+        return RawGrpc(GrpcConnections(address, 5), messages)
 
     with connect(server.http, 5) as client:
         signature = read_signature(client, model)
