@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loadtest.calls import Address, CallError
+from loadtest.connections import STREAM_INFER, GrpcConnections
 from loadtest.encoding import client_inputs, final_marker, grpc_answer, http_answer, sequence_part
+from loadtest.frames import message_bytes
 from loadtest.http1 import HttpConnection
-from loadtest.http2 import STREAM_INFER, Call, GrpcConnections, message_bytes
+from loadtest.http2 import Call
 
 if TYPE_CHECKING:
     from modelwright.tensors import Tensors

@@ -1,14 +1,8 @@
-"""Requests over gRPC, at 30 microseconds of CPU a request: the part of HTTP/2 (RFC 9113) that a gRPC client needs.
+"""An HTTP/2 connection for gRPC (RFC 9113): a call takes 30 microseconds of CPU.
 
-grpcio under gevent takes 190 to 270 microseconds a call (each waits in a native thread), so that one process cannot ask
-for 5,000 a second. Here a call hands its frames, which were made beforehand, to the connection and waits. A greenlet of
-the connection writes what all calls have handed in since the last write, another reads all that there is.
-
-Up to six callers share a connection, as in Triton's own clients. A connection costs the server: with one for each of 32
-callers it answers a third less.
-
-The peer is asked for a header table of no entries, so that header blocks can be read without a state, and equal ones
-only once; `hpack` reads them.
+grpcio under gevent takes 190 to 270 (each call waits in a native thread), so that one process cannot ask for 5,000 a
+second. Here a call hands its frames, which were made beforehand, to the connection and waits. A greenlet of the
+connection writes what all calls have handed in since the last write, another reads all that there is.
 """
 
 from __future__ import annotations
@@ -16,27 +10,42 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import deque
-from functools import lru_cache
 from socket import SHUT_RDWR
 from urllib.parse import unquote
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 
 from loadtest.calls import CLOSED, READ, Address, CallError, Connection
+from loadtest.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEAD,
+    GOAWAY,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_FRAME_SIZE,
+    PADDED,
+    PING,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    WORD,
+    MalformedError,
+    frame,
+    read_headers,
+    request_headers,
+    unpadded,
+)
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
-CALLERS = 6  # of one connection: what Triton's C++ client, and with it perf_analyzer, puts on one
-
-_HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 4, 5
 _WINDOW, _LARGEST_WINDOW, _FRAME, _WANTED_FRAME = 65_535, 2**31 - 1, 16_384, 2**20
 _LAST_STREAM = 2**31 - 3  # stream ids are odd and 31 bits long
 _CANCEL = 8
-_WORD = struct.Struct(">I")
-_FRAME_HEAD = struct.Struct(">IBI")  # size and kind in one word, flags, stream
 # fmt: off
 _STATUS = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -47,147 +56,19 @@ _NAMES = {str(number): name for number, name in enumerate(_STATUS)}
 # fmt: on
 
 
-class _MalformedError(Exception):
-    """What is wrong with a frame."""
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return b"%b%b%b" % (_WORD.pack(len(payload))[1:] + bytes((kind, flags)), _WORD.pack(stream), payload)
-
-
-def message_bytes(message: bytes) -> bytes:
-    """A gRPC message as it stands in DATA frames: not compressed, its length, itself."""
-    return b"\0" + _WORD.pack(len(message)) + message
-
-
-@lru_cache(maxsize=64)
-def request_headers(address: Address, path: str) -> bytes:
-    from hpack import Encoder
-
-    fields = [
-        (":method", "POST"),
-        (":scheme", "https" if address.is_tls else "http"),
-        (":path", path),
-        (":authority", address.authority),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        ("user-agent", "modelwright"),
-    ]
-    encoder = Encoder()
-    encoder.header_table_size = 0  # the block is sent many times: it must not depend on what was sent before
-    return bytes(encoder.encode(fields))
-
-
-@lru_cache(maxsize=256)
-def read_headers(block: bytes) -> dict[str, str]:
-    from hpack import Decoder, HPACKError
-
-    try:
-        return {_text(name): _text(value) for name, value in Decoder().decode(block)}
-    except HPACKError as error:
-        raise _MalformedError(f"headers that cannot be read: {error}") from None
-
-
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-class GrpcConnections:
-    """Connections to one server, each with so many callers at most."""
-
-    def __init__(self, address: Address, timeout_s: float, callers: int = CALLERS) -> None:
-        self._address, self._timeout_s, self._callers = address, timeout_s, callers
-        self._all: list[GrpcConnection] = []
-
-    def join(self) -> GrpcConnection:
-        """A connection for one caller more, who will `leave` it."""
-        for connection in self._all:
-            if connection.callers < self._callers:
-                break
-        else:
-            connection = GrpcConnection(self._address, self._timeout_s)
-            self._all.append(connection)
-        connection.callers += 1
-        return connection
-
-
-class GrpcConnection:
-    """One HTTP/2 connection, made when it is first needed and again after a failure; for any number of greenlets.
-
-    `timeout_s` bounds connecting, and a call's every wait for the server.
-    """
-
-    def __init__(self, address: Address, timeout_s: float) -> None:
-        self.callers = 0
-        self._address, self._timeout_s = address, timeout_s
-        self._link: _Link | None = None
-        self._next_link: AsyncResult | None = None
-
-    def call(self, message: bytes, path: str = INFER) -> bytes:
-        """A unary call: a message as `message_bytes` makes it; the message that answers it. Raises CallError."""
-        call = self.start(message, path, END_STREAM)
-        try:
-            answer = call.receive()
-            if answer is None or call.receive() is not None:
-                raise call.violation("no single answer to a unary call")
-            return answer
-        finally:
-            call.close()
-
-    def start(self, message: bytes, path: str, flags: int = 0) -> Call:
-        """Open a call with its first message, which is the only one with END_STREAM in `flags`."""
-        link = self._link
-        while link is None or not link.takes_calls:  # what another greenlet has connected may have ended since
-            link = self._connect()
-        return link.start(message, path, flags)
-
-    def _connect(self) -> _Link:
-        """A new link, which one greenlet makes for all that need it now, or none, which they all hear."""
-        if self._next_link is not None:
-            return self._next_link.get()  # type: ignore[no-any-return]
-        found = self._next_link = AsyncResult()
-        try:
-            self._link = _Link(self._address, self._timeout_s)
-            found.set(self._link)
-            return self._link
-        except CallError as error:
-            found.set_exception(CallError(error.kind, error.message))
-            raise
-        finally:
-            self._next_link = None
-            if not found.ready():  # this greenlet was killed
-                found.set_exception(CallError("closed", "nobody connected"))
-
-    @property
-    def is_connected(self) -> bool:
-        return self._link is not None and self._link.takes_calls
-
-    def leave(self) -> None:
-        """One caller less; the last one closes the connection."""
-        self.callers -= 1
-        if self.callers <= 0:
-            self.close()
-
-    def close(self) -> None:
-        """End all calls. The next one connects anew."""
-        if self._link is not None:
-            self._link.fail(CallError("closed", "the connection was closed on this side"))
-            self._link = None
-
-
 class Call:
     """A call that is open on a connection; for one greenlet at a time, which closes it."""
 
-    __slots__ = ("_data", "_ended", "_error", "_event", "_link", "_messages", "number", "received", "window")
+    __slots__ = ("_begun", "_ended", "_error", "_event", "_link", "_messages", "number", "received", "window")
 
-    def __init__(self, link: _Link, number: int, window: int) -> None:
+    def __init__(self, link: Link, number: int, window: int) -> None:
         self.number = number
         self.window = window  # bytes of DATA that may be sent
         self.received = 0  # bytes of DATA since the server was last allowed more
         self._link = link
         self._event = Event()
         self._messages: deque[bytes] = deque()
-        self._data = b""  # the beginning of a message
+        self._begun = bytearray()  # a message of which not all has come
         self._ended = False
         self._error: CallError | None = None
 
@@ -240,16 +121,17 @@ class Call:
     # What follows is for the connection's reader.
 
     def take_data(self, data: bytes, flags: int) -> None:
-        data = self._data + data if self._data else data
-        while len(data) >= 5:
-            size = 5 + _WORD.unpack_from(data, 1)[0]
-            if len(data) < size:
-                break
+        if self._begun:
+            self._begun += data
+            data = bytes(self._begun) if _is_whole(self._begun) else b""
+        while _is_whole(data):
+            self._begun.clear()
             if data[0]:
-                raise _MalformedError("a compressed message, which it was not asked for")
+                raise MalformedError("a compressed message, which it was not asked for")
+            size = 5 + WORD.unpack_from(data, 1)[0]
             self._messages.append(data[5:size])
             data = data[size:]
-        self._data = data
+        self._begun += data
         self.wake()
         if flags & END_STREAM:
             self.fail(self.violation("a call that ends without a status"))
@@ -275,7 +157,12 @@ class Call:
         self._event.set()
 
 
-class _Link(Connection):
+def _is_whole(data: bytes | bytearray) -> bool:
+    """Whether a gRPC message lies at the beginning."""
+    return len(data) >= 5 and len(data) - 5 >= WORD.unpack_from(data, 1)[0]
+
+
+class Link(Connection):
     """A connection as long as it lives. Raises CallError if there is none to be had."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -293,9 +180,9 @@ class _Link(Connection):
         self._unsent: list[bytes] = []
         self._news = Event()  # there is something to send, or nothing ever again
         self._open(["h2"])
-        settings = {_HEADER_TABLE_SIZE: 0, _INITIAL_WINDOW_SIZE: _LARGEST_WINDOW, _MAX_FRAME_SIZE: _WANTED_FRAME}
+        settings = {HEADER_TABLE_SIZE: 0, INITIAL_WINDOW_SIZE: _LARGEST_WINDOW, MAX_FRAME_SIZE: _WANTED_FRAME}
         values = b"".join(struct.pack(">HI", key, value) for key, value in settings.items())
-        grown = _WORD.pack(_LARGEST_WINDOW - _WINDOW)
+        grown = WORD.pack(_LARGEST_WINDOW - _WINDOW)
         self.write(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, values) + frame(WINDOW_UPDATE, 0, 0, grown)
         )
@@ -305,17 +192,17 @@ class _Link(Connection):
     def start(self, message: bytes, path: str, flags: int) -> Call:
         if path not in self._opening:
             block = request_headers(self.address, path)
-            self._opening[path] = (_WORD.pack(len(block))[1:] + bytes((HEADERS, END_HEADERS)), block)
+            self._opening[path] = (WORD.pack(len(block))[1:] + bytes((HEADERS, END_HEADERS)), block)
         before, after = self._opening[path]
         size = len(message)
         self._last = stream = self._last + 2
         if stream >= _LAST_STREAM:
             self.takes_calls = False
         call = self._calls[stream] = Call(self, stream, self._initial_window)
-        number = _WORD.pack(stream)
+        number = WORD.pack(stream)
         if size <= self.room(call):
             self._spend(call, size)
-            self.write(b"%b%b%b%b\0%c%b%b" % (before, number, after, _WORD.pack(size)[1:], flags, number, message))
+            self.write(b"%b%b%b%b\0%c%b%b" % (before, number, after, WORD.pack(size)[1:], flags, number, message))
             return call
         self.write(b"%b%b%b" % (before, number, after))
         try:
@@ -344,7 +231,7 @@ class _Link(Connection):
             self.cancel(call)
 
     def cancel(self, call: Call) -> None:
-        self.write(frame(RST_STREAM, 0, call.number, _WORD.pack(_CANCEL)))
+        self.write(frame(RST_STREAM, 0, call.number, WORD.pack(_CANCEL)))
 
     def retire(self) -> None:
         """Take no more calls; those that are open go on."""
@@ -413,7 +300,7 @@ class _Link(Connection):
             while self._socket is not None:
                 buffer += self._receive()
                 buffer = buffer[self._take_frames(buffer) :]
-        except _MalformedError as error:
+        except MalformedError as error:
             self.fail(self.violation(str(error)))
         except struct.error:
             self.fail(self.violation("a frame of a wrong size"))
@@ -424,11 +311,11 @@ class _Link(Connection):
         """Do what all whole frames ask for; where the rest begins."""
         offset, end = 0, len(buffer)
         while end - offset >= 9:
-            size_and_kind, flags, stream = _FRAME_HEAD.unpack_from(buffer, offset)
+            size_and_kind, flags, stream = FRAME_HEAD.unpack_from(buffer, offset)
             size, start = size_and_kind >> 8, offset + 9
             if size > _WANTED_FRAME:
                 is_http = buffer.startswith(b"HTTP/", offset)
-                raise _MalformedError(
+                raise MalformedError(
                     "an answer in HTTP/1: is this the HTTP port?" if is_http else "a frame larger than is allowed"
                 )
             if start + size > end:
@@ -444,10 +331,10 @@ class _Link(Connection):
         elif kind == DATA:
             self._replenish(call, len(payload))
             if call is not None:
-                call.take_data(_unpadded(payload) if flags & PADDED else payload, flags)
+                call.take_data(unpadded(payload) if flags & PADDED else payload, flags)
         elif kind == HEADERS:
             if flags & PADDED:
-                payload = _unpadded(payload)
+                payload = unpadded(payload)
             if flags & PRIORITY:
                 payload = payload[5:]
             if flags & END_HEADERS:
@@ -455,25 +342,25 @@ class _Link(Connection):
             else:
                 self._block = stream, flags, payload
         elif kind == WINDOW_UPDATE:
-            self._take_window(call, stream, _WORD.unpack(payload)[0])
+            self._take_window(call, stream, WORD.unpack(payload)[0])
         elif kind == SETTINGS and not flags & ACK:
             self._take_settings(payload)
         elif kind == PING and not flags & ACK:
             self.write(frame(PING, ACK, 0, payload))
         elif kind == RST_STREAM and call is not None:
-            call.fail(CallError("gRPC reset", f"the server reset the call, HTTP/2 error {_WORD.unpack(payload)[0]}"))
+            call.fail(CallError("gRPC reset", f"the server reset the call, HTTP/2 error {WORD.unpack(payload)[0]}"))
         elif kind == GOAWAY:
-            self._take_goodbye(_WORD.unpack_from(payload)[0])
+            self._take_goodbye(WORD.unpack_from(payload)[0])
 
     def _continue_block(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is None or kind != CONTINUATION or stream != self._block[0]:
-            raise _MalformedError("a header block that does not end")
+            raise MalformedError("a header block that does not end")
         _, first, begun = self._block
         self._block = None
         if flags & END_HEADERS:
             self._take_block(stream, first, begun + payload)
         elif len(begun) > _WANTED_FRAME:
-            raise _MalformedError("a header block that does not end")
+            raise MalformedError("a header block that does not end")
         else:
             self._block = stream, first, begun + payload
 
@@ -486,12 +373,12 @@ class _Link(Connection):
         """Give windows back long before they are used up."""
         self._received += size
         if self._received > _LARGEST_WINDOW // 2:
-            self.write(frame(WINDOW_UPDATE, 0, 0, _WORD.pack(self._received)))
+            self.write(frame(WINDOW_UPDATE, 0, 0, WORD.pack(self._received)))
             self._received = 0
         if call is not None:
             call.received += size
             if call.received > _LARGEST_WINDOW // 2:
-                self.write(frame(WINDOW_UPDATE, 0, call.number, _WORD.pack(call.received)))
+                self.write(frame(WINDOW_UPDATE, 0, call.number, WORD.pack(call.received)))
                 call.received = 0
 
     def _take_window(self, call: Call | None, stream: int, size: int) -> None:
@@ -503,11 +390,11 @@ class _Link(Connection):
 
     def _take_settings(self, payload: bytes) -> None:
         for key, value in struct.iter_unpack(">HI", payload):
-            if key == _INITIAL_WINDOW_SIZE:
+            if key == INITIAL_WINDOW_SIZE:
                 for call in self._calls.values():
                     call.window += value - self._initial_window
                 self._initial_window = value
-            elif key == _MAX_FRAME_SIZE:
+            elif key == MAX_FRAME_SIZE:
                 self._frame_size = value
         self.write(frame(SETTINGS, ACK, 0, b""))
         self._wake_senders()
@@ -523,9 +410,3 @@ class _Link(Connection):
             if call.number > last:
                 call.fail(CallError("closed", "the server is shutting down"))
         self.retire()
-
-
-def _unpadded(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
-        raise _MalformedError("more padding than there is in the frame")
-    return payload[1 : len(payload) - payload[0]]

@@ -25,8 +25,9 @@ from gevent.pool import Group
 from loadtest.arrivals import Timer, schedule
 from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
 from loadtest.calls import Address, CallError, address_of
+from loadtest.connections import GrpcConnections
 from loadtest.encoding import grpc_request, http_request
-from loadtest.http2 import GrpcConnections, message_bytes
+from loadtest.frames import message_bytes
 from loadtest.payloads import Payloads, check, prepare
 from loadtest.recording import WRONG, Recorder
 from loadtest.signature import Signature, read_signature

@@ -13,8 +13,9 @@ import pytest
 
 from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
 from loadtest.calls import Address, address_of
+from loadtest.connections import GrpcConnections
 from loadtest.encoding import grpc_request, http_request
-from loadtest.http2 import GrpcConnections, message_bytes
+from loadtest.frames import message_bytes
 from modelwright.server.local import RunningServer, running
 from modelwright.tensors import Tensors
 from tests.loadtest.wire import Http2Peer, drain, free_port, grpc_answer, kind_of, listening

@@ -20,7 +20,7 @@ from loadtest.encoding import (
     http_request,
     sequence_part,
 )
-from loadtest.http2 import message_bytes
+from loadtest.frames import message_bytes
 from modelwright.tensors import Tensors
 
 ADDRESS = Address("http", "::1", 8000)

@@ -12,8 +12,9 @@ import pytest
 
 from loadtest.callers import Caller, RawGrpc, RawHttp
 from loadtest.calls import Address, address_of
+from loadtest.connections import GrpcConnections
 from loadtest.encoding import grpc_request, http_request
-from loadtest.http2 import GrpcConnections, message_bytes
+from loadtest.frames import message_bytes
 from loadtest.shm import SharedMemory
 from loadtest.signature import read_signature
 from modelwright.client import connect

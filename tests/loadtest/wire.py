@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from loadtest.calls import Address, CallError
-from loadtest.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, frame, message_bytes
+from loadtest.frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame, message_bytes
 
 OK_HEADERS = b"\x88"  # `:status: 200` in HPACK's static table
 OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
