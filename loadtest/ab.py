@@ -148,6 +148,9 @@ def _measure(
         return
     with _benches(setting, pairing) as benches:
         findings.server = benches["A"].server_info
+        for bench in (benches["A"], benches["B"]):
+            for described in bench.fleet.targets.values():
+                findings.note(pairing.model, described["notes"])
         if pairing.model not in shapes:
             shapes[pairing.model] = _shapes(benches["A"], pairing, plan, findings)
         begun = max((side.round for side in sides), default=0)

@@ -41,6 +41,10 @@ class Findings:
         self.listener(measurement)
         return measurement
 
+    def note(self, model: str, notes: Sequence[str]) -> None:
+        """What a reader should know of a model's payloads, once."""
+        self.notes += [note for text in notes if (note := f"{model}: {text}") not in self.notes]
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -89,7 +93,7 @@ def _lab_of(setting: Setting, server: Server, given: Subject, model: str, findin
     with lab(setting, server, workloads) as bench:
         findings.server = bench.server_info
         for described in bench.fleet.targets.values():
-            findings.notes += [f"{model}: {note}" for note in described["notes"]]
+            findings.note(model, described["notes"])
         yield bench
 
 

@@ -100,6 +100,10 @@ def test_ab_writes_a_gate_and_exits_by_its_verdict(folder: Folder, server: Runni
     # Three sides, two regimes, six rounds or twice that, after one measurement of the capacity.
     assert len(result.measurements) in (37, 73)
     assert {each.target.version for each in result.measurements} == {"9", "10"}
+    # Both sides send the same one payload: that is said once.
+    assert [note for note in result.notes if "distinct" in note] == [
+        "two_versions: 1 distinct payload: where the model has a response cache, that is what answers"
+    ]
 
 
 def test_ab_without_two_versions_has_nothing_to_compare(folder: Folder, server: RunningServer) -> None:
