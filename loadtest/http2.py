@@ -88,10 +88,6 @@ class Call:
                 self._link.senders.append(self)
                 self._wait()
 
-    def end(self) -> None:
-        """Nothing more will be sent in this call."""
-        self._link.write(frame(DATA, END_STREAM, self.number, b""))
-
     def receive(self) -> bytes | None:
         """The server's next message; None when it has ended the call well. Raises CallError if it ended in an error."""
         while not self._messages:
