@@ -246,7 +246,7 @@ class Reporting:
         for session in sessions:
             session.is_over = True
         deadline = time.monotonic() + _DRAIN_S
-        while time.monotonic() < deadline and any(session.in_flight for session in sessions):
+        while time.monotonic() < deadline and any(session.is_busy for session in sessions):
             gevent.sleep(0.005)
 
     def _worker_finished(self, environment: Environment, msg: Any, **_: Any) -> None:

@@ -171,10 +171,15 @@ class Session:
         now_ns = time.monotonic_ns()
         self.recorder.add(intended_ns, now_ns, now_ns, code, 0)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests are in flight, or an open loop's that were due have not got their turn to be sent yet."""
+        return bool(self.in_flight or self._arrivals)
+
     def drain(self) -> None:
         """Wait for the requests in flight: every one is answered, or times out."""
         deadline = time.monotonic() + self.workload.timeout_s + 1
-        while (self.in_flight or self._arrivals) and time.monotonic() < deadline:
+        while self.is_busy and time.monotonic() < deadline:
             gevent.sleep(0.002)
         self._arrivals.kill()
 

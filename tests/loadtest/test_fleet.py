@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import gevent
 import numpy as np
 import psutil
 import pytest
@@ -25,6 +26,7 @@ from loadtest.latency import latency
 from loadtest.nullprotocols import Grpc, Http
 from loadtest.nullserver import null_server
 from loadtest.recording import RECORD
+from loadtest.session import Pace, Session
 from loadtest.workload import Shape, Workload
 from modelwright.client import connect
 from modelwright.errors import LoadError
@@ -235,6 +237,26 @@ def test_a_stall_shows_in_every_request_that_was_to_be_sent_meanwhile(fleet: Fle
     assert (during["start_ns"] < end_ns).mean() > 0.9  # they were sent in time, not after the stall
     before = rows[rows["end_ns"] < begin_ns]
     assert np.median(before["end_ns"] - before["intended_ns"]) < 0.05e9
+
+
+def test_a_session_is_busy_with_requests_that_are_due_and_not_yet_sent(server: RunningServer) -> None:
+    """Whoever waits for `in_flight` alone takes the record before they are in it."""
+    session = Session(Workload(url(server, "http"), "identity", shapes={"NUMBERS": 4, "TEXTS": 2}))
+    before = successes_of(server)
+    sending = gevent.spawn(session.open_loop, Pace(Shape(rate=1e5), time.monotonic_ns()))
+    while not session.is_busy:
+        gevent.sleep(0)
+    session.is_over = True
+    assert session.in_flight == 0
+    while session.is_busy:
+        gevent.sleep(0.001)
+    sending.join(5)
+    assert len(np.frombuffer(session.recorder.take(), RECORD)) == successes_of(server) - before > 0
+
+
+def successes_of(server: RunningServer) -> int:
+    with connect(url(server, "http"), 5) as client:
+        return successes(client, "identity")
 
 
 def test_all_processes_of_a_constant_rate_tick_as_one(fleet: Fleet) -> None:
