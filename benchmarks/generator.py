@@ -16,12 +16,12 @@ from typing import Any, Literal
 from benchmarks import projects, timing
 from benchmarks.options import Options
 from benchmarks.table import Section, load
-from loadtest.fleet import Fleet, Phase, Watch
-from loadtest.latency import latency
-from loadtest.nullserver import null_server
-from loadtest.servers import local
-from loadtest.workload import Shape, Workload
-from modelwright.project import Project, find
+from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
+from modelwright.loadtest.measure.latency import latency
+from modelwright.loadtest.measure.servers import local
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.wire.null_server import null_server
+from modelwright.project.project import Project, find
 
 _MODEL = "digits"
 _IN_FLIGHT = 32

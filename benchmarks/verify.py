@@ -11,10 +11,10 @@ from pathlib import Path
 from benchmarks import projects, timing
 from benchmarks.options import Options
 from benchmarks.table import Section, load
-from modelwright import replay
-from modelwright.project import Project
-from modelwright.project import load as load_project
-from modelwright.repository import Repository
+from modelwright.operations import replay
+from modelwright.project.project import Project
+from modelwright.project.project import load as load_project
+from modelwright.repository.repository import Repository
 from modelwright.server import environment
 from modelwright.server.local import running
 

@@ -3,7 +3,7 @@
     locust -f loadtest/locustfile.py --model digits --host http://127.0.0.1:8000
 
 With its web interface, `--headless`, `--processes`, `--master` and `--worker`. The users and the options are those
-of `loadtest.users`; which users there are depends on `--protocol`.
+of `modelwright.loadtest.locust.users`; which users there are depends on `--protocol`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from locust import events
 from locust.runners import WorkerRunner
 
-from loadtest.users import TritonGrpcUser, TritonHttpUser
+from modelwright.loadtest.locust.users import TritonGrpcUser, TritonHttpUser
 
 
 class HttpUser(TritonHttpUser):

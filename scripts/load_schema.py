@@ -1,4 +1,4 @@
-"""schemas/load-result.schema.json from the models in loadtest/result.py."""
+"""schemas/load-result.schema.json from the models in modelwright/loadtest/document.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loadtest.result import Result
+from modelwright.loadtest.document import Result
 
 TARGET = Path(__file__).resolve().parent.parent / "schemas" / "load-result.schema.json"
 
@@ -16,7 +16,7 @@ def schema_text() -> str:
     made: dict[str, Any] = Result.model_json_schema()
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$comment": "Made by `make docs` from loadtest/result.py; docs/load-result.md explains it.",
+        "$comment": "Made by `make docs` from modelwright/loadtest/document.py; docs/load-result.md explains it.",
     }
     return json.dumps(head | made, indent=1, ensure_ascii=False) + "\n"
 

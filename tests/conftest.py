@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from modelwright import build as engine
-from modelwright.build import Outcome
-from modelwright.cli import main
+from modelwright.build import build as engine
+from modelwright.build.build import Outcome
+from modelwright.cli.main import main
+from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
-from modelwright.progress import Silent
-from modelwright.project import Project, load
-from modelwright.repository import LEDGER, Repository
+from modelwright.project.project import Project, load
+from modelwright.repository.repository import LEDGER, Repository
 
 ROOT = Path(__file__).resolve().parent.parent
 

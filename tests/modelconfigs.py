@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from modelwright.fields import is_map, is_repeated, map_value
-from modelwright.modelconfig import schema
+from modelwright.triton.messages import is_map, is_repeated, map_value
+from modelwright.triton.model_config_pb2 import schema
 
 _MOST_FIELDS = 6  # of one message, so that a config stays readable
 _DEPTH = 5

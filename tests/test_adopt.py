@@ -16,15 +16,15 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 
-from modelwright.adopt import adopt
-from modelwright.config import config_of, tensors_of
+from modelwright.config.model_config import config_of, tensors_of
+from modelwright.config.render import parse, plain_text, render, shipped_templates
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.fields import differences
-from modelwright.modelconfig import schema
-from modelwright.render import parse, plain_text, render, shipped_templates
-from modelwright.schema import schema_text
-from modelwright.specfile import read_builder, read_builders
+from modelwright.operations.adopt import adopt
+from modelwright.operations.schema import schema_text
+from modelwright.project.reader import read_builder, read_builders
+from modelwright.triton.messages import differences
+from modelwright.triton.model_config_pb2 import schema
 from tests.conftest import Sandbox, doubling_onnx, new_sandbox
 from tests.foreign_repository import CHAIN, CLASSIFIER, COUNTER, PLUS, classifier, hand_made, state
 from tests.modelconfigs import model_configs

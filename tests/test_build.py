@@ -260,7 +260,7 @@ def test_kill_9_in_a_step_leaves_the_repository_as_it_was(sandbox: Sandbox, wher
         target = "def samples():\n" if where == "samples" else "def evaluate(infer):\n"
         (folder / "data.py").write_text(DATA_PY.replace(target, target + pause))
     process = subprocess.Popen(
-        [sys.executable, "-m", "modelwright.cli", "--project", str(sandbox.root), "build"],
+        [sys.executable, "-m", "modelwright.cli.main", "--project", str(sandbox.root), "build"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -373,7 +373,7 @@ def test_weights_beside_an_onnx_file_are_declared_and_published(sandbox: Sandbox
 def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
     pause = "    import time\n    time.sleep(60)\n"
     sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n" + pause))
-    command = [sys.executable, "-m", "modelwright.cli", "--project", str(sandbox.root), "build"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(sandbox.root), "build"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=default_sigint
     )

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright.client import Client, IndexEntry, connect
-from modelwright.dtypes import BY_CONFIG
 from modelwright.errors import ServerError
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import Ports, RunningServer, running
+from modelwright.triton.client import Client, IndexEntry, connect
+from modelwright.triton.dtypes import BY_CONFIG
 from tests.server.models import config, config_for, double, identity, publish, shared_environment
 
 PROTOCOLS = ("http", "grpc")

@@ -28,9 +28,9 @@ from typing import Any
 import pytest
 import yaml
 
-from modelwright.client import connect
-from modelwright.project import load
+from modelwright.project.project import load
 from modelwright.server.environment import unsupported_reason
+from modelwright.triton.client import connect
 from tests.conftest import ROOT
 from tests.server.models import shared_environment
 
@@ -200,7 +200,7 @@ def test_the_profile_load_adds_a_master_and_workers() -> None:
 LOCUSTS_OPTIONS = """
 import json, sys
 from locust import argument_parser
-from loadtest import options
+from modelwright.loadtest.locust import options
 
 parser = argument_parser.get_empty_argument_parser()
 argument_parser.setup_parser_arguments(parser)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from modelwright.config import Tensor, Tensors, config_of, tensors_of
+from modelwright.config.model_config import Tensor, Tensors, config_of, tensors_of
+from modelwright.config.render import parse, render
 from modelwright.errors import ConfigError, SpecError
-from modelwright.modelconfig import schema
-from modelwright.render import parse, render
-from modelwright.spec import Builder, ModelSpec
-from modelwright.specfile import read_builder
+from modelwright.project.reader import read_builder
+from modelwright.project.spec import Builder, ModelSpec
+from modelwright.triton.model_config_pb2 import schema
 from tests.conftest import ROOT
 
 SERVING: dict[str, Any] = {

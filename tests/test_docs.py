@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from modelwright.cli import main
+from modelwright.cli.main import main
 from modelwright.lint.examples import PYTHON_MODEL, base_text, write
 from tests.conftest import ROOT
 
@@ -77,11 +77,11 @@ def test_the_release_data_is_the_shared_one() -> None:
     shared = ROOT.parent / "shared" / "data" / "triton_releases.json"
     if not shared.is_file():
         pytest.skip("no shared folder beside this checkout")
-    assert Path(ROOT / "modelwright/data/triton_releases.json").read_bytes() == shared.read_bytes()
+    assert Path(ROOT / "modelwright/triton/data/triton_releases.json").read_bytes() == shared.read_bytes()
 
 
 def test_the_environment_has_the_targets_onnxruntime() -> None:
-    from modelwright.project import load
+    from modelwright.project.project import load
 
     pins = (ROOT / "constraints.txt").read_text()
     assert f"onnxruntime=={load(ROOT).target.onnxruntime} ;" in pins

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from modelwright import __version__
-from modelwright.cli import main
-from modelwright.doctor import Machine, Ran, Row, as_data, examine, failing, run_program, text
+from modelwright.cli.main import main
+from modelwright.operations.doctor import Machine, Ran, Row, as_data, examine, failing, run_program, text
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter
 from tests.conftest import Sandbox

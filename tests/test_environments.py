@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from modelwright.client import connect
-from modelwright.environments import check_serving, environments_of, merge
+from modelwright.config.environments import check_serving, environments_of, merge
 from modelwright.errors import ConfigError
-from modelwright.releases import release
 from modelwright.server.environment import unsupported_reason
+from modelwright.triton.client import connect
+from modelwright.triton.releases import release
 from tests.conftest import ONNX_YAML, Sandbox, default_sigint
 from tests.test_config import builder
 from tests.test_replay import free_ports
@@ -252,7 +252,16 @@ def test_serve_with_an_environment(sandbox: Sandbox) -> None:
     sandbox.build()
     http, grpc, metrics = free_ports(3)
     ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
-    command = [sys.executable, "-m", "modelwright.cli", "--project", str(sandbox.root), "serve", "--environment", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "modelwright.cli.main",
+        "--project",
+        str(sandbox.root),
+        "serve",
+        "--environment",
+        "cpu",
+    ]
     with subprocess.Popen(
         [*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=default_sigint
     ) as process:

@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright import onnxfile, onnxrun
 from modelwright.errors import StepError, VerifyError
-from modelwright.onnxfile import Signature, TensorInfo
-from modelwright.releases import release
+from modelwright.onnx import file as onnxfile
+from modelwright.onnx import runtime
+from modelwright.onnx.file import Signature, TensorInfo
+from modelwright.triton.releases import release
 
 FLOAT, STRING = TensorProto.FLOAT, TensorProto.STRING
 
@@ -233,7 +234,7 @@ class TestExternalWeights:
         results = []
         for name, limit in (("one.onnx", 10**9), ("two.onnx", 1000)):
             onnxfile.save_canonical(self.wide(), tmp_path / name, external_above_bytes=limit)
-            results.append(onnxrun.run(tmp_path / name, rows)["y"])
+            results.append(runtime.run(tmp_path / name, rows)["y"])
         np.testing.assert_array_equal(results[0], results[1])
 
     def test_loading_and_saving_gives_the_same_files(self, tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ class TestExternalWeights:
         with pytest.raises(StepError, match="external weights cannot be read"):
             onnxfile.load(path)
         with pytest.raises(StepError, match="onnxruntime does not load it"):
-            onnxrun.session(path)
+            runtime.session(path)
 
 
 def branching() -> onnx.ModelProto:
@@ -275,7 +276,7 @@ def branching() -> onnx.ModelProto:
 class TestRenameValues:
     def run(self, model: onnx.ModelProto, folder: Path, **inputs: Any) -> Any:
         onnxfile.save_canonical(model, folder / "m.onnx")
-        return onnxrun.run(folder / "m.onnx", inputs)
+        return runtime.run(folder / "m.onnx", inputs)
 
     def test_an_inner_tensor_moves_out_of_the_way(self, tmp_path: Path) -> None:
         model, rows = linear(), np.ones((1, 4), np.float32)
@@ -298,19 +299,19 @@ class TestRenameValues:
 
 class TestRun:
     def test_numbers(self, tmp_path: Path) -> None:
-        result = onnxrun.run(saved(linear(), tmp_path), {"x": np.eye(4, dtype=np.float32)}, threads=2)
+        result = runtime.run(saved(linear(), tmp_path), {"x": np.eye(4, dtype=np.float32)}, threads=2)
         np.testing.assert_array_equal(result["y"], np.arange(12).reshape(4, 3) + 1)
 
     def test_strings_are_bytes(self, tmp_path: Path) -> None:
         text = np.array([["é".encode(), b""]], dtype=object)
-        result = onnxrun.run(saved(identity(STRING), tmp_path), {"x": text})
+        result = runtime.run(saved(identity(STRING), tmp_path), {"x": text})
         assert result["y"].tolist() == text.tolist()
 
     def test_a_model_that_does_not_load_says_why_in_one_line(self, tmp_path: Path) -> None:
         model = linear()
         model.graph.node[1].op_type = "Addd"
         with pytest.raises(StepError, match=r"^model\.onnx: onnxruntime does not load it: .*Addd") as caught:
-            onnxrun.session(saved(model, tmp_path))
+            runtime.session(saved(model, tmp_path))
         assert "\n" not in caught.value.message
         assert str(tmp_path) not in caught.value.message
 
@@ -318,7 +319,7 @@ class TestRun:
         model = linear()
         model.graph.node[0].output[0] = model.graph.node[1].input[0] = "y"
         with pytest.raises(StepError, match="two tensors share a name: rename the input or output"):
-            onnxrun.session(saved(model, tmp_path))
+            runtime.session(saved(model, tmp_path))
 
     @pytest.mark.parametrize(
         ("inputs", "match"),
@@ -331,7 +332,7 @@ class TestRun:
     )
     def test_inputs_it_refuses(self, tmp_path: Path, inputs: Any, match: str) -> None:
         with pytest.raises(StepError, match=match):
-            onnxrun.run(saved(linear(), tmp_path), inputs)
+            runtime.run(saved(linear(), tmp_path), inputs)
 
 
 def floats(*values: float) -> dict[str, Any]:
@@ -340,7 +341,7 @@ def floats(*values: float) -> dict[str, Any]:
 
 class TestCompare:
     def test_equal_within_tolerance(self) -> None:
-        result = onnxrun.compare(floats(1, 2, 3), floats(1, 2, 3.25), atol=0.25, rtol=0)
+        result = runtime.compare(floats(1, 2, 3), floats(1, 2, 3.25), atol=0.25, rtol=0)
         assert result == {"y": 0.25}
 
     def test_the_message_names_the_worst_output_and_sample(self) -> None:
@@ -348,15 +349,15 @@ class TestCompare:
         actual = {name: array.copy() for name, array in expected.items()}
         actual["good"][3, 0], actual["logits"][17, 1] = 0.0125, 0.03125
         with pytest.raises(VerifyError) as caught:
-            onnxrun.compare(expected, actual, atol=0.01, rtol=0)
+            runtime.compare(expected, actual, atol=0.01, rtol=0)
         assert caught.value.message == (
             "'logits' differs by 3.1e-02 from the source, allowed 1.0e-02 (worst of 32 samples: 17)"
         )
 
     def test_rtol_follows_the_expected_size(self) -> None:
-        onnxrun.compare(floats(1000.0), floats(1001.0), atol=0, rtol=2e-3)
+        runtime.compare(floats(1000.0), floats(1001.0), atol=0, rtol=2e-3)
         with pytest.raises(VerifyError, match=r"allowed 5\.0e-01"):
-            onnxrun.compare(floats(1000.0), floats(1001.0), atol=0, rtol=5e-4)
+            runtime.compare(floats(1000.0), floats(1001.0), atol=0, rtol=5e-4)
 
     @pytest.mark.parametrize(
         ("expected", "actual", "match"),
@@ -373,15 +374,15 @@ class TestCompare:
     )
     def test_what_never_agrees(self, expected: Any, actual: Any, match: str) -> None:
         with pytest.raises(VerifyError, match=match):
-            onnxrun.compare(expected, actual, atol=1e9, rtol=1e9)
+            runtime.compare(expected, actual, atol=1e9, rtol=1e9)
 
     def test_equal_infinities_agree(self) -> None:
-        assert onnxrun.compare(floats(np.inf, 1), floats(np.inf, 1), atol=0, rtol=0.1) == {"y": 0.0}
+        assert runtime.compare(floats(np.inf, 1), floats(np.inf, 1), atol=0, rtol=0.1) == {"y": 0.0}
 
     def test_half_precision_does_not_overflow(self) -> None:
         expected, actual = ({"y": np.full((1, 1), value, np.float16)} for value in (60000, -60000))
         with pytest.raises(VerifyError, match=r"differs by 1\.2e\+05"):
-            onnxrun.compare(expected, actual, atol=1, rtol=0)
+            runtime.compare(expected, actual, atol=1, rtol=0)
 
     @pytest.mark.parametrize(
         ("expected", "actual"),
@@ -394,12 +395,12 @@ class TestCompare:
         ids=["int64", "uint8", "bool", "bytes"],
     )
     def test_other_types_must_be_equal(self, expected: Any, actual: Any) -> None:
-        assert onnxrun.compare({"y": expected}, {"y": expected}, atol=0, rtol=0) == {"y": 0.0}
+        assert runtime.compare({"y": expected}, {"y": expected}, atol=0, rtol=0) == {"y": 0.0}
         with pytest.raises(VerifyError, match=r"differs in 1 of 2 \w+ values \(first in sample 1\)"):
-            onnxrun.compare({"y": expected}, {"y": actual}, atol=9, rtol=9)
+            runtime.compare({"y": expected}, {"y": actual}, atol=9, rtol=9)
 
 
 def test_it_imports_no_framework() -> None:
     heavy = ("torch", "onnx", "onnxruntime", "numpy")
-    code = f"import sys, modelwright.onnxfile; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, modelwright.onnx.file; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"

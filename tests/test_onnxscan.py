@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.onnxscan import External, OnnxScanError, Scan, Value, scan
+from modelwright.onnx.scan import External, OnnxScanError, Scan, Value, scan
 from tests.conftest import doubling_onnx
 
 FLOAT = TensorProto.FLOAT
@@ -433,5 +433,5 @@ class TestAgainstOnnx:
 
 def test_it_imports_no_framework() -> None:
     heavy = ("torch", "onnx", "onnxruntime", "numpy", "google.protobuf")
-    code = f"import sys, modelwright.onnxscan; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, modelwright.onnx.scan; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"

@@ -12,8 +12,8 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.modelconfig import schema
-from modelwright.pbtext import (
+from modelwright.triton.model_config_pb2 import schema
+from modelwright.triton.pbtext import (
     MAX_DEPTH,
     PbtxtError,
     Unknown,
@@ -337,5 +337,5 @@ def mutated(chance: random.Random, text: bytes) -> bytes:
 
 def test_it_imports_no_framework() -> None:
     heavy = ("torch", "onnx", "onnxruntime", "numpy", "grpc")
-    code = f"import sys; from modelwright.pbtext import parse_message; parse_message('name: \"x\"'); print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys; from modelwright.triton.pbtext import parse_message; parse_message('name: \"x\"'); print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"

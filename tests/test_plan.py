@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.plan import Step, explain, in_order
+from modelwright.build.plan import Step, explain, in_order
 from tests.conftest import ONNX_YAML, TORCH_YAML, Sandbox
 
 HEAVY = ("torch", "onnx", "onnxruntime", "transformers", "sklearn", "tensorrt", "grpc", "tritonclient.http", "numpy")
@@ -18,18 +18,18 @@ HEAVY = ("torch", "onnx", "onnxruntime", "transformers", "sklearn", "tensorrt", 
 @pytest.mark.parametrize(
     "module",
     [
-        "spec",
-        "specfile",
-        "plan",
+        "project.spec",
+        "project.reader",
+        "build.plan",
         "digest",
-        "config",
-        "render",
-        "repository",
-        "recipe",
-        "build",
-        "cli",
-        "report",
-        "ensembles",
+        "config.model_config",
+        "config.render",
+        "repository.repository",
+        "kinds.recipe",
+        "build.build",
+        "cli.main",
+        "cli.tables",
+        "config.ensembles",
     ],
 )
 def test_planning_imports_no_ml_framework(module: str) -> None:
@@ -42,7 +42,7 @@ def test_a_build_that_does_nothing_imports_no_ml_framework(sandbox: Sandbox) -> 
     sandbox.torch_builder()
     sandbox.build()
     code = (
-        "import sys, json\nfrom click.testing import CliRunner\nfrom modelwright.cli import main\n"
+        "import sys, json\nfrom click.testing import CliRunner\nfrom modelwright.cli.main import main\n"
         f"result = CliRunner().invoke(main, ['--project', {str(sandbox.root)!r}, 'build'])\n"
         f"print(json.dumps([result.exit_code, sorted(set({HEAVY!r}) & set(sys.modules))]))"
     )

@@ -13,20 +13,20 @@ import numpy as np
 import onnx
 import pytest
 
-from modelwright import build as engine
-from modelwright.adopt import adopt
-from modelwright.client import Client, connect
+from modelwright.build import build as engine
+from modelwright.cli.progress import Silent
+from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
-from modelwright.fields import differences
-from modelwright.modelconfig import schema
-from modelwright.progress import Silent
-from modelwright.render import parse
-from modelwright.replay import replay
-from modelwright.repository import LEDGER, Change
+from modelwright.operations.adopt import adopt
+from modelwright.operations.replay import replay
+from modelwright.project.spec import ModelSpec
+from modelwright.repository.repository import LEDGER, Change
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
-from modelwright.server.reasons import is_lacking
-from modelwright.spec import ModelSpec
+from modelwright.triton.client import Client, connect
+from modelwright.triton.messages import differences
+from modelwright.triton.model_config_pb2 import schema
+from modelwright.triton.reasons import is_lacking
 from tests.conftest import DATA_PY, Recorder, Sandbox, doubling_onnx
 from tests.foreign_repository import MODELS, classifier, hand_made, plus
 from tests.server.models import shared_environment
@@ -551,7 +551,7 @@ def test_a_replay_needs_no_golden_samples_to_find_damage(adopted: Sandbox) -> No
     adopted.build()
     with (adopted.repository.folder("classifier", 3) / "model.onnx").open("ab") as file:
         file.write(b"x")
-    from modelwright.replay import published
+    from modelwright.operations.replay import published
 
     assert adopted.repository.damage("classifier", 3) == ["model.onnx changed"]
     assert [item.version for item in published(adopted.repository)] == [3, 7]

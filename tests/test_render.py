@@ -15,14 +15,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelwright.client import connect
-from modelwright.config import Tensors, config_of
+from modelwright.config.model_config import Tensors, config_of
+from modelwright.config.render import parse, render
 from modelwright.errors import ConfigError
-from modelwright.fields import differences, is_map, is_repeated, map_value
-from modelwright.modelconfig import schema
-from modelwright.render import parse, render
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import running
+from modelwright.triton.client import connect
+from modelwright.triton.messages import differences, is_map, is_repeated, map_value
+from modelwright.triton.model_config_pb2 import schema
 from tests.conftest import ONNX_YAML, ROOT, Sandbox
 from tests.test_config import TENSORS, builder
 

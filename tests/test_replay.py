@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.client import connect
 from modelwright.errors import ServerError
+from modelwright.operations.serve import Request, infer
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
-from modelwright.serving import Request, infer
+from modelwright.triton.client import connect
 from tests.conftest import (
     ONNX_YAML,
     PYTHON_MODEL_PY,
@@ -217,7 +217,7 @@ def free_ports(count: int) -> list[int]:
 def test_serve_serves_until_it_is_stopped(built: Sandbox, stop: signal.Signals) -> None:
     http, grpc, metrics = free_ports(3)
     ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
-    command = [sys.executable, "-m", "modelwright.cli", "--project", str(built.root), "serve", *ports]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(built.root), "serve", *ports]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=default_sigint
     )

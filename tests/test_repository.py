@@ -16,7 +16,7 @@ import pytest
 
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.repository import LEDGER, Change, Repository, _replace_in_turn
+from modelwright.repository.repository import LEDGER, Change, Repository, _replace_in_turn
 
 _WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
 

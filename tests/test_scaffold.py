@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-import modelwright.cli
-from modelwright.client import connect
+import modelwright.cli.main
 from modelwright.errors import SpecError
-from modelwright.releases import release
-from modelwright.scaffold import KINDS, _move_into_place, new_builder, report
+from modelwright.operations.scaffold import KINDS, _move_into_place, new_builder, report
+from modelwright.project.reader import read_builders
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
-from modelwright.specfile import read_builders
+from modelwright.triton.client import connect
+from modelwright.triton.releases import release
 from tests.conftest import ROOT, Sandbox
 from tests.server.models import shared_environment
 
@@ -133,7 +133,7 @@ def test_the_onnx_file_is_within_the_limits_of_every_known_release(sandbox: Sand
     new(sandbox, "edges", "onnx")
     model = onnx.load(sandbox.root / "builders/edges/model.onnx")
     onnx.checker.check_model(model, full_check=True)
-    data = json.loads((ROOT / "modelwright/data/triton_releases.json").read_text())
+    data = json.loads((ROOT / "modelwright/triton/data/triton_releases.json").read_text())
     targets = [release(name) for name, row in data["releases"].items() if row["onnxruntime"]]
     assert len(targets) > 10
     assert all(model.ir_version <= target.max_ir for target in targets)
@@ -230,7 +230,7 @@ def test_an_unknown_kind_gets_the_known_ones(sandbox: Sandbox) -> None:
 
 
 def test_the_command_line_offers_the_kinds_of_the_spec() -> None:
-    assert modelwright.cli._KINDS == KINDS
+    assert modelwright.cli.main._KINDS == KINDS
 
 
 # --- all or nothing ---------------------------------------------------------------------------------------------------

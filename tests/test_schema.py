@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 
-from modelwright.cli import main
-from modelwright.modelconfig import schema as model_config
-from modelwright.modelyaml import serving_of
-from modelwright.schema import PLACE, editor_line, model_schema, put_into, schema_text
-from modelwright.spec import ModelSpec
+from modelwright.cli.main import main
+from modelwright.operations.schema import PLACE, editor_line, model_schema, put_into, schema_text
+from modelwright.project.spec import ModelSpec
+from modelwright.project.writer import serving_of
+from modelwright.triton.model_config_pb2 import schema as model_config
 from tests.conftest import ROOT, Sandbox
 from tests.modelconfigs import model_configs
 
@@ -137,7 +137,7 @@ def test_any_config_that_adopt_writes_validates(config: Any) -> None:
 
 
 def test_notes_are_about_fields_that_exist_and_every_section_has_one() -> None:
-    notes = json.loads((ROOT / "modelwright/data/field_notes.json").read_text(encoding="utf-8"))
+    notes = json.loads((ROOT / "modelwright/triton/data/field_notes.json").read_text(encoding="utf-8"))
     definitions = {"ModelSpec": SCHEMA, **SCHEMA["$defs"]}
     fields = {f"{name}.{field}" for name, item in definitions.items() for field in item.get("properties", {})}
     assert notes.keys() - fields == set()

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright.project import load
-from modelwright.repository import Repository
+from modelwright.project.project import load
+from modelwright.repository.repository import Repository
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
 from tests.conftest import ROOT
@@ -27,7 +27,7 @@ PROTOCOLS = ("http", "grpc")
 @pytest.fixture(scope="module")
 def repository() -> Repository:
     """Built here if it is not yet, as `make repo` does it."""
-    command = [sys.executable, "-m", "modelwright.cli", "--project", str(ROOT), "build", "--replay", "--wait"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(ROOT), "build", "--replay", "--wait"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     project = load(ROOT)
@@ -119,7 +119,7 @@ def test_the_tokeniser_needs_nothing_installed_in_the_container(repository: Repo
 
 
 def test_infer_prints_the_top_classes_with_labels(server: RunningServer) -> None:
-    command = [sys.executable, "-m", "modelwright.cli", "--project", str(ROOT), "infer", "digits"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(ROOT), "infer", "digits"]
     url = ["--url", f"http://{server.http}"]
     done = subprocess.run([*command, *url], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
@@ -132,7 +132,7 @@ def test_infer_prints_the_top_classes_with_labels(server: RunningServer) -> None
 
 
 def test_a_second_build_does_nothing_and_says_so(repository: Repository) -> None:
-    command = [sys.executable, "-m", "modelwright.cli", "--project", str(ROOT), "build", "--replay"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(ROOT), "build", "--replay"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Nothing to do: 4 models up to date in model_repository.\n")
     assert done.stderr == ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelwright.errors import SpecError
-from modelwright.spec import Slo, SloMargins
-from modelwright.specfile import slo_of
+from modelwright.project.reader import slo_of
+from modelwright.project.spec import Slo, SloMargins
 from tests.conftest import ONNX_YAML, Recorder, Sandbox
 
 SLO = "slo: {p99_ms: 20, throughput_min: 1000, margins: {p99: 0.25}}\n"

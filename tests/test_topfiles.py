@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelwright.topfiles import is_ours, recorded
+from modelwright.config.model_files import is_ours, recorded
 from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox
 
 LABELS_YAML = ONNX_YAML.replace("_size: 8", "_size: 8, output: [{name: y, label_filename: LABELS}]")

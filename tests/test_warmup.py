@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright.config import Tensor, Tensors, config_of
+from modelwright.config.model_config import Tensor, Tensors, config_of
+from modelwright.config.warmup import check_size, complete, raw
 from modelwright.errors import ConfigError
-from modelwright.golden import save_golden
-from modelwright.modelconfig import schema
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import running
-from modelwright.warmup import check_size, complete, raw
+from modelwright.triton.model_config_pb2 import schema
+from modelwright.verification.golden import save_golden
 from tests.conftest import ONNX_YAML, Recorder, Sandbox
 from tests.test_config import builder
 

@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from modelwright.config import Tensors, config_of, tensors_of
+from modelwright.build.plan import Planned, Step, StepId, in_order, plan, plan_step
+from modelwright.build.pool import Pool
+from modelwright.build.release import Decision, Publisher
+from modelwright.build.store import Artifact, Store
+from modelwright.build.worker import Done, Failed, Job
+from modelwright.config.ensembles import check_ensemble
+from modelwright.config.environments import check_serving
+from modelwright.config.model_config import Tensors, config_of, tensors_of
+from modelwright.config.render import plain_text
 from modelwright.digest import Fingerprints
-from modelwright.ensembles import check_ensemble
-from modelwright.environments import check_serving
 from modelwright.errors import ModelwrightError, SpecError, StepError
 from modelwright.fsops import locked, remove_tree
-from modelwright.plan import Planned, Step, StepId, in_order, plan, plan_step
-from modelwright.pool import Pool
-from modelwright.project import Project
-from modelwright.publishing import Decision, Publisher
-from modelwright.recipe import Recipes, family_of, payload_step, served_part
-from modelwright.render import plain_text
-from modelwright.repository import Change, Repository
-from modelwright.spec import Builder, PrebuiltSource
-from modelwright.specfile import read_builders
+from modelwright.kinds.recipe import Recipes, family_of, payload_step, served_part
+from modelwright.project.project import Project
+from modelwright.project.reader import read_builders
+from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.repository.repository import Change, Repository
 from modelwright.steps.context import ServedModel, StepContext
-from modelwright.store import Artifact, Store
 from modelwright.suggest import did_you_mean
-from modelwright.worker import Done, Failed, Job
 
 LOCK = "build.lock"
 Status = Literal["new", "config", "unchanged", "failed", "held"]
@@ -374,11 +374,11 @@ class _Run:
         """Nothing is published that the server would refuse: what has errors, or runs what has, fails here."""
         if not changes:
             return
-        from modelwright.lint import gate
+        from modelwright.build import lint_gate
 
         families = {item.name: family_of(item, self.session.builders) for item in self.session.selected}
         affected = {name for name, family in families.items() if changes.keys() & set(family)}.difference(held)
-        checked = gate.check(self.session.project, list(changes.values()), affected)
+        checked = lint_gate.check(self.session.project, list(changes.values()), affected)
         self.errors |= checked.errors
         self.warnings |= checked.warnings
 

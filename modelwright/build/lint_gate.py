@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from modelwright.build.planned_tree import planned_tree
 from modelwright.errors import LintError
 from modelwright.fsops import translated
-from modelwright.lint.command import checked_ignores
 from modelwright.lint.engine import Finding, lint
-from modelwright.lint.planned import planned_tree
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
-from modelwright.project import Project
-from modelwright.repository import Change
+from modelwright.operations.lint import checked_ignores
+from modelwright.project.project import Project
+from modelwright.repository.repository import Change
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from modelwright.build.store import Artifact, Store
 from modelwright.digest import canonical, sha256
-from modelwright.store import Artifact, Store
 
 StepId = tuple[str, str]  # (model, step)
 Payload = dict[str, Any]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modelwright.lint.tree import Entry, ModelFolder, RepositoryTree, list_entries
-from modelwright.repository import MANIFEST, Change
+from modelwright.repository.repository import MANIFEST, Change
 
 
 def planned_tree(root: Path, changes: Iterable[Change], scratch: Path) -> RepositoryTree:

@@ -11,12 +11,12 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
+from modelwright.build.worker import Done, Failed, Job
 from modelwright.errors import StepError
-from modelwright.worker import Done, Failed, Job
 
 _POLL_S = 0.1
 # Not multiprocessing's own start: it would run the caller's script again in every worker.
-_COMMAND = "import sys; sys.path.remove(''); from modelwright.worker import main; main(int(sys.argv[1]))"
+_COMMAND = "import sys; sys.path.remove(''); from modelwright.build.worker import main; main(int(sys.argv[1]))"
 
 
 @dataclass

@@ -10,17 +10,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from modelwright import __version__, topfiles
-from modelwright.config import Tensor, Tensors, tensors_of
+from modelwright import __version__
+from modelwright.build.plan import StepId
+from modelwright.build.store import Artifact
+from modelwright.config import model_files
+from modelwright.config.model_config import Tensor, Tensors, tensors_of
+from modelwright.config.render import shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
-from modelwright.plan import StepId
-from modelwright.project import Project
-from modelwright.recipe import payload_step
-from modelwright.render import shipped_templates, template_files
-from modelwright.repository import CONFIG, GOLDEN, Change, Manifest, Repository
-from modelwright.spec import Builder, PrebuiltSource
-from modelwright.store import Artifact
+from modelwright.kinds.recipe import payload_step
+from modelwright.project.project import Project
+from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.repository.repository import CONFIG, GOLDEN, Change, Manifest, Repository
 
 _SCHEMA = 1
 _VERSION = "version/"
@@ -155,14 +156,14 @@ class Publisher:
             "templates": {
                 str(path): self._fingerprints.file(path) for path in template_files([builder.folder, *templates])
             },
-            "files": {name: self._fingerprints.file(path) for name, path in topfiles.sources(builder).items()},
-            "golden": verified.files[GOLDEN] if topfiles.warms_up(builder) else None,
+            "files": {name: self._fingerprints.file(path) for name, path in model_files.sources(builder).items()},
+            "golden": verified.files[GOLDEN] if model_files.warms_up(builder) else None,
         }
         key = sha256(canonical(inputs))
         known = self._rendered.get(builder.name)
         if known and known["key"] == key and self._on_disk(builder.name, known["files"]):
             return {}
-        files = topfiles.make(builder, tensors, verified.path(GOLDEN), templates)
+        files = model_files.make(builder, tensors, verified.path(GOLDEN), templates)
         wanted = {*files, *getattr(builder.spec.source, "files", ())} if _is_prebuilt(builder) else files.keys()
         stale = self._stale(builder.name, known["files"] if known else {}, wanted)
         digests = {name: sha256(data) for name, data in files.items()}
@@ -174,8 +175,8 @@ class Publisher:
         """Files that were published for this model and that nothing asks for now."""
         folder = self._repository.root / model
         config = folder / CONFIG
-        named = topfiles.recorded(config.read_text(encoding="utf-8", errors="replace")) if config.is_file() else []
-        names = {*named, *(name for name in before if topfiles.is_ours(name))}.difference(wanted)
+        named = model_files.recorded(config.read_text(encoding="utf-8", errors="replace")) if config.is_file() else []
+        names = {*named, *(name for name in before if model_files.is_ours(name))}.difference(wanted)
         return sorted(name for name in names if (folder / name).is_file())
 
     def _on_disk(self, model: str, files: Mapping[str, str]) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtest.report.svg import WIDTH, Box, Drawing, text_width
+from modelwright.charts.svg import WIDTH, Box, Drawing, text_width
 
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 _LOG_FROM = 20.0  # values that span more than this ratio are drawn on a logarithmic axis

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from modelwright.cli import command
+from modelwright.cli.main import command
 from modelwright.errors import LoadError, ModelwrightError
-from modelwright.project import Project
+from modelwright.project.project import Project
 
 if TYPE_CHECKING:
-    from loadtest.lab import Setting
-    from loadtest.output import Kind
-    from loadtest.result import Gate, Measurement, Result, Slo
-    from loadtest.run import Findings
+    from modelwright.loadtest.document import Gate, Measurement, Result, Slo
+    from modelwright.loadtest.measure.lab import Setting
+    from modelwright.loadtest.measure.run import Findings
+    from modelwright.loadtest.report.output import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 FAILED, INCONCLUSIVE, INTERRUPTED = 1, 3, 130
@@ -124,8 +124,8 @@ def run_command(
     **options: Any,
 ) -> None:
     """Measure models under one load; all of the repository unless named."""
-    from loadtest import run
-    from loadtest.workload import Shape
+    from modelwright.loadtest.measure import run
+    from modelwright.loadtest.payloads.workload import Shape
 
     if concurrency and rate:
         raise LoadError(
@@ -158,8 +158,8 @@ def sweep_command(
     **options: Any,
 ) -> None:
     """Measure every concurrency at every batch size."""
-    from loadtest import run
-    from loadtest.workload import Shape
+    from modelwright.loadtest.measure import run
+    from modelwright.loadtest.payloads.workload import Shape
 
     setting = _setting(project, options)
     given = run.subject(setting, names, model_version, tuple(dict.fromkeys(batch)))
@@ -198,8 +198,8 @@ def slo_command(
 
     Exit code 1 when it holds at no rate.
     """
-    from loadtest import run
-    from loadtest.workload import Shape
+    from modelwright.loadtest.measure import run
+    from modelwright.loadtest.payloads.workload import Shape
 
     if (p50_ms is None) == (p99_ms is None):
         raise LoadError("--p99-ms or --p50-ms: one of both is needed", "such as --p99-ms 20")
@@ -253,9 +253,9 @@ def ab_command(
 
     Exit code 0: PASS; 1: FAIL, or an error; 3: INCONCLUSIVE.
     """
-    from loadtest import ab
-    from loadtest.gate import EXIT_CODES, overall
-    from loadtest.objectives import metrics, objectives
+    from modelwright.loadtest.gate import ab
+    from modelwright.loadtest.gate.objectives import metrics, objectives
+    from modelwright.loadtest.gate.verdict import EXIT_CODES, overall
 
     setting = _setting(project, options)
     slo_of = objectives(project, margins, concurrency, rate)
@@ -278,17 +278,17 @@ def ab_command(
 @command
 def compare_command(project: Project, first: Path, second: Path) -> None:
     """Two results side by side; a quick look, no verdict."""
-    from loadtest import output
-    from loadtest.compare import compare, text
+    from modelwright.loadtest.gate.compare import compare, text
+    from modelwright.loadtest.report import output
 
     click.echo(text(compare(output.read(first), output.read(second)), (str(first), str(second))))
 
 
 def _setting(project: Project, options: dict[str, Any]) -> Setting:
-    from loadtest.lab import Setting
-    from loadtest.options import shapes
-    from loadtest.workload import Workload
-    from modelwright.report import console
+    from modelwright.cli.tables import console
+    from modelwright.loadtest.locust.options import shapes
+    from modelwright.loadtest.measure.lab import Setting
+    from modelwright.loadtest.payloads.workload import Workload
 
     workload = Workload(
         url="",
@@ -313,8 +313,8 @@ class _Recording:
     """Shows measurements as they are made; at the end, however it comes, writes down what there is."""
 
     def __init__(self, setting: Setting, kind: Kind, models: Sequence[str], options: dict[str, Any]) -> None:
-        from loadtest import output
-        from loadtest.run import Findings
+        from modelwright.loadtest.measure.run import Findings
+        from modelwright.loadtest.report import output
 
         self._setting, self._kind, self._models = setting, kind, models
         self._as_data = options["as_data"]
@@ -328,7 +328,7 @@ class _Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from loadtest import output
+        from modelwright.loadtest.report import output
 
         if error is not None and not self.findings.measurements:
             output.remove_if_empty(self._folder)  # nothing was measured: the error says all
@@ -343,7 +343,8 @@ class _Recording:
             sys.exit(FAILED)
 
     def _written(self) -> Result:
-        from loadtest import output, text
+        from modelwright.cli import load_text as text
+        from modelwright.loadtest.report import output
 
         result = output.result_of(
             self._kind, self._models, self.findings, is_local=self._setting.url is None, slo=self.slo, gates=self.gates

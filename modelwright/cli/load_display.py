@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtest.fleet import Watch
-from loadtest.servers import Server
-from loadtest.serverside import Snapshot, snapshot
-from modelwright.client import Client
+from modelwright.loadtest.generator.processes import Watch
+from modelwright.loadtest.measure.server_side import Snapshot, snapshot
+from modelwright.loadtest.measure.servers import Server
+from modelwright.triton.client import Client
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

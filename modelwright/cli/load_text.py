@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.output import milliseconds
-from loadtest.result import Failure, Gate, Measurement, MetricVerdict, Result
+from modelwright.loadtest.document import Failure, Gate, Measurement, MetricVerdict, Result
+from modelwright.loadtest.report.output import milliseconds
 
 _HEAD = ("load", "req/s", "p50", "p90", "p99", "p99.9", "queue", "compute", "failed", "")
 

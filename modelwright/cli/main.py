@@ -13,10 +13,10 @@ import click
 
 from modelwright import __version__
 from modelwright.errors import ModelwrightError
-from modelwright.project import Project, find
+from modelwright.project.project import Project, find
 
 if TYPE_CHECKING:
-    from modelwright.build import Outcome
+    from modelwright.build.build import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 _LOAD = "load"
@@ -35,7 +35,7 @@ class _Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == _LOAD and _LOAD not in self.commands:  # loads its own module, which imports this one
-            from loadtest.command import load
+            from modelwright.cli.load import load
 
             self.add_command(load)
         return super().get_command(ctx, cmd_name)
@@ -102,18 +102,18 @@ def build_command(
     project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
 ) -> None:
     """Build what is not up to date, verify it, publish it."""
-    from modelwright import report
-    from modelwright.build import build
+    from modelwright.build.build import build
+    from modelwright.cli import tables
 
-    with report.listener(as_data) as listener:
+    with tables.listener(as_data) as listener:
         outcomes = build(project, names, listener, jobs=jobs, wait=wait)
     results = None
     if replay and not _failed(outcomes):
-        results = report.replay_if_changed(project, as_data)
+        results = tables.replay_if_changed(project, as_data)
     if as_data:
-        as_json(report.outcomes_as_data(outcomes, results))
+        as_json(tables.outcomes_as_data(outcomes, results))
     else:
-        report.print_outcomes(project, outcomes, results)
+        tables.print_outcomes(project, outcomes, results)
     if _failed(outcomes) or any(result.verdict == "failed" for result in results or ()):
         sys.exit(1)
 
@@ -128,8 +128,8 @@ def _failed(outcomes: list[Outcome]) -> bool:
 @command
 def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
     """Say what a build would run, and why."""
-    from modelwright import report
-    from modelwright.build import open_session, plan_session
+    from modelwright.build.build import open_session, plan_session
+    from modelwright.cli import tables
 
     session = open_session(project, names)
     planned = plan_session(session)
@@ -142,7 +142,7 @@ def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> Non
             ]
         )
     else:
-        report.print_plan(planned)
+        tables.print_plan(planned)
 
 
 @main.command("status")
@@ -150,10 +150,10 @@ def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> Non
 @command
 def status_command(project: Project, as_data: bool) -> None:
     """Show what is published, and what has moved on."""
-    from modelwright import report
+    from modelwright.cli import tables
 
-    rows = report.status_rows(project)
-    as_json(rows) if as_data else report.print_status(project, rows)
+    rows = tables.status_rows(project)
+    as_json(rows) if as_data else tables.print_status(project, rows)
 
 
 @main.command("serve")
@@ -167,7 +167,7 @@ def serve_command(
     project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str | None
 ) -> None:
     """Serve the repository with a local tritonserver."""
-    from modelwright import serving
+    from modelwright.operations import serve as serving
 
     serving.serve(project, (http_port, grpc_port, metrics_port), poll, click.echo, environment)
 
@@ -194,7 +194,7 @@ def infer_command(
     as_data: bool,
 ) -> None:
     """Send a sample; print the answer, with labels."""
-    from modelwright import serving
+    from modelwright.operations import serve as serving
 
     request = serving.Request(name, model_version, sample, given, top)
     answer = serving.infer(project, url, request, lambda text: click.echo(text, err=True))
@@ -210,13 +210,13 @@ def infer_command(
 @command
 def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
     """Replay golden samples against any server."""
-    from modelwright import report
+    from modelwright.cli import tables
 
-    results = report.replay_now(project, names, urls, as_data)
+    results = tables.replay_now(project, names, urls, as_data)
     if as_data:
-        as_json(report.replays_as_data(results))
+        as_json(tables.replays_as_data(results))
     else:
-        report.print_replays(results)
+        tables.print_replays(results)
     if any(result.verdict == "failed" for result in results):
         sys.exit(1)
 
@@ -246,10 +246,10 @@ def lint_command(
 
     Exit code 0: no errors; 1: errors (with --strict also: warnings); 2: the linter could not run.
     """
-    from modelwright.lint import command as linter
     from modelwright.lint.explain import explain as explained
     from modelwright.lint.formats import FORMATS
     from modelwright.lint.rule import find_rule
+    from modelwright.operations import lint as linter
 
     try:
         if explain:
@@ -271,7 +271,7 @@ def lint_command(
 @command
 def new_command(project: Project, name: str, kind: str) -> None:
     """Write a builder to start from; it builds as it is."""
-    from modelwright import scaffold
+    from modelwright.operations import scaffold
 
     click.echo(scaffold.report(project, scaffold.new_builder(project, name, kind)))
 
@@ -284,10 +284,11 @@ def new_command(project: Project, name: str, kind: str) -> None:
 @command
 def adopt_command(project: Project, path: Path, names: tuple[str, ...], into: Path | None, as_data: bool) -> None:
     """Turn an existing Triton repository into builders; nothing in it is touched."""
-    from modelwright import adopt, report
+    from modelwright.cli import tables
+    from modelwright.operations import adopt
 
     adopted = adopt.adopt(project, path, names, into)
-    as_json(report.adopted_as_data(adopted)) if as_data else report.print_adopted(project, adopted)
+    as_json(tables.adopted_as_data(adopted)) if as_data else tables.print_adopted(project, adopted)
     if not adopted.any_adopted:
         sys.exit(1)
 
@@ -296,7 +297,7 @@ def adopt_command(project: Project, path: Path, names: tuple[str, ...], into: Pa
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; default: standard output.")
 def export_schema_command(output: Path | None) -> None:
     """Write the JSON schema of model.yaml, for editors."""
-    from modelwright import schema
+    from modelwright.operations import schema
 
     if output is None:
         click.echo(schema.schema_text(), nl=False)
@@ -313,7 +314,7 @@ def export_schema_command(output: Path | None) -> None:
 @click.pass_obj
 def doctor_command(folder: Path, as_data: bool) -> None:
     """Say what works here, what does not, and the fix."""
-    from modelwright import doctor
+    from modelwright.operations import doctor
 
     rows = doctor.examine(doctor.Machine(folder))
     as_json(doctor.as_data(rows)) if as_data else click.echo(doctor.text(rows))

@@ -11,20 +11,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright import replay
-from modelwright.build import Outcome, open_session, plan_session
+from modelwright.build.build import Outcome, open_session, plan_session
+from modelwright.build.plan import Planned
+from modelwright.cli.progress import Display, Lines, Silent
 from modelwright.errors import VerifyError
-from modelwright.plan import Planned
-from modelwright.progress import Display, Lines, Silent
-from modelwright.project import Project
-from modelwright.replay import Replayed
-from modelwright.repository import Repository
-from modelwright.spec import FILE
+from modelwright.operations import replay
+from modelwright.operations.replay import Replayed
+from modelwright.project.project import Project
+from modelwright.project.spec import FILE
+from modelwright.repository.repository import Repository
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from modelwright.adopt import Report
+    from modelwright.operations.adopt import Report
 
 _WORST_FIRST = ("failed", "not served here", "loads", "ok")
 _NOT_COMPARED = "not compared"  # there was nothing to compare a prebuilt version with

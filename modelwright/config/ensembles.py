@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from modelwright.config import Tensor, Tensors
+from modelwright.config.model_config import Tensor, Tensors
 from modelwright.errors import ConfigError
-from modelwright.spec import Builder, EnsembleSource, EnsembleStep, PrebuiltSource
+from modelwright.project.spec import Builder, EnsembleSource, EnsembleStep, PrebuiltSource
 from modelwright.suggest import did_you_mean
 
 

@@ -16,11 +16,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from modelwright import fields
-from modelwright.config import ENVIRONMENTS, SERVING, parse_serving
+from modelwright.config.model_config import ENVIRONMENTS, SERVING, parse_serving
 from modelwright.errors import ConfigError
-from modelwright.releases import Release
-from modelwright.spec import Builder
+from modelwright.project.spec import Builder
+from modelwright.triton import messages as fields
+from modelwright.triton.releases import Release
 
 FOLDER = "configs"
 _SUFFIX = ".pbtxt"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelwright import fields
-from modelwright.dtypes import BY_CONFIG, BY_NAME
 from modelwright.errors import ConfigError
-from modelwright.modelconfig import schema
-from modelwright.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
+from modelwright.project.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
 from modelwright.suggest import did_you_mean
+from modelwright.triton import messages as fields
+from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
+from modelwright.triton.model_config_pb2 import schema
 
 _DERIVED = {
     "name": "it is the builder's name",

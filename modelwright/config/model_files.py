@@ -18,14 +18,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from modelwright import environments, warmup
-from modelwright.config import SERVING, Tensors, config_of, parse_serving
-from modelwright.environments import environments_of
+from modelwright.config import environments, warmup
+from modelwright.config.environments import environments_of
+from modelwright.config.model_config import SERVING, Tensors, config_of, parse_serving
+from modelwright.config.render import render
 from modelwright.errors import ConfigError
-from modelwright.recipe import local_file
-from modelwright.render import render
-from modelwright.repository import CONFIG
-from modelwright.spec import Builder, PrebuiltSource
+from modelwright.kinds.recipe import local_file
+from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.repository.repository import CONFIG
 
 STATES = "initial_state"
 _RECORD = "# Made with it: "

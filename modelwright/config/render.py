@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ConfigError
-from modelwright.fields import differences, is_map, is_repeated, map_value
+from modelwright.triton.messages import differences, is_map, is_repeated, map_value
 
 TEMPLATE = "config.pbtxt.j2"
 _PROJECT = "project/"  # in front of a template's name: not the builder's own
@@ -41,7 +41,7 @@ _ESCAPED_BYTES = re.compile(r'[\\"\x00-\x1f\x7f-\xff]')
 
 def shipped_templates() -> Path:
     """The templates of this package: inside it once installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "templates"
     return inside if inside.is_dir() else package.parent / "templates"
 
@@ -78,7 +78,7 @@ def render(config: Any, source: str, folders: Sequence[Path], own: Path | None =
 
 def parse(text: str | bytes, source: str, kind: Any = None) -> Any:
     """config.pbtxt → ModelConfig, or a message of `kind`, as the server reads it. Raises ConfigError with the line."""
-    from modelwright.pbtext import PbtxtError, parse_message
+    from modelwright.triton.pbtext import PbtxtError, parse_message
 
     try:
         return parse_message(text, kind)

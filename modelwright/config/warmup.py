@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.config import Tensor, Tensors
-from modelwright.dtypes import BY_CONFIG, BY_NAME
+from modelwright.config.model_config import Tensor, Tensors
 from modelwright.errors import ConfigError
-from modelwright.golden import load_golden
-from modelwright.modelconfig import schema
+from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
+from modelwright.triton.model_config_pb2 import schema
+from modelwright.verification.golden import load_golden
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import tools
+from modelwright.build.plan import Step, StepId
 from modelwright.digest import Fingerprints, code_closure, list_tree, module_file, tree_digest
 from modelwright.errors import SpecError
-from modelwright.plan import Step, StepId
-from modelwright.releases import Release
-from modelwright.spec import (
+from modelwright.project.spec import (
     Builder,
     EnsembleSource,
     HuggingFaceSource,
@@ -34,6 +33,7 @@ from modelwright.spec import (
 )
 from modelwright.steps import REVISIONS
 from modelwright.suggest import did_you_mean
+from modelwright.triton.releases import Release
 
 PAYLOAD_STEP = {
     "torch": "onnx",

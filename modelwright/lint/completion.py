@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from modelwright.dtypes import BY_ONNX
 from modelwright.lint.tree import ModelFolder
-from modelwright.modelconfig import schema
-from modelwright.onnxscan import Scan, Value
+from modelwright.onnx.scan import Scan, Value
+from modelwright.triton.dtypes import BY_ONNX
+from modelwright.triton.model_config_pb2 import schema
 
 ENSEMBLE = "ensemble"
 DEFAULT_FILES = {

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelwright.lint.ignores import Ignore
 from modelwright.lint.rule import Found, Rule, Severity, all_rules
 from modelwright.lint.rules.layout import is_hidden
 from modelwright.lint.tree import ModelFolder, RepositoryTree
 from modelwright.lint.view import EVERYWHERE, ConfigView, Options, RepositoryView
+from modelwright.project.ignores import Ignore
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def onnx_bytes(content: Onnx) -> bytes:
     """The model that an Onnx stands for."""
     from onnx import TensorProto, helper
 
-    from modelwright.dtypes import BY_NAME
+    from modelwright.triton.dtypes import BY_NAME
 
     dims, sequence = list(content.dims), content.dtype == "SEQUENCE"
     dtype = TensorProto.FLOAT if sequence else BY_NAME[content.dtype].onnx

@@ -10,10 +10,10 @@ from typing import Any
 from modelwright.lint import completion
 from modelwright.lint.rule import Found
 from modelwright.lint.tree import CONFIG, ModelFolder, RepositoryTree
-from modelwright.modelconfig import schema
-from modelwright.onnxscan import OnnxScanError, Scan, scan
-from modelwright.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
-from modelwright.releases import Release
+from modelwright.onnx.scan import OnnxScanError, Scan, scan
+from modelwright.triton.model_config_pb2 import schema
+from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
+from modelwright.triton.releases import Release
 
 MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups still fit
 EVERYWHERE = "*"  # stands for all environments: a model's folder is the same in each

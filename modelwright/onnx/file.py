@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from modelwright.dtypes import BY_ONNX
 from modelwright.errors import StepError, one_line
+from modelwright.triton.dtypes import BY_ONNX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-    from modelwright.releases import Release
+    from modelwright.triton.releases import Release
 
 # protobuf cannot read or write a message of 2 GiB; the rest is room for the graph around the weights.
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**26

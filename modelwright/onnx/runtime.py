@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from onnxruntime import InferenceSession
 
-    from modelwright.tensors import Tensors
+    from modelwright.triton.tensors import Tensors
 
 
 def session(path: Path, threads: int = 1) -> InferenceSession:

@@ -20,20 +20,20 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from modelwright import schema
-from modelwright.config import config_of, tensors_of
+from modelwright.config.model_config import config_of, tensors_of
 from modelwright.digest import copy_hashed, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
-from modelwright.fields import differences
-from modelwright.foreign import WHOLE, Found, Left, models_of, read_model
 from modelwright.fsops import fsync_tree, locked, remove_tree, rename_durably, translated
-from modelwright.modelyaml import model_yaml, serving_of
-from modelwright.project import Project
-from modelwright.repository import CONFIG, GOLDEN
-from modelwright.scaffold import readable_builders
-from modelwright.spec import FILE, Builder, Name
-from modelwright.specfile import read_builder
+from modelwright.operations import schema
+from modelwright.operations.scaffold import readable_builders
+from modelwright.project.project import Project
+from modelwright.project.reader import read_builder
+from modelwright.project.spec import FILE, Builder, Name
+from modelwright.project.writer import model_yaml, serving_of
+from modelwright.repository.reading import WHOLE, Found, Left, models_of, read_model
+from modelwright.repository.repository import CONFIG, GOLDEN
 from modelwright.suggest import did_you_mean
+from modelwright.triton.messages import differences
 
 LOCK = "adopt.lock"
 _STAGING = ".adopt-"  # a folder without a model.yaml: a build passes it by

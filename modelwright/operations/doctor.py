@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from modelwright import __version__, tools
 from modelwright.errors import ProjectError
-from modelwright.project import FILE, Project, find
-from modelwright.releases import Release
+from modelwright.project.project import FILE, Project, find
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter, usable
+from modelwright.triton.releases import Release
 
 State = Literal["ok", "missing", "broken", "optional"]
 
@@ -119,7 +119,7 @@ class Machine:
     @cached_property
     def kinds(self) -> frozenset[str]:
         """The source kinds of the project's builders."""
-        from modelwright.scaffold import readable_builders
+        from modelwright.operations.scaffold import readable_builders
 
         builders = readable_builders(self.project) if self.project else []
         return frozenset(builder.spec.source.kind for builder in builders)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from modelwright.errors import ModelwrightError, ProjectError
 from modelwright.lint.engine import Report, lint
-from modelwright.lint.ignores import Ignore
 from modelwright.lint.rule import all_rules
 from modelwright.lint.tree import CONFIG, RepositoryTree
 from modelwright.lint.view import Options
-from modelwright.project import FILE, Project, find
-from modelwright.releases import known_releases, release
+from modelwright.project.ignores import Ignore
+from modelwright.project.project import FILE, Project, find
 from modelwright.suggest import did_you_mean
+from modelwright.triton.releases import known_releases, release
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from modelwright import golden, warmup
-from modelwright.client import Client, connect
+from modelwright.config import warmup
+from modelwright.config.render import parse
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, ServerError, VerifyError
-from modelwright.project import Project
-from modelwright.render import parse
-from modelwright.repository import CONFIG, GOLDEN, Manifest, Repository
-from modelwright.server.reasons import is_lacking
+from modelwright.project.project import Project
+from modelwright.repository.repository import CONFIG, GOLDEN, Manifest, Repository
 from modelwright.suggest import did_you_mean
-from modelwright.tensors import Tensors
+from modelwright.triton.client import Client, connect
+from modelwright.triton.reasons import is_lacking
+from modelwright.triton.tensors import Tensors
+from modelwright.verification import golden
 
 Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "superseded"]
 

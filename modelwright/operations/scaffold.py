@@ -21,13 +21,13 @@ from string import Template
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from modelwright import schema
 from modelwright.errors import SpecError
 from modelwright.fsops import translated
-from modelwright.project import Project
-from modelwright.spec import FILE, Builder, Name
-from modelwright.spec import KINDS as _ALL_KINDS
-from modelwright.specfile import read_builder
+from modelwright.operations import schema
+from modelwright.project.project import Project
+from modelwright.project.reader import read_builder
+from modelwright.project.spec import FILE, Builder, Name
+from modelwright.project.spec import KINDS as _ALL_KINDS
 from modelwright.suggest import did_you_mean
 
 KINDS = tuple(kind for kind in _ALL_KINDS if kind != "prebuilt")  # those are made by `modelwright adopt`
@@ -141,7 +141,7 @@ def _write(folder: Path, template: str, name: str, editor_line: str) -> None:
     folder.mkdir()
     values = {"name": folder.name, "yaml_name": _as_yaml(folder.name), "ensemble": name, "editor": editor_line}
     values |= {"scale": _as_yaml(f"{name}{_SCALE}"), "edges": _as_yaml(f"{name}{_EDGES}")}
-    for source in (files("modelwright") / "scaffolds" / template).iterdir():
+    for source in (files("modelwright.operations") / "scaffolds" / template).iterdir():
         if source.name.endswith(_SUFFIX):
             text = Template(source.read_text(encoding="utf-8")).substitute(values)
             (folder / source.name.removesuffix(_SUFFIX)).write_text(text, encoding="utf-8")

@@ -18,12 +18,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from modelwright.config import ENVIRONMENTS
-from modelwright.fields import is_map, is_repeated, map_value
+from modelwright.config.model_config import ENVIRONMENTS
 from modelwright.fsops import translated
-from modelwright.modelconfig import schema
-from modelwright.project import Project
-from modelwright.spec import ModelSpec
+from modelwright.project.project import Project
+from modelwright.project.spec import ModelSpec
+from modelwright.triton.messages import is_map, is_repeated, map_value
+from modelwright.triton.model_config_pb2 import schema
 
 PLACE = "schemas/model.schema.json"
 _MARK = "Made by `modelwright export-schema` from the code."
@@ -36,7 +36,7 @@ _DIMENSION = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": -1}, {"type
 
 def model_schema() -> dict[str, Any]:
     """The schema, draft 2020-12."""
-    notes = json.loads((files("modelwright") / "data/field_notes.json").read_text(encoding="utf-8"))
+    notes = json.loads((files("modelwright.triton") / "data/field_notes.json").read_text(encoding="utf-8"))
     made: dict[str, Any] = _without_titles(ModelSpec.model_json_schema())
     definitions: dict[str, Any] = made.pop("$defs") | _config_definitions()
     definitions["Serving"] = _serving(definitions["ModelConfig"], leave=_DERIVED)

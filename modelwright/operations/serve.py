@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.client import Client, connect
-from modelwright.dtypes import BY_NAME
 from modelwright.errors import ModelwrightError, ServerError
-from modelwright.golden import load_golden
-from modelwright.project import Project
-from modelwright.replay import needs_completion, published, serving_all
-from modelwright.repository import GOLDEN, Repository
+from modelwright.operations.replay import needs_completion, published, serving_all
+from modelwright.project.project import Project
+from modelwright.repository.repository import GOLDEN, Repository
 from modelwright.suggest import did_you_mean
-from modelwright.tensors import Tensors
+from modelwright.triton.client import Client, connect
+from modelwright.triton.dtypes import BY_NAME
+from modelwright.triton.tensors import Tensors
+from modelwright.verification.golden import load_golden
 
 Say = Callable[[str], Any]
 DEFAULT_URL = "http://127.0.0.1:8000"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError
-from modelwright.lint.ignores import Ignore
-from modelwright.releases import Release, release
+from modelwright.project.ignores import Ignore
 from modelwright.suggest import did_you_mean
+from modelwright.triton.releases import Release, release
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from modelwright.errors import SpecError
-from modelwright.project import Project
-from modelwright.spec import FILE, KINDS, Builder, ModelSpec, Slo
+from modelwright.project.project import Project
+from modelwright.project.spec import FILE, KINDS, Builder, ModelSpec, Slo
 from modelwright.suggest import did_you_mean
 
 _MAX_DEPTH = 100
@@ -189,7 +189,7 @@ def _dotted(path: Sequence[int | str]) -> str:
 
 def _known_fields(loc: Sequence[int | str]) -> list[str]:
     """The fields of the model in which an unknown one was found."""
-    from modelwright import spec
+    from modelwright.project import spec
 
     sources: dict[str, type[BaseModel]] = {
         "torch": spec.TorchSource,

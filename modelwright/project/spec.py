@@ -26,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from modelwright.dtypes import BY_NAME
 from modelwright.suggest import did_you_mean
+from modelwright.triton.dtypes import BY_NAME
 
 FILE = "model.yaml"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from modelwright.fields import is_map, is_repeated, map_value
+from modelwright.triton.messages import is_map, is_repeated, map_value
 
 _LINE_CHARS = 100  # a mapping or list that fits is written on one line
 _NO_FOLDING = 2**31

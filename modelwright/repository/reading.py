@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelwright.config.render import parse
 from modelwright.digest import sha256_file
 from modelwright.errors import RepositoryError, SpecError
-from modelwright.pbtext import invalid_strings, parse_tree
-from modelwright.render import parse
-from modelwright.repository import CONFIG, GOLDEN, LEDGER, MANIFEST
-from modelwright.spec import FILE
+from modelwright.project.spec import FILE
+from modelwright.repository.repository import CONFIG, GOLDEN, LEDGER, MANIFEST
+from modelwright.triton.pbtext import invalid_strings, parse_tree
 
 WHOLE = "(the model)"
 _MOST_ENTRIES = 10_000  # digests of files stand in model.yaml; and links to folders can multiply what is there

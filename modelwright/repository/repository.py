@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelwright.config.environments import FOLDER, name_of
 from modelwright.digest import list_tree, sha256_file
-from modelwright.environments import FOLDER, name_of
 from modelwright.errors import RepositoryError
 from modelwright.fsops import exchange, fsync_path, fsync_tree, remove_tree, rename_durably, translated
 

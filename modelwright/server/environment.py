@@ -39,8 +39,8 @@ from modelwright.server.packages import NoWheelError, pip_install
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from modelwright.releases import Release
     from modelwright.server.interpreters import Interpreter
+    from modelwright.triton.releases import Release
 
     Say = Callable[[str], None]
     Install = Callable[[Interpreter, Sequence[str], Path, Path], None]  # (interpreter, pins, target, log)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from modelwright.releases import Release
+    from modelwright.triton.releases import Release
 
 _PROBE = """
 import importlib.util, json, os, sys, sysconfig

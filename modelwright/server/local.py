@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from modelwright.errors import ServerError
-from modelwright.server.reasons import plain_reason
+from modelwright.triton.reasons import plain_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

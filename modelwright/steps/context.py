@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelwright.releases import Release
-from modelwright.spec import Builder
+from modelwright.project.spec import Builder
+from modelwright.triton.releases import Release
 
 
 @dataclass(frozen=True)

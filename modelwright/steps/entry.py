@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ModelwrightError, StepError
-from modelwright.spec import Builder
+from modelwright.project.spec import Builder
 from modelwright.steps.context import StepContext
 
 _SEED = 0

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelwright import onnxfile, onnxrun
-from modelwright.dtypes import BY_NAME, BY_NUMPY
 from modelwright.errors import StepError
+from modelwright.onnx import file as onnxfile
+from modelwright.onnx import runtime
+from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-    from modelwright.releases import Release
-    from modelwright.tensors import Tensors
+    from modelwright.triton.releases import Release
+    from modelwright.triton.tensors import Tensors
 
 # torch's own default: every operator is translated natively, and onnxruntime fuses its graphs best. From 23 on it emits
 # Attention, which no release before 25.08 knows and the CPU does not run faster.
@@ -377,11 +378,11 @@ def _prove_dynamic(
     batched: bool,
 ) -> None:
     """Run the file at sizes that were not traced. A size that the module itself refuses proves nothing."""
-    loaded = onnxrun.session(path)
+    loaded = runtime.session(path)
     for rows, part in zip(_PROOF_ROWS, (2, 3, 1), strict=True):
         feed = _cut(samples, inputs, batched, rows, lambda full, part=part: max(full // part, 1))
         try:
-            results = onnxrun.run_session(loaded, feed)
+            results = runtime.run_session(loaded, feed)
         except StepError as error:
             if _refuses(adapter, feed):
                 continue

@@ -12,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelwright import onnxfile
-from modelwright.config import tensors_of
+from modelwright.config.model_config import tensors_of
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
-from modelwright.recipe import huggingface_directory, local_file
-from modelwright.spec import HuggingFaceSource, OnnxSource
+from modelwright.kinds.recipe import huggingface_directory, local_file
+from modelwright.onnx import file as onnxfile
+from modelwright.project.spec import HuggingFaceSource, OnnxSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.tensors import load_tensors, save_tensors
+from modelwright.triton.tensors import load_tensors, save_tensors
 
 _TIMEOUT_S = 60
 _CHUNK = 1 << 20

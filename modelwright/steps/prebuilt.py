@@ -15,15 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modelwright import golden
 from modelwright.digest import copy_hashed
 from modelwright.errors import StepError, VerifyError, located
-from modelwright.repository import GOLDEN
-from modelwright.server.reasons import is_lacking
-from modelwright.spec import GoldenRecord, PrebuiltSource
+from modelwright.project.spec import GoldenRecord, PrebuiltSource
+from modelwright.repository.repository import GOLDEN
 from modelwright.steps.context import StepContext
 from modelwright.steps.ensemble import newest_version, payload_digest
-from modelwright.tensors import Tensors
+from modelwright.triton.reasons import is_lacking
+from modelwright.triton.tensors import Tensors
+from modelwright.verification import golden
 
 _HINT = "a version never changes: put the file back, or publish the new one under another number"
 

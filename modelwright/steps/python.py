@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from modelwright.recipe import local_file, published_file
-from modelwright.spec import PythonSource
+from modelwright.kinds.recipe import local_file, published_file
+from modelwright.project.spec import PythonSource
 from modelwright.steps.context import StepContext
 
 PACKAGES = "site-packages"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from modelwright.dtypes import BY_NAME
 from modelwright.errors import StepError
-from modelwright.spec import TensorSpec
+from modelwright.project.spec import TensorSpec
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.tensors import Tensors, save_tensors
+from modelwright.triton.dtypes import BY_NAME
+from modelwright.triton.tensors import Tensors, save_tensors
 
 
 def run(context: StepContext, out: Path) -> dict[str, Any]:

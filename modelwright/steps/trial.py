@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from modelwright.client import Client, connect
 from modelwright.errors import VerifyError
 from modelwright.server import environment
 from modelwright.server.local import running
 from modelwright.steps.context import ServedModel, StepContext
 from modelwright.steps.python import PACKAGES
 from modelwright.steps.vendor import abi_conflicts
+from modelwright.triton.client import Client, connect
 
 
 class NotLoadedError(VerifyError):

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelwright import golden, onnxrun
 from modelwright.errors import StepError, VerifyError, located
-from modelwright.golden import Infer
-from modelwright.spec import ModelSpec
+from modelwright.onnx import runtime
+from modelwright.project.spec import ModelSpec
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.steps.samples import as_tensors, check_tensors
-from modelwright.tensors import Tensors, load_tensors
+from modelwright.triton.tensors import Tensors, load_tensors
+from modelwright.verification import golden
+from modelwright.verification.golden import Infer
 
 SERVED_BATCH = 32  # rows a request when nothing smaller limits it
 
@@ -27,10 +28,10 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
     """Verify an ONNX model in onnxruntime."""
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
-        session = onnxrun.session(context.inputs["model"] / "version" / "model.onnx")
+        session = runtime.session(context.inputs["model"] / "version" / "model.onnx")
 
         def infer(inputs: Tensors) -> Tensors:
-            return onnxrun.run_session(session, inputs)
+            return runtime.run_session(session, inputs)
 
         batch = len(next(iter(_samples(context).values()))) if spec.batched else 0
         return verify_samples(context, infer, batch, out, check_rows=batch > 1)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import ServerError
-from modelwright.fields import is_repeated
-from modelwright.server.reasons import plain_reason
+from modelwright.triton.messages import is_repeated
+from modelwright.triton.reasons import plain_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType, TracebackType
 
-    from modelwright.tensors import Tensors
+    from modelwright.triton.tensors import Tensors
 
 _PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 

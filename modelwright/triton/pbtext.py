@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from modelwright.fields import is_repeated
-from modelwright.modelconfig import schema
+from modelwright.triton.messages import is_repeated
+from modelwright.triton.model_config_pb2 import schema
 
 MAX_DEPTH = 64  # ModelConfig's own messages nest six deep
 

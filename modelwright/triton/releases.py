@@ -29,7 +29,7 @@ class Release:
 
 @cache
 def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((files("modelwright") / "data/triton_releases.json").read_text())
+    data: dict[str, Any] = json.loads((files("modelwright.triton") / "data/triton_releases.json").read_text())
     return data
 
 

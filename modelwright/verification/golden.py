@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from modelwright.spec import ModelSpec, Tolerance
-from modelwright.tensors import Tensors, load_tensors, save_tensors
+from modelwright.project.spec import ModelSpec, Tolerance
+from modelwright.triton.tensors import Tensors, load_tensors, save_tensors
 
 Infer = Callable[[Tensors], Tensors]
 
@@ -55,7 +55,7 @@ def tolerances(spec: ModelSpec, outputs: Tensors) -> dict[str, Tolerance]:
 
 def compare_outputs(expected: Tensors, actual: Tensors, allowed: Mapping[str, Tolerance]) -> dict[str, float]:
     """{output: largest absolute difference}. Raises VerifyError naming the worst output and sample."""
-    from modelwright.onnxrun import compare
+    from modelwright.onnx.runtime import compare
 
     errors: dict[str, float] = {}
     for name in expected:

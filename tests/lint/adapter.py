@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelwright.releases import release
+from modelwright.triton.releases import release
 
 if TYPE_CHECKING:
-    from modelwright.releases import Release
+    from modelwright.triton.releases import Release
 
 Judge = Callable[[Path, bool], dict[str, list[str]]]  # (root, auto_complete) → {model: ids of the rules it breaks}
 

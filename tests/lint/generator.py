@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from modelwright.modelconfig import schema
+from modelwright.triton.model_config_pb2 import schema
 from tests.lint.cases import Case
 from tests.lint.trees import DECOUPLED_PY, MODEL_PY, Content, Dir, Onnx, Tree
 

@@ -27,7 +27,7 @@ from tritonclient.utils import InferenceServerException
 
 from modelwright.server.environment import Environment
 from modelwright.server.local import RunningServer, running
-from modelwright.server.reasons import plain_reason
+from modelwright.triton.reasons import plain_reason
 from tests.lint.trees import Tree, clear, models, write
 
 Kind = Literal["loads", "refused", "aborts", "hangs"]

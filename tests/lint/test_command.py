@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from modelwright.cli import main
+from modelwright.cli.main import main
 from modelwright.lint.examples import files_of, write
 from modelwright.lint.rule import all_rules
 from tests.conftest import ROOT, Sandbox
@@ -218,7 +218,7 @@ def test_linting_imports_no_ml_framework_nor_numpy(repository: Path) -> None:
 
     write(files_of(all_rules()["MW605"].example, fault=False), repository)
     code = (
-        "import sys; from modelwright.cli import main\n"
+        "import sys; from modelwright.cli.main import main\n"
         f"try: main(['lint', {str(repository)!r}])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "print(sorted({'torch', 'numpy', 'onnx', 'onnxruntime', 'grpc', 'pydantic'} & set(sys.modules)))"

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelwright.cli import main
+from modelwright.cli.main import main
 from modelwright.lint.engine import Report, lint
 from modelwright.lint.examples import PYTHON_MODEL, base_text, files_of, onnx_bytes, write
 from modelwright.lint.rule import Onnx, all_rules
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
-from modelwright.releases import release
+from modelwright.triton.releases import release
 
 OPTIONS = Options(release("26.07"))
 GOOD = base_text("python")
@@ -162,7 +162,7 @@ def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
     def bound() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (700_000_000, 700_000_000))
 
-    command = [sys.executable, "-m", "modelwright.cli", "lint", str(tmp_path), "--format", "json"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "lint", str(tmp_path), "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=bound, check=False)
     assert done.returncode == 1, done.stderr[-2000:]
 

@@ -14,7 +14,7 @@ from modelwright.lint.explain import document, explain
 from modelwright.lint.rule import GROUPS, Example, Locked, Rule, Severity, all_rules
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
-from modelwright.releases import release
+from modelwright.triton.releases import release
 from tests.conftest import ROOT
 
 RULES = list(all_rules().values())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.client import connect
 from modelwright.errors import ServerError
 from modelwright.lint.examples import files_of, write
 from modelwright.lint.rule import all_rules
 from modelwright.server.environment import Environment, unsupported_reason
 from modelwright.server.local import Mode, RunningServer, running
+from modelwright.triton.client import connect
 from tests.server.models import shared_environment
 
 

@@ -139,7 +139,7 @@ def _onnx_bytes(wanted: Onnx) -> bytes:
     """Imports onnx late: most trees need none."""
     from onnx import helper
 
-    from modelwright.dtypes import BY_CONFIG
+    from modelwright.triton.dtypes import BY_CONFIG
 
     def info(tensor: OnnxTensor) -> Any:
         return helper.make_tensor_value_info(tensor[0], BY_CONFIG[tensor[1]].onnx, tensor[2])
@@ -163,7 +163,7 @@ def _producer(wanted: Onnx, output: OnnxTensor) -> list[Any]:
     """Nodes that make `output`, with a shape that onnxruntime cannot infer unless an input has the same one."""
     from onnx import helper
 
-    from modelwright.dtypes import BY_CONFIG
+    from modelwright.triton.dtypes import BY_CONFIG
 
     name, data_type, dims = output
     for source, source_type, source_dims in wanted.inputs:
@@ -184,7 +184,7 @@ def _initializer(wanted: Onnx, tensor: OnnxTensor) -> Any:
 
     from onnx import TensorProto, helper
 
-    from modelwright.dtypes import BY_CONFIG
+    from modelwright.triton.dtypes import BY_CONFIG
 
     name, data_type, dims = tensor
     made = helper.make_tensor(name, BY_CONFIG[data_type].onnx, dims, [0] * prod(dims))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from loadtest.result import Result
+from modelwright.loadtest.document import Result
 from tests.conftest import ROOT, default_sigint
 
 SHORT = ("--duration", "0.5", "--warmup", "0.2", "--concurrency", "4")
@@ -48,7 +48,7 @@ class Folder:
 
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        with self._started("modelwright.cli", "load", *arguments) as process:
+        with self._started("modelwright.cli.main", "load", *arguments) as process:
             yield process
 
     @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from loadtest.latency import NEEDED, PERCENTILES
-from loadtest.result import (
+from modelwright.loadtest.document import (
     Attribution,
     BatchSize,
     Client,
@@ -32,6 +31,7 @@ from loadtest.result import (
     Verdict,
     Window,
 )
+from modelwright.loadtest.measure.latency import NEEDED, PERCENTILES
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 LONG = "a_very_long_name_without_any_place_to_break_" * 7  # 308 characters

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtest.result import (
+from modelwright.loadtest.document import (
     BatchSize,
     Client,
     Failure,
@@ -22,7 +22,7 @@ from loadtest.result import (
     Target,
     Validity,
 )
-from loadtest.rounds import Side, SideName
+from modelwright.loadtest.gate.rounds import Side, SideName
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from loadtest.arrivals import Arrivals, Timer, schedule
+from modelwright.loadtest.payloads.arrivals import Arrivals, Timer, schedule
 
 
 def times(count: int, rate: float, arrivals: Arrivals, seed: int = 7, part: int = 0, parts: int = 1) -> list[int]:
@@ -70,7 +70,7 @@ def test_constant_ticks_are_spread_over_the_parts_exactly(rate: float) -> None:
 @pytest.fixture(params=["timerfd", "without timerfd"])
 def timer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Timer]:
     if request.param != "timerfd":
-        monkeypatch.setattr("loadtest.arrivals.sys.platform", "darwin")
+        monkeypatch.setattr("modelwright.loadtest.payloads.arrivals.sys.platform", "darwin")
     timer = Timer()
     monkeypatch.undo()
     yield timer

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from loadtest.attribution import attribute
-from loadtest.result import Attribution
-from loadtest.rounds import FIXED, SATURATION
+from modelwright.loadtest.document import Attribution
+from modelwright.loadtest.gate.attribution import attribute
+from modelwright.loadtest.gate.rounds import FIXED, SATURATION
 from tests.loadtest.synthetic import Facts, rounds
 
 # What the baseline does in each regime: at saturation 32 requests in flight wait for busy instances.

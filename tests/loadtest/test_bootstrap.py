@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loadtest.bootstrap import estimate, holm, rounds_needed
+from modelwright.loadtest.gate.bootstrap import estimate, holm, rounds_needed
 
 Noise = Callable[[np.random.Generator, int], NDArray[Any]]
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
-from loadtest.calls import Address, address_of
-from loadtest.connections import GrpcConnections
-from loadtest.encoding import grpc_request, http_request
-from loadtest.frames import message_bytes
+from modelwright.loadtest.wire.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
+from modelwright.loadtest.wire.calls import Address, address_of
+from modelwright.loadtest.wire.connections import GrpcConnections
+from modelwright.loadtest.wire.encoding import grpc_request, http_request
+from modelwright.loadtest.wire.frames import message_bytes
 from modelwright.server.local import RunningServer, running
-from modelwright.tensors import Tensors
+from modelwright.triton.tensors import Tensors
 from tests.loadtest.wire import Http2Peer, drain, free_port, grpc_answer, kind_of, listening
 from tests.server.models import graph, node, publish, shared_environment
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtest.ceiling import Ceilings
-from loadtest.fleet import Fleet, Watch
-from loadtest.workload import Shape, Workload
+from modelwright.loadtest.generator.processes import Fleet, Watch
+from modelwright.loadtest.measure.ceiling import Ceilings
+from modelwright.loadtest.payloads.workload import Shape, Workload
 from modelwright.server.local import RunningServer
 
 

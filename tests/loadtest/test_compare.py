@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.compare import compare, text
-from loadtest.result import Machine, Measurement, Result
+from modelwright.loadtest.document import Machine, Measurement, Result
+from modelwright.loadtest.gate.compare import compare, text
 from tests.loadtest.synthetic import Facts, measurement
 
 

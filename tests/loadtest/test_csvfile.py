@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.csvfile import COLUMNS, Cell, write_csv, written
-from loadtest.result import Result
 from modelwright.errors import StoreError
+from modelwright.loadtest.document import Result
+from modelwright.loadtest.report.csv_file import COLUMNS, Cell, write_csv, written
 from tests.conftest import ROOT
 from tests.loadtest import results
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.differences import differences
 from modelwright.errors import RepositoryError
+from modelwright.loadtest.gate.differences import differences
 from tests.conftest import ONNX_YAML, Sandbox, doubling_onnx
 
 CONFIG = """

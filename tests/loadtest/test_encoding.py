@@ -10,8 +10,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.grpc import service_pb2
 
-from loadtest.calls import Address
-from loadtest.encoding import (
+from modelwright.loadtest.wire.calls import Address
+from modelwright.loadtest.wire.encoding import (
     Region,
     final_marker,
     grpc_answer,
@@ -20,8 +20,8 @@ from loadtest.encoding import (
     http_request,
     sequence_part,
 )
-from loadtest.frames import message_bytes
-from modelwright.tensors import Tensors
+from modelwright.loadtest.wire.frames import message_bytes
+from modelwright.triton.tensors import Tensors
 
 ADDRESS = Address("http", "::1", 8000)
 INPUTS: Tensors = {

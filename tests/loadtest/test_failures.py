@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.failures import Failing, failing
-from loadtest.rounds import SideName
+from modelwright.loadtest.gate.failures import Failing, failing
+from modelwright.loadtest.gate.rounds import SideName
 from tests.loadtest.synthetic import Facts, rounds
 
 Hits = dict[tuple[int, SideName], dict[str, int]]

@@ -219,7 +219,7 @@ def test_ctrl_c_leaves_a_report_of_what_there_is_and_nothing_else(
     with folder.started(*run, "--warmup", "0.2", "--processes", "2") as process:
         folder.await_rows()
         started = family(process)
-        assert len(named(started, "loadtest.generator")) == 2
+        assert len(named(started, "modelwright.loadtest.generator.process")) == 2
         interrupt(process)
         done = ended(process)
     assert done.code == 130, done.stderr
@@ -256,7 +256,7 @@ def test_a_generator_that_is_killed_is_named_and_the_others_records_are_kept(
     run = (*IDENTITY, "--url", f"http://{server.http}", "--output", "out", "--duration", "2", "--warmup", "0.2")
     with folder.started(*run, "--processes", "2", "--concurrency", "4") as process:
         folder.await_rows()
-        named(family(process), "loadtest.generator")[0].kill()
+        named(family(process), "modelwright.loadtest.generator.process")[0].kill()
         done = ended(process)
     assert done.code == 1, done.stderr
     (measured,) = folder.written("out").measurements

@@ -21,17 +21,17 @@ import numpy as np
 import psutil
 import pytest
 
-from loadtest.fleet import Fleet, Phase, Watch
-from loadtest.latency import latency
-from loadtest.nullprotocols import Grpc, Http
-from loadtest.nullserver import null_server
-from loadtest.recording import RECORD
-from loadtest.session import Pace, Session
-from loadtest.workload import Shape, Workload
-from modelwright.client import connect
 from modelwright.errors import LoadError
-from modelwright.golden import save_golden
+from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
+from modelwright.loadtest.generator.recording import RECORD
+from modelwright.loadtest.generator.session import Pace, Session
+from modelwright.loadtest.measure.latency import latency
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.wire.null_protocols import Grpc, Http
+from modelwright.loadtest.wire.null_server import null_server
 from modelwright.server.local import RunningServer
+from modelwright.triton.client import connect
+from modelwright.verification.golden import save_golden
 from tests.loadtest.wire import free_port
 
 Protocol = Literal["http", "grpc"]
@@ -319,7 +319,7 @@ class At(Watch):
 
 def generators() -> list[psutil.Process]:
     children = psutil.Process().children()
-    return [child for child in children if "loadtest.generator" in " ".join(child.cmdline())]
+    return [child for child in children if "modelwright.loadtest.generator.process" in " ".join(child.cmdline())]
 
 
 def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_waiting(

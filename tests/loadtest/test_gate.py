@@ -8,10 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.gate import EXIT_CODES, LOOK_CONFIDENCE, Case, judge, overall, settled, wants_extension
-from loadtest.result import Gate, Verdict
-from loadtest.rounds import Side, SideName
-from modelwright.spec import Slo, SloMargins
+from modelwright.loadtest.document import Gate, Verdict
+from modelwright.loadtest.gate.rounds import Side, SideName
+from modelwright.loadtest.gate.verdict import (
+    EXIT_CODES,
+    LOOK_CONFIDENCE,
+    Case,
+    judge,
+    overall,
+    settled,
+    wants_extension,
+)
+from modelwright.project.spec import Slo, SloMargins
 from tests.loadtest.synthetic import Change, Facts, rounds, same
 
 

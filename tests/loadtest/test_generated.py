@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from loadtest.generated import Making, generate
-from loadtest.signature import Signature, Tensor
-from modelwright.dtypes import BY_NAME
 from modelwright.errors import LoadError
+from modelwright.loadtest.payloads.generated import Making, generate
+from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.triton.dtypes import BY_NAME
 
 
 def model(*inputs: Tensor, max_batch_size: int = 8) -> Signature:

@@ -15,10 +15,10 @@ import tritonclient.http
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.calls import Address, CallError, address_of
-from loadtest.encoding import http_answer, http_request
-from loadtest.http1 import HttpConnection, post
 from modelwright.errors import ServerError
+from modelwright.loadtest.wire.calls import Address, CallError, address_of
+from modelwright.loadtest.wire.encoding import http_answer, http_request
+from modelwright.loadtest.wire.http1 import HttpConnection, post
 from modelwright.server.local import RunningServer
 from tests.loadtest.wire import drain, finish, free_port, kind_of, listening
 

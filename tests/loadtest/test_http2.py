@@ -19,11 +19,11 @@ import tritonclient.grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.calls import Address, CallError
-from loadtest.connections import GrpcConnection, GrpcConnections
-from loadtest.encoding import grpc_answer as tensors_of
-from loadtest.encoding import grpc_request
-from loadtest.frames import (
+from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.connections import GrpcConnection, GrpcConnections
+from modelwright.loadtest.wire.encoding import grpc_answer as tensors_of
+from modelwright.loadtest.wire.encoding import grpc_request
+from modelwright.loadtest.wire.frames import (
     ACK,
     CONTINUATION,
     DATA,

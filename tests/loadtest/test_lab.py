@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from loadtest.fleet import Phase
-from loadtest.lab import Lab, Setting
-from loadtest.recording import Record
-from loadtest.servers import Server
-from loadtest.workload import Shape, Workload
+from modelwright.loadtest.generator.processes import Phase
+from modelwright.loadtest.generator.recording import Record
+from modelwright.loadtest.measure.lab import Lab, Setting
+from modelwright.loadtest.measure.servers import Server
+from modelwright.loadtest.payloads.workload import Shape, Workload
 
 
 class Asked:

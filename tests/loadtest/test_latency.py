@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loadtest.latency import NEEDED, PERCENTILES, curve, latency, needed, stability, windows
-from loadtest.recording import RECORD
-from loadtest.result import Window
+from modelwright.loadtest.document import Window
+from modelwright.loadtest.generator.recording import RECORD
+from modelwright.loadtest.measure.latency import NEEDED, PERCENTILES, curve, latency, needed, stability, windows
 
 MS = 1_000_000
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from loadtest.result import Measurement, Result
-from modelwright.client import connect
+from modelwright.loadtest.document import Measurement, Result
 from modelwright.server.local import RunningServer
+from modelwright.triton.client import connect
 from tests.conftest import ROOT
 from tests.loadtest.commands import Done, Folder, alive, ended, family, project_folder, wait_until
 
@@ -187,7 +187,7 @@ def test_what_is_missing_is_said(folder: Folder, arguments: tuple[str, ...], mes
 OWN = """
 from locust import constant
 
-from loadtest.users import TritonHttpUser
+from modelwright.loadtest.locust.users import TritonHttpUser
 
 
 class Numbers(TritonHttpUser):

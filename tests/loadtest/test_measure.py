@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.fleet import Phase
-from loadtest.measure import label_of, load_of, measurement
-from loadtest.recording import RECORD, WRONG, FailureKind, Record
-from loadtest.result import Measurement, Server, Target
-from loadtest.serverside import Snapshot, difference
-from loadtest.workload import Shape
+from modelwright.loadtest.document import Measurement, Server, Target
+from modelwright.loadtest.generator.processes import Phase
+from modelwright.loadtest.generator.recording import RECORD, WRONG, FailureKind, Record
+from modelwright.loadtest.measure.measurement import label_of, load_of, measurement
+from modelwright.loadtest.measure.server_side import Snapshot, difference
+from modelwright.loadtest.payloads.workload import Shape
 from tests.loadtest.test_serverside import statistics
 
 TARGET = Target(url="http://x:1", protocol="http", model="m", version="1")

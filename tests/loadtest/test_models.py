@@ -12,9 +12,9 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from modelwright.client import Client
 from modelwright.errors import ServerError
 from modelwright.server.local import RunningServer
+from modelwright.triton.client import Client
 
 Array = np.ndarray[Any, Any]
 

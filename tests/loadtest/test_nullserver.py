@@ -23,8 +23,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.grpc import service_pb2
 
-from loadtest.nullserver import Delays, NullServer, null_server
 from modelwright.errors import ServerError
+from modelwright.loadtest.wire.null_server import Delays, NullServer, null_server
 
 PROTOCOLS = ("http", "grpc")
 ROOT = Path(__file__).parents[2]
@@ -287,7 +287,13 @@ def test_a_process_that_does_not_start_is_an_error() -> None:
 @pytest.mark.parametrize("end", ["stdin closes", "SIGTERM"])
 def test_the_command_prints_its_port_and_at_the_end_its_delays(tmp_path: Path, end: str) -> None:
     (tmp_path / "answer").write_bytes(http_answer(2))
-    command = [sys.executable, "-m", "loadtest.nullserver", "--protocol=http", f"--answer={tmp_path / 'answer'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "modelwright.loadtest.wire.null_server",
+        "--protocol=http",
+        f"--answer={tmp_path / 'answer'}",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

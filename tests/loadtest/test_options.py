@@ -6,9 +6,9 @@ import argparse
 
 import pytest
 
-from loadtest import options
-from loadtest.workload import Shape, Workload
 from modelwright.errors import ModelwrightError
+from modelwright.loadtest.locust import options
+from modelwright.loadtest.payloads.workload import Shape, Workload
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from loadtest import samples
-from loadtest.payloads import Payloads, check, prepare
-from loadtest.signature import Sequence, Signature, Tensor, read_signature
-from modelwright.client import Client
 from modelwright.errors import LoadError, ModelwrightError
-from modelwright.golden import save_golden
-from modelwright.spec import Tolerance
+from modelwright.loadtest.payloads import samples
+from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
+from modelwright.loadtest.payloads.signature import Sequence, Signature, Tensor, read_signature
+from modelwright.project.spec import Tolerance
+from modelwright.triton.client import Client
+from modelwright.verification.golden import save_golden
 from tests.server.models import graph, node
 
 SIGNATURE = Signature("m", "3", 8, (Tensor("x", "FP32", (2,)),), (Tensor("y", "FP32", (2,)),))

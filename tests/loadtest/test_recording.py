@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from loadtest.latency import latency
-from loadtest.recording import RECORD, FailureKind, Record, Recorder, clock_offset_ns
+from modelwright.loadtest.generator.recording import RECORD, FailureKind, Record, Recorder, clock_offset_ns
+from modelwright.loadtest.measure.latency import latency
 
 
 def test_a_row_has_every_field_in_its_place() -> None:

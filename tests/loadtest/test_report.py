@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.report import axes, words
-from loadtest.report.forest import forest
-from loadtest.report.html import render
-from loadtest.report.lines import Line, Spot, throughput_latency
-from loadtest.report.svg import Drawing, fitted, tag, text_width
-from loadtest.result import Verdict
+from modelwright.charts import axes
+from modelwright.charts.svg import Drawing, fitted, tag, text_width
+from modelwright.loadtest.document import Verdict
+from modelwright.loadtest.report import words
+from modelwright.loadtest.report.forest import forest
+from modelwright.loadtest.report.html import render
+from modelwright.loadtest.report.lines import Line, Spot, throughput_latency
 from tests.conftest import ROOT
 from tests.loadtest import browser, results
 from tests.loadtest.browser import View
 
 VOID = {"meta", "br"}
-CSS = (ROOT / "loadtest/report/report.css").read_text(encoding="utf-8")
+CSS = (ROOT / "modelwright/loadtest/report/report.css").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):

@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from loadtest import result as models
-from loadtest.latency import NEEDED
-from loadtest.result import Gate, Measurement, MetricVerdict, Result
+from modelwright.loadtest import document as models
+from modelwright.loadtest.document import Gate, Measurement, MetricVerdict, Result
+from modelwright.loadtest.measure.latency import NEEDED
 from tests.conftest import ROOT
 from tests.loadtest import results
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.rounds import COMPUTE, P50, Pair, Side, as_rounds, compared, same_batches, too_few
+from modelwright.loadtest.gate.rounds import COMPUTE, P50, Pair, Side, as_rounds, compared, same_batches, too_few
 from tests.loadtest.synthetic import Facts, measurement, rounds, server
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest import samplefiles
-from loadtest.samplefiles import read_samples
-from loadtest.signature import Signature, Tensor
 from modelwright.errors import LoadError
-from modelwright.tensors import save_tensors
+from modelwright.loadtest.payloads import sample_files as samplefiles
+from modelwright.loadtest.payloads.sample_files import read_samples
+from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.triton.tensors import save_tensors
 
 OUTPUT = (Tensor("y", "FP32", (1,)),)
 PLAIN = Signature("m", "1", 8, (Tensor("x", "FP32", (2,)),), OUTPUT)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from loadtest.result import BatchSize
-from loadtest.serverside import Snapshot, Usage, difference, snapshot, usage
-from modelwright.client import Client, connect
+from modelwright.loadtest.document import BatchSize
+from modelwright.loadtest.measure.server_side import Snapshot, Usage, difference, snapshot, usage
 from modelwright.server.local import RunningServer
+from modelwright.triton.client import Client, connect
 from tests.loadtest.wire import free_port
 
 PARTS = ("success", "queue", "compute_input", "compute_infer", "compute_output")

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.callers import Caller, RawGrpc, RawHttp
-from loadtest.calls import Address, address_of
-from loadtest.connections import GrpcConnections
-from loadtest.encoding import grpc_request, http_request
-from loadtest.frames import message_bytes
-from loadtest.shm import SharedMemory
-from loadtest.signature import read_signature
-from modelwright.client import connect
 from modelwright.errors import LoadError
+from modelwright.loadtest.payloads.signature import read_signature
+from modelwright.loadtest.wire.callers import Caller, RawGrpc, RawHttp
+from modelwright.loadtest.wire.calls import Address, address_of
+from modelwright.loadtest.wire.connections import GrpcConnections
+from modelwright.loadtest.wire.encoding import grpc_request, http_request
+from modelwright.loadtest.wire.frames import message_bytes
+from modelwright.loadtest.wire.shm import SharedMemory
 from modelwright.server.local import RunningServer
-from modelwright.tensors import Tensors
+from modelwright.triton.client import connect
+from modelwright.triton.tensors import Tensors
 from tests.loadtest.wire import free_port
 
 

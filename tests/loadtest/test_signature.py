@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-from loadtest.signature import Sequence, Signature, Tensor, read_signature
-from modelwright.client import Client, connect
 from modelwright.errors import ServerError
+from modelwright.loadtest.payloads.signature import Sequence, Signature, Tensor, read_signature
+from modelwright.triton.client import Client, connect
 
 
 def test_a_models_tensors_are_without_the_batch_dimension(client: Client) -> None:

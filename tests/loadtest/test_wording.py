@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.wording import change, number, percent
+from modelwright.loadtest.wording import change, number, percent
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.client import Client, connect
 from modelwright.server.environment import Environment, unsupported_reason
 from modelwright.server.local import RunningServer, running
+from modelwright.triton.client import Client, connect
 from tests.server.models import shared_environment
 
 

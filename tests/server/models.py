@@ -9,9 +9,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from modelwright.dtypes import BY_CONFIG
-from modelwright.releases import release
 from modelwright.server.environment import Environment, ensure
+from modelwright.triton.dtypes import BY_CONFIG
+from modelwright.triton.releases import release
 
 STATE = Path(__file__).parents[2] / ".modelwright/server"  # kept between runs: it is 100 MB to download
 RELEASE = release("26.07")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from modelwright.errors import ServerError
-from modelwright.releases import release
 from modelwright.server.environment import Environment, Host, ensure, find, unsupported_reason
 from modelwright.server.interpreters import Interpreter, candidates, minor_versions, probe, usable
 from modelwright.server.packages import NoWheelError, pip_install
+from modelwright.triton.releases import release
 from tests.server.models import RELEASE, STATE
 
 
@@ -258,7 +258,7 @@ def test_every_release_has_an_interpreter() -> None:
 
 def test_importing_the_server_package_and_the_client_stays_light() -> None:
     show = (
-        "import sys, modelwright.client, modelwright.server.environment, modelwright.server.local; "
+        "import sys, modelwright.triton.client, modelwright.server.environment, modelwright.server.local; "
         "print([name for name in ('numpy', 'grpc', 'gevent', 'tritonclient', 'onnxruntime') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelwright.client import connect
 from modelwright.errors import ServerError
 from modelwright.server.environment import Environment
 from modelwright.server.local import Ports, running
+from modelwright.triton.client import connect
 from tests.server.models import config, double, identity, publish
 
 PYTHON_MODEL = """

@@ -12,10 +12,10 @@ import onnx
 import pytest
 import tritonclient.grpc as grpc
 
-from modelwright.client import Client, connect
-from modelwright.dtypes import BY_CONFIG
 from modelwright.errors import ServerError
 from modelwright.server.local import RunningServer
+from modelwright.triton.client import Client, connect
+from modelwright.triton.dtypes import BY_CONFIG
 from tests.server.models import Tensor, config, config_for, double, graph, identity, node, power, publish
 
 Array = np.ndarray[Any, Any]

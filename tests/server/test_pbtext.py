@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.pbtext import PbtxtError, parse_message
 from modelwright.server.local import RunningServer
+from modelwright.triton.pbtext import PbtxtError, parse_message
 from tests import pbtext_cases as cases
 from tests.server.models import config, double, publish
 from tests.test_pbtext import mutated

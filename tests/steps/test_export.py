@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from modelwright import onnxfile, onnxrun
 from modelwright.errors import StepError
-from modelwright.releases import release
+from modelwright.onnx import file as onnxfile
+from modelwright.onnx import runtime
 from modelwright.steps.export import onnx_from_torch, run_torch
+from modelwright.triton.releases import release
 
 BUILDERS = Path(__file__).parents[2] / "builders"
 NEWEST, OLDEST = release("26.07"), release("23.10")
@@ -86,7 +87,7 @@ def export(module: nn.Module, samples: Any, inputs: Any, outputs: Any, folder: P
 
 def check(path: Path, module: nn.Module, samples: Any, inputs: Any, outputs: Any) -> None:
     expected = run_torch(module, samples, inputs, outputs, batched=True)
-    onnxrun.compare(expected, onnxrun.run(path, samples), atol=1e-5, rtol=1e-5)
+    runtime.compare(expected, runtime.run(path, samples), atol=1e-5, rtol=1e-5)
 
 
 class TestNames:
@@ -121,7 +122,7 @@ class TestSignature:
         assert onnxfile.read_signature(path).inputs[0].dims == (-1, 3)
         expected = run_torch(module, samples, inputs, outputs, batched=False)
         assert expected["y"].shape == (2, 5, 3)
-        np.testing.assert_array_equal(onnxrun.run(path, {"x": samples["x"][1]})["y"], expected["y"][1])
+        np.testing.assert_array_equal(runtime.run(path, {"x": samples["x"][1]})["y"], expected["y"][1])
 
     def test_fixed_shapes_without_a_batch_dimension(self, tmp_path: Path) -> None:
         path = export(Module(lambda x: x + 1), rows(2, 4), [X], [Y], tmp_path, batched=False)
@@ -133,7 +134,7 @@ class TestSignature:
         samples = {"ids": np.arange(12).reshape(3, 4), "mask": np.ones((3, 4), np.int64)}
         samples["mask"][:, 2:] = 0
         path = export(Pair().eval(), samples, inputs, outputs, tmp_path)
-        assert onnxrun.run(path, samples)["total"].tolist() == [[1], [9], [17]]
+        assert runtime.run(path, samples)["total"].tolist() == [[1], [9], [17]]
         check(path, Pair().eval(), samples, inputs, outputs)
 
     @pytest.mark.parametrize(
@@ -341,5 +342,5 @@ def test_the_digits_builder_learns_the_same_in_every_run(monkeypatch: pytest.Mon
     assert all(torch.equal(first[name], second[name]) for name in first)
     inputs, outputs = [Spec("image", "FP32", (1, 8, 8))], [Spec("logits", "FP32", (10,))]
     path = export(module, data.samples(), inputs, outputs, tmp_path)
-    assert data.evaluate(lambda batch: onnxrun.run(path, batch))["accuracy"] >= 0.98
+    assert data.evaluate(lambda batch: runtime.run(path, batch))["accuracy"] >= 0.98
     assert len((BUILDERS / "digits/labels.txt").read_text().split()) == 10

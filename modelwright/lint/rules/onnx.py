@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from modelwright.dtypes import BY_ONNX
 from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.rules.sequences import type_name
 from modelwright.lint.view import ConfigView
-from modelwright.onnxscan import External, Scan, Value
+from modelwright.onnx.scan import External, Scan, Value
 from modelwright.suggest import did_you_mean
+from modelwright.triton.dtypes import BY_ONNX
 
 _ONNX = "onnxruntime"
 _MAX_ML_OPSET = 5  # onnx.helper.VERSION_TABLE: 4 up to ONNX 1.15, 5 from 1.16 on

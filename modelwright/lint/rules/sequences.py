@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from modelwright.dtypes import BY_CONFIG
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.batching import sizes_out_of_range
 from modelwright.lint.view import ConfigView
+from modelwright.triton.dtypes import BY_CONFIG
 
 _FIELD = "sequence_batching"
 _CORRID = "CONTROL_SEQUENCE_CORRID"
@@ -132,7 +132,7 @@ def correlation_id(view: ConfigView) -> Iterator[Found]:
 
 
 def type_name(value: int) -> str:
-    from modelwright.modelconfig import schema
+    from modelwright.triton.model_config_pb2 import schema
 
     types = schema().DataType
     return str(types.Name(value)) if value in types.values() else str(value)

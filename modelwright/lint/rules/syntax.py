@@ -7,10 +7,10 @@ from typing import Any
 
 from modelwright.lint.rule import Absent, Example, Folder, Found, Severity, rule
 from modelwright.lint.view import ConfigView
-from modelwright.modelconfig import schema
-from modelwright.pbtext import Unknown, invalid_strings, unknown_enum_values
-from modelwright.releases import fields_since, older_than
 from modelwright.suggest import did_you_mean
+from modelwright.triton.model_config_pb2 import schema
+from modelwright.triton.pbtext import Unknown, invalid_strings, unknown_enum_values
+from modelwright.triton.releases import fields_since, older_than
 
 _SELECTED_SINCE = "24.06"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
-from modelwright.releases import tensorrt_of
+from modelwright.triton.releases import tensorrt_of
 
 _NO_GPU = "the local server has neither TensorRT nor a GPU"
 _LARGEST_MANIFEST = 10_000_000

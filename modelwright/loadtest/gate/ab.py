@@ -13,19 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from loadtest.differences import differences
-from loadtest.gate import ROUNDS, Case, judge, settled, wants_extension
-from loadtest.lab import Lab, Setting, lab, server_for
-from loadtest.latency import NEEDED
-from loadtest.output import milliseconds
-from loadtest.result import Gate, Measurement
-from loadtest.rounds import FIXED, METRICS, P99, SATURATION, Metric, Side, SideName
-from loadtest.run import Findings, why_failed
-from loadtest.servers import Server
-from loadtest.workload import Shape, Workload
 from modelwright.errors import LoadError
-from modelwright.repository import GOLDEN, Repository
-from modelwright.spec import Slo
+from modelwright.loadtest.document import Gate, Measurement
+from modelwright.loadtest.gate.differences import differences
+from modelwright.loadtest.gate.rounds import FIXED, METRICS, P99, SATURATION, Metric, Side, SideName
+from modelwright.loadtest.gate.verdict import ROUNDS, Case, judge, settled, wants_extension
+from modelwright.loadtest.measure.lab import Lab, Setting, lab, server_for
+from modelwright.loadtest.measure.latency import NEEDED
+from modelwright.loadtest.measure.run import Findings, why_failed
+from modelwright.loadtest.measure.servers import Server
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.report.output import milliseconds
+from modelwright.project.spec import Slo
+from modelwright.repository.repository import GOLDEN, Repository
 
 _SHARE_OF_CAPACITY = 0.7
 _SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid
@@ -260,7 +260,7 @@ def _workloads(setting: Setting, pairing: Pairing) -> tuple[Workload, Workload]:
 def _same_inputs(old: Path, new: Path) -> bool:
     import numpy as np
 
-    from modelwright.golden import load_golden
+    from modelwright.verification.golden import load_golden
 
     if not new.is_file():
         return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtest.result import Measurement, Result
-from loadtest.wording import change, number
+from modelwright.loadtest.document import Measurement, Result
+from modelwright.loadtest.wording import change, number
 
 
 @dataclass(frozen=True)

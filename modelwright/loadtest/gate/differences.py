@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
-from modelwright.fields import compared
-from modelwright.render import parse
-from modelwright.repository import CONFIG, GOLDEN, MANIFEST
+from modelwright.repository.repository import CONFIG, GOLDEN, MANIFEST
+from modelwright.triton.messages import compared
 
 _MOST_CHARS = 60  # of a value
 _MOST_LINES = 40

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb
 
-from loadtest.result import Measurement
-from loadtest.rounds import BASELINES, Side, SideName
+from modelwright.loadtest.document import Measurement
+from modelwright.loadtest.gate.rounds import BASELINES, Side, SideName
 
 _NO_ANSWER = ("connect", "closed", "timeout")
 _STRAY_SHARE = 0.001

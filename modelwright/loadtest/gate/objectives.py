@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from loadtest.rounds import METRICS, Metric
 from modelwright.errors import LoadError
-from modelwright.project import Project
-from modelwright.spec import Slo, SloMargins
-from modelwright.specfile import slo_of
+from modelwright.loadtest.gate.rounds import METRICS, Metric
+from modelwright.project.project import Project
+from modelwright.project.reader import slo_of
+from modelwright.project.spec import Slo, SloMargins
 from modelwright.suggest import did_you_mean
 
 

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtest.bootstrap import rounds_needed
-from loadtest.latency import NEEDED
-from loadtest.result import Measurement, Round, Server
+from modelwright.loadtest.document import Measurement, Round, Server
+from modelwright.loadtest.gate.bootstrap import rounds_needed
+from modelwright.loadtest.measure.latency import NEEDED
 
 SideName = Literal["A", "A2", "B"]
 SATURATION, FIXED = "saturation", "fixed load"

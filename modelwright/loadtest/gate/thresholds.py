@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from loadtest.bootstrap import estimate
-from loadtest.result import Threshold, Verdict
-from loadtest.rounds import P50, P99, THROUGHPUT, Metric, Side, too_few, values
-from loadtest.wording import number, percent
-from modelwright.spec import Slo
+from modelwright.loadtest.document import Threshold, Verdict
+from modelwright.loadtest.gate.bootstrap import estimate
+from modelwright.loadtest.gate.rounds import P50, P99, THROUGHPUT, Metric, Side, too_few, values
+from modelwright.loadtest.wording import number, percent
+from modelwright.project.spec import Slo
 
 
 def thresholds(sides: Sequence[Side], slo: Slo, seed: int, confidence: float) -> list[tuple[Threshold, str]]:

@@ -41,14 +41,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from loadtest.attribution import attribute
-from loadtest.bootstrap import Estimate, estimate, holm
-from loadtest.failures import failing
-from loadtest.result import Gate, Interval, MetricVerdict, Verdict
-from loadtest.rounds import FIXED, METRICS, SATURATION, Metric, Pairs, Side, as_rounds, compared, too_few
-from loadtest.thresholds import thresholds
-from loadtest.wording import change, number, percent
-from modelwright.spec import Slo
+from modelwright.loadtest.document import Gate, Interval, MetricVerdict, Verdict
+from modelwright.loadtest.gate.attribution import attribute
+from modelwright.loadtest.gate.bootstrap import Estimate, estimate, holm
+from modelwright.loadtest.gate.failures import failing
+from modelwright.loadtest.gate.rounds import (
+    FIXED,
+    METRICS,
+    SATURATION,
+    Metric,
+    Pairs,
+    Side,
+    as_rounds,
+    compared,
+    too_few,
+)
+from modelwright.loadtest.gate.thresholds import thresholds
+from modelwright.loadtest.wording import change, number, percent
+from modelwright.project.spec import Slo
 
 ROUNDS = 10
 LOOK_CONFIDENCE = 0.975  # of each of two looks

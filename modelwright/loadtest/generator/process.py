@@ -1,4 +1,4 @@
-"""A process that sends requests, told what to do in lines of JSON; `loadtest.fleet` starts it and reads its answers.
+"""A process that sends requests, told what to do in lines of JSON; `processes` starts it and reads its answers.
 
     → {"targets": {"A": {…workload…}, "B": {…}}, "part": 0, "parts": 2}
     ← {"event": "ready", "targets": {"A": {"payload": "golden samples, …", "payload_bytes": 700, …}}}
@@ -32,10 +32,10 @@ from locust import User, task
 from locust.env import Environment
 from locust.runners import LocalRunner
 
-from loadtest.recording import Recorder
-from loadtest.session import LoopLag, Pace, Session, allow_many_connections
-from loadtest.workload import Shape, Workload
 from modelwright.errors import ModelwrightError
+from modelwright.loadtest.generator.recording import Recorder
+from modelwright.loadtest.generator.session import LoopLag, Pace, Session, allow_many_connections
+from modelwright.loadtest.payloads.workload import Shape, Workload
 
 _FLUSH_S = 0.25
 

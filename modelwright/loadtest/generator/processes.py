@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtest.recording import RECORD, FailureKind, Record
-from loadtest.workload import Shape, Workload
 from modelwright.errors import LoadError
+from modelwright.loadtest.generator.recording import RECORD, FailureKind, Record
+from modelwright.loadtest.payloads.workload import Shape, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class _Process:
         self.failures: list[FailureKind] = []
         self._log = (folder / f"generator-{number}.log").open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest.generator"],
+            [sys.executable, "-m", "modelwright.loadtest.generator.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -22,21 +22,21 @@ import numpy as np
 from gevent.lock import Semaphore
 from gevent.pool import Group
 
-from loadtest.arrivals import Timer, schedule
-from loadtest.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
-from loadtest.calls import Address, CallError, address_of
-from loadtest.connections import GrpcConnections
-from loadtest.encoding import grpc_request, http_request
-from loadtest.frames import message_bytes
-from loadtest.payloads import Payloads, check, prepare
-from loadtest.recording import WRONG, Recorder
-from loadtest.signature import Signature, read_signature
-from loadtest.workload import Shape, Workload
-from modelwright.client import connect
 from modelwright.errors import LoadError
+from modelwright.loadtest.generator.recording import WRONG, Recorder
+from modelwright.loadtest.payloads.arrivals import Timer, schedule
+from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
+from modelwright.loadtest.payloads.signature import Signature, read_signature
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.wire.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
+from modelwright.loadtest.wire.calls import Address, CallError, address_of
+from modelwright.loadtest.wire.connections import GrpcConnections
+from modelwright.loadtest.wire.encoding import grpc_request, http_request
+from modelwright.loadtest.wire.frames import message_bytes
+from modelwright.triton.client import connect
 
 if TYPE_CHECKING:
-    from loadtest.shm import SharedMemory
+    from modelwright.loadtest.wire.shm import SharedMemory
 
 MOST_CONNECTIONS = 1000  # of an open loop; arrivals beyond wait, which shows as lag
 FOREVER = 2**63 - 1
@@ -329,7 +329,7 @@ def _callers(
 
 
 def _shared_memory(workload: Workload, address: Address, signature: Signature, payloads: Payloads) -> SharedMemory:
-    from loadtest.shm import SharedMemory
+    from modelwright.loadtest.wire.shm import SharedMemory
 
     if signature.decoupled or signature.sequence or workload.api != "raw":
         raise LoadError("--shared-memory: for models that answer each request once, and --api raw")

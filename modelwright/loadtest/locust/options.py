@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtest.workload import Shape, Workload
 from modelwright.errors import ModelwrightError
+from modelwright.loadtest.payloads.workload import Shape, Workload
 
 GROUP = "Triton"
 

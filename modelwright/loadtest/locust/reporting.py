@@ -21,18 +21,19 @@ from gevent.lock import RLock
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest import options, output
-from loadtest.fleet import Phase
-from loadtest.locuststats import feed
-from loadtest.measure import label_of, load_of, measurement, target_of
-from loadtest.recording import FailureKind, Record, clock_offset_ns
-from loadtest.result import Measurement, Target
-from loadtest.run import Findings
-from loadtest.serverside import Snapshot, difference, snapshot
-from loadtest.session import LoopLag, Session, allow_many_connections
-from loadtest.workload import Workload
-from modelwright.client import connect
 from modelwright.errors import ModelwrightError, ServerError
+from modelwright.loadtest.document import Measurement, Target
+from modelwright.loadtest.generator.processes import Phase
+from modelwright.loadtest.generator.recording import FailureKind, Record, clock_offset_ns
+from modelwright.loadtest.generator.session import LoopLag, Session, allow_many_connections
+from modelwright.loadtest.locust import options
+from modelwright.loadtest.locust.statistics import feed
+from modelwright.loadtest.measure.measurement import label_of, load_of, measurement, target_of
+from modelwright.loadtest.measure.run import Findings
+from modelwright.loadtest.measure.server_side import Snapshot, difference, snapshot
+from modelwright.loadtest.payloads.workload import Workload
+from modelwright.loadtest.report import output
+from modelwright.triton.client import connect
 
 _log = logging.getLogger("modelwright")
 _MESSAGE = "modelwright_rows"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from locust.stats import RequestStats, StatsEntry, StatsError, bucket_response_time
 
-from loadtest.recording import RECORD
+from modelwright.loadtest.generator.recording import RECORD
 
 if TYPE_CHECKING:
-    from loadtest.session import Session
+    from modelwright.loadtest.generator.session import Session
 
 
 def feed(stats: RequestStats, session: Session, data: bytes, offset_ns: int) -> None:

@@ -5,7 +5,7 @@
         model = "digits"
 
 `locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. Both have
-the options of `loadtest.options`. In a closed loop each user has one request in flight. With `--rate`, users are
+the options of `options.py`. In a closed loop each user has one request in flight. With `--rate`, users are
 sources of an open loop instead. A class with a `wait_time` of its own sends one request at a time and waits between
 them.
 """
@@ -21,24 +21,24 @@ import gevent
 from locust import User, events, task
 from locust.exception import StopUser
 
-from loadtest import options, reporting
-from loadtest.callers import Caller
-from loadtest.calls import address_of
-from loadtest.session import Pace, Session
-from loadtest.workload import Workload
 from modelwright.errors import ModelwrightError
+from modelwright.loadtest.generator.session import Pace, Session
+from modelwright.loadtest.locust import options, reporting
+from modelwright.loadtest.payloads.workload import Workload
+from modelwright.loadtest.wire.callers import Caller
+from modelwright.loadtest.wire.calls import address_of
 
 _BURST_NS = 50_000_000  # what Locust does between two tasks costs as much as a request
 
 
 class TritonUser(User):  # type: ignore[misc]
-    """A user of one model. What a class does not set comes from the command line (`loadtest.options`)."""
+    """A user of one model. What a class does not set comes from the command line (`options.py`)."""
 
     abstract = True
     protocol: ClassVar[str]
     model: str = ""
     version: str = ""
-    workload_options: ClassVar[dict[str, Any]] = {}  # further fields of loadtest.workload.Workload
+    workload_options: ClassVar[dict[str, Any]] = {}  # further fields of modelwright.loadtest.payloads.workload.Workload
 
     session: Session
     caller: Caller

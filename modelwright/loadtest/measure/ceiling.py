@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadtest.calls import address_of
-from loadtest.fleet import Fleet, Phase, Watch
-from loadtest.nullserver import null_server
-from loadtest.workload import Shape, Workload
+from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.wire.calls import address_of
+from modelwright.loadtest.wire.null_server import null_server
 
 _SHAPE = Shape(concurrency=32, warmup_s=0.2, duration_s=0.8)
 _FULL = 0.9  # of a core: a process that uses more is as fast as it can be

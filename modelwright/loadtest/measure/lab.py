@@ -13,17 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from loadtest import servers
-from loadtest.ceiling import Ceilings
-from loadtest.display import Observer, Show
-from loadtest.fleet import Fleet, Phase
-from loadtest.measure import MOST_LAG, label_of, load_of, measurement, target_of
-from loadtest.result import Measurement
-from loadtest.servers import Server
-from loadtest.serverside import difference
-from loadtest.workload import Shape, Workload
-from modelwright.client import Client, connect
-from modelwright.project import Project
+from modelwright.cli.load_display import Observer, Show
+from modelwright.loadtest.document import Measurement
+from modelwright.loadtest.generator.processes import Fleet, Phase
+from modelwright.loadtest.measure import servers
+from modelwright.loadtest.measure.ceiling import Ceilings
+from modelwright.loadtest.measure.measurement import MOST_LAG, label_of, load_of, measurement, target_of
+from modelwright.loadtest.measure.server_side import difference
+from modelwright.loadtest.measure.servers import Server
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.project.project import Project
+from modelwright.triton.client import Client, connect
 
 if TYPE_CHECKING:
     from rich.console import Console

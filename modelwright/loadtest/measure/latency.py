@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loadtest.result import CurvePoint, Latency, Stability, Window
-from loadtest.wording import percent
+from modelwright.loadtest.document import CurvePoint, Latency, Stability, Window
+from modelwright.loadtest.wording import percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtest.calls import address_of
-from loadtest.fleet import Phase
-from loadtest.latency import NEEDED, curve, latency, stability, windows
-from loadtest.recording import WRONG, FailureKind
-from loadtest.result import Client, Failure, Latency, Load, Measurement, Requests, Server, Target, Validity
-from loadtest.workload import Shape, Workload
+from modelwright.loadtest.document import (
+    Client,
+    Failure,
+    Latency,
+    Load,
+    Measurement,
+    Requests,
+    Server,
+    Target,
+    Validity,
+)
+from modelwright.loadtest.generator.processes import Phase
+from modelwright.loadtest.generator.recording import WRONG, FailureKind
+from modelwright.loadtest.measure.latency import NEEDED, curve, latency, stability, windows
+from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.wire.calls import address_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

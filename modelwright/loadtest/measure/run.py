@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loadtest.lab import Lab, Setting, lab, server_for
-from loadtest.latency import NEEDED
-from loadtest.measure import label_of, load_of
-from loadtest.result import Measurement, Slo
-from loadtest.servers import Server
-from loadtest.workload import Shape
 from modelwright.errors import LoadError
-from modelwright.repository import Repository
+from modelwright.loadtest.document import Measurement, Slo
+from modelwright.loadtest.measure.lab import Lab, Setting, lab, server_for
+from modelwright.loadtest.measure.latency import NEEDED
+from modelwright.loadtest.measure.measurement import label_of, load_of
+from modelwright.loadtest.measure.servers import Server
+from modelwright.loadtest.payloads.workload import Shape
+from modelwright.repository.repository import Repository
 
 _RESOLUTION = 0.05  # of a rate: where the search for the highest one ends
 _MOST_PROBES = 10

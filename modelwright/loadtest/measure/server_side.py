@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.result import BatchSize, Server
-from modelwright.client import Client
 from modelwright.errors import ServerError
+from modelwright.loadtest.document import BatchSize, Server
+from modelwright.triton.client import Client
 
 _MS = 1e-6
 _PARTS = ("queue", "compute_input", "compute_infer", "compute_output")

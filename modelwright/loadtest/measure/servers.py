@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.calls import Address, address_of
-from modelwright.client import Client, connect
 from modelwright.errors import RepositoryError, ServerError
-from modelwright.project import Project
-from modelwright.replay import members_first, needs_completion, published_config, serving_versions
-from modelwright.repository import Repository
+from modelwright.loadtest.wire.calls import Address, address_of
+from modelwright.operations.replay import members_first, needs_completion, published_config, serving_versions
+from modelwright.project.project import Project
+from modelwright.repository.repository import Repository
 from modelwright.server.local import RunningServer, running
 from modelwright.suggest import did_you_mean
+from modelwright.triton.client import Client, connect
 
 Say = Callable[[str], Any]
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from loadtest.samples import check_size, matches, numpy_name
-from loadtest.signature import Signature, Tensor
 from modelwright.errors import LoadError
-from modelwright.tensors import Tensors
+from modelwright.loadtest.payloads.samples import check_size, matches, numpy_name
+from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.triton.tensors import Tensors
 
 if TYPE_CHECKING:
     import numpy as np

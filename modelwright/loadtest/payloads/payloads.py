@@ -14,16 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loadtest.generated import Making, generate
-from loadtest.samplefiles import load_npz, read_samples
-from loadtest.samples import check_fits, check_known, check_size, digest, selections, size_of, stacked
-from loadtest.signature import Signature
-from modelwright import golden
 from modelwright.errors import LoadError, VerifyError
-from modelwright.replay import superseded
-from modelwright.repository import GOLDEN, Manifest, Repository
-from modelwright.spec import Tolerance
-from modelwright.tensors import Tensors
+from modelwright.loadtest.payloads.generated import Making, generate
+from modelwright.loadtest.payloads.sample_files import load_npz, read_samples
+from modelwright.loadtest.payloads.samples import (
+    check_fits,
+    check_known,
+    check_size,
+    digest,
+    selections,
+    size_of,
+    stacked,
+)
+from modelwright.loadtest.payloads.signature import Signature
+from modelwright.operations.replay import superseded
+from modelwright.project.spec import Tolerance
+from modelwright.repository.repository import GOLDEN, Manifest, Repository
+from modelwright.triton.tensors import Tensors
+from modelwright.verification import golden
 
 ENOUGH = 32  # distinct payloads: with fewer a response cache answers, and the load test measures that
 

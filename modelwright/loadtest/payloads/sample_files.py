@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtest.samples import MOST_BYTES, check_fits, check_names, matches, numpy_name
-from loadtest.signature import Signature, Tensor
 from modelwright.errors import LoadError, one_line
-from modelwright.tensors import Tensors, load_tensors
+from modelwright.loadtest.payloads.samples import MOST_BYTES, check_fits, check_names, matches, numpy_name
+from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.triton.tensors import Tensors, load_tensors
 
 if TYPE_CHECKING:
     import numpy as np

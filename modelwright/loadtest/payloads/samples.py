@@ -7,12 +7,12 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loadtest.signature import Signature, Tensor
-from modelwright.dtypes import BY_NAME, BY_NUMPY
+from modelwright.config.warmup import raw
 from modelwright.errors import LoadError
+from modelwright.loadtest.payloads.signature import Signature, Tensor
 from modelwright.suggest import did_you_mean
-from modelwright.tensors import Tensors
-from modelwright.warmup import raw
+from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
+from modelwright.triton.tensors import Tensors
 
 if TYPE_CHECKING:
     import numpy as np

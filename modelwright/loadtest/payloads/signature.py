@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.client import Client, IndexEntry
-from modelwright.dtypes import BY_CONFIG
 from modelwright.errors import ServerError
 from modelwright.suggest import did_you_mean
+from modelwright.triton.client import Client, IndexEntry
+from modelwright.triton.dtypes import BY_CONFIG
 
 _CORRID = "CONTROL_SEQUENCE_CORRID"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from loadtest.arrivals import Arrivals
+from modelwright.loadtest.payloads.arrivals import Arrivals
 
 Api = Literal["raw", "tritonclient"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loadtest.report import words
-from loadtest.report.axes import draw_horizontal, draw_vertical, gutter, linear
-from loadtest.report.blocks import Figure, area_key
-from loadtest.report.svg import WIDTH, Box, Drawing, fitted, text_width
-from loadtest.result import Attribution, Measurement, Server
+from modelwright.charts.axes import draw_horizontal, draw_vertical, gutter, linear
+from modelwright.charts.svg import WIDTH, Box, Drawing, fitted, text_width
+from modelwright.loadtest.document import Attribution, Measurement, Server
+from modelwright.loadtest.report import words
+from modelwright.loadtest.report.blocks import Figure, area_key
 
 PARTS = ("queue", "compute input", "compute infer", "compute output", "other in the server", "network and client")
 _MOST_BARS = 24

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
-from loadtest.report.svg import marker, tag
+from modelwright.charts.svg import marker, tag
 
 Tone = Literal["good", "bad", "unsure", "plain"]
 _TONES: dict[str, Tone] = {

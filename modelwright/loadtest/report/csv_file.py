@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from loadtest.latency import PERCENTILES
-from loadtest.result import Latency, Measurement, Result, Server
 from modelwright.fsops import translated
+from modelwright.loadtest.document import Latency, Measurement, Result, Server
+from modelwright.loadtest.measure.latency import PERCENTILES
 
 Cell = str | int | float | bool | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how a cell begins that a spreadsheet would run (OWASP)

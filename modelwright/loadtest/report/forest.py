@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from loadtest.report import words
-from loadtest.report.axes import Axis, draw_horizontal, round_step
-from loadtest.report.blocks import Figure, Key, area_key, mark_key
-from loadtest.report.svg import WIDTH, Drawing, cross, fitted, marker, path_of, tag, text_width
-from loadtest.result import Gate, Interval, MetricVerdict
+from modelwright.charts.axes import Axis, draw_horizontal, round_step
+from modelwright.charts.svg import WIDTH, Drawing, cross, fitted, marker, path_of, tag, text_width
+from modelwright.loadtest.document import Gate, Interval, MetricVerdict
+from modelwright.loadtest.report import words
+from modelwright.loadtest.report.blocks import Figure, Key, area_key, mark_key
 
 _LEFT, _RIGHT, _TOP = 14.0, WIDTH - 14, 8.0
 _HEADING = 22.0  # the name of a regime

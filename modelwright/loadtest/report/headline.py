@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from loadtest.latency import NEEDED
-from loadtest.report import words
-from loadtest.report.blocks import Badge, Block, Bullets, Headline, Tile
-from loadtest.report.tables import target_key
-from loadtest.result import Gate, Measurement, Result, Slo
+from modelwright.loadtest.document import Gate, Measurement, Result, Slo
+from modelwright.loadtest.measure.latency import NEEDED
+from modelwright.loadtest.report import words
+from modelwright.loadtest.report.blocks import Badge, Block, Bullets, Headline, Tile
+from modelwright.loadtest.report.tables import target_key
 
 _WORST_FIRST = ("FAIL", "INCONCLUSIVE", "PASS")
 

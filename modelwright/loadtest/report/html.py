@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtest.report import bars, forest, lines, tables, words
-from loadtest.report.blocks import Badge, Block, Bullets, Card, Figure, Figures, Folded, Page, Text
-from loadtest.report.headline import by_target, headline, outcome
-from loadtest.report.lines import Line, Spot
-from loadtest.result import Gate, Measurement, Result, Slo
+from modelwright.loadtest.document import Gate, Measurement, Result, Slo
+from modelwright.loadtest.report import bars, forest, lines, tables, words
+from modelwright.loadtest.report.blocks import Badge, Block, Bullets, Card, Figure, Figures, Folded, Page, Text
+from modelwright.loadtest.report.headline import by_target, headline, outcome
+from modelwright.loadtest.report.lines import Line, Spot
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.report import words
-from loadtest.report.axes import (
+from modelwright.charts.axes import (
     Axis,
     draw_horizontal,
     draw_vertical,
@@ -17,9 +16,10 @@ from loadtest.report.axes import (
     linear,
     percentiles,
 )
-from loadtest.report.blocks import Figure, Key, line_key, mark_key
-from loadtest.report.svg import SERIES, WIDTH, Box, Drawing, Point, cross, marker, text_width
-from loadtest.result import CurvePoint, Measurement, Window
+from modelwright.charts.svg import SERIES, WIDTH, Box, Drawing, Point, cross, marker, text_width
+from modelwright.loadtest.document import CurvePoint, Measurement, Window
+from modelwright.loadtest.report import words
+from modelwright.loadtest.report.blocks import Figure, Key, line_key, mark_key
 
 _TOP, _RIGHT = 30.0, WIDTH - 20  # room for the axis title, and for the half of the last label
 _HEIGHT = 270.0

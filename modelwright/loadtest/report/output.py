@@ -11,12 +11,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loadtest.result import Gate, Machine, Measurement, Result, Slo
 from modelwright import __version__
 from modelwright.errors import LoadError
+from modelwright.loadtest.document import Gate, Machine, Measurement, Result, Slo
 
 if TYPE_CHECKING:
-    from loadtest.run import Findings
+    from modelwright.loadtest.measure.run import Findings
 
 Kind = Literal["run", "sweep", "slo", "ab"]
 RESULT, CSV, REPORT = "result.json", "measurements.csv", "report.html"
@@ -70,8 +70,8 @@ def result_of(
 
 def write(result: Result, folder: Path) -> Path:
     """All three files; the report's path."""
-    from loadtest.csvfile import write_csv
-    from loadtest.report.html import render
+    from modelwright.loadtest.report.csv_file import write_csv
+    from modelwright.loadtest.report.html import render
 
     _write(folder / RESULT, result.model_dump_json(indent=1))
     write_csv(result, folder / CSV)

@@ -6,11 +6,11 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 
-from loadtest.latency import NEEDED
-from loadtest.report import words
-from loadtest.report.blocks import Badge, Block, Cell, Pairs, Table
-from loadtest.result import Client, Gate, Latency, Measurement, Result, Server, Target
-from modelwright.report import size_text
+from modelwright.cli.tables import size_text
+from modelwright.loadtest.document import Client, Gate, Latency, Measurement, Result, Server, Target
+from modelwright.loadtest.measure.latency import NEEDED
+from modelwright.loadtest.report import words
+from modelwright.loadtest.report.blocks import Badge, Block, Cell, Pairs, Table
 
 Column = tuple[str, Callable[[Measurement], str]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from loadtest.latency import NEEDED
-from loadtest.result import Latency, Load, Measurement, Target
+from modelwright.loadtest.document import Latency, Load, Measurement, Target
+from modelwright.loadtest.measure.latency import NEEDED
 
 NONE = "n/a"
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"

@@ -7,15 +7,15 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loadtest.calls import Address, CallError
-from loadtest.connections import STREAM_INFER, GrpcConnections
-from loadtest.encoding import client_inputs, final_marker, grpc_answer, http_answer, sequence_part
-from loadtest.frames import message_bytes
-from loadtest.http1 import HttpConnection
-from loadtest.http2 import Call
+from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.connections import STREAM_INFER, GrpcConnections
+from modelwright.loadtest.wire.encoding import client_inputs, final_marker, grpc_answer, http_answer, sequence_part
+from modelwright.loadtest.wire.frames import message_bytes
+from modelwright.loadtest.wire.http1 import HttpConnection
+from modelwright.loadtest.wire.http2 import Call
 
 if TYPE_CHECKING:
-    from modelwright.tensors import Tensors
+    from modelwright.triton.tensors import Tensors
 
 
 class Caller(Protocol):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from gevent.event import AsyncResult
 
-from loadtest.calls import Address, CallError
-from loadtest.frames import END_STREAM
-from loadtest.http2 import Call, Link
+from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.frames import END_STREAM
+from modelwright.loadtest.wire.http2 import Call, Link
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"

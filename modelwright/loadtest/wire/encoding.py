@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtest.http1 import post
+from modelwright.loadtest.wire.http1 import post
 
 if TYPE_CHECKING:
-    from loadtest.calls import Address
-    from modelwright.tensors import Tensors
+    from modelwright.loadtest.wire.calls import Address
+    from modelwright.triton.tensors import Tensors
 
 _HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)\r\n", re.IGNORECASE)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from loadtest.calls import CallError, Connection
+from modelwright.loadtest.wire.calls import CallError, Connection
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,18})\r\n", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)

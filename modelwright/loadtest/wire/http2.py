@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import gevent
 from gevent.event import Event
 
-from loadtest.calls import CLOSED, READ, Address, CallError, Connection
-from loadtest.frames import (
+from modelwright.loadtest.wire.calls import CLOSED, READ, Address, CallError, Connection
+from modelwright.loadtest.wire.frames import (
     ACK,
     CONTINUATION,
     DATA,

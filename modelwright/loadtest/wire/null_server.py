@@ -33,7 +33,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Literal
 
-from loadtest.nullprotocols import BadRequestError, Grpc, Http
+from modelwright.loadtest.wire.null_protocols import BadRequestError, Grpc, Http
 
 _READ_BYTES = 65536
 _KEPT = 1_000_000  # delays, the newest
@@ -75,7 +75,7 @@ def null_server(protocol: Literal["http", "grpc"], delay_s: float = 0.0, answer:
         file.write(answer)
         file.flush()
         # -S: it needs no packages, and is up in 50 ms.
-        command = [sys.executable, "-S", "-m", "loadtest.nullserver", f"--protocol={protocol}"]
+        command = [sys.executable, "-S", "-m", "modelwright.loadtest.wire.null_server", f"--protocol={protocol}"]
         command += [f"--delay-ms={delay_s * 1000!r}"]
         command += [f"--answer={file.name}"] if answer else []
         process = subprocess.Popen(
@@ -83,7 +83,7 @@ def null_server(protocol: Literal["http", "grpc"], delay_s: float = 0.0, answer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
             start_new_session=True,  # Ctrl-C in a terminal reaches us, and we stop it
         )
         with process:  # closes stdin, which ends it

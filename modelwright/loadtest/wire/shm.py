@@ -16,15 +16,15 @@ import numpy as np
 import tritonclient.utils.shared_memory as memory
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
-from loadtest.callers import Caller
-from loadtest.encoding import Region
-from loadtest.signature import Signature
-from loadtest.signature import Tensor as Described
-from modelwright.dtypes import BY_NAME
 from modelwright.errors import LoadError
+from modelwright.loadtest.payloads.signature import Signature
+from modelwright.loadtest.payloads.signature import Tensor as Described
+from modelwright.loadtest.wire.callers import Caller
+from modelwright.loadtest.wire.encoding import Region
+from modelwright.triton.dtypes import BY_NAME
 
 if TYPE_CHECKING:
-    from modelwright.tensors import Tensors
+    from modelwright.triton.tensors import Tensors
 
 _ALIGNED = 64
 Regions = Mapping[str, Region]
