@@ -21,7 +21,7 @@ from modelwright.loadtest.measure.latency import latency
 from modelwright.loadtest.measure.servers import local
 from modelwright.loadtest.payloads.workload import Shape, Workload
 from modelwright.loadtest.wire.null_server import null_server
-from modelwright.project.project import Project, find
+from modelwright.project.project import ProjectConfig, find
 
 _MODEL = "digits"
 _IN_FLIGHT = 32
@@ -51,7 +51,7 @@ def measure(options: Options) -> list[Section]:
 
 
 @contextmanager
-def _served(project: Project) -> Iterator[tuple[str, str]]:
+def _served(project: ProjectConfig) -> Iterator[tuple[str, str]]:
     """URLs of a server with the model."""
     log = project.logs / "benchmark.log"
     with local(project, project.repository, {_MODEL: []}, "http", log, lambda _: None) as server:
@@ -59,7 +59,7 @@ def _served(project: Project) -> Iterator[tuple[str, str]]:
         yield f"http://{server.local.http}", f"grpc://{server.local.grpc}"
 
 
-def _throughput(project: Project, options: Options) -> Section:
+def _throughput(project: ProjectConfig, options: Options) -> Section:
     """Everybody in turn, on one server that stays up."""
     seconds, rounds = (0.5, 2) if options.quick else (3.0, 5)
     found: dict[str, list[_Reached]] = {}
@@ -152,7 +152,7 @@ def _perf_analyzer(options: Options, url: str, seconds: float) -> _Reached:
     return _Reached(throughput, cpu_s * 1e6 / answers, p50 / 1000, p99 / 1000)
 
 
-def _processes(project: Project, options: Options) -> Section:
+def _processes(project: ProjectConfig, options: Options) -> Section:
     seconds = 0.5 if options.quick else 3.0
     rows = []
     for protocol in ("http", "grpc"):
@@ -173,7 +173,7 @@ def _processes(project: Project, options: Options) -> Section:
     )
 
 
-def _ceiling(project: Project, protocol: Protocol, processes: int, seconds: float) -> tuple[float, float]:
+def _ceiling(project: ProjectConfig, protocol: Protocol, processes: int, seconds: float) -> tuple[float, float]:
     shape = Shape(2 * _IN_FLIGHT, warmup_s=0.3, duration_s=seconds)
     with _aimed(project, protocol, processes) as fleet, null_server(protocol) as server:
         phase = fleet.run(_MODEL, shape, Watch(), url=f"{protocol}://127.0.0.1:{server.port}")
@@ -182,7 +182,7 @@ def _ceiling(project: Project, protocol: Protocol, processes: int, seconds: floa
 
 
 @contextmanager
-def _aimed(project: Project, protocol: Protocol, processes: int) -> Iterator[Fleet]:
+def _aimed(project: ProjectConfig, protocol: Protocol, processes: int) -> Iterator[Fleet]:
     """Clients that know the model, and will ask somebody else."""
     with tempfile.TemporaryDirectory() as folder, _served(project) as urls:
         workload = Workload(urls[protocol == "grpc"], _MODEL, repository=str(project.repository), check_every=0)
@@ -190,7 +190,7 @@ def _aimed(project: Project, protocol: Protocol, processes: int) -> Iterator[Fle
             yield fleet
 
 
-def _clock(project: Project, options: Options) -> Section:
+def _clock(project: ProjectConfig, options: Options) -> Section:
     """What the client says of a server that takes exactly 5 ms."""
     seconds = 1.0 if options.quick else 6.0
     rows = []
@@ -217,7 +217,7 @@ def _clock(project: Project, options: Options) -> Section:
 
 
 def _error(
-    project: Project, protocol: Protocol, arrivals: Literal["constant", "poisson"], seconds: float
+    project: ProjectConfig, protocol: Protocol, arrivals: Literal["constant", "poisson"], seconds: float
 ) -> list[float]:
     shape = Shape(rate=1000.0, arrivals=arrivals, warmup_s=1.0, duration_s=seconds)
     with _aimed(project, protocol, 1) as fleet, null_server(protocol, delay_s=0.005) as server:

@@ -12,7 +12,7 @@ from benchmarks import projects, timing
 from benchmarks.options import Options
 from benchmarks.table import Section, load
 from modelwright.operations import replay
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.project import load as load_project
 from modelwright.repository.repository import Repository
 from modelwright.server import environment
@@ -42,7 +42,7 @@ def measure(options: Options) -> list[Section]:
     return [Section("verify: the shipped models on the real server", method, ["", "best", "median"], rows)]
 
 
-def _start_empty(project: Project, taken: Times) -> None:
+def _start_empty(project: ProjectConfig, taken: Times) -> None:
     made = environment.ensure(project.server, project.target, lambda _: None)
     with _timed("start of tritonserver, no model", taken):
         server = running(made, project.repository, log=project.logs / "bench.log", stop_grace_s=0)
@@ -50,7 +50,7 @@ def _start_empty(project: Project, taken: Times) -> None:
     server.__exit__(None, None, None)
 
 
-def _replay_all(project: Project, taken: Times) -> int:
+def _replay_all(project: ProjectConfig, taken: Times) -> int:
     repository = Repository(project.repository, project.staging)
     versions = replay.published(repository)
     serving = replay.serving_all(project, versions, project.logs / "bench.log", lambda _: None)

@@ -19,7 +19,7 @@ from modelwright.build.build import Outcome
 from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
-from modelwright.project.project import Project, load
+from modelwright.project.project import ProjectConfig, load
 from modelwright.repository.repository import LEDGER, Repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,7 @@ class Sandbox:
     root: Path
 
     @property
-    def project(self) -> Project:
+    def project(self) -> ProjectConfig:
         return load(self.root)
 
     @property

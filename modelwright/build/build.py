@@ -25,7 +25,7 @@ from modelwright.digest import Fingerprints
 from modelwright.errors import ModelwrightError, SpecError, StepError
 from modelwright.fsops import locked, remove_tree
 from modelwright.kinds.recipe import Recipes, family_of, payload_step, served_part
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
 from modelwright.project.spec import Builder, PrebuiltSource
 from modelwright.repository.repository import Change, Repository
@@ -73,7 +73,7 @@ class BugError(Exception):
 class Session:
     """A project that was read: its builders, and the steps they come to."""
 
-    project: Project
+    project: ProjectConfig
     builders: dict[str, Builder]  # the whole project's
     selected: list[Builder]
     steps: list[Step]
@@ -82,7 +82,7 @@ class Session:
     repository: Repository
 
 
-def open_session(project: Project, names: Sequence[str] = ()) -> Session:
+def open_session(project: ProjectConfig, names: Sequence[str] = ()) -> Session:
     """Read and check all that can be checked before anything runs. Raises SpecError or ConfigError."""
     builders = read_builders(project)
     fingerprints = Fingerprints(project.state / "cache" / "files.json")
@@ -104,7 +104,7 @@ def plan_session(session: Session) -> list[Planned]:
 
 
 def build(
-    project: Project, names: Sequence[str], listener: Listener, *, jobs: int | None = None, wait: bool = False
+    project: ProjectConfig, names: Sequence[str], listener: Listener, *, jobs: int | None = None, wait: bool = False
 ) -> list[Outcome]:
     """Build, verify and publish. One outcome a model; raises only for what concerns the whole project.
 

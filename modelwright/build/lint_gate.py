@@ -15,7 +15,7 @@ from modelwright.lint.engine import Finding, lint
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.operations.lint import checked_ignores
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Change
 
 
@@ -27,7 +27,7 @@ class Checked:
     warnings: dict[str, list[str]]
 
 
-def check(project: Project, changes: Sequence[Change], models: Collection[str]) -> Checked:
+def check(project: ProjectConfig, changes: Sequence[Change], models: Collection[str]) -> Checked:
     """Lint the repository with the changes made; findings of `models` count. A server of the project completes nothing
     that matters: configs that are rendered are complete, so both kinds of server take them."""
     with translated(project.repository), _scratch(project) as scratch:
@@ -45,7 +45,7 @@ def check(project: Project, changes: Sequence[Change], models: Collection[str]) 
 
 
 @contextmanager
-def _scratch(project: Project) -> Iterator[str]:
+def _scratch(project: ProjectConfig) -> Iterator[str]:
     """A folder where the next build removes what a killed one leaves."""
     project.staging.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="lint-", dir=project.staging) as folder:

@@ -19,7 +19,7 @@ from modelwright.config.render import shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
 from modelwright.kinds.recipe import payload_step
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder, PrebuiltSource
 from modelwright.repository.repository import CONFIG, GOLDEN, Change, Manifest, Repository
 
@@ -47,7 +47,7 @@ class Decision:
 class Publisher:
     """Decides and publishes for one build. Remembers which config.pbtxt came of which key, to render none twice."""
 
-    def __init__(self, project: Project, repository: Repository, fingerprints: Fingerprints) -> None:
+    def __init__(self, project: ProjectConfig, repository: Repository, fingerprints: Fingerprints) -> None:
         self._project = project
         self._repository = repository
         self._fingerprints = fingerprints

@@ -11,7 +11,7 @@ import click
 
 from modelwright.cli.main import command
 from modelwright.errors import LoadError, ModelwrightError
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:
     from modelwright.loadtest.document import Gate, Measurement, Result, Slo
@@ -112,7 +112,7 @@ setting_options = _options(
 @setting_options
 @command
 def run_command(
-    project: Project,
+    project: ProjectConfig,
     names: tuple[str, ...],
     model_version: str,
     concurrency: int | None,
@@ -148,7 +148,7 @@ def run_command(
 @setting_options
 @command
 def sweep_command(
-    project: Project,
+    project: ProjectConfig,
     names: tuple[str, ...],
     model_version: str,
     concurrency: tuple[int, ...],
@@ -182,7 +182,7 @@ def sweep_command(
 @setting_options
 @command
 def slo_command(
-    project: Project,
+    project: ProjectConfig,
     name: str,
     model_version: str,
     p50_ms: float | None,
@@ -236,7 +236,7 @@ def slo_command(
 @setting_options
 @command
 def ab_command(
-    project: Project,
+    project: ProjectConfig,
     names: tuple[str, ...],
     versions: tuple[int, ...] | None,
     baseline_repository: Path | None,
@@ -276,7 +276,7 @@ def ab_command(
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @command
-def compare_command(project: Project, first: Path, second: Path) -> None:
+def compare_command(project: ProjectConfig, first: Path, second: Path) -> None:
     """Two results side by side; a quick look, no verdict."""
     from modelwright.loadtest.gate.compare import compare, text
     from modelwright.loadtest.report import output
@@ -284,7 +284,7 @@ def compare_command(project: Project, first: Path, second: Path) -> None:
     click.echo(text(compare(output.read(first), output.read(second)), (str(first), str(second))))
 
 
-def _setting(project: Project, options: dict[str, Any]) -> Setting:
+def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
     from modelwright.cli.tables import console
     from modelwright.loadtest.locust.options import shapes
     from modelwright.loadtest.measure.lab import Setting

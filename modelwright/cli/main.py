@@ -13,7 +13,7 @@ import click
 
 from modelwright import __version__
 from modelwright.errors import ModelwrightError
-from modelwright.project.project import Project, find
+from modelwright.project.project import ProjectConfig, find
 
 if TYPE_CHECKING:
     from modelwright.build.build import Outcome
@@ -60,7 +60,7 @@ def main(ctx: click.Context, folder: Path | None) -> None:
 
 
 def command(function: F) -> F:
-    """A command that gets the Project first, and whose errors become `Error: …`, a hint and exit code 1."""
+    """A command that gets the project first, and whose errors become `Error: …`, a hint and exit code 1."""
 
     @wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -99,7 +99,7 @@ json_option = click.option("--json", "as_data", is_flag=True, help="For machines
 @json_option
 @command
 def build_command(
-    project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
+    project: ProjectConfig, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
 ) -> None:
     """Build what is not up to date, verify it, publish it."""
     from modelwright.build.build import build
@@ -126,7 +126,7 @@ def _failed(outcomes: list[Outcome]) -> bool:
 @names_argument
 @json_option
 @command
-def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
+def plan_command(project: ProjectConfig, names: tuple[str, ...], as_data: bool) -> None:
     """Say what a build would run, and why."""
     from modelwright.build.build import open_session, plan_session
     from modelwright.cli import tables
@@ -148,7 +148,7 @@ def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> Non
 @main.command("status")
 @json_option
 @command
-def status_command(project: Project, as_data: bool) -> None:
+def status_command(project: ProjectConfig, as_data: bool) -> None:
     """Show what is published, and what has moved on."""
     from modelwright.cli import tables
 
@@ -164,7 +164,7 @@ def status_command(project: Project, as_data: bool) -> None:
 @click.option("--environment", metavar="NAME", help="With configs/NAME.pbtxt, where a model has one.")
 @command
 def serve_command(
-    project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str | None
+    project: ProjectConfig, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str | None
 ) -> None:
     """Serve the repository with a local tritonserver."""
     from modelwright.operations import serve as serving
@@ -184,7 +184,7 @@ def serve_command(
 @json_option
 @command
 def infer_command(
-    project: Project,
+    project: ProjectConfig,
     name: str,
     url: str | None,
     model_version: str,
@@ -208,7 +208,7 @@ def infer_command(
 )
 @json_option
 @command
-def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
+def verify_command(project: ProjectConfig, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
     """Replay golden samples against any server."""
     from modelwright.cli import tables
 
@@ -269,7 +269,7 @@ def lint_command(
     "--kind", type=click.Choice(_KINDS), default="torch", show_default=True, help="Where its model comes from."
 )
 @command
-def new_command(project: Project, name: str, kind: str) -> None:
+def new_command(project: ProjectConfig, name: str, kind: str) -> None:
     """Write a builder to start from; it builds as it is."""
     from modelwright.operations import scaffold
 
@@ -282,7 +282,7 @@ def new_command(project: Project, name: str, kind: str) -> None:
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's builders.")
 @json_option
 @command
-def adopt_command(project: Project, path: Path, names: tuple[str, ...], into: Path | None, as_data: bool) -> None:
+def adopt_command(project: ProjectConfig, path: Path, names: tuple[str, ...], into: Path | None, as_data: bool) -> None:
     """Turn an existing Triton repository into builders; nothing in it is touched."""
     from modelwright.cli import tables
     from modelwright.operations import adopt

@@ -17,7 +17,7 @@ from modelwright.cli.progress import Display, Lines, Silent
 from modelwright.errors import VerifyError
 from modelwright.operations import replay
 from modelwright.operations.replay import Replayed
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import FILE
 from modelwright.repository.repository import Repository
 
@@ -49,7 +49,7 @@ def listener(as_data: bool) -> Silent:
 # --- build ------------------------------------------------------------------------------------------------------------
 
 
-def print_outcomes(project: Project, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
+def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
     """The table of a build, its errors, and what to type next."""
     if not outcomes:
         print_line(f"{project.shown(project.builders)} holds no {FILE} yet. Make one: {_program()} new NAME")
@@ -160,7 +160,7 @@ def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | 
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
-def replay_now(project: Project, names: Sequence[str], urls: Sequence[str], as_data: bool) -> list[Replayed]:
+def replay_now(project: ProjectConfig, names: Sequence[str], urls: Sequence[str], as_data: bool) -> list[Replayed]:
     """Replay on the given servers, or on a local one that serves every version, over both protocols."""
     repository = Repository(project.repository, project.staging)
     versions = replay.published(repository, names)
@@ -174,7 +174,7 @@ def replay_now(project: Project, names: Sequence[str], urls: Sequence[str], as_d
         return replay.replay(repository, versions, local.urls, local.refused)
 
 
-def replay_if_changed(project: Project, as_data: bool) -> list[Replayed] | None:
+def replay_if_changed(project: ProjectConfig, as_data: bool) -> list[Replayed] | None:
     """Replay all on a local server, unless the same repository passed on the same server before: then None."""
     versions = replay.published(Repository(project.repository, project.staging))
     memory = project.state / "cache" / "replayed.json"
@@ -204,7 +204,7 @@ def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
 # --- adopt ------------------------------------------------------------------------------------------------------------
 
 
-def print_adopted(project: Project, adopted: Report) -> None:
+def print_adopted(project: ProjectConfig, adopted: Report) -> None:
     """The builders that were written, all that was not carried over, and what to type next."""
     rows = [["model", "", "versions", "files", "size", "builder"]]
     for item in adopted.models:
@@ -241,7 +241,7 @@ def print_plan(planned: Sequence[Planned]) -> None:
     print_line(f"{len(planned)} steps: {len(todo)} to run, {len(planned) - len(todo)} up to date")
 
 
-def status_rows(project: Project) -> list[dict[str, Any]]:
+def status_rows(project: ProjectConfig) -> list[dict[str, Any]]:
     """One row a model, of builders and of the repository both."""
     session = open_session(project)
     planned = plan_session(session)
@@ -271,7 +271,7 @@ def status_rows(project: Project) -> list[dict[str, Any]]:
     return rows
 
 
-def print_status(project: Project, rows: Sequence[dict[str, Any]]) -> None:
+def print_status(project: ProjectConfig, rows: Sequence[dict[str, Any]]) -> None:
     table = [["model", "versions", "size", "accuracy", "built", "state"]]
     for row in rows:
         versions = ", ".join(map(str, row["versions"])) or "-"
@@ -315,5 +315,5 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     console().print(table)
 
 
-def _shown(project: Project) -> str:
+def _shown(project: ProjectConfig) -> str:
     return project.shown(project.repository)

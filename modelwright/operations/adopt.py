@@ -26,7 +26,7 @@ from modelwright.errors import ModelwrightError, RepositoryError, SpecError
 from modelwright.fsops import fsync_tree, locked, remove_tree, rename_durably, translated
 from modelwright.operations import schema
 from modelwright.operations.scaffold import readable_builders
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.writer import model_yaml, serving_of
@@ -66,7 +66,7 @@ class Report:
 
 
 def adopt(
-    project: Project,
+    project: ProjectConfig,
     path: Path,
     names: Sequence[str] = (),
     into: Path | None = None,
@@ -101,7 +101,7 @@ def adopt(
 
 
 def _adopt_one(
-    project: Project, root: Path, folder: Path, target: Path, taken_by: Builder | None, report: Report
+    project: ProjectConfig, root: Path, folder: Path, target: Path, taken_by: Builder | None, report: Report
 ) -> None:
     name = folder.name
     try:
@@ -136,7 +136,7 @@ def _check_name(name: str) -> None:
         raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-def _write(project: Project, found: Found, target: Path) -> Adopted:
+def _write(project: ProjectConfig, found: Found, target: Path) -> Adopted:
     """Put the builder together beside its place, or compare it with the one that is there."""
     origins = _origins(found)
     if target.exists() or target.is_symlink():
@@ -172,7 +172,7 @@ def _copy(origin: Path, target: Path) -> str:
     return digest
 
 
-def _text(project: Project, found: Found, digests: dict[str, str], target: Path) -> str:
+def _text(project: ProjectConfig, found: Found, digests: dict[str, str], target: Path) -> str:
     source: dict[str, Any] = {
         "kind": "prebuilt",
         "versions": {
@@ -189,14 +189,14 @@ def _text(project: Project, found: Found, digests: dict[str, str], target: Path)
     return model_yaml(found.name, source, serving_of(found.config), head)
 
 
-def _check_written(project: Project, found: Found, staged: Path, target: Path) -> None:
+def _check_written(project: ProjectConfig, found: Found, staged: Path, target: Path) -> None:
     """Read the builder as a build does. What it comes to must be what the repository has, field by field."""
     builder = read_builder(staged, project.shown(target / FILE))
     for difference in differences(found.config, config_of(builder, tensors_of(builder, {}))):
         raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
 
 
-def _check_same(project: Project, found: Found, target: Path, origins: dict[str, Path]) -> None:
+def _check_same(project: ProjectConfig, found: Found, target: Path, origins: dict[str, Path]) -> None:
     """A builder that is there stays, whatever it is; it is only an error if adoption would write another one."""
     hint = "nothing was overwritten: remove it first, or adopt --into another folder"
     with contextlib.suppress(OSError, UnicodeDecodeError):

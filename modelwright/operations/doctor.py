@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from modelwright import __version__, tools
 from modelwright.errors import ProjectError
-from modelwright.project.project import FILE, Project, find
+from modelwright.project.project import FILE, ProjectConfig, find
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter, usable
@@ -102,15 +102,15 @@ class Machine:
     writable: Callable[[Path], bool] = lambda path: os.access(path, os.W_OK | os.X_OK)
 
     @cached_property
-    def _found(self) -> Project | ProjectError:
+    def _found(self) -> ProjectConfig | ProjectError:
         try:
             return find(self.folder)
         except ProjectError as error:
             return error
 
     @property
-    def project(self) -> Project | None:
-        return self._found if isinstance(self._found, Project) else None
+    def project(self) -> ProjectConfig | None:
+        return self._found if isinstance(self._found, ProjectConfig) else None
 
     @property
     def project_error(self) -> ProjectError | None:
@@ -258,7 +258,7 @@ def _server(machine: Machine) -> list[Row]:
     return [Row("local server", "ok", f"{versions}, Python {made.python_version}", needed=True)]
 
 
-def _server_to_be_made(machine: Machine, project: Project) -> Row:
+def _server_to_be_made(machine: Machine, project: ProjectConfig) -> Row:
     fit, refused = machine.interpreters(project.target, None)
     if not fit:
         detail = f"no Python here can run it: {'; '.join(refused)}"

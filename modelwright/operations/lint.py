@@ -11,7 +11,7 @@ from modelwright.lint.rule import all_rules
 from modelwright.lint.tree import CONFIG, RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.project.ignores import Ignore
-from modelwright.project.project import FILE, Project, find
+from modelwright.project.project import FILE, ProjectConfig, find
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import known_releases, release
 
@@ -39,7 +39,7 @@ def run(request: Request) -> Report:
     return lint(RepositoryTree.read(root), Options(target, request.auto_complete), checked_ignores(project))
 
 
-def _project(request: Request) -> Project | None:
+def _project(request: Request) -> ProjectConfig | None:
     """The project that a repository belongs to: the one it lies in."""
     try:
         return find(request.path if request.path and request.path.is_dir() else request.folder)
@@ -49,7 +49,7 @@ def _project(request: Request) -> Project | None:
         raise
 
 
-def checked_ignores(project: Project | None) -> tuple[Ignore, ...]:
+def checked_ignores(project: ProjectConfig | None) -> tuple[Ignore, ...]:
     """The project's ignores. Raises ProjectError for one of a rule that does not exist."""
     ignores = project.ignores if project else ()
     for index, ignore in enumerate(ignores):

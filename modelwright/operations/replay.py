@@ -16,7 +16,7 @@ from modelwright.config import warmup
 from modelwright.config.render import parse
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, ServerError, VerifyError
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import CONFIG, GOLDEN, Manifest, Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, connect
@@ -122,7 +122,7 @@ def _excused(result: Replayed) -> Replayed:
 
 
 @contextlib.contextmanager
-def serving_all(project: Project, versions: Sequence[Published], log: Path, say: Any) -> Iterator[Local]:
+def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path, say: Any) -> Iterator[Local]:
     """The local server with every one of these versions loaded."""
     from modelwright.server import environment
     from modelwright.server.local import running
@@ -153,7 +153,7 @@ def _load(client: Client, model: str, every_version: str | None, *, by_policy: b
             client.load(model, every_version)
 
 
-def fingerprint(project: Project, versions: Iterable[Published]) -> str:
+def fingerprint(project: ProjectConfig, versions: Iterable[Published]) -> str:
     """A digest of everything that a local replay depends on: while it stays, another replay would say the same."""
     from modelwright.server import environment
 

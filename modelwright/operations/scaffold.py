@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelwright.errors import SpecError
 from modelwright.fsops import translated
 from modelwright.operations import schema
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.spec import KINDS as _ALL_KINDS
@@ -55,7 +55,7 @@ class Scaffold:
         return self.folders[-1].name
 
 
-def new_builder(project: Project, name: str, kind: str) -> Scaffold:
+def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
     """Write builders/`name`, all of it or nothing, and never over anything.
 
     Raises SpecError for an unknown kind, a name that Triton cannot serve, and a name or folder that is taken.
@@ -75,7 +75,7 @@ def new_builder(project: Project, name: str, kind: str) -> Scaffold:
     return Scaffold(kind, tuple(folders))
 
 
-def readable_builders(project: Project) -> list[Builder]:
+def readable_builders(project: ProjectConfig) -> list[Builder]:
     """The builders whose model.yaml can be read. One with an error in it is no reason not to start another."""
     builders = []
     for folder in sorted(project.builders.iterdir()) if project.builders.is_dir() else ():
@@ -84,7 +84,7 @@ def readable_builders(project: Project) -> list[Builder]:
     return builders
 
 
-def report(project: Project, scaffold: Scaffold, installed: Callable[[str], object] = find_spec) -> str:
+def report(project: ProjectConfig, scaffold: Scaffold, installed: Callable[[str], object] = find_spec) -> str:
     """What was written, and what to type next; `installed` says of an import name whether it is there."""
     lines = []
     for folder in scaffold.folders:
@@ -112,7 +112,7 @@ def _check_name(name: str) -> None:
         raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-def _check_free(project: Project, folders: list[Path]) -> None:
+def _check_free(project: ProjectConfig, folders: list[Path]) -> None:
     if project.builders.exists() and not project.builders.is_dir():
         raise SpecError(f"{project.shown(project.builders)} is not a folder", "see paths.builders in modelwright.toml")
     for folder in folders:

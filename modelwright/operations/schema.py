@@ -20,7 +20,7 @@ from typing import Any
 
 from modelwright.config.model_config import ENVIRONMENTS
 from modelwright.fsops import translated
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import ModelSpec
 from modelwright.triton.messages import is_map, is_repeated, map_value
 from modelwright.triton.model_config_pb2 import schema
@@ -65,7 +65,7 @@ def schema_text() -> str:
     return json.dumps(model_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-def put_into(project: Project) -> bool:
+def put_into(project: ProjectConfig) -> bool:
     """Write the project's schema where it is missing or an older one of ours; a file of anyone else stays."""
     path, text = project.root / PLACE, schema_text()
     with translated(path):
@@ -79,7 +79,7 @@ def put_into(project: Project) -> bool:
     return True
 
 
-def editor_line(project: Project, folder: Path) -> str:
+def editor_line(project: ProjectConfig, folder: Path) -> str:
     """The first line of a model.yaml in `folder`: where language servers find the schema."""
     relative = Path(os.path.relpath(project.root / PLACE, folder)).as_posix()
     return f"# yaml-language-server: $schema={relative}\n"

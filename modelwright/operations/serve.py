@@ -11,7 +11,7 @@ from typing import Any
 
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.operations.replay import needs_completion, published, serving_all
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import GOLDEN, Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, connect
@@ -24,7 +24,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def serve(
-    project: Project, ports: tuple[int, int, int], poll: bool, say: Say, environment_name: str | None = None
+    project: ProjectConfig, ports: tuple[int, int, int], poll: bool, say: Say, environment_name: str | None = None
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, or until the server ends. Raises ServerError when it does not start.
 
@@ -66,7 +66,7 @@ def serve(
             raise ServerError(f"tritonserver ended by itself; see {project.shown(log)}")
 
 
-def _configured(project: Project, environment: str) -> list[str]:
+def _configured(project: ProjectConfig, environment: str) -> list[str]:
     """The models that have a config for an environment. Raises ServerError when none has."""
     repository = Repository(project.repository, project.staging)
     known = {model: repository.environments(model) for model in repository.models()}
@@ -90,7 +90,7 @@ class Request:
 
 
 def infer(
-    project: Project, url: str | None, request: Request, say: Say, usual_url: str = DEFAULT_URL
+    project: ProjectConfig, url: str | None, request: Request, say: Say, usual_url: str = DEFAULT_URL
 ) -> dict[str, Any]:
     """Send one request. Outputs with labels come back as the top classes, others as values.
 
@@ -124,7 +124,7 @@ def answer_text(answer: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _server(project: Project, url: str | None, usual_url: str, model: str, say: Say) -> Iterator[Client]:
+def _server(project: ProjectConfig, url: str | None, usual_url: str, model: str, say: Say) -> Iterator[Client]:
     """The server that was asked for; else the one of `serve`, if it is up; else one for this call."""
     if url:
         with connect(url) as client:
@@ -147,13 +147,13 @@ def _has_model(client: Client, model: str) -> bool:
         return False
 
 
-def _with_members(project: Project, model: str) -> list[str]:
+def _with_members(project: ProjectConfig, model: str) -> list[str]:
     latest = Repository(project.repository, project.staging).latest(model)
     members = latest[1]["made"].get("members", {}) if latest else {}
     return [*(name for member in members for name in _with_members(project, member)), model]
 
 
-def _sample(project: Project, config: dict[str, Any], request: Request) -> Tensors:
+def _sample(project: ProjectConfig, config: dict[str, Any], request: Request) -> Tensors:
     """One golden sample of the newest version here, with the batch dimension if the model has one."""
     repository = Repository(project.repository, project.staging)
     latest = repository.latest(request.model)

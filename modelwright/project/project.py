@@ -1,4 +1,4 @@
-"""modelwright.toml → Project: where things are, and which Triton release they are for."""
+"""modelwright.toml → ProjectConfig: where things are, and which Triton release they are for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATHS = {"builders": "builders", "templates": "templates", "repository": "model
 
 
 @dataclass(frozen=True)
-class Project:
+class ProjectConfig:
     root: Path
     target: Release
     builders: Path
@@ -58,7 +58,7 @@ class Project:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 
-def find(start: Path) -> Project:
+def find(start: Path) -> ProjectConfig:
     """The project of this folder or of the nearest parent that has a modelwright.toml."""
     start = start.resolve()
     for folder in (start, *start.parents):
@@ -67,7 +67,7 @@ def find(start: Path) -> Project:
     raise ProjectError(f"no {FILE} in {start} or above it", "run this in a Modelwright project, or pass --project DIR")
 
 
-def load(root: Path) -> Project:
+def load(root: Path) -> ProjectConfig:
     """Read `root`/modelwright.toml. Raises ProjectError naming the file and the field."""
     file = root / FILE
     try:
@@ -84,7 +84,7 @@ def load(root: Path) -> Project:
         raise ProjectError(f"{FILE}: paths: a table of strings is needed", 'write: [paths] and builders = "builders"')
     _check_known(paths, _PATHS, "paths.")
     places = {key: (root / paths.get(key, default)).resolve() for key, default in _PATHS.items()}
-    return Project(
+    return ProjectConfig(
         root=root.resolve(), target=release(data["triton"]), ignores=_ignores(data.get("lint", {})), **places
     )
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from modelwright.errors import SpecError
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import FILE, KINDS, Builder, ModelSpec, Slo
 from modelwright.suggest import did_you_mean
 
@@ -22,7 +22,7 @@ _MAX_BYTES = 1_000_000  # a model.yaml is a page; more than this is a mistake or
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_builders(project: Project) -> dict[str, Builder]:
+def read_builders(project: ProjectConfig) -> dict[str, Builder]:
     """Every builder of the project, by model name, in order of name. Raises SpecError, naming the file and line."""
     if not project.builders.is_dir():
         raise SpecError(f"{project.shown(project.builders)}: there is no such folder", "make one: modelwright new NAME")
@@ -52,7 +52,7 @@ def read_builder(folder: Path, shown: str) -> Builder:
     return Builder(folder, shown, spec)
 
 
-def slo_of(project: Project, model: str) -> Slo | None:
+def slo_of(project: ProjectConfig, model: str) -> Slo | None:
     """A model's `slo:`, as its model.yaml says now; None where it says nothing, or nothing here builds the model.
 
     Only that one file is read, unless the builder's folder has another name. Raises SpecError.

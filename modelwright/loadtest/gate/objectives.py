@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.gate.rounds import METRICS, Metric
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import slo_of
 from modelwright.project.spec import Slo, SloMargins
 from modelwright.suggest import did_you_mean
 
 
 def objectives(
-    project: Project, margins: Sequence[str], concurrency: int | None = None, rate: float | None = None
+    project: ProjectConfig, margins: Sequence[str], concurrency: int | None = None, rate: float | None = None
 ) -> Callable[[str], Slo]:
     """A function from a model's name. Raises LoadError for a margin that is none, SpecError for a wrong model.yaml."""
     changed_margins = dict(_margin(item) for item in margins)

@@ -22,7 +22,7 @@ from modelwright.loadtest.measure.measurement import MOST_LAG, label_of, load_of
 from modelwright.loadtest.measure.server_side import difference
 from modelwright.loadtest.measure.servers import Server
 from modelwright.loadtest.payloads.workload import Shape, Workload
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.triton.client import Client, connect
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Setting:
     """What all measurements of one command have in common. `workload` is a template without URL and model."""
 
-    project: Project
+    project: ProjectConfig
     repository: Path
     workload: Workload
     console: Console

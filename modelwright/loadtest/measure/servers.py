@@ -12,7 +12,7 @@ from typing import Any
 from modelwright.errors import RepositoryError, ServerError
 from modelwright.loadtest.wire.calls import Address, address_of
 from modelwright.operations.replay import members_first, needs_completion, published_config, serving_versions
-from modelwright.project.project import Project
+from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 from modelwright.server.local import RunningServer, running
 from modelwright.suggest import did_you_mean
@@ -76,7 +76,7 @@ def _accepts(address: Address) -> bool:
 
 @contextlib.contextmanager
 def local(
-    project: Project, repository: Path, wanted: Mapping[str, Sequence[int]], protocol: str, log: Path, say: Say
+    project: ProjectConfig, repository: Path, wanted: Mapping[str, Sequence[int]], protocol: str, log: Path, say: Say
 ) -> Iterator[Server]:
     """A tritonserver with these versions of these models, and what they run. An empty list: those of its config."""
     from modelwright.server import environment
@@ -94,7 +94,7 @@ def local(
         yield Server(f"{protocol}://{address}", repository, server)
 
 
-def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], project: Project) -> None:
+def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], project: ProjectConfig) -> None:
     known = repository.models()
     shown = project.shown(repository.root)
     if not known:
