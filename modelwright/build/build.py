@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from modelwright.build.plan import Planned, Step, StepId, in_order, plan, plan_step
 from modelwright.build.pool import Pool
-from modelwright.build.release import Decision, Publisher
+from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.store import Artifact, Store
 from modelwright.build.worker import Done, Failed, Job
 from modelwright.config.ensembles import check_ensemble
