@@ -15,6 +15,7 @@ from modelwright.operations import replay
 from modelwright.project.project import ProjectConfig
 from modelwright.project.project import load as load_project
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import published
 from modelwright.server import environment
 from modelwright.server.local import running
 
@@ -52,7 +53,7 @@ def _start_empty(project: ProjectConfig, taken: Times) -> None:
 
 def _replay_all(project: ProjectConfig, taken: Times) -> int:
     repository = Repository(project.repository, project.staging)
-    versions = replay.published(repository)
+    versions = published(repository)
     serving = replay.serving_all(project, versions, project.logs / "bench.log", lambda _: None)
     with _timed("start, every version loaded", taken):
         local = serving.__enter__()

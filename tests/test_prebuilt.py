@@ -551,7 +551,7 @@ def test_a_replay_needs_no_golden_samples_to_find_damage(adopted: Sandbox) -> No
     adopted.build()
     with (adopted.repository.folder("classifier", 3) / "model.onnx").open("ab") as file:
         file.write(b"x")
-    from modelwright.operations.replay import published
+    from modelwright.repository.versions import published
 
     assert adopted.repository.damage("classifier", 3) == ["model.onnx changed"]
     assert [item.version for item in published(adopted.repository)] == [3, 7]

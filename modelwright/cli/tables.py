@@ -20,6 +20,7 @@ from modelwright.operations.replay import Replayed
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import FILE
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import published
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,7 +164,7 @@ def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | 
 def replay_now(project: ProjectConfig, names: Sequence[str], urls: Sequence[str], as_data: bool) -> list[Replayed]:
     """Replay on the given servers, or on a local one that serves every version, over both protocols."""
     repository = Repository(project.repository, project.staging)
-    versions = replay.published(repository, names)
+    versions = published(repository, names)
     if not versions:
         raise VerifyError("nothing is published yet", "build first: modelwright build")
     if urls:
@@ -176,7 +177,7 @@ def replay_now(project: ProjectConfig, names: Sequence[str], urls: Sequence[str]
 
 def replay_if_changed(project: ProjectConfig, as_data: bool) -> list[Replayed] | None:
     """Replay all on a local server, unless the same repository passed on the same server before: then None."""
-    versions = replay.published(Repository(project.repository, project.staging))
+    versions = published(Repository(project.repository, project.staging))
     memory = project.state / "cache" / "replayed.json"
     state = replay.fingerprint(project, versions)
     if not versions or (memory.is_file() and memory.read_text() == json.dumps(state)):

@@ -6,19 +6,23 @@ Any server: the local one, which is told to serve every version; or a URL, where
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from modelwright.config import warmup
-from modelwright.config.render import parse
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
-from modelwright.errors import ModelwrightError, RepositoryError, ServerError, VerifyError
+from modelwright.errors import ModelwrightError, ServerError, VerifyError
 from modelwright.project.project import ProjectConfig
-from modelwright.repository.repository import CONFIG, GOLDEN, Manifest, Repository
-from modelwright.suggest import did_you_mean
+from modelwright.repository.repository import CONFIG, Repository
+from modelwright.repository.versions import (
+    Published,
+    composing_first,
+    needs_completion,
+    serving_all_versions,
+    superseded,
+)
 from modelwright.triton.client import Client, connect
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
@@ -41,38 +45,6 @@ class Replayed:
     verdict: Verdict
     max_abs_error: float | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Published:
-    """One version of the repository, as a replay needs it."""
-
-    model: str
-    version: int
-    manifest: Manifest
-    max_batch_size: int
-    golden: Path
-
-    @property
-    def is_prebuilt(self) -> bool:
-        return bool(self.manifest["made"].get("prebuilt"))
-
-
-def published(repository: Repository, names: Sequence[str] = ()) -> list[Published]:
-    """Every version that was made here, of the named models or of all. Raises RepositoryError for an unknown name."""
-    known = repository.models()
-    for name in names:
-        if name not in known:
-            raise RepositoryError(f"{name}: is not in {repository.root.name}", did_you_mean(name, known))
-    found = []
-    for model in names or known:
-        config = published_config(repository, model)
-        for version in repository.versions(model):
-            manifest = repository.manifest(model, version)
-            if manifest and config is not None:
-                path = repository.folder(model, version) / GOLDEN
-                found.append(Published(model, version, manifest, config.max_batch_size, path))
-    return found
 
 
 @dataclass(frozen=True)
@@ -129,13 +101,13 @@ def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path
 
     made = environment.ensure(project.server, project.target, say)
     repository = Repository(project.repository, project.staging)
-    models = members_first(repository, dict.fromkeys(item.model for item in versions))
+    models = composing_first(repository, dict.fromkeys(item.model for item in versions))
     prebuilt = {item.model for item in versions if item.is_prebuilt}
     completes = needs_completion(repository, models)
     with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0, auto_complete=completes) as server:
         with connect(f"http://{server.http}") as client:
             for model in models:
-                _load(client, model, _all_versions(repository, model), by_policy=model in prebuilt)
+                _load(client, model, serving_all_versions(repository, model), by_policy=model in prebuilt)
         refused = server.failures()
         yield Local((f"http://{server.http}", f"grpc://{server.grpc}"), refused)
 
@@ -216,68 +188,6 @@ def _served(client: Client) -> dict[tuple[str, str], str]:
         for entry in client.index()
         if entry.version
     }
-
-
-def superseded(repository: Repository, model: str, version: int) -> str:
-    """Why an older version cannot be checked any more; '' when it can, and for the newest."""
-    newest = repository.latest(model)
-    manifest = repository.manifest(model, version)
-    if newest is None or manifest is None or (newest[0] == version and not manifest["made"].get("prebuilt")):
-        return ""  # an ensemble that is built here gets a new version when a member does; a prebuilt one cannot
-    if manifest.get("tensors") != newest[1].get("tensors"):
-        return "the config has other tensors now"
-    for member, payload in manifest["made"].get("members", {}).items():
-        latest = repository.latest(member)
-        if latest is None or latest[1]["payload"] != payload:
-            return f"it runs another version of {member} now"
-    return ""
-
-
-def members_first(repository: Repository, models: Iterable[str]) -> list[str]:
-    ordered: dict[str, None] = {}
-
-    def visit(model: str) -> None:
-        config = published_config(repository, model)
-        for step in config.ensemble_scheduling.step if config is not None else ():
-            if step.model_name not in ordered:
-                visit(step.model_name)
-        ordered[model] = None
-
-    for model in models:
-        if model not in ordered:
-            visit(model)
-    return list(ordered)
-
-
-def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
-    """Whether the server must fill a config in: one that came as it is and leaves tensors to the server."""
-    configs = [published_config(repository, model) for model in models]
-    return any(not (config.input and config.output) for config in configs if config is not None)
-
-
-def _all_versions(repository: Repository, model: str) -> str | None:
-    """The model's config with every version served that can be, as the load API takes it; None for its own policy."""
-    config = published_config(repository, model)
-    versions = [version for version in repository.versions(model) if not superseded(repository, model, version)]
-    if config is None or len(versions) < 2:
-        return None
-    return serving_versions(config, versions)
-
-
-def serving_versions(config: Any, versions: Sequence[int]) -> str:
-    """A model's config with just these versions served, as the load API takes it. `config` is changed."""
-    from google.protobuf import json_format
-
-    config.version_policy.specific.versions[:] = versions
-    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
-
-
-def published_config(repository: Repository, model: str) -> Any:
-    path = repository.root / model / CONFIG
-    try:
-        return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")
-    except FileNotFoundError:
-        return None
 
 
 def check(results: Iterable[Replayed]) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.errors import ModelwrightError, ServerError
-from modelwright.operations.replay import needs_completion, published, serving_all
+from modelwright.operations.replay import serving_all
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import GOLDEN, Repository
+from modelwright.repository.versions import needs_completion, published
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, connect
 from modelwright.triton.dtypes import BY_NAME

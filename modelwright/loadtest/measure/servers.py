@@ -11,9 +11,9 @@ from typing import Any
 
 from modelwright.errors import RepositoryError, ServerError
 from modelwright.loadtest.wire.calls import Address, address_of
-from modelwright.operations.replay import members_first, needs_completion, published_config, serving_versions
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import composing_first, needs_completion, published_config, serving_versions
 from modelwright.server.local import RunningServer, running
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, connect
@@ -84,7 +84,7 @@ def local(
     made = environment.ensure(project.server, project.target, say)
     known = Repository(repository, project.staging)
     _check_known(known, wanted, project)
-    models = members_first(known, wanted)
+    models = composing_first(known, wanted)
     completes = needs_completion(known, models)
     with running(made, repository, log=log, mode="explicit", auto_complete=completes, stop_grace_s=1) as server:
         with connect(f"http://{server.http}", timeout_s=600) as client:

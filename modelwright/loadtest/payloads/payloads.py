@@ -27,9 +27,9 @@ from modelwright.loadtest.payloads.samples import (
     stacked,
 )
 from modelwright.loadtest.payloads.signature import Signature
-from modelwright.operations.replay import superseded
 from modelwright.project.spec import Tolerance
 from modelwright.repository.repository import GOLDEN, Manifest, Repository
+from modelwright.repository.versions import superseded
 from modelwright.triton.tensors import Tensors
 from modelwright.verification import golden
 

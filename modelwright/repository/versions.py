@@ -1,0 +1,117 @@
+"""The versions of a repository: which there are, which can be served and checked, and what the server must be told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright.config.render import parse
+from modelwright.errors import RepositoryError
+from modelwright.repository.repository import CONFIG, GOLDEN, Manifest, Repository
+from modelwright.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of the repository, as a replay needs it."""
+
+    model: str
+    version: int
+    manifest: Manifest
+    max_batch_size: int
+    golden: Path  # need not exist: a prebuilt version may have no golden samples
+
+    @property
+    def is_prebuilt(self) -> bool:
+        return bool(self.manifest["made"].get("prebuilt"))
+
+
+def published(repository: Repository, names: Sequence[str] = ()) -> list[Published]:
+    """Every version that was made here, of the named models or of all. Raises RepositoryError for an unknown name."""
+    known = repository.models()
+    for name in names:
+        if name not in known:
+            raise RepositoryError(f"{name}: is not in {repository.root.name}", did_you_mean(name, known))
+    found = []
+    for model in names or known:
+        config = published_config(repository, model)
+        for version in repository.versions(model):
+            manifest = repository.manifest(model, version)
+            if manifest and config is not None:
+                path = repository.folder(model, version) / GOLDEN
+                found.append(Published(model, version, manifest, config.max_batch_size, path))
+    return found
+
+
+def published_config(repository: Repository, model: str) -> Any:
+    """The ModelConfig that a model is served with; None without a config.pbtxt. Raises ConfigError for a faulty one."""
+    path = repository.root / model / CONFIG
+    try:
+        return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")
+    except FileNotFoundError:
+        return None
+
+
+def superseded(repository: Repository, model: str, version: int) -> str:
+    """Why a version cannot be checked any more: newer ones changed what it runs with. '' when it can be.
+
+    The newest version always can, except a prebuilt ensemble: a new version of a composing model does not give it a
+    new version, as it gives one to an ensemble that is built here.
+    """
+    newest = repository.latest(model)
+    manifest = repository.manifest(model, version)
+    if newest is None or manifest is None or (newest[0] == version and not manifest["made"].get("prebuilt")):
+        return ""
+    if manifest.get("tensors") != newest[1].get("tensors"):
+        return "the config has other tensors now"
+    for composing, digest in manifest["made"].get("members", {}).items():
+        latest = repository.latest(composing)
+        if latest is None or latest[1]["payload"] != digest:
+            return f"it runs another version of {composing} now"
+    return ""
+
+
+def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
+    """These models and the composing models of their ensembles, each after those that it runs: the order to load in."""
+    ordered: dict[str, None] = {}
+
+    def visit(model: str) -> None:
+        config = published_config(repository, model)
+        for step in config.ensemble_scheduling.step if config is not None else ():
+            if step.model_name not in ordered:
+                visit(step.model_name)
+        ordered[model] = None
+
+    for model in models:
+        if model not in ordered:
+            visit(model)
+    return list(ordered)
+
+
+def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
+    """Whether the server must complete a config: a prebuilt one that leaves the tensors to the server."""
+    configs = [published_config(repository, model) for model in models]
+    return any(not (config.input and config.output) for config in configs if config is not None)
+
+
+def serving_versions(config: Any, versions: Sequence[int]) -> str:
+    """A ModelConfig with exactly these versions served, as the load API takes it. `config` is changed."""
+    from google.protobuf import json_format
+
+    config.version_policy.specific.versions[:] = versions
+    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
+
+
+def serving_all_versions(repository: Repository, model: str) -> str | None:
+    """A model's config with every version served that can be checked, as the load API takes it.
+
+    None where the config as published serves it: there is one version, or none.
+    """
+    config = published_config(repository, model)
+    versions = [version for version in repository.versions(model) if not superseded(repository, model, version)]
+    if config is None or len(versions) < 2:
+        return None
+    return serving_versions(config, versions)
