@@ -20,7 +20,8 @@ from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
 from modelwright.project.project import ProjectConfig, load
-from modelwright.repository.repository import LEDGER, Repository
+from modelwright.repository.repository import Repository
+from modelwright.triton.layout import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,10 +20,11 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.operations.adopt import adopt
 from modelwright.operations.replay import replay
 from modelwright.project.spec import ModelSpec
-from modelwright.repository.repository import LEDGER, Change
+from modelwright.repository.repository import Change
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
 from modelwright.triton.client import Client, connect
+from modelwright.triton.layout import LEDGER
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.reasons import is_lacking

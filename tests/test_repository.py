@@ -16,7 +16,8 @@ import pytest
 
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.repository.repository import LEDGER, Change, Repository, _replace_in_turn
+from modelwright.repository.repository import Change, Repository, _replace_in_turn
+from modelwright.triton.layout import LEDGER
 
 _WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modelwright.lint.tree import Entry, ModelFolder, RepositoryTree, list_entries
-from modelwright.repository.repository import MANIFEST, Change
+from modelwright.repository.repository import Change
+from modelwright.triton.layout import MANIFEST
 
 
 def planned_tree(root: Path, changes: Iterable[Change], scratch: Path) -> RepositoryTree:

@@ -21,7 +21,8 @@ from modelwright.errors import RepositoryError
 from modelwright.kinds.recipe import payload_step
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder, PrebuiltSource
-from modelwright.repository.repository import CONFIG, GOLDEN, Change, Manifest, Repository
+from modelwright.repository.repository import Change, Manifest, Repository
+from modelwright.triton.layout import CONFIG, GOLDEN
 
 _SCHEMA = 1
 _VERSION = "version/"

@@ -22,8 +22,6 @@ from modelwright.project.spec import Builder
 from modelwright.triton import messages as fields
 from modelwright.triton.releases import Release
 
-FOLDER = "configs"
-_SUFFIX = ".pbtxt"
 _FIRST_RELEASE = (24, 6)  # whose server has --model-config-name
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # What a request and its answer look like: verification and golden replay of one config hold for all.
@@ -80,17 +78,6 @@ def check_serving(builder: Builder, target: Release) -> None:
 def where_of(name: str) -> str:
     """How messages call an environment's `serving`."""
     return f"{SERVING}.{ENVIRONMENTS}.{name}"
-
-
-def file_of(name: str) -> str:
-    """Its config, relative to the model's folder."""
-    return f"{FOLDER}/{name}{_SUFFIX}"
-
-
-def name_of(file: str) -> str | None:
-    """The environment whose config a file of the model's folder is; None for any other file."""
-    folder, _, name = file.partition("/")
-    return name.removesuffix(_SUFFIX) if folder == FOLDER and "/" not in name and name.endswith(_SUFFIX) else None
 
 
 def _check_same(builder: Builder, where: str, base: Any, serving: Mapping[str, Any]) -> None:

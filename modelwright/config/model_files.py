@@ -25,11 +25,9 @@ from modelwright.config.render import render
 from modelwright.errors import ConfigError
 from modelwright.kinds.recipe import local_file
 from modelwright.project.spec import Builder, PrebuiltSource
-from modelwright.repository.repository import CONFIG
+from modelwright.triton.layout import CONFIG, DATA_FOLDERS, INITIAL_STATE, WARMUP, environment_config
 
-STATES = "initial_state"
 _RECORD = "# Made with it: "
-_FOLDERS = (environments.FOLDER, warmup.FOLDER, STATES)
 _NAMING = ("output", "model_warmup", "sequence_batching")  # fields that can name a file
 
 
@@ -94,7 +92,7 @@ def _as_it_was(
 def _rendered(builder: Builder, config: Any, where: str, templates: Sequence[Path]) -> dict[str, bytes]:
     environment = where.removeprefix(environments.where_of("")) if where != SERVING else ""
     text = render(config, builder.file, templates, builder.folder, environment)
-    return {environments.file_of(environment) if environment else CONFIG: text.encode()}
+    return {environment_config(environment) if environment else CONFIG: text.encode()}
 
 
 def recorded(config: str) -> list[str]:
@@ -144,16 +142,16 @@ def _data_files(config: Any, where: str) -> Iterator[tuple[str, str, Any]]:
         for key in sorted(entry.inputs):
             if entry.inputs[key].input_data_file:
                 field = f"{where}.model_warmup[{index}].inputs.{key}.input_data_file"
-                yield field, f"{warmup.FOLDER}/{entry.inputs[key].input_data_file}", entry.inputs[key]
+                yield field, f"{WARMUP}/{entry.inputs[key].input_data_file}", entry.inputs[key]
     for index, state in enumerate(config.sequence_batching.state):
         for number, initial in enumerate(state.initial_state):
             if initial.data_file:
                 field = f"{where}.sequence_batching.state[{index}].initial_state[{number}].data_file"
-                yield field, f"{STATES}/{initial.data_file}", initial
+                yield field, f"{INITIAL_STATE}/{initial.data_file}", initial
 
 
 def _label_name(builder: Builder, field: str, name: str) -> str:
-    if not is_ours(name) or PurePosixPath(name).parts[0] in _FOLDERS:
+    if not is_ours(name) or PurePosixPath(name).parts[0] in DATA_FOLDERS:
         hint = "labels lie beside config.pbtxt: labels.txt"
         raise ConfigError(f"{builder.file}: {field}: '{name}' cannot name a label file", hint)
     return name

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from modelwright.config.model_config import Tensor, Tensors
 from modelwright.errors import ConfigError
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
+from modelwright.triton.layout import WARMUP
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.verification.golden import load_golden
 
 if TYPE_CHECKING:
     import numpy as np
 
-FOLDER = "warmup"
 _SOURCE = "input_data_type"  # the oneof: zero_data, random_data or input_data_file
 _LENGTH_BYTES = 4  # in front of each string
 
@@ -71,7 +71,7 @@ def _complete_input(
         raise ConfigError(f"{where}: dims are {list(given.dims)}, the golden sample's {list(sample.shape)}", hint)
     name = _file_name(tensor.name)
     given.input_data_file = name
-    return {f"{FOLDER}/{name}": raw(sample)}
+    return {f"{WARMUP}/{name}": raw(sample)}
 
 
 def _concrete(dims: list[int], shape: list[int], where: str) -> list[int]:

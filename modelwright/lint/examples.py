@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelwright.lint.rule import Absent, Content, Example, Files, Folder, Link, Locked, Onnx
+from modelwright.triton.layout import CONFIG
 
 PYTHON_MODEL = """class TritonPythonModel:
     def execute(self, requests):
@@ -66,7 +67,7 @@ def files_of(example: Example, *, fault: bool) -> Files:
     lines = example.fault if fault else example.fixed
     own = example.fault_files if fault else example.fixed_files
     files: dict[str, Content] = {
-        "config.pbtxt": config_text(example, lines),
+        CONFIG: config_text(example, lines),
         **_FILES[example.base],
         **example.files,
         **own,

@@ -7,20 +7,13 @@ The linter looks at folders that exist, and at those that a publish is about to 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-CONFIG = "config.pbtxt"
-CONFIGS = "configs"
-# Folders that hold no version: model_lifecycle.cc skips them by name.
-NO_VERSIONS = ("warmup", "initial_state", CONFIGS)
-# strtoll's idea of a number: what follows the digits is not looked at.
-_NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?\d+)")
-_INT64_MAX, _INT64_MIN = 2**63 - 1, -(2**63)
+from modelwright.triton.layout import CONFIG, CONFIGS, environment_of, in_range, version_served
 
 
 @dataclass(frozen=True)
@@ -81,14 +74,9 @@ class ModelFolder:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """Folder → the version that the server takes it for (VersionsToLoad in model_lifecycle.cc)."""
-        found = {}
-        for name in self.folders:
-            match = _NUMBER.match(name)
-            if name in NO_VERSIONS or match is None or (len(name) > 1 and name.startswith("0")):
-                continue
-            found[name] = int(match[1])
-        return found
+        """Folder → the version that the server takes it for."""
+        served = {name: version_served(name) for name in self.folders}
+        return {name: number for name, number in served.items() if number is not None}
 
     @cached_property
     def versions(self) -> list[int]:
@@ -99,9 +87,10 @@ class ModelFolder:
     def config_files(self) -> dict[str, str]:
         """'' → config.pbtxt; 'cpu' → configs/cpu.pbtxt."""
         files = {"": CONFIG} if CONFIG in self.entries else {}
-        for name in sorted(self.inside(CONFIGS)):
-            if name.endswith(".pbtxt"):
-                files[name.removesuffix(".pbtxt")] = f"{CONFIGS}/{name}"
+        for file in (f"{CONFIGS}/{name}" for name in sorted(self.inside(CONFIGS))):
+            environment = environment_of(file)
+            if environment is not None:
+                files[environment] = file
         return files
 
 
@@ -122,10 +111,6 @@ class RepositoryTree:
             if entry.kind == "folder"
         }
         return cls(root, models, entries)
-
-
-def in_range(number: int) -> bool:
-    return _INT64_MIN <= number <= _INT64_MAX
 
 
 def list_entries(folder: Path) -> tuple[dict[str, Entry], str]:

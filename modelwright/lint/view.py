@@ -9,8 +9,9 @@ from typing import Any
 
 from modelwright.lint import completion
 from modelwright.lint.rule import Found
-from modelwright.lint.tree import CONFIG, ModelFolder, RepositoryTree
+from modelwright.lint.tree import ModelFolder, RepositoryTree
 from modelwright.onnx.scan import OnnxScanError, Scan, scan
+from modelwright.triton.layout import CONFIG
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
 from modelwright.triton.releases import Release

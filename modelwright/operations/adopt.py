@@ -31,8 +31,8 @@ from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.writer import model_yaml, serving_of
 from modelwright.repository.reading import WHOLE, Found, Left, models_of, read_model
-from modelwright.repository.repository import CONFIG, GOLDEN
 from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.triton.messages import differences
 
 LOCK = "adopt.lock"

@@ -8,11 +8,12 @@ from pathlib import Path
 from modelwright.errors import ModelwrightError, ProjectError
 from modelwright.lint.engine import Report, lint
 from modelwright.lint.rule import all_rules
-from modelwright.lint.tree import CONFIG, RepositoryTree
+from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.project.ignores import Ignore
 from modelwright.project.project import FILE, ProjectConfig, find
 from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import CONFIG
 from modelwright.triton.releases import known_releases, release
 
 

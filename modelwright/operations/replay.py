@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from modelwright.config import warmup
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, ServerError, VerifyError
 from modelwright.project.project import ProjectConfig
-from modelwright.repository.repository import CONFIG, Repository
+from modelwright.repository.repository import Repository
 from modelwright.repository.versions import (
     Published,
     composing_first,
@@ -24,6 +23,7 @@ from modelwright.repository.versions import (
     superseded,
 )
 from modelwright.triton.client import Client, connect
+from modelwright.triton.layout import CONFIG, WARMUP
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
 from modelwright.verification import golden
@@ -134,7 +134,7 @@ def fingerprint(project: ProjectConfig, versions: Iterable[Published]) -> str:
         "server": str(made.root) if made else None,
         "versions": [[item.model, item.version, item.manifest["files"]] for item in versions],
         "configs": {item.model: sha256_file(project.repository / item.model / CONFIG) for item in versions},
-        "warmup": {item.model: _digests(project.repository / item.model / warmup.FOLDER) for item in versions},
+        "warmup": {item.model: _digests(project.repository / item.model / WARMUP) for item in versions},
     }
     return sha256(canonical(state))
 

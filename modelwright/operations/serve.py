@@ -12,11 +12,12 @@ from typing import Any
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.operations.replay import serving_all
 from modelwright.project.project import ProjectConfig
-from modelwright.repository.repository import GOLDEN, Repository
+from modelwright.repository.repository import Repository
 from modelwright.repository.versions import needs_completion, published
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, connect
 from modelwright.triton.dtypes import BY_NAME
+from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.golden import load_golden
 

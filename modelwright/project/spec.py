@@ -28,6 +28,7 @@ from pydantic import (
 
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_NAME
+from modelwright.triton.layout import CONFIG, GOLDEN, MANIFEST, leading_number, version_number
 
 FILE = "model.yaml"
 
@@ -35,11 +36,6 @@ FILE = "model.yaml"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_VERSION = re.compile(r"[1-9][0-9]{0,18}")
-_LARGEST_VERSION = 2**63 - 1  # a larger number makes the server abort
-
-# What Modelwright itself writes into every version, and a model's config: no artefact can have these names.
-MANIFEST, GOLDEN, CONFIG = "manifest.json", "golden.npz", "config.pbtxt"
 
 
 def _name(value: str) -> str:
@@ -97,10 +93,10 @@ def _json_form(value: Any) -> Any:
 
 def _version(value: object) -> object:
     """A version's number as a key of YAML: 3 or "3", not true and not 03."""
-    text = str(value) if type(value) in (int, str) else ""
-    if not _VERSION.fullmatch(text) or int(text) > _LARGEST_VERSION:
+    number = version_number(str(value)) if type(value) in (int, str) else None
+    if number is None:
         raise ValueError(f"a version is a whole number from 1, without leading zeros; got {value!r}")
-    return int(text)
+    return number
 
 
 def _plain_path(value: str) -> str:
@@ -265,7 +261,8 @@ class PrebuiltSource(_Model):
                 if name in (MANIFEST, GOLDEN):
                     raise ValueError(f"versions.{number}: {name}: Modelwright writes a file of this name itself")
         for name in self.files:
-            if name == CONFIG or re.match(r"\s*[+-]?\d[^/]*/", name):
+            folder, slash, _ = name.partition("/")
+            if name == CONFIG or (slash and leading_number(folder) is not None):
                 raise ValueError(f"files: {name}: is no file of its own beside {CONFIG}")
         for number in self.golden:
             if number not in self.versions:

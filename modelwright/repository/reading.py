@@ -17,15 +17,12 @@ from modelwright.config.render import parse
 from modelwright.digest import sha256_file
 from modelwright.errors import RepositoryError, SpecError
 from modelwright.project.spec import FILE
-from modelwright.repository.repository import CONFIG, GOLDEN, LEDGER, MANIFEST
+from modelwright.triton.layout import CONFIG, GOLDEN, LEDGER, MANIFEST, in_range, leading_number, version_number
 from modelwright.triton.pbtext import invalid_strings, parse_tree
 
 WHOLE = "(the model)"
 _MOST_ENTRIES = 10_000  # digests of files stand in model.yaml; and links to folders can multiply what is there
 _MOST_CONFIG_BYTES = 1_000_000
-_VERSION = re.compile(r"[1-9][0-9]{0,18}")
-_LARGEST_VERSION = 2**63 - 1
-_LIKE_A_NUMBER = re.compile(r"\s*[+-]?([0-9]+)")  # the beginning is enough for the server's std::stoll
 _STRING = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'')
 
 
@@ -128,29 +125,31 @@ def _take_folder(walk: _Walk, path: Path) -> None:
     reason = _not_carried(name)
     if reason:
         found.left.append(Left(found.name, f"{name}/", reason))
-    elif _VERSION.fullmatch(name):
-        found.versions[int(name)] = walk.files(path, f"{name}/")
+        return
+    number = version_number(name)
+    if number is not None:
+        found.versions[number] = walk.files(path, f"{name}/")
     else:
         found.files |= {f"{name}/{file}": origin for file, origin in walk.files(path, f"{name}/").items()}
 
 
 def _not_carried(name: str) -> str:
     """Why a folder is neither a version nor files of the model; '' when it is."""
-    number = _LIKE_A_NUMBER.match(name)
+    number = leading_number(name)
     if name.startswith("."):
         return "hidden"
     if name == "__pycache__":
         return "Python makes it again"
     if number is None:
         return ""
-    if int(number[1]) > _LARGEST_VERSION:
+    if not in_range(number):
         return "a number too large for a version: a server aborts over it"
     if name == "0":
         return "version 0: Modelwright's versions begin at 1"
     if name.isdecimal() and name.startswith("0"):
         return "a server ignores versions with leading zeros"
-    if not _VERSION.fullmatch(name):
-        return f"no version, though a server takes it for version {int(number[0])} and fails to load it"
+    if version_number(name) is None:
+        return f"no version, though a server takes it for version {number} and fails to load it"
     return ""
 
 

@@ -24,15 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.environments import FOLDER, name_of
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.fsops import exchange, fsync_path, fsync_tree, remove_tree, rename_durably, translated
-
-LEDGER = "modelwright.json"
-MANIFEST = "manifest.json"
-GOLDEN = "golden.npz"
-CONFIG = "config.pbtxt"
+from modelwright.triton.layout import CONFIG, CONFIGS, LEDGER, MANIFEST, environment_of, version_number
 
 Manifest = dict[str, Any]
 
@@ -71,12 +66,12 @@ class Repository:
         return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def versions(self, model: str) -> list[int]:
-        """The versions that Triton would see: directories named by a number without leading zeros, lowest first."""
+        """Its versions, lowest first: folders that are named by a plain number."""
         folder = self.root / model
         if not folder.is_dir():
             return []
-        names = [path.name for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
-        return sorted(int(name) for name in names if not name.startswith("0"))
+        numbers = (version_number(path.name) for path in folder.iterdir() if path.is_dir())
+        return sorted(number for number in numbers if number is not None)
 
     def folder(self, model: str, version: int) -> Path:
         return self.root / model / str(version)
@@ -139,7 +134,8 @@ class Repository:
 
     def environments(self, model: str) -> list[str]:
         """The environments that a model has a config for: configs/<name>.pbtxt."""
-        names = [name_of(f"{FOLDER}/{path.name}") for path in (self.root / model / FOLDER).glob("*") if path.is_file()]
+        files = [path.name for path in (self.root / model / CONFIGS).glob("*") if path.is_file()]
+        names = [environment_of(f"{CONFIGS}/{name}") for name in files]
         return sorted(name for name in names if name)
 
     def next_number(self, model: str, ledger: Mapping[str, int]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 from modelwright.config.render import parse
 from modelwright.errors import RepositoryError
-from modelwright.repository.repository import CONFIG, GOLDEN, Manifest, Repository
+from modelwright.repository.repository import Manifest, Repository
 from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import CONFIG, GOLDEN
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from modelwright.digest import list_tree, sha256_file, tree_digest
 from modelwright.steps.context import StepContext
+from modelwright.triton.layout import ENSEMBLE
 
 
 def run(context: StepContext, out: Path) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
     version = out / "version"
     version.mkdir()
     content = {"steps": context.config["steps"], "members": members}
-    (version / "ensemble.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    (version / ENSEMBLE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return {"members": members}
 
 

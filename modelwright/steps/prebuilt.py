@@ -18,9 +18,9 @@ from typing import Any
 from modelwright.digest import copy_hashed
 from modelwright.errors import StepError, VerifyError, located
 from modelwright.project.spec import GoldenRecord, PrebuiltSource
-from modelwright.repository.repository import GOLDEN
 from modelwright.steps.context import StepContext
 from modelwright.steps.ensemble import newest_version, payload_digest
+from modelwright.triton.layout import GOLDEN
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
 from modelwright.verification import golden

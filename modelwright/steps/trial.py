@@ -15,6 +15,7 @@ from modelwright.steps.context import ServedModel, StepContext
 from modelwright.steps.python import PACKAGES
 from modelwright.steps.vendor import abi_conflicts
 from modelwright.triton.client import Client, connect
+from modelwright.triton.layout import CONFIG
 
 
 class NotLoadedError(VerifyError):
@@ -32,7 +33,7 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
     for model in context.served:
         folder = repository / model.name
         folder.mkdir(parents=True)
-        (folder / "config.pbtxt").write_text(model.config)
+        (folder / CONFIG).write_text(model.config)
         for number, version in model.versions.items():
             shutil.copytree(version, folder / str(number), copy_function=_copy_of(model))
         if model.top:

@@ -17,6 +17,7 @@ from modelwright.project.spec import ModelSpec
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.steps.samples import as_tensors, check_tensors
+from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification import golden
 from modelwright.verification.golden import Infer
@@ -67,7 +68,7 @@ def verify_samples(
     errors = golden.compare_outputs(outputs, actual if expected else golden.in_batches(infer, samples, batch), allowed)
     metrics = _evaluate(context, lambda inputs: golden.in_batches(infer, inputs, batch))
     _check_gates(spec, metrics)
-    golden.save_golden(out / "golden.npz", samples, outputs, batch)
+    golden.save_golden(out / GOLDEN, samples, outputs, batch)
     return {
         "max_abs_error": errors,
         "compared_with": "its source" if expected else "itself",

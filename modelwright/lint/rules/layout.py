@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from modelwright.lint.rule import Example, Folder, Found, Link, Locked, Severity, rule
-from modelwright.lint.tree import Entry, ModelFolder, in_range
+from modelwright.lint.tree import Entry, ModelFolder
 from modelwright.lint.view import ConfigView, RepositoryView
+from modelwright.triton.layout import in_range
 
 # Left by editors, copy tools, version control and file managers.
 _JUNK = re.compile(

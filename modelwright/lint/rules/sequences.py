@@ -10,6 +10,7 @@ from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.batching import sizes_out_of_range
 from modelwright.lint.view import ConfigView
 from modelwright.triton.dtypes import BY_CONFIG
+from modelwright.triton.layout import INITIAL_STATE
 
 _FIELD = "sequence_batching"
 _CORRID = "CONTROL_SEQUENCE_CORRID"
@@ -229,7 +230,7 @@ def initial_state_file(view: ConfigView) -> Iterator[Found]:
         initial = state.initial_state[0] if len(state.initial_state) == 1 else None
         if initial is not None and initial.WhichOneof("state_data") == "data_file":
             needed = size_bytes(initial.data_type, initial.dims)
-            problem = data_problem(view, f"initial_state/{initial.data_file}", needed)
+            problem = data_problem(view, f"{INITIAL_STATE}/{initial.data_file}", needed)
             if problem:
                 yield view.found(problem, _FIELD, "state", index, "initial_state", 0, "data_file")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
+from modelwright.triton.layout import MANIFEST
 from modelwright.triton.releases import tensorrt_of
 
 _NO_GPU = "the local server has neither TensorRT nor a GPU"
@@ -29,7 +30,7 @@ def _records(view: ConfigView) -> Iterator[tuple[int, dict[str, Any] | None]]:
     if view.message.backend != "tensorrt":
         return
     for number in view.served:
-        path = view.model_file(number, "manifest.json")
+        path = view.model_file(number, MANIFEST)
         try:
             with path.open("rb") as file:
                 data = json.loads(file.read(_LARGEST_MANIFEST))

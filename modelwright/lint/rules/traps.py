@@ -8,6 +8,7 @@ from modelwright.lint.examples import PYTHON_MODEL
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import MANIFEST
 
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
 _ONNX_PARAMETERS = (
@@ -115,7 +116,7 @@ def _changeable(view: ConfigView, number: int) -> str:
     import json
 
     try:
-        files = json.loads(view.model_file(number, "manifest.json").read_bytes())["files"]
+        files = json.loads(view.model_file(number, MANIFEST).read_bytes())["files"]
         sizes = {name: int(entry["size_bytes"]) for name, entry in files.items()}
     except FileNotFoundError:
         return "no manifest says what the version holds"

@@ -10,6 +10,7 @@ from typing import Any
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.sequences import data_problem, size_bytes, type_name
 from modelwright.lint.view import ConfigView
+from modelwright.triton.layout import WARMUP
 
 _LARGEST_STRINGS = 100_000_000
 
@@ -79,7 +80,7 @@ def no_data(view: ConfigView) -> Iterator[Found]:
 def warmup_file(view: ConfigView) -> Iterator[Found]:
     for path, _, entry in _inputs(view):
         if entry.WhichOneof("input_data_type") == "input_data_file" and not any(dim < 0 for dim in entry.dims):
-            file = f"warmup/{entry.input_data_file}"
+            file = f"{WARMUP}/{entry.input_data_file}"
             problem = data_problem(view, file, size_bytes(entry.data_type, entry.dims))
             if not problem and type_name(entry.data_type) == "TYPE_STRING":
                 problem = _strings_problem(view.model.locate(file), math.prod(entry.dims))

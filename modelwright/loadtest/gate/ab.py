@@ -25,7 +25,8 @@ from modelwright.loadtest.measure.servers import Server
 from modelwright.loadtest.payloads.workload import Shape, Workload
 from modelwright.loadtest.report.output import milliseconds
 from modelwright.project.spec import Slo
-from modelwright.repository.repository import GOLDEN, Repository
+from modelwright.repository.repository import Repository
+from modelwright.triton.layout import GOLDEN
 
 _SHARE_OF_CAPACITY = 0.7
 _SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid

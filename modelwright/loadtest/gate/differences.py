@@ -20,7 +20,7 @@ from typing import Any
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
-from modelwright.repository.repository import CONFIG, GOLDEN, MANIFEST
+from modelwright.triton.layout import CONFIG, GOLDEN, MANIFEST
 from modelwright.triton.messages import compared
 
 _MOST_CHARS = 60  # of a value

@@ -28,8 +28,9 @@ from modelwright.loadtest.payloads.samples import (
 )
 from modelwright.loadtest.payloads.signature import Signature
 from modelwright.project.spec import Tolerance
-from modelwright.repository.repository import GOLDEN, Manifest, Repository
+from modelwright.repository.repository import Manifest, Repository
 from modelwright.repository.versions import superseded
+from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification import golden
 
