@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -32,7 +34,12 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing"
+	@$(PYTEST) -m timing
+
+.PHONY: test-quick
+test-quick: $(VENV)/.built-dev ## The tests that need no ML framework, no browser and no server: a minute or so
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing"
 
 .PHONY: lint
 lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release

@@ -22,6 +22,19 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.project.project import ProjectConfig, load
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import LEDGER
+from tests.needs import (  # hooks of pytest, which looks for them here
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+    pytest_ignore_collect,
+    pytest_runtest_setup,
+)
+
+__all__ = [
+    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_ignore_collect",
+    "pytest_runtest_setup",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 

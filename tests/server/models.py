@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from modelwright.server.environment import Environment, ensure
 from modelwright.triton.dtypes import BY_CONFIG
 from modelwright.triton.releases import release
+from tests.needs import require
 
 STATE = Path(__file__).parents[2] / ".modelwright/server"  # kept between runs: it is 100 MB to download
 RELEASE = release("26.07")
@@ -20,6 +21,7 @@ Tensor = tuple[str, str, Sequence[Any]]  # (name, "TYPE_FP32", dims); in a graph
 
 
 def shared_environment() -> Environment:
+    require("server")
     return ensure(STATE, RELEASE, lambda _: None)
 
 

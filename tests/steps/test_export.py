@@ -19,6 +19,7 @@ from modelwright.onnx import runtime
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.triton.releases import release
 
+pytestmark = pytest.mark.torch
 BUILDERS = Path(__file__).parents[2] / "builders"
 NEWEST, OLDEST = release("26.07"), release("23.10")
 

@@ -1,0 +1,35 @@
+"""Refuses the imports that the running test has no mark for.
+
+`tests.needs` puts this folder on PYTHONPATH, so that every Python process that a test starts runs this file first.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import types
+from collections.abc import Sequence
+
+FRAMEWORKS = frozenset({"torch", "torchvision", "transformers", "sentence_transformers", "onnxscript", "sklearn"})
+FENCED = "MODELWRIGHT_TESTS_FENCED"  # the mark that is missing
+
+
+class Fence(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the frameworks, so that asking whether one is installed still works, and refuses to import them."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name in FRAMEWORKS and os.environ.get(FENCED):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        raise ImportError(f"this test imports {spec.name}: mark it with {os.environ[FENCED]}")
+
+    def exec_module(self, module: types.ModuleType) -> None: ...
+
+
+sys.meta_path.insert(0, Fence())

@@ -1,0 +1,79 @@
+"""What a test needs beside Python and the repository, as marks: `torch`, `browser`, `server`, `timing`.
+
+`make test-quick` runs the tests that have none. So that they stay quick, a test without the mark `torch` cannot import
+an ML framework, not even in a process that it starts, and one without `server` or `browser` cannot start those: it fails
+and names the mark. A test that takes a fixture of `_MARKS` has the mark by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fence.sitecustomize import FENCED, FRAMEWORKS
+
+_MARKS = {"server": "server", "completing_server": "server", "environment": "server", "browser": "browser"}
+_FENCE = str(Path(__file__).parent / "fence")
+_IMPORT_TORCH = {"test_export.py"}  # modules that cannot be collected without it
+_QUICK_TO_MAKE = {"sandbox_factory", "environment"}  # fixtures that may be made once a process
+_allowed: set[str] = set()
+
+
+def allowed(mark: str) -> bool:
+    """Whether the running test has a mark."""
+    return mark in _allowed
+
+
+def require(mark: str) -> None:
+    """Called before what a mark is for is started."""
+    if os.environ[FENCED] and not allowed(mark):
+        pytest.fail(f"this test needs pytest.mark.{mark}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where torch is not wanted, it is not imported for the sake of tests that do not run."""
+    without_torch = "not torch" in str(config.getoption("markexpr"))
+    return True if without_torch and collection_path.name in _IMPORT_TORCH else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures: tuple[str, ...] = tuple(getattr(item, "fixturenames", ()))
+        for mark in sorted({_MARKS[name] for name in fixtures if name in _MARKS}):
+            item.add_marker(mark)
+        group = _group(item)
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str:
+    """Where the widest fixture of a test is defined: tests that share one run in the same process, which makes it once."""
+    info = getattr(item, "_fixtureinfo", None)
+    definitions = [found[-1] for found in info.name2fixturedefs.values()] if info else []
+    places = {
+        definition.baseid
+        for definition in definitions
+        if definition.scope != "function"
+        and definition.baseid.startswith("tests/")
+        and definition.argname not in _QUICK_TO_MAKE
+    }
+    return min(places, key=len, default="")
+
+
+@pytest.hookimpl(trylast=True)  # after those of other marks were deselected
+def pytest_collection_finish(session: pytest.Session) -> None:
+    imported = sorted(FRAMEWORKS & sys.modules.keys())
+    if imported and not any(item.get_closest_marker("torch") for item in session.items):
+        raise pytest.UsageError(f"a test module imports {', '.join(imported)}: import it inside its tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _allowed.clear()
+    _allowed.update(mark.name for mark in item.iter_markers())
+    os.environ["PYTHONPATH"] = _FENCE
+    os.environ[FENCED] = ""
