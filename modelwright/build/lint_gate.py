@@ -12,10 +12,10 @@ from modelwright.build.planned_tree import planned_tree
 from modelwright.errors import LintError
 from modelwright.fsops import translated
 from modelwright.lint.engine import Finding, lint
+from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
-from modelwright.operations.lint import checked_ignores
-from modelwright.project.project import ProjectConfig
+from modelwright.project.project import FILE, ProjectConfig
 from modelwright.repository.repository import Change
 
 
@@ -30,9 +30,10 @@ class Checked:
 def check(project: ProjectConfig, changes: Sequence[Change], models: Collection[str]) -> Checked:
     """Lint the repository with the changes made; findings of `models` count. A server of the project completes nothing
     that matters: configs that are rendered are complete, so both kinds of server take them."""
+    check_ignores(project.ignores, FILE)
     with translated(project.repository), _scratch(project) as scratch:
         tree = planned_tree(project.repository, changes, Path(scratch))
-        report = lint(tree, Options(project.target), checked_ignores(project), only=models)
+        report = lint(tree, Options(project.target), project.ignores, only=models)
         by_model: dict[str, list[Finding]] = {}
         for item in report.errors:
             by_model.setdefault(item.model, []).append(item)

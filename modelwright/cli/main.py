@@ -248,7 +248,7 @@ def lint_command(
     """
     from modelwright.lint.explain import explain as explained
     from modelwright.lint.formats import FORMATS
-    from modelwright.lint.rule import find_rule
+    from modelwright.lint.registry import find_rule
     from modelwright.operations import lint as linter
 
     try:

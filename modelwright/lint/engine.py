@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelwright.lint.rule import Found, Rule, Severity, all_rules
-from modelwright.lint.rules.layout import is_hidden
-from modelwright.lint.tree import ModelFolder, RepositoryTree
+from modelwright.lint.registry import all_rules
+from modelwright.lint.rule import Found, Rule, Severity
+from modelwright.lint.tree import ModelFolder, RepositoryTree, is_hidden
 from modelwright.lint.view import EVERYWHERE, ConfigView, Options, RepositoryView
 from modelwright.project.ignores import Ignore
 

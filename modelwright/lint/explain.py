@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from modelwright.lint.examples import base_text, files_of
-from modelwright.lint.rule import GROUPS, Absent, Content, Folder, Link, Locked, Onnx, Rule, all_rules
+from modelwright.lint.registry import all_rules
+from modelwright.lint.rule import GROUPS, Absent, Content, Folder, Link, Locked, Onnx, Rule
 
 _INTRODUCTION = """\
 # Lint rules

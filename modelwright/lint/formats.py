@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from modelwright import __version__
 from modelwright.lint.engine import Finding, Report
-from modelwright.lint.rule import Rule, all_rules
+from modelwright.lint.registry import all_rules
+from modelwright.lint.rule import Rule
 
 _SCHEMA = 1
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"

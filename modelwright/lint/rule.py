@@ -1,10 +1,12 @@
-"""What a rule is, and the registry of them all.
+"""What a rule is.
 
-A rule is one function with its prose beside it: what it finds, why that matters, how to mend it, and an example of the
+A rule is one function with its text beside it: what it finds, why that matters, how to fix it, and an example of the
 fault and of its fix. `docs/lint.md` and `--explain` are made from these; the tests run every example.
 
     @rule("MW104", "negative max_batch_size", Severity.ERROR, why="…", fix="…", example=Example("…", "…"))
     def negative_max_batch_size(view: ConfigView) -> Iterator[Found]: ...
+
+The decorator makes a `Rule` of the function. `registry.py` collects the rules from the modules of rules/.
 """
 
 from __future__ import annotations
@@ -13,10 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
-
-from modelwright.errors import ModelwrightError
-from modelwright.suggest import did_you_mean
+from typing import Any
 
 
 class Severity(Enum):
@@ -37,21 +36,25 @@ class Found:
     fix: str = ""  # more to the point than the rule's own
 
 
-# What a file of an example holds: text, the target of a symbolic link, an ONNX model, or nothing for a folder.
+# What a file of an example can be, beside text and bytes.
+
+
 @dataclass(frozen=True)
 class Link:
+    """A symbolic link."""
+
     target: str
 
 
 @dataclass(frozen=True)
 class Onnx:
-    """y = Identity(x). A dimension that is a word is a dynamic one."""
+    """An ONNX model, y = Identity(x). Names stand for dynamic dimensions."""
 
     dims: tuple[str | int, ...] = ("batch", 2)
     dtype: str = "FP32"
     opset: int = 17
     ir: int = 8
-    external: str = ""  # the location of its weights, as the file states it
+    external: str = ""  # where its weights are, as the file says
     truncated: bool = False
 
     def __str__(self) -> str:
@@ -63,7 +66,7 @@ class Onnx:
 
 @dataclass(frozen=True)
 class Absent:
-    """No such file, where the base has one."""
+    """A file of the base that is not there."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Locked:
-    """A folder that nobody but root may list."""
+    """A folder that only root may list."""
 
 
 Content = str | bytes | Link | Onnx | Absent | Folder | Locked
@@ -98,10 +101,9 @@ class Example:
 
 
 Check = Callable[[Any], Iterator[Found]]
-F = TypeVar("F", bound=Check)
 
 
-@dataclass(frozen=True, eq=False)  # there is one object a rule: findings are compared by it
+@dataclass(frozen=True, eq=False)  # each rule is one object: findings are compared by it
 class Rule:
     id: str
     title: str
@@ -111,9 +113,9 @@ class Rule:
     example: Example
     check: Check
     scope: str  # 'config', 'model' or 'repository': what `check` gets
-    # Why the local server cannot say whether this rule is right; empty where the differential tests exercise it.
+    # Why the differential tests cannot ask the local server about this rule; empty where they do.
     unexercised: str = ""
-    on_text: bool = False  # runs on a config that is no ModelConfig, too
+    on_text: bool = False  # also runs on a config that does not parse
 
     @property
     def group(self) -> str:
@@ -133,7 +135,6 @@ GROUPS = {
     "9": "Silent traps",
 }
 _SCOPES = {"view": "config", "model": "model", "repository": "repository"}
-RULES: dict[str, Rule] = {}
 
 
 def rule(
@@ -146,28 +147,11 @@ def rule(
     example: Example,
     unexercised: str = "",
     on_text: bool = False,
-) -> Callable[[F], F]:
-    """Register a check. Its one parameter's name says what it looks at: `view`, `model` or `repository`."""
+) -> Callable[[Check], Rule]:
+    """Make a rule of a check. The name of its parameter says what it looks at: `view`, `model` or `repository`."""
 
-    def register(check: F) -> F:
-        assert id not in RULES, id
+    def made(check: Check) -> Rule:
         scope = _SCOPES[next(iter(inspect.signature(check).parameters))]
-        RULES[id] = Rule(id, title, severity, why, fix, example, check, scope, unexercised, on_text)
-        return check
+        return Rule(id, title, severity, why, fix, example, check, scope, unexercised, on_text)
 
-    return register
-
-
-def find_rule(name: str) -> Rule:
-    """A rule by its id. Raises ModelwrightError for one that does not exist."""
-    rules = all_rules()
-    if name.upper() not in rules:
-        raise ModelwrightError(f"there is no rule '{name}'", did_you_mean(name.upper(), rules))
-    return rules[name.upper()]
-
-
-def all_rules() -> dict[str, Rule]:
-    """Every rule, by id, in order."""
-    import modelwright.lint.rules  # noqa: F401  (importing it registers them)
-
-    return dict(sorted(RULES.items()))
+    return made

@@ -113,6 +113,10 @@ class RepositoryTree:
         return cls(root, models, entries)
 
 
+def is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
 def list_entries(folder: Path) -> tuple[dict[str, Entry], str]:
     """A folder's entries by name, and why there are none where it cannot be listed. Links are followed."""
     found = {}

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from modelwright.errors import ModelwrightError, ProjectError
 from modelwright.lint.engine import Report, lint
-from modelwright.lint.rule import all_rules
+from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
-from modelwright.project.ignores import Ignore
 from modelwright.project.project import FILE, ProjectConfig, find
-from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.releases import known_releases, release
 
@@ -37,7 +35,9 @@ def run(request: Request) -> Report:
         )
     _check_root(root)
     target = release(request.target or (project.target.name if project else known_releases()[-1]))
-    return lint(RepositoryTree.read(root), Options(target, request.auto_complete), checked_ignores(project))
+    ignores = project.ignores if project else ()
+    check_ignores(ignores, FILE)
+    return lint(RepositoryTree.read(root), Options(target, request.auto_complete), ignores)
 
 
 def _project(request: Request) -> ProjectConfig | None:
@@ -48,16 +48,6 @@ def _project(request: Request) -> ProjectConfig | None:
         if error.message.startswith(f"no {FILE}"):
             return None
         raise
-
-
-def checked_ignores(project: ProjectConfig | None) -> tuple[Ignore, ...]:
-    """The project's ignores. Raises ProjectError for one of a rule that does not exist."""
-    ignores = project.ignores if project else ()
-    for index, ignore in enumerate(ignores):
-        if ignore.rule not in all_rules():
-            hint = did_you_mean(ignore.rule, all_rules())
-            raise ProjectError(f"{FILE}: lint.ignore[{index}].rule: there is no rule '{ignore.rule}'", hint)
-    return ignores
 
 
 def _check_root(root: Path) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from modelwright.cli.main import main
 from modelwright.lint.examples import files_of, write
-from modelwright.lint.rule import all_rules
+from modelwright.lint.registry import all_rules
 from tests.conftest import ROOT, Sandbox
 
 BROKEN = all_rules()["MW301"].example

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from modelwright.cli.main import main
 from modelwright.lint.engine import Report, lint
 from modelwright.lint.examples import PYTHON_MODEL, base_text, files_of, onnx_bytes, write
-from modelwright.lint.rule import Onnx, all_rules
+from modelwright.lint.registry import all_rules
+from modelwright.lint.rule import Onnx
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.triton.releases import release

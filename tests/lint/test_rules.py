@@ -11,7 +11,8 @@ import pytest
 from modelwright.lint.engine import Report, lint
 from modelwright.lint.examples import files_of, write
 from modelwright.lint.explain import document, explain
-from modelwright.lint.rule import GROUPS, Example, Locked, Rule, Severity, all_rules
+from modelwright.lint.registry import all_rules
+from modelwright.lint.rule import GROUPS, Example, Locked, Rule, Severity
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.triton.releases import release

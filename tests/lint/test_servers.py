@@ -11,7 +11,7 @@ import pytest
 
 from modelwright.errors import ServerError
 from modelwright.lint.examples import files_of, write
-from modelwright.lint.rule import all_rules
+from modelwright.lint.registry import all_rules
 from modelwright.server.environment import Environment, unsupported_reason
 from modelwright.server.local import Mode, RunningServer, running
 from modelwright.triton.client import connect

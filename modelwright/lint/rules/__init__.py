@@ -1,16 +1,1 @@
-"""The rules, by group. Importing this package registers them all."""
-
-from modelwright.lint.rules import (  # noqa: F401
-    batching,
-    ensembles,
-    instances,
-    layout,
-    model,
-    onnx,
-    sequences,
-    syntax,
-    tensorrt,
-    tensors,
-    traps,
-    warmup,
-)
+"""The rules, one module a group. `lint/registry.py` finds them here."""

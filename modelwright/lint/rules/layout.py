@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from modelwright.lint.rule import Example, Folder, Found, Link, Locked, Severity, rule
-from modelwright.lint.tree import Entry, ModelFolder
+from modelwright.lint.tree import Entry, ModelFolder, is_hidden
 from modelwright.lint.view import ConfigView, RepositoryView
 from modelwright.triton.layout import in_range
 
@@ -170,10 +170,6 @@ def hidden_at_root(repository: RepositoryView) -> Iterator[Found]:
     for name in sorted(repository.tree.models):
         if is_hidden(name):
             yield Found("the server takes it for a model", name)
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 @rule(
