@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from modelwright.build.plan import Step, explain, in_order
+from modelwright.build.plan import explain, in_order
+from modelwright.kinds.step import Step, StepFunction
 from tests.conftest import ONNX_YAML, TORCH_YAML, Sandbox
 
 HEAVY = ("torch", "onnx", "onnxruntime", "transformers", "sklearn", "tensorrt", "grpc", "tritonclient.http", "numpy")
@@ -85,7 +86,8 @@ def test_what_was_never_built_has_no_better_reason() -> None:
 
 
 def test_needs_come_first() -> None:
-    steps = [Step("b", "y", "r", 1, needs={"x": ("a", "x")}), Step("a", "x", "r", 1), Step("c", "z", "r", 1)]
+    function = StepFunction("r", "module:run")
+    steps = [Step("b", "y", function, needs={"x": ("a", "x")}), Step("a", "x", function), Step("c", "z", function)]
     assert [step.id for step in in_order(steps)] == [("a", "x"), ("b", "y"), ("c", "z")]
 
 

@@ -156,7 +156,7 @@ def test_a_name_that_yaml_could_take_for_something_else_stays_that_name(sandbox:
     new(sandbox, name, kind)
     builders = read_builders(sandbox.project)
     assert name in builders
-    assert builders[name].members == ((f"{name}_scale", f"{name}_edges") if kind == "ensemble" else ())
+    assert builders[name].composing == ((f"{name}_scale", f"{name}_edges") if kind == "ensemble" else ())
 
 
 @pytest.mark.parametrize("name", ["two words", "../outside", "a/b", ".hidden", "ümlaut", "", "x" * 129])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from modelwright.build.plan import Planned, Step, StepId, in_order, plan, plan_step
+from modelwright.build.plan import Planned, in_order, plan, plan_step
 from modelwright.build.pool import Pool
 from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.store import Artifact, Store
@@ -24,7 +24,9 @@ from modelwright.config.render import plain_text
 from modelwright.digest import Fingerprints
 from modelwright.errors import ModelwrightError, SpecError, StepError
 from modelwright.fsops import locked, remove_tree
-from modelwright.kinds.recipe import Recipes, family_of, payload_step, served_part
+from modelwright.kinds.recipe import Recipes, payload_step, served_part
+from modelwright.kinds.step import Step, StepId
+from modelwright.project.family import family_of
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
 from modelwright.project.spec import Builder, PrebuiltSource
@@ -91,7 +93,7 @@ def open_session(project: ProjectConfig, names: Sequence[str] = ()) -> Session:
     for builder in selected:
         check_serving(builder, project.target)
     for builder in selected:
-        if builder.members:
+        if builder.composing:
             _check_ensemble_early(builder, builders)
     steps = in_order([step for builder in selected for step in recipes.steps(builder)])
     repository = Repository(project.repository, project.staging)
@@ -231,10 +233,10 @@ class _Run:
     def _prepare(self, planned: Planned) -> bool:
         """Check what can only be checked now that members are built: an ensemble's wiring, by what they really are."""
         builder = self.session.builders[planned.step.model]
-        if builder.spec.source.kind != "ensemble" or planned.step.run != "verify_served":
+        if builder.spec.source.kind != "ensemble" or planned.step.name != "verify":
             return True  # a prebuilt ensemble is as it was made: the server has the say
         try:
-            tensors = {name: _known(self._tensors(self.session.builders[name])) for name in builder.members}
+            tensors = {name: _known(self._tensors(self.session.builders[name])) for name in builder.composing}
             check_ensemble(builder, self.session.builders, tensors, self._tensors(builder))
         except ModelwrightError as error:
             self.errors[builder.name] = error
@@ -250,7 +252,7 @@ class _Run:
             served = [self._served_model(member, is_tested=member is builder) for member in family]
         return StepContext(
             builder=builder,
-            run=step.run,
+            function=step.function,
             config=step.config,
             target=project.target,
             inputs={role: self.artifacts[need].folder / "files" for role, need in step.needs.items()},
@@ -275,7 +277,7 @@ class _Run:
             {number: made.path(f"versions/{number}") for number in source.versions},
             is_prebuilt=True,
             top=made.path("top") if source.files else None,
-            is_complete=bool(builder.members or (config.input and config.output)),
+            is_complete=bool(builder.composing or (config.input and config.output)),
         )
 
     def _tensors(self, builder: Builder) -> Tensors:
@@ -458,7 +460,7 @@ def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> 
     """Check the wiring by what the model.yaml files declare, before anything is built."""
     family_of(builder, builders)
     prebuilt = isinstance(builder.spec.source, PrebuiltSource)
-    for name in builder.members:
+    for name in builder.composing:
         if name not in builders:
             field = "serving.ensemble_scheduling.step" if prebuilt else "source.steps"
             where = f"{builder.file}: {field}: model_name '{name}' is no model of this project"
@@ -466,5 +468,5 @@ def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> 
             raise SpecError(where, f"adopt it too, or {hint}" if prebuilt else hint)
     if prebuilt:
         return
-    declared = {name: _known(tensors_of(builders[name], {})) for name in builder.members}
+    declared = {name: _known(tensors_of(builders[name], {})) for name in builder.composing}
     check_ensemble(builder, builders, declared, tensors_of(builder, {}))

@@ -1,56 +1,23 @@
 """Builders → steps → what would run, and why. Pure, but for reading the files that the keys cover.
 
-A step's key is the SHA-256 of its payload: its configuration, the builder code it runs, the data it reads, the versions
+A step's key is the SHA-256 of its configuration, the builder code it runs, the data it reads, the versions
 of its tools, and the digests of what its inputs *made*. So an output that comes out the same stops what follows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from modelwright.build.store import Artifact, Store
 from modelwright.digest import canonical, sha256
+from modelwright.kinds.step import KeyContent, Step, StepId
 
-StepId = tuple[str, str]  # (model, step)
-Payload = dict[str, Any]
-Before = Callable[[StepId], "Payload | None"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of one model. Everything but `needs`, `threads` and `order` goes into the key as it stands."""
-
-    model: str
-    name: str  # samples | torch | onnx | python | ensemble | verify
-    run: str  # which function does it: a key of steps.RUNNERS
-    revision: int  # of that function: raised when the same inputs now give another output
-    config: Payload = field(default_factory=dict)
-    code: Mapping[str, str] = field(default_factory=dict)  # files of the builder's folder → SHA-256
-    data: Mapping[str, str] = field(default_factory=dict)  # other content → SHA-256
-    tools: Mapping[str, str | None] = field(default_factory=dict)
-    needs: Mapping[str, StepId] = field(default_factory=dict)  # role → the step whose output it is
-    threads: int = 1
-
-    @property
-    def id(self) -> StepId:
-        return (self.model, self.name)
-
-    def payload(self, inputs: Mapping[str, str]) -> Payload:
-        """What the key covers; `inputs` maps each role to the digest of what that step made."""
-        return {
-            "step": self.run,
-            "revision": self.revision,
-            "config": self.config,
-            "code": dict(self.code),
-            "data": dict(self.data),
-            "tools": dict(self.tools),
-            "inputs": dict(inputs),
-        }
+Before = Callable[[StepId], "KeyContent | None"]
 
 
-def key_of(payload: Payload) -> str:
+def key_of(payload: KeyContent) -> str:
     return sha256(canonical(payload))
 
 
@@ -62,17 +29,17 @@ class Planned:
     status: Literal["cached", "run", "after"]  # `after`: whether it runs depends on what comes out before it
     reason: str
     artifact: Artifact | None = None
-    payload: Payload | None = None
+    payload: KeyContent | None = None
     key: str | None = None
 
 
 def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, before: Before) -> Planned:
-    """Look one step up, given the artefacts of the steps before it. `before` knows what each was last built with."""
+    """Look one step up, given the artifacts of the steps before it. `before` knows what each was last built with."""
     missing = [need for need in step.needs.values() if need not in artifacts]
     if missing:
         names = " and ".join(dict.fromkeys(_called(need, step.model) for need in missing))
         return Planned(step, "after", f"after {names}")
-    payload = step.payload({role: artifacts[need].digest for role, need in step.needs.items()})
+    payload = step.key_content({role: artifacts[need].digest for role, need in step.needs.items()})
     key = key_of(payload)
     artifact = store.get(key)
     if artifact:
@@ -92,15 +59,15 @@ def plan(steps: Iterable[Step], store: Store, before: Before) -> list[Planned]:
     return planned
 
 
-def explain(before: Payload | None, now: Payload) -> str:
+def explain(before: KeyContent | None, now: KeyContent) -> str:
     """Why a step must run: `never built`, or what changed since: `epochs 30 → 40; train.py changed`."""
     if before is None:
         return "never built"
     changes = list(_changes(before, now))
-    return "; ".join(changes) if changes else "its artefact is not in the store any more"
+    return "; ".join(changes) if changes else "its artifact is not in the store any more"
 
 
-def _changes(before: Payload, now: Payload) -> Iterable[str]:
+def _changes(before: KeyContent, now: KeyContent) -> Iterable[str]:
     old, new = _flat(before), _flat(now)
     for path in dict.fromkeys([*old, *new]):
         if old.get(path) == new.get(path):

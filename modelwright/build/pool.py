@@ -109,7 +109,7 @@ class Pool:
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "the machine may be out of memory" if code == -signal.SIGKILL else ""
         builder = job.context.builder
-        return Failed(StepError(f"{builder.file}: {job.context.run}: its process died ({reason})", hint), "")
+        return Failed(StepError(f"{builder.file}: {job.context.function.name}: its process died ({reason})", hint), "")
 
 
 def _environment(threads: int) -> dict[str, str]:

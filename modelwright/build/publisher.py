@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import __version__
-from modelwright.build.plan import StepId
 from modelwright.build.store import Artifact
 from modelwright.config import model_files
 from modelwright.config.model_config import Tensor, Tensors, tensors_of
@@ -19,6 +18,7 @@ from modelwright.config.render import shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
 from modelwright.kinds.recipe import payload_step
+from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder, PrebuiltSource
 from modelwright.repository.repository import Change, Manifest, Repository
@@ -268,7 +268,7 @@ def _named_source(builder: Builder) -> Any:
     source = builder.spec.source
     if isinstance(source, PrebuiltSource):
         return [source.kind, *source.files]
-    return source.model_dump() if builder.members else source.kind
+    return source.model_dump() if builder.composing else source.kind
 
 
 def version_files(made: Artifact) -> dict[str, str]:

@@ -19,7 +19,6 @@ from typing import Any
 
 from modelwright.errors import ModelwrightError, StepError
 from modelwright.fsops import disk_full
-from modelwright.steps import load
 from modelwright.steps.context import StepContext
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -60,14 +59,14 @@ def _do(job: Job) -> Done | Failed:
     started = time.perf_counter()
     _log_to(job.staged / "log.txt")
     try:
-        facts = load(job.context.run)(job.context, job.staged / "files")
+        facts = job.context.function.load()(job.context, job.staged / "files")
         return Done(facts, time.perf_counter() - started)
     except ModelwrightError as error:
         return Failed(error, traceback.format_exc())
     except OSError as error:
         return Failed(disk_full(error, job.staged), traceback.format_exc())
     except MemoryError:
-        where = f"{job.context.builder.file}: {job.context.run}: out of memory"
+        where = f"{job.context.builder.file}: {job.context.function.name}: out of memory"
         return Failed(StepError(where, "make the model or its batch smaller"), traceback.format_exc())
     except Exception:
         return Failed(None, traceback.format_exc())

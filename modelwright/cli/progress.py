@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from modelwright.build.plan import Step
 from modelwright.errors import ModelwrightError
+from modelwright.kinds.step import Step
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

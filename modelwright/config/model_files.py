@@ -23,7 +23,7 @@ from modelwright.config.environments import environments_of
 from modelwright.config.model_config import SERVING, Tensors, config_of, parse_serving
 from modelwright.config.render import render
 from modelwright.errors import ConfigError
-from modelwright.kinds.recipe import local_file
+from modelwright.project.files import local_file
 from modelwright.project.spec import Builder, PrebuiltSource
 from modelwright.triton.layout import CONFIG, DATA_FOLDERS, INITIAL_STATE, WARMUP, environment_config
 

@@ -12,16 +12,17 @@ The step between `samples` and `verify` makes what a version holds, under `versi
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelwright import tools
-from modelwright.build.plan import Step, StepId
 from modelwright.digest import Fingerprints, code_closure, list_tree, module_file, tree_digest
 from modelwright.errors import SpecError
+from modelwright.kinds.step import Step, StepFunction, StepId
+from modelwright.project.family import family_of
+from modelwright.project.files import local_file, package_directory, published_file
 from modelwright.project.spec import (
     Builder,
     EnsembleSource,
@@ -31,7 +32,6 @@ from modelwright.project.spec import (
     PythonSource,
     TorchSource,
 )
-from modelwright.steps import REVISIONS
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release
 
@@ -43,6 +43,17 @@ PAYLOAD_STEP = {
     "ensemble": "ensemble",
     "prebuilt": "prebuilt",
 }
+SAMPLES = StepFunction("samples", "modelwright.steps.samples:run")
+TRAIN = StepFunction("torch", "modelwright.steps.train:run")
+EXPORT = StepFunction("onnx", "modelwright.steps.onnx:from_torch")
+EXPORT_HUGGINGFACE = StepFunction("huggingface", "modelwright.steps.onnx:from_huggingface")
+TAKE_FILE = StepFunction("onnx_file", "modelwright.steps.onnx:from_file")
+ASSEMBLE = StepFunction("python", "modelwright.steps.python:run")
+COMPOSE = StepFunction("ensemble", "modelwright.steps.ensemble:run")
+STAGE = StepFunction("prebuilt", "modelwright.steps.prebuilt:run")
+VERIFY = StepFunction("verify", "modelwright.steps.verify:run", revision=2)
+VERIFY_SERVED = StepFunction("verify_served", "modelwright.steps.verify:run_served", revision=2)
+VERIFY_PREBUILT = StepFunction("verify_prebuilt", "modelwright.steps.prebuilt:verify")
 # Fields of ModelConfig that say how fast a model is, and on which device.
 _SPEED = ("environments", "instance_group", "optimization", "dynamic_batching", "model_warmup", "response_cache")
 _ONNX_TOOLS = ("onnx", "onnxruntime")
@@ -66,7 +77,7 @@ class Recipes:
         self._check_entries(builder)
         source = builder.spec.source
         entry = builder.spec.samples
-        samples = [self._code_step(builder, "samples", "samples", entry, {})] if entry else []
+        samples = [self._code_step(builder, "samples", SAMPLES, entry, {})] if entry else []
         if isinstance(source, TorchSource):
             made = self._torch_steps(builder, source)
         elif isinstance(source, HuggingFaceSource):
@@ -83,12 +94,11 @@ class Recipes:
 
     def _torch_steps(self, builder: Builder, source: TorchSource) -> list[Step]:
         config: dict[str, Any] = {"entry": source.entry, "params": source.params, "threads": source.threads}
-        train = self._code_step(builder, "torch", "torch", source.entry, config, ("torch",), source.threads)
+        train = self._code_step(builder, "torch", TRAIN, source.entry, config, ("torch",), source.threads)
         export = Step(
             model=builder.name,
             name="onnx",
-            run="onnx",
-            revision=REVISIONS["onnx"],
+            function=EXPORT,
             config=self._export_config(builder),
             # The module is a pickle: loading it runs the code it was made by.
             code=train.code,
@@ -107,8 +117,7 @@ class Recipes:
         return Step(
             model=builder.name,
             name="onnx",
-            run="huggingface",
-            revision=REVISIONS["huggingface"],
+            function=EXPORT_HUGGINGFACE,
             config=config,
             code=code,
             data={source.package or str(source.path): tree_digest(files), **(self._declared(builder) if code else {})},
@@ -126,8 +135,7 @@ class Recipes:
         return Step(
             model=builder.name,
             name="onnx",
-            run="onnx_file",
-            revision=REVISIONS["onnx_file"],
+            function=TAKE_FILE,
             config={"sha256": source.sha256, **self._limits(), "batched": builder.spec.batched},
             data=data,
             tools=_versions(_ONNX_TOOLS),
@@ -141,8 +149,7 @@ class Recipes:
         return Step(
             model=builder.name,
             name="python",
-            run="python",
-            revision=REVISIONS["python"],
+            function=ASSEMBLE,
             config={
                 "model": source.model,
                 "files": source.files,
@@ -153,14 +160,12 @@ class Recipes:
         )
 
     def _ensemble_step(self, builder: Builder, source: EnsembleSource) -> Step:
-        members = {member: payload_step(self.builders[member]) for member in builder.members}
         return Step(
             model=builder.name,
             name="ensemble",
-            run="ensemble",
-            revision=REVISIONS["ensemble"],
+            function=COMPOSE,
             config={"steps": [step.model_dump(mode="json") for step in source.steps]},
-            needs=members,
+            needs=self._composing(builder),
         )
 
     def _prebuilt_step(self, builder: Builder, source: PrebuiltSource) -> Step:
@@ -171,12 +176,14 @@ class Recipes:
         return Step(
             model=builder.name,
             name="prebuilt",
-            run="prebuilt",
-            revision=REVISIONS["prebuilt"],
+            function=STAGE,
             config={"versions": list(source.versions)},
             data=source.digests,
-            needs={member: payload_step(self.builders[member]) for member in builder.members},
+            needs=self._composing(builder),
         )
+
+    def _composing(self, builder: Builder) -> dict[str, StepId]:
+        return {name: payload_step(self.builders[name]) for name in builder.composing}
 
     def _verify_step(self, builder: Builder) -> Step:
         spec = builder.spec
@@ -209,8 +216,7 @@ class Recipes:
         return Step(
             model=builder.name,
             name="verify",
-            run="verify_prebuilt" if prebuilt else "verify_served" if served else "verify",
-            revision=REVISIONS["verify_prebuilt" if prebuilt else "verify"],
+            function=VERIFY_PREBUILT if prebuilt else VERIFY_SERVED if served else VERIFY,
             config=config,
             code=code,
             data=self._declared(builder) if code else {},
@@ -222,7 +228,7 @@ class Recipes:
         self,
         builder: Builder,
         name: str,
-        run: str,
+        function: StepFunction,
         entry: str,
         config: dict[str, Any],
         libraries: tuple[str, ...] = (),
@@ -233,8 +239,7 @@ class Recipes:
         return Step(
             model=builder.name,
             name=name,
-            run=run,
-            revision=REVISIONS[run],
+            function=function,
             config=config or {"entry": entry},
             code=code,
             data=self._declared(builder),
@@ -298,49 +303,6 @@ class Recipes:
                 raise SpecError(f"{builder.file}: {field}: {shown} has no function '{function}'", hint)
 
 
-def family_of(builder: Builder, builders: Mapping[str, Builder]) -> list[str]:
-    """A model and everything that an ensemble of it runs, members of members included. Raises SpecError for a cycle."""
-    family: dict[str, None] = {}
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " → ".join([*path[path.index(name) :], name])
-            raise SpecError(
-                f"{builders[path[-1]].file}: ensembles form a cycle: {circle}", "an ensemble cannot run itself"
-            )
-        family[name] = None
-        for member in builders[name].members:
-            if member in builders:
-                visit(member, (*path, name))
-
-    visit(builder.name, ())
-    return list(family)
-
-
-def local_file(builder: Builder, field: str, relative: str) -> Path:
-    """A file of the builder's folder. Raises SpecError when it is not there, or a link leads out."""
-    path = builder.folder / relative
-    if not path.resolve().is_relative_to(builder.folder.resolve()):
-        raise SpecError(
-            f"{builder.file}: {field}: '{relative}' is a link that leaves the builder's folder", "copy it in"
-        )
-    if not path.is_file():
-        names = [item.relative_to(builder.folder).as_posix() for item in builder.folder.rglob("*") if item.is_file()]
-        raise SpecError(f"{builder.file}: {field}: there is no file '{relative}'", did_you_mean(relative, names))
-    return path
-
-
-def published_file(builder: Builder, field: str, origin: str) -> Path:
-    """A file of the builder's folder, or `package:path` of an installed package."""
-    package, colon, path = origin.partition(":")
-    if not colon:
-        return local_file(builder, field, origin)
-    file = package_directory(builder, field, package) / path
-    if not file.is_file():
-        raise SpecError(f"{builder.file}: {field}: package {package} has no file '{path}'")
-    return file
-
-
 def huggingface_directory(builder: Builder, source: HuggingFaceSource) -> Path:
     """The directory of a Hugging Face model: of the builder's folder, or carried by an installed package."""
     if source.package:
@@ -355,19 +317,6 @@ def huggingface_directory(builder: Builder, source: HuggingFaceSource) -> Path:
         hint = f"subfolder: {near[0]}" if near else "name the directory that from_pretrained() would take"
         raise SpecError(f"{builder.file}: source: {where}: no config.json there", hint)
     return folder
-
-
-def package_directory(builder: Builder, field: str, package: str) -> Path:
-    """Where an installed package lies; it is found without being run."""
-    if "." in package:  # find_spec would import the parents of a submodule
-        where = f"{builder.file}: {field}: '{package}': name a top-level package"
-        raise SpecError(where, "the rest of the path belongs in subfolder")
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    locations = list(found.submodule_search_locations or []) if found else []
-    if not locations:
-        hint = f"pip install {package.replace('_', '-')}"
-        raise SpecError(f"{builder.file}: {field}: package '{package}' is not installed", hint)
-    return Path(locations[0])
 
 
 def served_part(builder: Builder) -> dict[str, Any]:

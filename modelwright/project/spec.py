@@ -388,8 +388,8 @@ class Builder:
         return self.spec.name
 
     @property
-    def members(self) -> tuple[str, ...]:
-        """The models an ensemble is made of, each once, in order of first use."""
+    def composing(self) -> tuple[str, ...]:
+        """The composing models of an ensemble, each once, in order of first use."""
         source = self.spec.source
         if isinstance(source, EnsembleSource):
             return tuple(dict.fromkeys(step.model_name for step in source.steps))

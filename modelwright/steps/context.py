@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelwright.kinds.step import StepFunction
 from modelwright.project.spec import Builder
 from modelwright.triton.releases import Release
 
@@ -26,7 +27,7 @@ class ServedModel:
 @dataclass(frozen=True)
 class StepContext:
     builder: Builder
-    run: str  # a key of steps.RUNNERS
+    function: StepFunction
     config: Mapping[str, Any]
     target: Release
     inputs: Mapping[str, Path]  # role → the folder of that step's files

@@ -15,8 +15,9 @@ from typing import Any
 from modelwright.config.model_config import tensors_of
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
-from modelwright.kinds.recipe import huggingface_directory, local_file
+from modelwright.kinds.recipe import huggingface_directory
 from modelwright.onnx import file as onnxfile
+from modelwright.project.files import local_file
 from modelwright.project.spec import HuggingFaceSource, OnnxSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call

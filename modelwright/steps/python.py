@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from modelwright.kinds.recipe import local_file, published_file
+from modelwright.project.files import local_file, published_file
 from modelwright.project.spec import PythonSource
 from modelwright.steps.context import StepContext
 
