@@ -71,7 +71,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "an input": ({"inputs": {"samples": "x"}}, "samples changed"),
     "the engine": ({"revision": 2}, "modelwright does this step differently now"),
     "two things": ({"config": {"params": {"epochs": 40}}, "revision": 2}, "modelwright does this step differently now; params.epochs 30 → 40"),
-    "nothing": ({}, "its artefact is not in the store any more"),
+    "nothing": ({}, "its artifact is not in the store any more"),
 }  # fmt: skip
 
 
