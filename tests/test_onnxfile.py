@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.errors import StepError, VerifyError
-from modelwright.onnx import file as onnxfile
 from modelwright.onnx import runtime
-from modelwright.onnx.file import Signature, TensorInfo
+from modelwright.onnx.canonical import canonicalise, load, rename_values, save_canonical
+from modelwright.onnx.check import check_limits, read_signature
+from modelwright.onnx.signature import Signature, Value
 from modelwright.triton.releases import release
 
 FLOAT, STRING = TensorProto.FLOAT, TensorProto.STRING
@@ -52,10 +53,10 @@ def saved(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Pat
 
 class TestReadSignature:
     def test_names_types_dims_and_versions(self, tmp_path: Path) -> None:
-        assert onnxfile.read_signature(saved(linear(), tmp_path)) == Signature(
-            inputs=(TensorInfo("x", "FP32", ("batch", 4)),),
-            outputs=(TensorInfo("y", "FP32", ("batch", 3)),),
-            opset=17,
+        assert read_signature(saved(linear(), tmp_path)) == Signature(
+            inputs=(Value("x", "tensor", FLOAT, ("batch", 4)),),
+            outputs=(Value("y", "tensor", FLOAT, ("batch", 3)),),
+            opsets={"": 17},
             ir_version=9,
         )
 
@@ -65,47 +66,49 @@ class TestReadSignature:
         ids=["scalar", "unnamed", "named", "zero"],
     )
     def test_dims(self, tmp_path: Path, shape: Any, dims: Any) -> None:
-        assert onnxfile.read_signature(saved(identity(shape=shape), tmp_path)).inputs[0].dims == dims
+        assert read_signature(saved(identity(shape=shape), tmp_path)).inputs[0].dims == dims
 
-    def test_an_initialiser_among_the_inputs_is_no_input(self, tmp_path: Path) -> None:
+    def test_an_initializer_among_the_inputs_is_not_an_input(self, tmp_path: Path) -> None:
         model = linear()
         model.graph.input.add().CopyFrom(helper.make_tensor_value_info("w", FLOAT, [4, 3]))
-        assert [tensor.name for tensor in onnxfile.read_signature(saved(model, tmp_path)).inputs] == ["x"]
+        assert [tensor.name for tensor in read_signature(saved(model, tmp_path)).inputs] == ["x"]
 
     @pytest.mark.parametrize(
         ("content", "match"),
         [
-            (b"", "holds no ONNX graph"),
-            (b"not a model at all", "not an ONNX file, or cut short"),
-            (linear().SerializeToString()[:150], "not an ONNX file, or cut short"),
-            (linear().SerializeToString()[:2], "holds no ONNX graph"),
+            (b"", "no ONNX graph"),
+            (b"not a model at all", "not a whole ONNX model"),
+            (linear().SerializeToString()[:150], "not a whole ONNX model: .*cut short"),
+            (linear().SerializeToString()[:2], "no ONNX graph"),
+            (linear(ir_version=0).SerializeToString(), "no IR version"),
+            (model_of(helper.make_graph([], "g", [], [])).SerializeToString(), "no outputs"),
         ],
-        ids=["empty", "text", "truncated", "truncated-between-fields"],
+        ids=["empty", "text", "truncated", "truncated-between-fields", "no-ir-version", "no-outputs"],
     )
-    def test_what_is_no_model(self, tmp_path: Path, content: bytes, match: str) -> None:
+    def test_what_is_not_a_model(self, tmp_path: Path, content: bytes, match: str) -> None:
         path = tmp_path / "model.onnx"
         path.write_bytes(content)
         with pytest.raises(StepError, match=match):
-            onnxfile.read_signature(path)
+            read_signature(path)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match="No such file"):
-            onnxfile.read_signature(tmp_path / "none.onnx")
+            read_signature(tmp_path / "none.onnx")
 
     def test_a_sequence_cannot_be_served(self, tmp_path: Path) -> None:
         model = identity()
         tensor_type = helper.make_tensor_type_proto(FLOAT, [2])
         model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(tensor_type))
         with pytest.raises(StepError, match="'y' is of sequence, which Triton cannot serve"):
-            onnxfile.read_signature(saved(model, tmp_path))
+            read_signature(saved(model, tmp_path))
 
     def test_a_type_without_a_triton_name(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match="'x' is of element type 14"):
-            onnxfile.read_signature(saved(identity(TensorProto.COMPLEX64), tmp_path))
+            read_signature(saved(identity(TensorProto.COMPLEX64), tmp_path))
 
     def test_an_undeclared_shape(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match="'x' declares no shape"):
-            onnxfile.read_signature(saved(identity(shape=None), tmp_path))
+            read_signature(saved(identity(shape=None), tmp_path))
 
     @pytest.mark.parametrize("location", ["../secrets", "/etc/passwd", ""], ids=["parent", "absolute", "none"])
     def test_external_weights_outside_the_folder(self, tmp_path: Path, location: str) -> None:
@@ -115,12 +118,12 @@ class TestReadSignature:
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value=location)
         with pytest.raises(StepError, match="weights of 'w' lie outside its folder"):
-            onnxfile.read_signature(saved(model, tmp_path))
+            read_signature(saved(model, tmp_path))
 
 
 class TestCheckLimits:
     def test_what_the_release_loads(self, tmp_path: Path) -> None:
-        onnxfile.check_limits(saved(linear(opset=19, ir_version=9), tmp_path), release("23.10"))
+        check_limits(read_signature(saved(linear(opset=19, ir_version=9), tmp_path)), release("23.10"))
 
     @pytest.mark.parametrize(
         ("opset", "ir_version", "match"),
@@ -132,12 +135,12 @@ class TestCheckLimits:
     )
     def test_what_it_does_not_load(self, opset: int, ir_version: int, match: str) -> None:
         with pytest.raises(StepError, match=match):
-            onnxfile.check_limits(Signature((), (), opset, ir_version), release("23.10"))
+            check_limits(Signature(opsets={"": opset}, ir_version=ir_version), release("23.10"))
 
 
 class TestCanonical:
     def bytes_of(self, model: onnx.ModelProto, folder: Path) -> bytes:
-        onnxfile.save_canonical(model, folder / "out.onnx")
+        save_canonical(model, folder / "out.onnx")
         return (folder / "out.onnx").read_bytes()
 
     def noisy(self) -> onnx.ModelProto:
@@ -162,7 +165,7 @@ class TestCanonical:
 
     def test_it_is_a_fixed_point(self, tmp_path: Path) -> None:
         once = self.bytes_of(self.noisy(), tmp_path)
-        assert self.bytes_of(onnxfile.load(tmp_path / "out.onnx"), tmp_path) == once
+        assert self.bytes_of(load(tmp_path / "out.onnx"), tmp_path) == once
 
     def test_nothing_of_the_machine_is_left(self, tmp_path: Path) -> None:
         written = self.bytes_of(self.noisy(), tmp_path)
@@ -179,21 +182,21 @@ class TestCanonical:
         model.graph.initializer[1].CopyFrom(helper.make_tensor("b", FLOAT, [3], [1.0, 1.0, 1.0]))
         model.graph.initializer[1].dims[0] = 7
         with pytest.raises(StepError, match="tensor 'b' does not fit its declared shape"):
-            onnxfile.canonicalise(model)
+            canonicalise(model)
 
     def test_names_the_author_gave_are_kept_and_others_filled_in(self) -> None:
-        assert [node.name for node in onnxfile.canonicalise(linear()).graph.node] == ["project", "Add_0"]
+        assert [node.name for node in canonicalise(linear()).graph.node] == ["project", "Add_0"]
 
     def test_repeated_node_names_become_unique(self) -> None:
         model = linear(node_name="Add_0")
         model.graph.node[1].name = "Add_0"
-        names = [node.name for node in onnxfile.canonicalise(model).graph.node]
+        names = [node.name for node in canonicalise(model).graph.node]
         assert names == ["Add_0", "Add_1"]
 
     def test_overridable_weights_are_no_inputs(self) -> None:
         model = linear()
         model.graph.input.add().CopyFrom(helper.make_tensor_value_info("w", FLOAT, [4, 3]))
-        assert [value.name for value in onnxfile.canonicalise(model).graph.input] == ["x"]
+        assert [value.name for value in canonicalise(model).graph.input] == ["x"]
 
     def test_graphs_inside_nodes_are_cleaned(self, tmp_path: Path) -> None:
         model = branching()
@@ -204,8 +207,8 @@ class TestCanonical:
     def test_another_process_writes_the_same(self, tmp_path: Path) -> None:
         source = saved(self.noisy(), tmp_path, "source.onnx")
         code = (
-            "import sys; from pathlib import Path; from modelwright import onnxfile\n"
-            "onnxfile.save_canonical(onnxfile.load(Path(sys.argv[1])), Path(sys.argv[2]))"
+            "import sys; from pathlib import Path; from modelwright.onnx.canonical import load, save_canonical\n"
+            "save_canonical(load(Path(sys.argv[1])), Path(sys.argv[2]))"
         )
         other = tmp_path / "other.onnx"
         subprocess.run([sys.executable, "-c", code, source, other], check=True, env={"PYTHONHASHSEED": "7"})
@@ -223,8 +226,8 @@ class TestExternalWeights:
 
     def test_they_lie_beside_the_file_in_order_and_page_aligned(self, tmp_path: Path) -> None:
         path = tmp_path / "model.onnx"
-        onnxfile.save_canonical(self.wide(), path, external_above_bytes=1000)
-        assert onnxfile.read_signature(path).external == ("model.onnx.data",)
+        save_canonical(self.wide(), path, external_above_bytes=1000)
+        assert read_signature(path).external == ("model.onnx.data",)
         data = (tmp_path / "model.onnx.data").read_bytes()
         assert data[:1200] == np.ones(300, np.float32).tobytes()
         assert data[4096:] == self.weights.tobytes()
@@ -233,7 +236,7 @@ class TestExternalWeights:
         rows = {"x": np.ones((2, 4), np.float32)}
         results = []
         for name, limit in (("one.onnx", 10**9), ("two.onnx", 1000)):
-            onnxfile.save_canonical(self.wide(), tmp_path / name, external_above_bytes=limit)
+            save_canonical(self.wide(), tmp_path / name, external_above_bytes=limit)
             results.append(runtime.run(tmp_path / name, rows)["y"])
         np.testing.assert_array_equal(results[0], results[1])
 
@@ -241,16 +244,16 @@ class TestExternalWeights:
         path = tmp_path / "model.onnx"
         contents = []
         for model in (self.wide(), None):
-            onnxfile.save_canonical(model or onnxfile.load(path), path, external_above_bytes=1000)
+            save_canonical(model or load(path), path, external_above_bytes=1000)
             contents.append([file.read_bytes() for file in sorted(tmp_path.iterdir())])
         assert contents[0] == contents[1]
 
     def test_a_lost_data_file(self, tmp_path: Path) -> None:
         path = tmp_path / "model.onnx"
-        onnxfile.save_canonical(self.wide(), path, external_above_bytes=1000)
+        save_canonical(self.wide(), path, external_above_bytes=1000)
         (tmp_path / "model.onnx.data").unlink()
         with pytest.raises(StepError, match="external weights cannot be read"):
-            onnxfile.load(path)
+            load(path)
         with pytest.raises(StepError, match="onnxruntime does not load it"):
             runtime.session(path)
 
@@ -275,24 +278,24 @@ def branching() -> onnx.ModelProto:
 
 class TestRenameValues:
     def run(self, model: onnx.ModelProto, folder: Path, **inputs: Any) -> Any:
-        onnxfile.save_canonical(model, folder / "m.onnx")
+        save_canonical(model, folder / "m.onnx")
         return runtime.run(folder / "m.onnx", inputs)
 
     def test_an_inner_tensor_moves_out_of_the_way(self, tmp_path: Path) -> None:
         model, rows = linear(), np.ones((1, 4), np.float32)
         expected = self.run(linear(), tmp_path, x=rows)["y"]
-        onnxfile.rename_values(model, {"y": "product"})
+        rename_values(model, {"y": "product"})
         np.testing.assert_array_equal(self.run(model, tmp_path, x=rows)["product"], expected)
         assert model.graph.node[0].output[0] == "product.1"
 
     def test_two_names_can_change_places(self, tmp_path: Path) -> None:
         model = linear()
-        onnxfile.rename_values(model, {"x": "y", "y": "x"})
+        rename_values(model, {"x": "y", "y": "x"})
         assert list(self.run(model, tmp_path, y=np.ones((1, 4), np.float32))) == ["x"]
 
     def test_graphs_inside_nodes_follow(self, tmp_path: Path) -> None:
         model = branching()
-        onnxfile.rename_values(model, {"x": "plus", "w": "weight"})
+        rename_values(model, {"x": "plus", "w": "weight"})
         result = self.run(model, tmp_path, flag=np.array(False), plus=np.array([3.0], np.float32))
         np.testing.assert_array_equal(result["y"], [2.0])
 
@@ -402,5 +405,5 @@ class TestCompare:
 
 def test_it_imports_no_framework() -> None:
     heavy = ("torch", "onnx", "onnxruntime", "numpy")
-    code = f"import sys, modelwright.onnx.file; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, modelwright.onnx.canonical, modelwright.onnx.check; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"

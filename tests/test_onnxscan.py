@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.onnx.scan import External, OnnxScanError, Scan, Value, scan
+from modelwright.onnx.scan import OnnxScanError, scan
+from modelwright.onnx.signature import ExternalTensor, Signature, Value
 from tests.conftest import doubling_onnx
 
 FLOAT = TensorProto.FLOAT
@@ -73,7 +74,7 @@ def varint(number: int) -> bytes:
 class TestDeclarations:
     def test_of_a_usual_file(self, tmp_path: Path) -> None:
         doubling_onnx(tmp_path / "model.onnx", opset=20, ir=9)
-        assert scan(tmp_path / "model.onnx") == Scan(9, {"": 20}, (X,), (), (Y,), (), "")
+        assert scan(tmp_path / "model.onnx") == Signature((X,), (Y,), opsets={"": 20}, ir_version=9)
 
     def test_opsets_and_producer(self, tmp_path: Path) -> None:
         model = model_of(producer_name="pytorch", producer_version="2.9")
@@ -141,16 +142,16 @@ class TestExternals:
             external_tensor("b", location="data"),
             external_tensor("c"),
         ]
-        assert scan(saved(model_of(weights=weights), tmp_path)).externals == (
-            External("a", "w/data", 4096, 16),
-            External("b", "data", 0, None),
-            External("c", "", 0, None),
+        assert scan(saved(model_of(weights=weights), tmp_path)).external_tensors == (
+            ExternalTensor("a", "w/data", 4096, 16),
+            ExternalTensor("b", "data", 0, None),
+            ExternalTensor("c", "", 0, None),
         )
 
     def test_entries_of_a_tensor_that_is_not_external_are_nothing(self, tmp_path: Path) -> None:
         weight = external_tensor("a", location="data")
         weight.data_location = TensorProto.DEFAULT
-        assert scan(saved(model_of(weights=[weight]), tmp_path)).externals == ()
+        assert scan(saved(model_of(weights=[weight]), tmp_path)).external_tensors == ()
 
     def test_wherever_a_tensor_can_be(self, tmp_path: Path) -> None:
         def named(name: str) -> onnx.TensorProto:
@@ -171,7 +172,7 @@ class TestExternals:
         function.attribute_proto.append(helper.make_attribute("a", named("a function's default")))
         model = model_of(nodes, [named("in the graph")], functions=[function])
         model.graph.sparse_initializer.append(sparse(named("sparse")))
-        assert Counter(external.tensor for external in scan(saved(model, tmp_path)).externals) == {
+        assert Counter(external.name for external in scan(saved(model, tmp_path)).external_tensors) == {
             **dict.fromkeys(
                 ("in a node", "in a list", "in a list, too", "sparse, in a node", "in the graph", "sparse"), 1
             ),
@@ -281,7 +282,7 @@ class TestSize:
 # ---- against onnx itself
 
 
-def declared(model: onnx.ModelProto) -> Scan:
+def declared(model: onnx.ModelProto) -> Signature:
     """What `scan` should find, of onnx's own reading. Raises UnicodeDecodeError for names that are none."""
     weights = {tensor.name for tensor in model.graph.initializer}
     weights |= {tensor.values.name for tensor in model.graph.sparse_initializer}
@@ -290,13 +291,15 @@ def declared(model: onnx.ModelProto) -> Scan:
         domain = "" if opset.domain == "ai.onnx" else opset.domain
         opsets[domain] = max(opset.version, opsets.get(domain, opset.version))
     inputs = tuple(map(value_of, model.graph.input))
-    return Scan(
+    return Signature(
         ir_version=model.ir_version if model.HasField("ir_version") else None,
         opsets=opsets,
         inputs=tuple(value for value in inputs if value.name not in weights),
         overridable=tuple(value for value in inputs if value.name in weights and model.ir_version >= 4),
         outputs=tuple(map(value_of, model.graph.output)),
-        externals=tuple(external_of(tensor) for tensor in tensors_of(model) if tensor.data_location == tensor.EXTERNAL),
+        external_tensors=tuple(
+            external_of(tensor) for tensor in tensors_of(model) if tensor.data_location == tensor.EXTERNAL
+        ),
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
     )
 
@@ -310,10 +313,10 @@ def value_of(value: onnx.ValueInfoProto) -> Value:
     return Value(value.name, which.removesuffix("_type"), tensor.elem_type, dims if tensor.HasField("shape") else None)
 
 
-def external_of(tensor: onnx.TensorProto) -> External:
+def external_of(tensor: onnx.TensorProto) -> ExternalTensor:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     length = int(entries["length"]) if "length" in entries else None
-    return External(tensor.name, entries.get("location", ""), int(entries.get("offset", "0")), length)
+    return ExternalTensor(tensor.name, entries.get("location", ""), int(entries.get("offset", "0")), length)
 
 
 def tensors_of(message: Any) -> Iterator[onnx.TensorProto]:
@@ -355,8 +358,8 @@ def agrees(path: Path) -> None:
         expected = declared(onnx.ModelProto.FromString(path.read_bytes()))
     except (DecodeError, UnicodeDecodeError):
         return  # a fault within what is stepped over
-    assert replace(found, externals=()) == replace(expected, externals=())
-    assert Counter(found.externals) == Counter(expected.externals)
+    assert replace(found, external_tensors=()) == replace(expected, external_tensors=())
+    assert Counter(found.external_tensors) == Counter(expected.external_tensors)
 
 
 @cache

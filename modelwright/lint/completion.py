@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from modelwright.lint.tree import ModelFolder
-from modelwright.onnx.scan import Scan, Value
+from modelwright.onnx.signature import Signature, Value
 from modelwright.triton.dtypes import BY_ONNX
 from modelwright.triton.model_config_pb2 import schema
 
@@ -91,7 +91,7 @@ def _fill_tensorflow(config: Any, model: ModelFolder) -> None:
             config.default_model_filename = config.default_model_filename or file
 
 
-def with_tensors(config: Any, scan: Scan) -> Any:
+def with_tensors(config: Any, scan: Signature) -> Any:
     """A copy with inputs, outputs and batching from the ONNX file, only where the config leaves them out.
 
     The config of a model that cannot batch, while max_batch_size says so, is left alone: the backend refuses it.
@@ -114,7 +114,7 @@ def with_tensors(config: Any, scan: Scan) -> Any:
     return completed
 
 
-def cannot_batch(config: Any, scan: Scan) -> bool:
+def cannot_batch(config: Any, scan: Signature) -> bool:
     """Whether auto-completion refuses: max_batch_size is set, and a tensor has no variable first dimension."""
     lacking = not config.output or (not config.input and not config.batch_input)
     return bool(lacking and config.max_batch_size and not all(map(_batches, (*scan.inputs, *scan.outputs))))

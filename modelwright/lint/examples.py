@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelwright.lint.rule import Absent, Content, Example, Files, Folder, Link, Locked, Onnx
+from modelwright.onnx.identity import identity_model
 from modelwright.triton.layout import CONFIG
 
 PYTHON_MODEL = """class TritonPythonModel:
@@ -95,21 +96,5 @@ def write(files: Mapping[str, Content], root: Path) -> None:
 
 def onnx_bytes(content: Onnx) -> bytes:
     """The model that an Onnx stands for."""
-    from onnx import TensorProto, helper
-
-    from modelwright.triton.dtypes import BY_NAME
-
-    dims, sequence = list(content.dims), content.dtype == "SEQUENCE"
-    dtype = TensorProto.FLOAT if sequence else BY_NAME[content.dtype].onnx
-    node = helper.make_node("SequenceConstruct" if sequence else "Identity", ["x"], ["y"])
-    make = helper.make_tensor_sequence_value_info if sequence else helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [node], "graph", [helper.make_tensor_value_info("x", dtype, dims)], [make("y", dtype, dims)]
-    )
-    if content.external:
-        tensor = graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[2])
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=content.external)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", content.opset)], ir_version=content.ir)
-    data: bytes = model.SerializeToString()
+    data = identity_model(content.dims, content.dtype, content.opset, content.ir, content.external)
     return data[: len(data) // 2] if content.truncated else data

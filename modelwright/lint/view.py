@@ -10,7 +10,8 @@ from typing import Any
 from modelwright.lint import completion
 from modelwright.lint.rule import Found
 from modelwright.lint.tree import ModelFolder, RepositoryTree
-from modelwright.onnx.scan import OnnxScanError, Scan, scan
+from modelwright.onnx.scan import OnnxScanError, scan
+from modelwright.onnx.signature import Signature
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
@@ -18,7 +19,7 @@ from modelwright.triton.releases import Release
 
 MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups still fit
 EVERYWHERE = "*"  # stands for all environments: a model's folder is the same in each
-Scanned = Scan | OnnxScanError | OSError
+Scanned = Signature | OnnxScanError | OSError
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class ConfigView:
         newest = self.onnx.get(self.served[0]) if self.written is not None and self.served else None
         return self.completed(newest) if newest else self.filled
 
-    def completed(self, scan: Scan) -> Any:
+    def completed(self, scan: Signature) -> Any:
         """The config with what the onnxruntime backend adds from this file, if the server lets it."""
         return completion.with_tensors(self.filled, scan) if self.options.auto_complete else self.filled
 
@@ -202,8 +203,8 @@ class ConfigView:
         return found
 
     @property
-    def onnx(self) -> dict[int, Scan]:
-        return {number: found for number, found in self.scans.items() if isinstance(found, Scan)}
+    def onnx(self) -> dict[int, Signature]:
+        return {number: found for number, found in self.scans.items() if isinstance(found, Signature)}
 
     # --- findings -----------------------------------------------------------------------------------------------------
 

@@ -1,156 +1,49 @@
-"""ONNX files: their signature, limits and canonical form. `onnxrun` runs them.
+"""The canonical form of ONNX files: equal graphs and weights give equal bytes.
 
-The canonical form makes a file a pure function of its graph and weights, so that its digest is the same in another
-process, checkout and day. Dropped: doc strings and every metadata_props (stack traces, paths, module names), producer,
-model version and domain, training information, and initialisers among the inputs. Tool versions belong in the
-manifest: a torch release that exports the same graph then gives the same digest. Kept: tensor names, and node names
-where they are unique, since a quantiser's `nodes_to_exclude` refers to them.
+So a file's digest is the same in another process, checkout and day. Dropped: doc strings and every metadata_props
+(stack traces, paths, module names), producer, model version and domain, training information, and initializers among
+the inputs. The manifest records tool versions: a torch release that exports the same graph gives the same digest. Kept:
+tensor names, and node names where they are unique, since a quantiser's `nodes_to_exclude` refers to them.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError, one_line
-from modelwright.triton.dtypes import BY_ONNX
+from modelwright.onnx.check import check_external
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
-
-    from modelwright.triton.releases import Release
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 # protobuf cannot read or write a message of 2 GiB; the rest is room for the graph around the weights.
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
-_EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the file: shape inference wants to see them
+_EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the file: shape inference needs them
 _PAGE_BYTES = 4096  # ONNX's ExternalData.md: page-aligned offsets can be mapped
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output as the file declares it; `dims` includes the batch dimension, -1 is an unnamed dynamic one."""
-
-    name: str
-    dtype: str  # Triton's name on the wire: "FP32"
-    dims: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    opset: int  # of the ai.onnx domain
-    ir_version: int
-    external: tuple[str, ...] = ()  # files with weights, relative to the model's folder
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read_signature(path: Path) -> Signature:
-    """What a file declares, without reading external weights.
-
-    Raises StepError for a file that is not a whole ONNX model, for types and shapes that Triton cannot serve, and for
-    external weights outside the model's folder.
-    """
-    model = _parse(path)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return Signature(
-        inputs=tuple(_tensor_info(path, value) for value in model.graph.input if value.name not in weights),
-        outputs=tuple(_tensor_info(path, value) for value in model.graph.output),
-        opset=_opset(model),
-        ir_version=model.ir_version,
-        external=_external_files(path, model),
-    )
-
-
 def load(path: Path) -> ModelProto:
-    """The whole model, external weights included."""
+    """The whole model, external weights included. Raises StepError."""
+    import onnx
+    from google.protobuf.message import DecodeError
     from onnx.checker import ValidationError
     from onnx.external_data_helper import load_external_data_for_model
 
-    model = _parse(path)
-    if _external_files(path, model):
+    external = check_external(path).external
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except DecodeError as error:
+        raise StepError(f"{path.name}: not an ONNX file, or damaged: {one_line(error)}") from error
+    if external:
         try:
             load_external_data_for_model(model, str(path.parent))
         except (OSError, ValueError, ValidationError) as error:
             raise StepError(f"{path.name}: its external weights cannot be read: {one_line(error)}") from error
     return model
-
-
-def _parse(path: Path) -> ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
-    except OSError as error:
-        raise StepError(f"{path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise StepError(
-            f"{path.name}: not an ONNX file, or cut short", "check how it was copied or exported"
-        ) from error
-    if not model.ir_version or not model.graph.output:
-        raise StepError(
-            f"{path.name}: holds no ONNX graph with outputs", "it is empty, cut short, or of another format"
-        )
-    return model
-
-
-def _opset(model: ModelProto) -> int:
-    """Version of the ai.onnx domain; a model without one is of opset 1 (ONNX's IR.md)."""
-    return max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
-
-
-def _tensor_info(path: Path, value: ValueInfoProto) -> TensorInfo:
-    tensor = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type not in BY_ONNX:
-        kind = value.type.WhichOneof("value") or "nothing"
-        what = f"element type {tensor.elem_type}" if kind == "tensor_type" else kind.removesuffix("_type")
-        raise StepError(f"{path.name}: '{value.name}' is of {what}, which Triton cannot serve", "cast it in the model")
-    if not tensor.HasField("shape"):
-        raise StepError(f"{path.name}: '{value.name}' declares no shape", "give it one, with names for dynamic sizes")
-    return TensorInfo(value.name, BY_ONNX[tensor.elem_type].name, tuple(_dim(dim) for dim in tensor.shape.dim))
-
-
-def _dim(dim: Any) -> int | str:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) or -1
-
-
-def _external_files(path: Path, model: ModelProto) -> tuple[str, ...]:
-    names = set()
-    for tensor in _tensors(model):
-        if tensor.data_location == tensor.EXTERNAL:
-            location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
-            if not location or PurePosixPath(location).is_absolute() or ".." in PurePosixPath(location).parts:
-                raise StepError(f"{path.name}: weights of '{tensor.name}' lie outside its folder: '{location}'")
-            names.add(location)
-    return tuple(sorted(names))
-
-
-def check_limits(source: Path | Signature, release: Release) -> None:
-    """Refuse an IR version or opset that the release's onnxruntime does not load. Raises StepError."""
-    found = source if isinstance(source, Signature) else read_signature(source)
-    for what, number, limit in (
-        ("IR version", found.ir_version, release.max_ir),
-        ("opset", found.opset, release.max_opset),
-    ):
-        if number > limit:
-            raise StepError(
-                f"{what} {number} is above {limit}, the limit of onnxruntime {release.onnxruntime}"
-                f" in Triton {release.name}",
-                f"export with opset {release.max_opset} or lower and IR version {release.max_ir} or lower,"
-                " or choose a later release in modelwright.toml",
-            )
-
-
-# --- the canonical form ----------------------------------------------------------------------------------------------
 
 
 def canonicalise(model: ModelProto) -> ModelProto:

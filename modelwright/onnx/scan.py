@@ -17,57 +17,25 @@ import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
+
+from modelwright.onnx.signature import ExternalTensor, Signature, Value, ValueKind
 
 MAX_DEPTH = 100  # protobuf's own
 MAX_BYTES = 2**31 - 1  # protobuf's own: what is larger loads nowhere
 MAX_FIELDS = 10_000_000  # about five seconds; a language model's graph has a tenth of it
-MAX_NAMES = 500_000  # of inputs, outputs, dimensions, initialisers, external tensors
+MAX_NAMES = 500_000  # of inputs, outputs, dimensions, initializers, external tensors
 MAX_NAME_BYTES = 2**16
 MAX_PIECES = 1000  # of one message
-
-Kind = Literal["tensor", "sequence", "map", "optional", "sparse_tensor", "opaque", ""]
 
 
 class OnnxScanError(ValueError):
     """Not an ONNX file, a damaged one, or a hostile one. The message does not name the file."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """An input or output of the graph. `elem_type` and `dims` are those of a tensor, sparse or not."""
-
-    name: str
-    kind: Kind
-    elem_type: int  # TensorProto.DataType; 0 for none
-    dims: tuple[int | str, ...] | None  # None: no shape. A str names a dynamic dimension, -1 is one without a name
-
-
-@dataclass(frozen=True)
-class External:
-    """A tensor whose data lie in another file. `length` None: up to that file's end."""
-
-    tensor: str
-    location: str
-    offset: int
-    length: int | None
-
-
-@dataclass(frozen=True)
-class Scan:
-    ir_version: int | None  # None where none is written, which onnxruntime refuses; a written 0 it takes
-    opsets: dict[str, int]  # "" is ai.onnx
-    inputs: tuple[Value, ...]  # those without an initialiser
-    overridable: tuple[Value, ...]  # those with one; none before IR 4, where they are constants
-    outputs: tuple[Value, ...]
-    externals: tuple[External, ...]  # of the graph, the graphs inside its nodes, and the functions
-    producer: str
-
-
-def scan(path: Path) -> Scan:
+def scan(path: Path) -> Signature:
     """What a file declares. Raises OnnxScanError; an OSError passes through."""
     with _opened(path) as data:
         return _Scanner(data).model()
@@ -268,10 +236,10 @@ class _Scanner(_Reader):
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         super().__init__(data)
-        self._externals: list[External] = []
+        self._externals: list[ExternalTensor] = []
         self._names_left = MAX_NAMES
 
-    def model(self) -> Scan:
+    def model(self) -> Signature:
         ir_version: int | None = None
         producer, opsets = {"name": "", "version": ""}, dict[str, int]()
         graph = _Pieces()
@@ -290,14 +258,14 @@ class _Scanner(_Reader):
                 producer[name.removeprefix("producer_")] = self.text(start, end)
         if not graph:
             raise OnnxScanError("it holds no ONNX graph")
-        inputs, outputs, initialisers = self._graph(graph)
-        return Scan(
+        inputs, outputs, initializers = self._graph(graph)
+        return Signature(
             ir_version=ir_version,
             opsets=opsets,
-            inputs=tuple(value for value in inputs if value.name not in initialisers),
-            overridable=tuple(value for value in inputs if value.name in initialisers and (ir_version or 0) >= 4),
+            inputs=tuple(value for value in inputs if value.name not in initializers),
+            overridable=tuple(value for value in inputs if value.name in initializers and (ir_version or 0) >= 4),
             outputs=outputs,
-            externals=tuple(self._externals),
+            external_tensors=tuple(self._externals),
             producer=" ".join(filter(None, producer.values())),
         )
 
@@ -313,20 +281,20 @@ class _Scanner(_Reader):
     # -- what the graph takes and gives
 
     def _graph(self, pieces: _Pieces) -> tuple[tuple[Value, ...], tuple[Value, ...], set[str]]:
-        """(inputs, outputs, names of initialisers) of the model's graph."""
-        inputs, outputs, initialisers = list[Value](), list[Value](), set[str]()
+        """(inputs, outputs, names of initializers) of the model's graph."""
+        inputs, outputs, initializers = list[Value](), list[Value](), set[str]()
         for name, start, end in self.fields(pieces, _GRAPH):
             if name == "node":
                 self._node((start, end), 2)
                 continue
             self._count()
             if name == "initializer":
-                initialisers.add(self._tensor(_Pieces([(start, end)])))
+                initializers.add(self._tensor(_Pieces([(start, end)])))
             elif name == "sparse_initializer":
-                initialisers.add(self._sparse(_Pieces([(start, end)])))
+                initializers.add(self._sparse(_Pieces([(start, end)])))
             else:
                 (inputs if name == "input" else outputs).append(self._value((start, end)))
-        return tuple(inputs), tuple(outputs), initialisers
+        return tuple(inputs), tuple(outputs), initializers
 
     def _value(self, span: _Span) -> Value:
         name, type_ = "", _Pieces()
@@ -337,7 +305,7 @@ class _Scanner(_Reader):
                 type_.append((start, end))
         kind, pieces = self._kind(type_)
         elem_type, dims = self._tensor_type(pieces) if kind in ("tensor", "sparse_tensor") else (0, None)
-        return Value(name, cast("Kind", kind), elem_type, dims)
+        return Value(name, cast("ValueKind", kind), elem_type, dims)
 
     def _kind(self, pieces: _Pieces) -> tuple[str, _Pieces]:
         """What a type is, and where that is written."""
@@ -431,7 +399,7 @@ class _Scanner(_Reader):
             self._externals.append(self._external(tensor, entries))
         return tensor
 
-    def _external(self, tensor: str, entries: _Pieces) -> External:
+    def _external(self, tensor: str, entries: _Pieces) -> ExternalTensor:
         values: dict[str, str] = {}
         for span in entries:
             entry = {name: self.text(start, end) for name, start, end in self.fields([span], _ENTRY)}
@@ -440,7 +408,7 @@ class _Scanner(_Reader):
             if key in values and not _OFFSET.fullmatch(values[key]):
                 raise OnnxScanError(f"the external data of '{tensor}' have the {key} '{values[key]}'")
         length = int(values["length"]) if "length" in values else None
-        return External(tensor, values.get("location", ""), int(values.get("offset", 0)), length)
+        return ExternalTensor(tensor, values.get("location", ""), int(values.get("offset", 0)), length)
 
     def _count(self) -> None:
         self._names_left -= 1

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelwright.errors import StepError
-from modelwright.onnx import file as onnxfile
 from modelwright.onnx import runtime
+from modelwright.onnx.canonical import rename_values, save_canonical
+from modelwright.onnx.check import check_limits, read_signature
 from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _QUIET_LOGGERS = (
 )
 
 
-class TensorSpec(Protocol):
+class DeclaredTensor(Protocol):
     """An input or output as the builder declares it; `shape` has no batch dimension, a str or -1 is dynamic."""
 
     @property
@@ -59,8 +60,8 @@ class TensorSpec(Protocol):
 def onnx_from_torch(
     module: nn.Module,
     samples: Tensors,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
+    inputs: Sequence[DeclaredTensor],
+    outputs: Sequence[DeclaredTensor],
     out: Path,
     release: Release,
     *,
@@ -82,16 +83,16 @@ def onnx_from_torch(
     model = _translated(program, len(inputs), len(outputs), wanted)
     _set_signature(model, inputs, outputs, batched)
     model.ir_version = min(model.ir_version, release.max_ir)
-    onnxfile.save_canonical(model, out)
-    onnxfile.check_limits(out, release)
+    save_canonical(model, out)
+    check_limits(read_signature(out), release)
     _prove_dynamic(adapter, samples, inputs, outputs, out, batched)
 
 
 def run_torch(
     module: nn.Module,
     samples: Tensors,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
+    inputs: Sequence[DeclaredTensor],
+    outputs: Sequence[DeclaredTensor],
     *,
     batched: bool,
 ) -> Tensors:
@@ -114,7 +115,7 @@ def run_torch(
 # --- calling the module ----------------------------------------------------------------------------------------------
 
 
-def _adapter(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> nn.Module:
+def _adapter(module: nn.Module, inputs: Sequence[DeclaredTensor], outputs: Sequence[DeclaredTensor]) -> nn.Module:
     """The module behind one calling convention: tensors in the spec's order in, a tuple in the spec's order out."""
     from torch import nn
 
@@ -142,7 +143,7 @@ def _takes_by_name(module: nn.Module, names: Sequence[str]) -> bool:
     return all(name in parameters and parameters[name].kind != inspect.Parameter.POSITIONAL_ONLY for name in names)
 
 
-def _as_tuple(result: Any, outputs: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
+def _as_tuple(result: Any, outputs: Sequence[DeclaredTensor]) -> tuple[Tensor, ...]:
     import torch
 
     names = [spec.name for spec in outputs]
@@ -188,7 +189,7 @@ def _torch_tensors(feed: Tensors) -> tuple[Tensor, ...]:
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
-def _check_samples(samples: Tensors, inputs: Sequence[TensorSpec]) -> None:
+def _check_samples(samples: Tensors, inputs: Sequence[DeclaredTensor]) -> None:
     sizes: dict[str, int] = {}
     for spec in inputs:
         if spec.name not in samples:
@@ -214,7 +215,7 @@ def _rows(samples: Tensors) -> int:
     return len(next(iter(samples.values())))
 
 
-def _dynamic_axes(spec: TensorSpec, batched: bool) -> dict[int, str]:
+def _dynamic_axes(spec: DeclaredTensor, batched: bool) -> dict[int, str]:
     """Axis → name of its size, among tensors; an unnamed size gets a name of its own."""
     axes = {0: "batch"} if batched else {}
     for axis, dim in enumerate(spec.shape, start=int(batched)):
@@ -223,7 +224,7 @@ def _dynamic_axes(spec: TensorSpec, batched: bool) -> dict[int, str]:
     return axes
 
 
-def _cut(samples: Tensors, inputs: Sequence[TensorSpec], batched: bool, rows: int, length: Any) -> Tensors:
+def _cut(samples: Tensors, inputs: Sequence[DeclaredTensor], batched: bool, rows: int, length: Any) -> Tensors:
     """Inputs of `rows` rows (unbatched: the first row) and `length(full)` long, repeated where there is not enough."""
     import numpy as np
 
@@ -241,8 +242,8 @@ def _cut(samples: Tensors, inputs: Sequence[TensorSpec], batched: bool, rows: in
 def _check_results(
     results: Sequence[Any],
     feed: Tensors,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
+    inputs: Sequence[DeclaredTensor],
+    outputs: Sequence[DeclaredTensor],
     batched: bool,
 ) -> None:
     """Types and shapes of results (torch or numpy) against the spec, for the sizes of the inputs in `feed`."""
@@ -280,7 +281,7 @@ def _opset(release: Release, opset: int | None) -> int:
     return opset or min(DEFAULT_OPSET, limit)
 
 
-def _exported(adapter: nn.Module, traced: Tensors, inputs: Sequence[TensorSpec], batched: bool) -> ExportedProgram:
+def _exported(adapter: nn.Module, traced: Tensors, inputs: Sequence[DeclaredTensor], batched: bool) -> ExportedProgram:
     """Trace to torch's graph, once: torch.onnx.export on a module would try two more ways after a failure."""
     import torch
 
@@ -341,14 +342,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _set_signature(
-    model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], batched: bool
+    model: ModelProto, inputs: Sequence[DeclaredTensor], outputs: Sequence[DeclaredTensor], batched: bool
 ) -> None:
     """Give inputs and outputs the spec's names and dimensions, and weights the names they have in the module."""
     weights = [tensor.name for tensor in model.graph.initializer if tensor.name.startswith("module.")]
-    onnxfile.rename_values(model, {name: name.removeprefix("module.") for name in weights})
+    rename_values(model, {name: name.removeprefix("module.") for name in weights})
     renames = {_placeholder("input", i): spec.name for i, spec in enumerate(inputs)}
     renames |= {_placeholder("output", i): spec.name for i, spec in enumerate(outputs)}
-    onnxfile.rename_values(model, renames)
+    rename_values(model, renames)
     for spec, value in zip((*inputs, *outputs), (*model.graph.input, *model.graph.output), strict=True):
         declared = ("batch", *spec.shape) if batched else spec.shape
         shape = value.type.tensor_type.shape
@@ -372,8 +373,8 @@ def _add_dim(shape: Any, size: int | str) -> None:
 def _prove_dynamic(
     adapter: nn.Module,
     samples: Tensors,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
+    inputs: Sequence[DeclaredTensor],
+    outputs: Sequence[DeclaredTensor],
     path: Path,
     batched: bool,
 ) -> None:
@@ -402,7 +403,7 @@ def _refuses(adapter: nn.Module, feed: Tensors) -> bool:
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
 
-def _trace_error(error: Exception, inputs: Sequence[TensorSpec], batched: bool) -> StepError:
+def _trace_error(error: Exception, inputs: Sequence[DeclaredTensor], batched: bool) -> StepError:
     text = str(error)
     fixed = re.search(r"\[(\d+)\]\.size\(\)\[(\d+)\].*?constant \((\d+)\)", text, re.DOTALL)
     if fixed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import urllib.error
 import urllib.request
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from modelwright.config.model_config import tensors_of
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
 from modelwright.kinds.recipe import huggingface_directory
-from modelwright.onnx import file as onnxfile
+from modelwright.onnx.check import check_limits, read_signature
+from modelwright.onnx.signature import Signature, Value
 from modelwright.project.files import local_file
 from modelwright.project.spec import HuggingFaceSource, OnnxSource
 from modelwright.steps.context import StepContext
@@ -65,7 +65,7 @@ def from_file(context: StepContext, out: Path) -> dict[str, Any]:
         hint = "the file is not the one this builder was written for; if it is meant to change, change sha256 too"
         raise StepError(f"{where}.sha256: expected {source.sha256}, got {actual}", hint)
     with located(f"{where}.{'url' if source.url else 'path'}"):
-        signature = onnxfile.read_signature(target)
+        signature = read_signature(target)
     for name in signature.external:
         _copy_weights(context, source, name, target.parent)
     return _facts(signature, context)
@@ -81,16 +81,27 @@ def _export(context: StepContext, module: Any, out: Path) -> dict[str, Any]:
         expected = run_torch(module, samples, spec.inputs, spec.outputs, batched=spec.batched)
         onnx_from_torch(module, samples, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
     save_tensors(out / "expected.npz", expected)
-    return _facts(onnxfile.read_signature(target), context)
+    return _facts(read_signature(target), context)
 
 
-def _facts(signature: onnxfile.Signature, context: StepContext) -> dict[str, Any]:
+def _facts(signature: Signature, context: StepContext) -> dict[str, Any]:
     """The file's signature, once it is within the target's limits and agrees with the model.yaml."""
     with located(f"{context.builder.file}: source"):
-        onnxfile.check_limits(signature, context.target)
-    facts = {"signature": asdict(signature)}
+        check_limits(signature, context.target)
+    recorded = {
+        "inputs": [_recorded(value) for value in signature.inputs],
+        "outputs": [_recorded(value) for value in signature.outputs],
+        "opset": signature.opset,
+        "ir_version": signature.ir_version,
+        "external": list(signature.external),
+    }
+    facts = {"signature": recorded}
     tensors_of(context.builder, facts)
     return facts
+
+
+def _recorded(value: Value) -> dict[str, Any]:
+    return {"name": value.name, "dtype": value.dtype, "dims": list(value.dims or ())}
 
 
 def _version_folder(out: Path) -> Path:

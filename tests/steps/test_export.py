@@ -11,11 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from modelwright.errors import StepError
-from modelwright.onnx import file as onnxfile
 from modelwright.onnx import runtime
+from modelwright.onnx.check import read_signature
+from modelwright.onnx.signature import Value
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.triton.releases import release
 
@@ -112,22 +114,22 @@ class TestNames:
 class TestSignature:
     def test_it_is_the_specs(self, tmp_path: Path) -> None:
         path = export(Classifier(), tokens(), [IDS], [Spec("p", "FP32", (3,))], tmp_path)
-        found = onnxfile.read_signature(path)
-        assert found.inputs == (onnxfile.TensorInfo("ids", "INT64", ("batch", "sequence")),)
-        assert found.outputs == (onnxfile.TensorInfo("p", "FP32", ("batch", 3)),)
+        found = read_signature(path)
+        assert found.inputs == (Value("ids", "tensor", TensorProto.INT64, ("batch", "sequence")),)
+        assert found.outputs == (Value("p", "tensor", TensorProto.FLOAT, ("batch", 3)),)
 
     def test_without_a_batch_dimension(self, tmp_path: Path) -> None:
         module, inputs, outputs = Module(lambda x: x * 2), [Spec("x", "FP32", (-1, 3))], [Spec("y", "FP32", (-1, 3))]
         samples = rows(2, 5, 3)
         path = export(module, samples, inputs, outputs, tmp_path, batched=False)
-        assert onnxfile.read_signature(path).inputs[0].dims == (-1, 3)
+        assert read_signature(path).inputs[0].dims == (-1, 3)
         expected = run_torch(module, samples, inputs, outputs, batched=False)
         assert expected["y"].shape == (2, 5, 3)
         np.testing.assert_array_equal(runtime.run(path, {"x": samples["x"][1]})["y"], expected["y"][1])
 
     def test_fixed_shapes_without_a_batch_dimension(self, tmp_path: Path) -> None:
         path = export(Module(lambda x: x + 1), rows(2, 4), [X], [Y], tmp_path, batched=False)
-        assert onnxfile.read_signature(path).outputs[0].dims == (4,)
+        assert read_signature(path).outputs[0].dims == (4,)
 
     def test_several_inputs_go_by_name_and_results_of_a_dict_too(self, tmp_path: Path) -> None:
         inputs = [Spec("ids", "INT64", ("n",)), Spec("mask", "INT64", ("n",))]
@@ -199,7 +201,7 @@ class TestOpset:
     )
     def test_it_follows_the_release(self, tmp_path: Path, target: Any, opset: Any, expected: Any) -> None:
         path = export(nn.Linear(4, 4).eval(), rows(2, 4), [X], [Y], tmp_path, target=target, opset=opset)
-        found = onnxfile.read_signature(path)
+        found = read_signature(path)
         assert (found.opset, found.ir_version) == expected
 
     @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.rules.sequences import type_name
 from modelwright.lint.view import ConfigView
-from modelwright.onnx.scan import External, Scan, Value
+from modelwright.onnx.signature import ExternalTensor, Signature, Value
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_ONNX
 
@@ -40,7 +40,7 @@ def _file(view: ConfigView, version: int) -> str:
 )
 def not_onnx(view: ConfigView) -> Iterator[Found]:
     for number, found in view.scans.items():
-        if not isinstance(found, Scan):
+        if not isinstance(found, Signature):
             yield view.at(_file(view, number), str(found))
 
 
@@ -121,7 +121,7 @@ def _fed(config: Any) -> Iterator[str]:
         yield from entry.target_name
 
 
-def _odd(fed: list[str], scan: Scan) -> str:
+def _odd(fed: list[str], scan: Signature) -> str:
     """Which inputs make the difference: the backend only counts them."""
     required = {value.name for value in scan.inputs}
     missing, twice = sorted(required - set(fed)), sorted({name for name in fed if fed.count(name) > 1})
@@ -255,7 +255,7 @@ def external_weights(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         folder = _weights_folder(view, number)
         problems: dict[str, str] = {}
-        for external in scan.externals:
+        for external in scan.external_tensors:
             problem = _weights_problem(view, folder, external, anywhere)
             if problem:
                 problems.setdefault(external.location, problem)
@@ -271,7 +271,7 @@ def _weights_folder(view: ConfigView, number: int) -> str:
     )
 
 
-def _weights_problem(view: ConfigView, folder: str, external: External, anywhere: bool) -> str:
+def _weights_problem(view: ConfigView, folder: str, external: ExternalTensor, anywhere: bool) -> str:
     location = external.location
     if not location or (location.startswith("/") and not anywhere):
         return "lie outside the model's folder"
