@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.errors import StepError, VerifyError
-from modelwright.onnx import runtime
+from modelwright.errors import StepError
 from modelwright.onnx.canonical import canonicalise, load, rename_values, save_canonical
 from modelwright.onnx.check import check_limits, read_signature
+from modelwright.onnx.runtime import load_session, run_session
 from modelwright.onnx.signature import Signature, Value
 from modelwright.triton.releases import release
 
@@ -237,7 +237,7 @@ class TestExternalWeights:
         results = []
         for name, limit in (("one.onnx", 10**9), ("two.onnx", 1000)):
             save_canonical(self.wide(), tmp_path / name, external_above_bytes=limit)
-            results.append(runtime.run(tmp_path / name, rows)["y"])
+            results.append(run_session(load_session(tmp_path / name), rows)["y"])
         np.testing.assert_array_equal(results[0], results[1])
 
     def test_loading_and_saving_gives_the_same_files(self, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ class TestExternalWeights:
         with pytest.raises(StepError, match="external weights cannot be read"):
             load(path)
         with pytest.raises(StepError, match="onnxruntime does not load it"):
-            runtime.session(path)
+            load_session(path)
 
 
 def branching() -> onnx.ModelProto:
@@ -279,7 +279,7 @@ def branching() -> onnx.ModelProto:
 class TestRenameValues:
     def run(self, model: onnx.ModelProto, folder: Path, **inputs: Any) -> Any:
         save_canonical(model, folder / "m.onnx")
-        return runtime.run(folder / "m.onnx", inputs)
+        return run_session(load_session(folder / "m.onnx"), inputs)
 
     def test_an_inner_tensor_moves_out_of_the_way(self, tmp_path: Path) -> None:
         model, rows = linear(), np.ones((1, 4), np.float32)
@@ -302,19 +302,19 @@ class TestRenameValues:
 
 class TestRun:
     def test_numbers(self, tmp_path: Path) -> None:
-        result = runtime.run(saved(linear(), tmp_path), {"x": np.eye(4, dtype=np.float32)}, threads=2)
+        result = run_session(load_session(saved(linear(), tmp_path), threads=2), {"x": np.eye(4, dtype=np.float32)})
         np.testing.assert_array_equal(result["y"], np.arange(12).reshape(4, 3) + 1)
 
     def test_strings_are_bytes(self, tmp_path: Path) -> None:
         text = np.array([["é".encode(), b""]], dtype=object)
-        result = runtime.run(saved(identity(STRING), tmp_path), {"x": text})
+        result = run_session(load_session(saved(identity(STRING), tmp_path)), {"x": text})
         assert result["y"].tolist() == text.tolist()
 
     def test_a_model_that_does_not_load_says_why_in_one_line(self, tmp_path: Path) -> None:
         model = linear()
         model.graph.node[1].op_type = "Addd"
         with pytest.raises(StepError, match=r"^model\.onnx: onnxruntime does not load it: .*Addd") as caught:
-            runtime.session(saved(model, tmp_path))
+            load_session(saved(model, tmp_path))
         assert "\n" not in caught.value.message
         assert str(tmp_path) not in caught.value.message
 
@@ -322,7 +322,7 @@ class TestRun:
         model = linear()
         model.graph.node[0].output[0] = model.graph.node[1].input[0] = "y"
         with pytest.raises(StepError, match="two tensors share a name: rename the input or output"):
-            runtime.session(saved(model, tmp_path))
+            load_session(saved(model, tmp_path))
 
     @pytest.mark.parametrize(
         ("inputs", "match"),
@@ -335,72 +335,7 @@ class TestRun:
     )
     def test_inputs_it_refuses(self, tmp_path: Path, inputs: Any, match: str) -> None:
         with pytest.raises(StepError, match=match):
-            runtime.run(saved(linear(), tmp_path), inputs)
-
-
-def floats(*values: float) -> dict[str, Any]:
-    return {"y": np.array(values, np.float32)[:, None]}
-
-
-class TestCompare:
-    def test_equal_within_tolerance(self) -> None:
-        result = runtime.compare(floats(1, 2, 3), floats(1, 2, 3.25), atol=0.25, rtol=0)
-        assert result == {"y": 0.25}
-
-    def test_the_message_names_the_worst_output_and_sample(self) -> None:
-        expected = {"good": np.zeros((32, 2), np.float32), "logits": np.zeros((32, 2), np.float32)}
-        actual = {name: array.copy() for name, array in expected.items()}
-        actual["good"][3, 0], actual["logits"][17, 1] = 0.0125, 0.03125
-        with pytest.raises(VerifyError) as caught:
-            runtime.compare(expected, actual, atol=0.01, rtol=0)
-        assert caught.value.message == (
-            "'logits' differs by 3.1e-02 from the source, allowed 1.0e-02 (worst of 32 samples: 17)"
-        )
-
-    def test_rtol_follows_the_expected_size(self) -> None:
-        runtime.compare(floats(1000.0), floats(1001.0), atol=0, rtol=2e-3)
-        with pytest.raises(VerifyError, match=r"allowed 5\.0e-01"):
-            runtime.compare(floats(1000.0), floats(1001.0), atol=0, rtol=5e-4)
-
-    @pytest.mark.parametrize(
-        ("expected", "actual", "match"),
-        [
-            (floats(1, 2), floats(1, np.nan), r"1 of its 2 values are NaN \(first in sample 1\)"),
-            (floats(np.nan, 2), floats(np.nan, 2), r"1 of the source's 2 values are NaN \(first in sample 0\)"),
-            (floats(1, 2, 3), floats(1, np.inf, np.inf), r"2 of 3 values are infinite in one .*first in sample 1"),
-            (floats(np.inf), floats(-np.inf), "1 of 1 values are infinite"),
-            (floats(1, 2), floats(1), r"has shape \[1, 1\], its source \[2, 1\]"),
-            (floats(1), {"y": np.array([[1]])}, "is int64, its source float32"),
-            (floats(1), {"z": np.array([[1]])}, r"\['y', 'z'\] in only one"),
-        ],
-        ids=["nan", "nan-in-source", "inf", "inf-sign", "shape", "type", "names"],
-    )
-    def test_what_never_agrees(self, expected: Any, actual: Any, match: str) -> None:
-        with pytest.raises(VerifyError, match=match):
-            runtime.compare(expected, actual, atol=1e9, rtol=1e9)
-
-    def test_equal_infinities_agree(self) -> None:
-        assert runtime.compare(floats(np.inf, 1), floats(np.inf, 1), atol=0, rtol=0.1) == {"y": 0.0}
-
-    def test_half_precision_does_not_overflow(self) -> None:
-        expected, actual = ({"y": np.full((1, 1), value, np.float16)} for value in (60000, -60000))
-        with pytest.raises(VerifyError, match=r"differs by 1\.2e\+05"):
-            runtime.compare(expected, actual, atol=1, rtol=0)
-
-    @pytest.mark.parametrize(
-        ("expected", "actual"),
-        [
-            (np.array([[1], [2]]), np.array([[1], [3]])),
-            (np.array([[0], [255]], np.uint8), np.array([[0], [0]], np.uint8)),
-            (np.array([[True], [True]]), np.array([[True], [False]])),
-            (np.array([[b"a"], [b"b"]], object), np.array([[b"a"], [b"c"]], object)),
-        ],
-        ids=["int64", "uint8", "bool", "bytes"],
-    )
-    def test_other_types_must_be_equal(self, expected: Any, actual: Any) -> None:
-        assert runtime.compare({"y": expected}, {"y": expected}, atol=0, rtol=0) == {"y": 0.0}
-        with pytest.raises(VerifyError, match=r"differs in 1 of 2 \w+ values \(first in sample 1\)"):
-            runtime.compare({"y": expected}, {"y": actual}, atol=9, rtol=9)
+            run_session(load_session(saved(linear(), tmp_path)), inputs)
 
 
 def test_it_imports_no_framework() -> None:

@@ -17,9 +17,8 @@ class Value:
     name: str
     kind: ValueKind
     elem_type: int  # TensorProto.DataType; 0 for none
-    dims: (
-        tuple[int | str, ...] | None
-    )  # with the batch; a str names a dynamic dimension, -1 has no name; None: no shape
+    # The batch included. A str names a dynamic dimension, -1 is one without a name. None: no shape is declared.
+    dims: tuple[int | str, ...] | None
 
     @property
     def dtype(self) -> str | None:

@@ -26,7 +26,10 @@ from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, WARMUP
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
-from modelwright.verification import golden
+from modelwright.verification.batches import in_batches
+from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.golden import load_golden
+from modelwright.verification.tolerances import from_json
 
 Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "superseded"]
 
@@ -169,15 +172,15 @@ def _has_another(item: Published, served: Mapping[tuple[str, str], str]) -> bool
 
 
 def _largest_error(item: Published, client: Client) -> float:
-    inputs, expected = golden.load_golden(item.golden)
+    inputs, expected = load_golden(item.golden)
     facts = item.manifest["verification"]["golden"]
 
     def infer(part: Tensors) -> Tensors:
         return client.infer(item.model, part, version=str(item.version))
 
     batch = min(facts["batch"], item.max_batch_size)
-    actual = golden.in_batches(infer, inputs, batch)
-    errors = golden.compare_outputs(expected, actual, golden.from_json(facts["tolerance"]))
+    actual = in_batches(infer, inputs, batch)
+    errors = compare_outputs(expected, actual, from_json(facts["tolerance"]))
     return max(errors.values(), default=0.0)
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelwright.errors import StepError
-from modelwright.onnx import runtime
 from modelwright.onnx.canonical import rename_values, save_canonical
 from modelwright.onnx.check import check_limits, read_signature
+from modelwright.onnx.runtime import load_session, run_session
 from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
 
 if TYPE_CHECKING:
@@ -379,11 +379,11 @@ def _prove_dynamic(
     batched: bool,
 ) -> None:
     """Run the file at sizes that were not traced. A size that the module itself refuses proves nothing."""
-    loaded = runtime.session(path)
+    session = load_session(path)
     for rows, part in zip(_PROOF_ROWS, (2, 3, 1), strict=True):
         feed = _cut(samples, inputs, batched, rows, lambda full, part=part: max(full // part, 1))
         try:
-            results = runtime.run_session(loaded, feed)
+            results = run_session(session, feed)
         except StepError as error:
             if _refuses(adapter, feed):
                 continue

