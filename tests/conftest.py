@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modelwright.build import build as engine
-from modelwright.build.build import Outcome
+from modelwright.build.outcome import Outcome
 from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file

@@ -12,34 +12,14 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+from modelwright.build.executor import Done, Failed, Job
 from modelwright.errors import ModelwrightError, StepError
 from modelwright.fsops import disk_full
-from modelwright.steps.context import StepContext
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-@dataclass(frozen=True)
-class Job:
-    context: StepContext
-    staged: Path  # with files/ in it
-
-
-@dataclass(frozen=True)
-class Done:
-    facts: dict[str, Any]
-    duration_s: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    error: ModelwrightError | None  # None: a bug, and `trace` tells where
-    trace: str
 
 
 def main(handle: int) -> None:
@@ -52,12 +32,16 @@ def main(handle: int) -> None:
             job = connection.recv()
         except EOFError:
             return
-        connection.send(_do(job))
+        _log_to(job.staged / "log.txt")
+        result = run_job(job)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send(result)
 
 
-def _do(job: Job) -> Done | Failed:
+def run_job(job: Job) -> Done | Failed:
+    """Run one step. Whatever it raises becomes a `Failed`."""
     started = time.perf_counter()
-    _log_to(job.staged / "log.txt")
     try:
         facts = job.context.function.load()(job.context, job.staged / "files")
         return Done(facts, time.perf_counter() - started)
@@ -70,9 +54,6 @@ def _do(job: Job) -> Done | Failed:
         return Failed(StepError(where, "make the model or its batch smaller"), traceback.format_exc())
     except Exception:
         return Failed(None, traceback.format_exc())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
 
 
 def _log_to(log: Path) -> None:

@@ -16,7 +16,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.project.project import ProjectConfig, find
 
 if TYPE_CHECKING:
-    from modelwright.build.build import Outcome
+    from modelwright.build.outcome import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 _LOAD = "load"
@@ -128,12 +128,12 @@ def _failed(outcomes: list[Outcome]) -> bool:
 @command
 def plan_command(project: ProjectConfig, names: tuple[str, ...], as_data: bool) -> None:
     """Say what a build would run, and why."""
-    from modelwright.build.build import open_session, plan_session
+    from modelwright.build.workspace import open_workspace, plan_workspace
     from modelwright.cli import tables
 
-    session = open_session(project, names)
-    planned = plan_session(session)
-    session.fingerprints.save()
+    workspace = open_workspace(project, names)
+    planned = plan_workspace(workspace)
+    workspace.fingerprints.save()
     if as_data:
         as_json(
             [

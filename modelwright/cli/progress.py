@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from modelwright.build.listener import Listener
 from modelwright.errors import ModelwrightError
 from modelwright.kinds.step import Step
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 
-class Silent:
-    """Tells nobody; the base of the others, and what `--json` uses."""
+class Silent(Listener):
+    """Shows nothing; the base of the others, and what `--json` uses."""
 
     def __enter__(self) -> Silent:
         return self
@@ -24,21 +25,6 @@ class Silent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
-
-    def waiting(self, holder: str) -> None:
-        pass
-
-    def planned(self, steps: int, cached: int) -> None:
-        pass
-
-    def started(self, step: Step, reason: str) -> None:
-        pass
-
-    def finished(self, step: Step, duration_s: float) -> None:
-        pass
-
-    def failed(self, step: Step, error: ModelwrightError, log: Path) -> None:
         pass
 
 

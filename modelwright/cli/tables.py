@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.build.build import Outcome, open_session, plan_session
+from modelwright.build.outcome import Outcome
 from modelwright.build.plan import Planned
+from modelwright.build.workspace import open_workspace, plan_workspace
 from modelwright.cli.progress import Display, Lines, Silent
 from modelwright.errors import VerifyError
 from modelwright.operations import replay
@@ -244,15 +245,15 @@ def print_plan(planned: Sequence[Planned]) -> None:
 
 def status_rows(project: ProjectConfig) -> list[dict[str, Any]]:
     """One row a model, of builders and of the repository both."""
-    session = open_session(project)
-    planned = plan_session(session)
-    session.fingerprints.save()
+    workspace = open_workspace(project)
+    planned = plan_workspace(workspace)
+    workspace.fingerprints.save()
     rows = []
-    for model in sorted({*session.builders, *session.repository.models()}):
-        latest = session.repository.latest(model)
+    for model in sorted({*workspace.builders, *workspace.repository.models()}):
+        latest = workspace.repository.latest(model)
         stale = [entry for entry in planned if entry.step.model == model and entry.status != "cached"]
         state = "up to date"
-        if model not in session.builders:
+        if model not in workspace.builders:
             state = "no builder makes it"
         elif latest is None:
             state = "not built"
@@ -261,7 +262,7 @@ def status_rows(project: ProjectConfig) -> list[dict[str, Any]]:
         rows.append(
             {
                 "model": model,
-                "versions": session.repository.versions(model),
+                "versions": workspace.repository.versions(model),
                 "state": state,
                 "created": latest[1]["created"] if latest else None,
                 "commit": latest[1]["source"].get("commit") if latest else None,

@@ -1,0 +1,75 @@
+"""What a step is given when it runs: its inputs' folders, and the models that it serves in a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelwright.build.store import Artifact
+from modelwright.build.workspace import Workspace, known
+from modelwright.config.ensembles import check_ensemble
+from modelwright.config.model_config import Tensors, config_of, tensors_of
+from modelwright.config.render import plain_text
+from modelwright.kinds.recipe import payload_step, served_part
+from modelwright.kinds.step import Step, StepId
+from modelwright.project.family import family_of
+from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.steps.context import ServedModel, StepContext
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Makes the context of each step from the artifacts of the steps before it."""
+
+    workspace: Workspace
+    artifacts: Mapping[StepId, Artifact]
+
+    def of(self, step: Step) -> StepContext:
+        """Raises ModelwrightError for an ensemble whose wiring does not fit what its composing models are."""
+        builders, project = self.workspace.builders, self.workspace.project
+        builder = builders[step.model]
+        self._check_wiring(builder, step)
+        served: list[ServedModel] = []
+        if "served" in step.config:
+            family = [builders[name] for name in family_of(builder, builders)]
+            served = [self._served_model(model, is_tested=model is builder) for model in family]
+        return StepContext(
+            builder=builder,
+            function=step.function,
+            config=step.config,
+            target=project.target,
+            inputs={role: self.artifacts[need].folder / "files" for role, need in step.needs.items()},
+            declared=frozenset({*step.code, *step.data}),
+            server=project.server,
+            served=tuple(served),
+        )
+
+    def _check_wiring(self, builder: Builder, step: Step) -> None:
+        """What can be checked only now that the composing models are built."""
+        if builder.spec.source.kind != "ensemble" or step.name != "verify":
+            return  # a prebuilt ensemble stays as it was made: the server checks it
+        builders = self.workspace.builders
+        tensors = {name: known(self._tensors(builders[name])) for name in builder.composing}
+        check_ensemble(builder, builders, tensors, self._tensors(builder))
+
+    def _served_model(self, builder: Builder, *, is_tested: bool) -> ServedModel:
+        """A model as a trial serves it: without labels and what makes it fast; any version of the tested model."""
+        config = config_of(builder, self._tensors(builder), served_part(builder))
+        made, source = self.artifacts[payload_step(builder)], builder.spec.source
+        for output in config.output:
+            output.ClearField("label_filename")  # a trial asks for tensors, and has no label files
+        if not isinstance(source, PrebuiltSource):
+            return ServedModel(builder.name, plain_text(config), {1: made.path("version")})
+        if is_tested:
+            config.version_policy.all.SetInParent()
+        return ServedModel(
+            builder.name,
+            plain_text(config),
+            {number: made.path(f"versions/{number}") for number in source.versions},
+            is_prebuilt=True,
+            top=made.path("top") if source.files else None,
+            is_complete=bool(builder.composing or (config.input and config.output)),
+        )
+
+    def _tensors(self, builder: Builder) -> Tensors:
+        return tensors_of(builder, self.artifacts[payload_step(builder)].facts)

@@ -1,0 +1,54 @@
+"""An executor in this process: no worker starts, so builder code runs under the caller's debugger or test.
+
+Modules of a builder's folder are forgotten when its last step ended. What code changes in the interpreter otherwise
+(environment variables, settings of libraries) stays: a build that must not depend on it uses `WorkerPool`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from modelwright.build.executor import Done, Failed, Job
+from modelwright.build.worker import run_job
+
+
+class InlineExecutor:
+    """An `Executor` that runs each job when it is submitted."""
+
+    def __init__(self) -> None:
+        self._ended: list[tuple[Job, Done | Failed]] = []
+        self._folders: dict[str, Path] = {}
+        self._path, self._path_hooks = list(sys.path), list(sys.path_hooks)
+
+    def capacity(self) -> int:
+        return 0 if self._ended else 1
+
+    def submit(self, job: Job) -> None:
+        self._folders[job.model] = job.context.builder.folder
+        with (
+            (job.staged / "log.txt").open("a", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            self._ended.append((job, run_job(job)))
+
+    def results(self) -> list[tuple[Job, Done | Failed]]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def retire(self, model: str) -> None:
+        folder = self._folders.pop(model, None)
+        if folder is None:
+            return
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and Path(file).is_relative_to(folder):
+                del sys.modules[name]
+        sys.path[:], sys.path_hooks[:] = self._path, self._path_hooks
+        sys.path_importer_cache.pop(str(folder), None)
+
+    def close(self) -> None:
+        for model in list(self._folders):
+            self.retire(model)

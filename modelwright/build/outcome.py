@@ -1,0 +1,34 @@
+"""What became of each model in a build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from modelwright.errors import ModelwrightError
+
+Status = Literal["new", "config", "unchanged", "failed", "held"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model.
+
+    `new`: a new version. `config`: the same version with another config.pbtxt or files beside it. `held`: built, but
+    not published, since a model that belongs with it failed.
+    """
+
+    model: str
+    status: Status
+    version: int | None = None
+    size_bytes: int = 0
+    max_abs_error: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    build_s: float = 0.0  # of the steps that ran; of those that made it, if none did
+    ran: bool = False  # whether any step had to
+    compared_with: str = ""  # of the version: "its source", "its golden samples", "itself", "nothing"
+    published: tuple[int, ...] = ()  # the versions that came out under numbers of their own
+    warnings: tuple[str, ...] = ()  # of the linter, for what was published
+    error: ModelwrightError | None = None
+    log: Path | None = None
