@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from modelwright.errors import VerifyError
-from modelwright.server import environment
-from modelwright.server.local import running
+from modelwright.server.session import serve
 from modelwright.steps.context import ServedModel, StepContext
 from modelwright.steps.python import PACKAGES
 from modelwright.steps.vendor import abi_conflicts
@@ -38,17 +37,16 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
             shutil.copytree(version, folder / str(number), copy_function=_copy_of(model))
         if model.top:
             shutil.copytree(model.top, folder, copy_function=_copy_of(model), dirs_exist_ok=True)
-    made = environment.ensure(context.server, context.target, context.say)
     log = scratch / "server.log"
     incomplete = not all(model.is_complete for model in context.served)
     try:
-        with running(
-            made, repository, log=log, mode="explicit", models=["*"], stop_grace_s=0, auto_complete=incomplete
-        ) as server:
-            for name, reason in server.failures().items():
-                hint = _hint(context, made.python_version)
+        with serve(
+            context.server, context.target, repository, log=log, say=context.say, auto_complete=incomplete
+        ) as served:
+            for name, reason in served.refused.items():
+                hint = _hint(context, served.environment.python_version)
                 raise NotLoadedError(f"the server does not load {name}: {reason}", hint, reason)
-            with connect(f"grpc://{server.grpc}") as client:
+            with connect(served.grpc) as client:
                 yield client
     finally:
         shutil.rmtree(repository, ignore_errors=True)

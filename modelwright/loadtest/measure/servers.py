@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from modelwright.errors import RepositoryError, ServerError
+from modelwright.errors import RepositoryError, ServerError, ServerTimeoutError
 from modelwright.loadtest.wire.calls import Address, address_of
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first, needs_completion, published_config, serving_versions
-from modelwright.server.local import RunningServer, running
+from modelwright.server.session import Load, Say, Served, serve
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, connect
-
-Say = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Server:
 
     url: str  # of the protocol that the test uses
     repository: Path | None  # where golden samples and manifests are
-    local: RunningServer | None = None
+    local: Served | None = None
 
     @property
     def pid(self) -> int | None:
@@ -56,7 +53,7 @@ def _check_triton(client: Client, address: Address) -> None:
         name = client.server().get("name")
         client.index()
     except ServerError as error:
-        if not _accepts(address) or "no answer within" in error.message:
+        if not _accepts(address) or isinstance(error, ServerTimeoutError):
             raise
         name = None
     except (AttributeError, KeyError, TypeError, ValueError):  # JSON of another kind, or none
@@ -79,19 +76,22 @@ def local(
     project: ProjectConfig, repository: Path, wanted: Mapping[str, Sequence[int]], protocol: str, log: Path, say: Say
 ) -> Iterator[Server]:
     """A tritonserver with these versions of these models, and what they run. An empty list: those of its config."""
-    from modelwright.server import environment
-
-    made = environment.ensure(project.server, project.target, say)
     known = Repository(repository, project.staging)
     _check_known(known, wanted, project)
     models = composing_first(known, wanted)
-    completes = needs_completion(known, models)
-    with running(made, repository, log=log, mode="explicit", auto_complete=completes, stop_grace_s=1) as server:
-        with connect(f"http://{server.http}", timeout_s=600) as client:
-            for model in models:
-                client.load(model, _config(known, model, wanted.get(model, ())))
-        address = server.grpc if protocol == "grpc" else server.http
-        yield Server(f"{protocol}://{address}", repository, server)
+    with serve(
+        project.server,
+        project.target,
+        repository,
+        log=log,
+        say=say,
+        load=[Load(model, (_config(known, model, wanted.get(model, ())),)) for model in models],
+        auto_complete=needs_completion(known, models),
+        stop_grace_s=1,
+    ) as served:
+        for model, reason in served.refused.items():
+            raise ServerError(f"{project.shown(repository)}: the server does not load {model}: {reason}")
+        yield Server(served.grpc if protocol == "grpc" else served.http, repository, served)
 
 
 def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], project: ProjectConfig) -> None:
