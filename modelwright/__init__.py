@@ -1,3 +1,66 @@
 """Builds versioned model repositories for NVIDIA Triton Inference Server."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from modelwright.api import Project, lint_repository
+    from modelwright.build.outcome import Outcome
+    from modelwright.build.plan import Planned
+    from modelwright.errors import ModelwrightError
+    from modelwright.lint.engine import Finding
+    from modelwright.lint.engine import Report as LintReport
+    from modelwright.operations.adopt import Adoption
+    from modelwright.operations.infer import Answer
+    from modelwright.operations.replay import Replayed
+    from modelwright.operations.scaffold import Scaffold
+    from modelwright.operations.status import ModelStatus
+    from modelwright.server.session import Served
+
+# The same, for running code: imported when first used, so that `import modelwright` costs nothing.
+_PUBLIC = {
+    "Adoption": "operations.adopt:Adoption",
+    "Answer": "operations.infer:Answer",
+    "Finding": "lint.engine:Finding",
+    "LintReport": "lint.engine:Report",
+    "ModelStatus": "operations.status:ModelStatus",
+    "ModelwrightError": "errors:ModelwrightError",
+    "Outcome": "build.outcome:Outcome",
+    "Planned": "build.plan:Planned",
+    "Project": "api:Project",
+    "Replayed": "operations.replay:Replayed",
+    "Scaffold": "operations.scaffold:Scaffold",
+    "Served": "server.session:Served",
+    "lint_repository": "api:lint_repository",
+}
+__all__ = [
+    "Adoption",
+    "Answer",
+    "Finding",
+    "LintReport",
+    "ModelStatus",
+    "ModelwrightError",
+    "Outcome",
+    "Planned",
+    "Project",
+    "Replayed",
+    "Scaffold",
+    "Served",
+    "__version__",
+    "lint_repository",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'modelwright' has no attribute '{name}'")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(f"modelwright.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,7 +1,8 @@
 """Every error a user can meet, in one tree:
 
     ModelwrightError          a message that says where and what, and a hint that can be acted on
-    ├── ProjectError          modelwright.toml, or the folder it should be in
+    ├── ProjectError          modelwright.toml
+    │   └── ProjectNotFoundError  there is none, here or above
     ├── SpecError             a builder's model.yaml
     ├── ConfigError           the ModelConfig that follows from it
     ├── StepError             a build step: the user's code, an export, a download
@@ -11,10 +12,11 @@
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
     ├── LockedError           another process is building
     ├── ServerError           the server environment, a tritonserver process, or a request to one
+    │   └── ServerTimeoutError    no answer in time
     └── LoadError             a load test: its payloads, its generators, its results
 
-`cli.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Everything else that escapes is a bug and
-keeps its traceback.
+`cli/command.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Everything else that escapes is a
+bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ class ModelwrightError(Exception):
 
 
 class ProjectError(ModelwrightError):
+    pass
+
+
+class ProjectNotFoundError(ProjectError):
     pass
 
 
@@ -72,6 +78,10 @@ class LockedError(ModelwrightError):
 
 
 class ServerError(ModelwrightError):
+    pass
+
+
+class ServerTimeoutError(ServerError):
     pass
 
 

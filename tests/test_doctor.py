@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from modelwright import __version__
 from modelwright.cli.main import main
-from modelwright.operations.doctor import Machine, Ran, Row, as_data, examine, failing, run_program, text
+from modelwright.cli.tables import doctor_as_data, print_doctor
+from modelwright.operations.doctor import Machine, Ran, Row, examine, failing, run_program
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter
 from tests.conftest import Sandbox
@@ -90,9 +91,12 @@ def test_a_machine_with_everything_has_no_failing_row(project: Path) -> None:
     assert not failing(rows)
 
 
-def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(project: Path) -> None:
+def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = replace(machine(project), python=(3, 12, 1))
-    lines = text(examine(given)).splitlines()
+    print_doctor(examine(given))
+    lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == [
         f"ok        modelwright       {__version__}",
         f"ok        project           {project}, for Triton 26.07 (onnxruntime 1.27.0)",
@@ -114,14 +118,15 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(project: Path)
     assert lines[0].startswith("ok        python            3.12.1, ")
 
 
-def test_the_verdict_names_what_does_not_work(project: Path) -> None:
+def test_the_verdict_names_what_does_not_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = examine(replace(machine(project, without=["onnx"]), python=(3, 9, 0)))
     assert failing(rows)
-    assert text(rows).splitlines()[-1] == "Does not work yet: python, onnx."
+    print_doctor(rows)
+    assert capsys.readouterr().out.splitlines()[-1] == "Does not work yet: python, onnx."
 
 
 def test_the_data_for_machines_says_whether_it_works_and_gives_every_row(project: Path) -> None:
-    data = as_data(examine(machine(project, without=["torch"])))
+    data = doctor_as_data(examine(machine(project, without=["torch"])))
     assert data["ok"] is False
     assert {
         "what": "torch", "state": "missing", "detail": "not installed", "fix": "pip install 'modelwright[torch]'",

@@ -234,7 +234,7 @@ def test_an_environment_that_no_model_has_is_an_error(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=YAML)
     sandbox.build()
     error = sandbox.error("serve", "--environment", "cpus")
-    assert "--environment cpus: no model in model_repository has it\n  hint: did you mean 'cpu'?" in error
+    assert "no model in model_repository has a config for the environment 'cpus'\n  hint: did you mean 'cpu'?" in error
 
 
 def test_an_environment_where_no_model_has_any(sandbox: Sandbox) -> None:

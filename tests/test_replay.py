@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.errors import ServerError
-from modelwright.operations.serve import Request, infer
+from modelwright.operations.infer import infer
 from modelwright.server.environment import ensure, unsupported_reason
 from modelwright.server.local import RunningServer, running
 from modelwright.triton.client import connect
@@ -171,10 +171,11 @@ def test_infer_sends_what_it_is_given(built: Sandbox, server: RunningServer) -> 
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere"),
-        (["doubled", "--sample", "4"], "--sample 4: doubled has samples 0 to 3"),
+        (["doubled", "--sample", "4"], "doubled: has no sample 4\n  hint: its samples are 0 to 3"),
         (["doubled", "--input", "x=[1,"], "--input x: not JSON"),
-        (["doubled", "--input", "z=[1]"], "--input z=[1]: NAME=JSON is needed"),
-        (["doubled", "--input", 'x=[["a", 1]]'], "--input x: not FP32"),
+        (["doubled", "--input", "z=[1]"], "doubled: has no input 'z'"),
+        (["doubled", "--input", 'x=[["a", 1]]'], "doubled: input 'x': not FP32"),
+        (["doubled", "--input", "x"], "--input x: must be NAME=JSON"),
         (["doubled", "--input", "x=[[1, 2, 3]]"], "unexpected shape"),
         (["doubled", "--version", "1"], "doubled"),
     ],
@@ -189,9 +190,14 @@ def test_infer_that_the_usual_server_refuses_is_an_error_and_starts_no_other(
     built: Sandbox, server: RunningServer
 ) -> None:
     said: list[str] = []
-    request = Request("doubled", given=["x=[[1, 2, 3]]"])
     with pytest.raises(ServerError, match="unexpected shape"):
-        infer(built.project, None, request, said.append, usual_url=f"http://{server.http}")
+        infer(
+            built.project,
+            "doubled",
+            inputs={"x": [[1, 2, 3]]},
+            say=said.append,
+            default_url=f"http://{server.http}",
+        )
     assert said == []
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import modelwright.cli.main
+from modelwright.cli import builders
 from modelwright.errors import SpecError
-from modelwright.operations.scaffold import KINDS, _move_into_place, new_builder, report
+from modelwright.operations.scaffold import KINDS, _move_into_place, missing_extra, new_builder
 from modelwright.project.reader import read_builders
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
@@ -230,7 +230,7 @@ def test_an_unknown_kind_gets_the_known_ones(sandbox: Sandbox) -> None:
 
 
 def test_the_command_line_offers_the_kinds_of_the_spec() -> None:
-    assert modelwright.cli.main._KINDS == KINDS
+    assert builders.KINDS == KINDS
 
 
 # --- all or nothing ---------------------------------------------------------------------------------------------------
@@ -293,12 +293,15 @@ def test_the_default_kind_is_torch(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "line"),
-    [("torch", "pip install 'modelwright[torch]'"), ("huggingface", "pip install 'modelwright[text]'")],
+    ("kind", "extra"),
+    [("torch", "torch"), ("huggingface", "text"), ("onnx", "")],
 )
-def test_where_the_kind_needs_what_is_not_installed_it_says_what_to_install(
-    sandbox: Sandbox, kind: str, line: str
-) -> None:
-    scaffold = new_builder(sandbox.project, "mine", kind)
-    assert line in report(sandbox.project, scaffold, installed=lambda _: False)
-    assert line not in report(sandbox.project, scaffold, installed=lambda _: True)
+def test_where_the_kind_needs_what_is_not_installed_it_says_what_to_install(kind: str, extra: str) -> None:
+    assert missing_extra(kind, installed=lambda _: False) == extra
+    assert missing_extra(kind, installed=lambda _: True) == ""
+
+
+def test_what_to_install_comes_first(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelwright.operations.scaffold.missing_extra", lambda kind: "text")
+    result = sandbox.cli("new", "mine", "--kind", "huggingface")
+    assert "Next:\n  pip install 'modelwright[text]'" in result.output

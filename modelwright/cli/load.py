@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from modelwright.cli.main import command
+from modelwright.api import Project
+from modelwright.cli.command import command
 from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project.project import ProjectConfig
 
@@ -112,7 +113,7 @@ setting_options = _options(
 @setting_options
 @command
 def run_command(
-    project: ProjectConfig,
+    project: Project,
     names: tuple[str, ...],
     model_version: str,
     concurrency: int | None,
@@ -132,7 +133,7 @@ def run_command(
             "--concurrency and --rate: only one of them can be given",
             "--concurrency keeps so many requests in flight (closed loop), --rate sends so many a second (open loop)",
         )
-    setting = _setting(project, options)
+    setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, [batch])
     shape = Shape(None if rate else concurrency or 32, rate, arrivals, warmup, duration)
     with _Recording(setting, "run", given.models, options) as recording:
@@ -148,7 +149,7 @@ def run_command(
 @setting_options
 @command
 def sweep_command(
-    project: ProjectConfig,
+    project: Project,
     names: tuple[str, ...],
     model_version: str,
     concurrency: tuple[int, ...],
@@ -161,7 +162,7 @@ def sweep_command(
     from modelwright.loadtest.measure import run
     from modelwright.loadtest.payloads.workload import Shape
 
-    setting = _setting(project, options)
+    setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, tuple(dict.fromkeys(batch)))
     shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in dict.fromkeys(concurrency)]
     with _Recording(setting, "sweep", given.models, options) as recording:
@@ -182,7 +183,7 @@ def sweep_command(
 @setting_options
 @command
 def slo_command(
-    project: ProjectConfig,
+    project: Project,
     name: str,
     model_version: str,
     p50_ms: float | None,
@@ -203,7 +204,7 @@ def slo_command(
 
     if (p50_ms is None) == (p99_ms is None):
         raise LoadError("--p99-ms or --p50-ms: one of both is needed", "such as --p99-ms 20")
-    setting = _setting(project, options)
+    setting = _setting(project.config, options)
     given = run.subject(setting, [name], model_version, [batch])
     percentile, most_ms = ("p99", p99_ms) if p99_ms is not None else ("p50", p50_ms)
     assert most_ms is not None
@@ -236,7 +237,7 @@ def slo_command(
 @setting_options
 @command
 def ab_command(
-    project: ProjectConfig,
+    project: Project,
     names: tuple[str, ...],
     versions: tuple[int, ...] | None,
     baseline_repository: Path | None,
@@ -257,8 +258,8 @@ def ab_command(
     from modelwright.loadtest.gate.objectives import metrics, objectives
     from modelwright.loadtest.gate.verdict import EXIT_CODES, overall
 
-    setting = _setting(project, options)
-    slo_of = objectives(project, margins, concurrency, rate)
+    setting = _setting(project.config, options)
+    slo_of = objectives(project.config, margins, concurrency, rate)
     root = baseline_repository.absolute() if baseline_repository else None
     found, left_out = ab.pairings(setting, names, versions or (), root, slo_of)
     for reason in left_out:
@@ -276,7 +277,7 @@ def ab_command(
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @command
-def compare_command(project: ProjectConfig, first: Path, second: Path) -> None:
+def compare_command(project: Project, first: Path, second: Path) -> None:
     """Two results side by side; a quick look, no verdict."""
     from modelwright.loadtest.gate.compare import compare, text
     from modelwright.loadtest.report import output

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+import click
 
 from modelwright.build.listener import Listener
 from modelwright.errors import ModelwrightError
 from modelwright.kinds.step import Step
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.live import Live
+
+
+def listener_for(as_data: bool) -> Silent:
+    """Who tells how a build goes: on standard error, so that standard output holds the result alone."""
+    if as_data:
+        return Silent()
+    return Display() if sys.stderr.isatty() else Lines()
 
 
 class Silent(Listener):
@@ -30,9 +40,6 @@ class Silent(Listener):
 
 class Lines(Silent):
     """A line for everything that starts or ends."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
 
     def waiting(self, holder: str) -> None:
         self._line(f"waiting for {holder}")
@@ -51,14 +58,13 @@ class Lines(Silent):
         self._line(f"{step.model} {step.name}: failed")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        click.echo(text, err=True)
 
 
 class Display(Lines):
     """What runs now and for how long, below the lines of what is done."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self) -> None:
         self._running: dict[tuple[str, str], tuple[float, str]] = {}
         self._total = self._done = self._cached = 0
         self._started = time.monotonic()
@@ -72,11 +78,14 @@ class Display(Lines):
             self._live.stop()
 
     def planned(self, steps: int, cached: int) -> None:
-        from rich.live import Live
-
         self._total, self._cached = steps, cached
         if cached < steps:
-            self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)
+            from rich.live import Live
+
+            from modelwright.cli.tables import console
+
+            where = console(stderr=True)
+            self._live = Live(get_renderable=self._render, console=where, transient=True, refresh_per_second=8)
             self._live.start()
 
     def started(self, step: Step, reason: str) -> None:
@@ -91,6 +100,12 @@ class Display(Lines):
         self._running.pop(step.id, None)
         self._done += 1
         self._line(f"✗ {step.model} {step.name}")
+
+    def _line(self, text: str) -> None:
+        if self._live:
+            self._live.console.print(text, markup=False, soft_wrap=True)  # above what is redrawn
+        else:
+            super()._line(text)
 
     def _render(self) -> RenderableType:
         from rich.console import Group

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.build.outcome import Outcome
-from modelwright.build.plan import Planned
-from modelwright.build.workspace import open_workspace, plan_workspace
-from modelwright.cli.progress import Display, Lines, Silent
-from modelwright.errors import VerifyError
-from modelwright.operations import replay
-from modelwright.operations.replay import Replayed
+import click
+
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import FILE
-from modelwright.repository.repository import Repository
-from modelwright.repository.versions import published
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from modelwright.operations.adopt import Report
+    from modelwright.build.outcome import Outcome
+    from modelwright.build.plan import Planned
+    from modelwright.operations.adopt import Adoption
+    from modelwright.operations.doctor import Row
+    from modelwright.operations.infer import Answer
+    from modelwright.operations.replay import Replayed
+    from modelwright.operations.scaffold import Scaffold
+    from modelwright.operations.status import ModelStatus
+    from modelwright.server.session import Served
 
+_MOST_VALUES = 8  # of an output that are shown
 _WORST_FIRST = ("failed", "not served here", "loads", "ok")
 _NOT_COMPARED = "not compared"  # there was nothing to compare a prebuilt version with
 _WORDS = {"new": "new", "config": "config changed", "unchanged": "unchanged", "failed": "FAILED", "held": "held back"}
@@ -38,14 +39,6 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, emoji=False)
-
-
-def listener(as_data: bool) -> Silent:
-    """Who tells how a build goes: on standard error, so that standard output holds the result alone."""
-    if as_data:
-        return Silent()
-    where = console(stderr=True)
-    return Display(where) if where.is_terminal else Lines(where)
 
 
 # --- build ------------------------------------------------------------------------------------------------------------
@@ -66,7 +59,7 @@ def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results:
     _print_table(_outcome_table(outcomes, results))
     for outcome in outcomes:
         if outcome.error:
-            print_line("")
+            print_line()
             print_line(f"Error: {outcome.error}", error=True)
             if outcome.log and outcome.log.exists():
                 print_line(f"  log: {project.shown(outcome.log)}", error=True)
@@ -77,7 +70,8 @@ def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results:
     for failure in failures:
         print_line(f"Error: {failure.model} version {failure.version}, {failure.url}: {failure.detail}", error=True)
     if not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
-        _print_next(outcomes)
+        print_line()
+        _print_next(_hints([outcome.model for outcome in outcomes]))
 
 
 def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> list[list[str]]:
@@ -103,7 +97,7 @@ def _error_text(outcome: Outcome) -> str:
     return _NOT_COMPARED if outcome.compared_with == "nothing" else "-"
 
 
-def metrics_text(metrics: dict[str, float]) -> str:
+def metrics_text(metrics: Mapping[str, float]) -> str:
     """`0.9944` for accuracy, `cosine_min 1.0000` for a metric of another name; the first one is enough here."""
     for name, value in metrics.items():
         shown = f"{value:.4f}"
@@ -123,19 +117,21 @@ def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
     return ", ".join(parts) or "-"
 
 
-def _print_next(outcomes: Sequence[Outcome]) -> None:
-    names = [outcome.model for outcome in outcomes]
+def _hints(names: Sequence[str]) -> dict[str, str]:
+    """Commands that one may want after a build, and what each is for."""
     example = "digits" if "digits" in names else names[0] if names else "NAME"
     program = _program()
-    hints = {
+    return {
         f"{program} serve": "keep a server up (HTTP 8000, gRPC 8001, metrics 8002)",
         f"{program} infer {example}": "send it a sample",
         f"{program} status": "what is published",
     }
-    print_line("")
+
+
+def _print_next(steps: Mapping[str, str]) -> None:
     print_line("Next:")
-    width = max(map(len, hints))
-    for command, purpose in hints.items():
+    width = max(map(len, steps))
+    for command, purpose in steps.items():
         print_line(f"  {command:<{width}}  {purpose}")
 
 
@@ -162,35 +158,6 @@ def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | 
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
-def replay_now(project: ProjectConfig, names: Sequence[str], urls: Sequence[str], as_data: bool) -> list[Replayed]:
-    """Replay on the given servers, or on a local one that serves every version, over both protocols."""
-    repository = Repository(project.repository, project.staging)
-    versions = published(repository, names)
-    if not versions:
-        raise VerifyError("nothing is published yet", "build first: modelwright build")
-    if urls:
-        return replay.replay(repository, versions, urls)
-    say = (lambda text: None) if as_data else lambda text: print_line(text, error=True)
-    log = project.logs / "replay.log"
-    with replay.serving_all(project, versions, log, say) as local:
-        return replay.replay(repository, versions, local.urls, local.refused)
-
-
-def replay_if_changed(project: ProjectConfig, as_data: bool) -> list[Replayed] | None:
-    """Replay all on a local server, unless the same repository passed on the same server before: then None."""
-    versions = published(Repository(project.repository, project.staging))
-    memory = project.state / "cache" / "replayed.json"
-    state = replay.fingerprint(project, versions)
-    if not versions or (memory.is_file() and memory.read_text() == json.dumps(state)):
-        return None
-    results = replay_now(project, (), (), as_data)
-    if not any(result.verdict == "failed" for result in results):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        # The server's environment may have been made just now; it is part of the state.
-        memory.write_text(json.dumps(replay.fingerprint(project, versions)))
-    return results
-
-
 def print_replays(results: Sequence[Replayed]) -> None:
     rows = [["model", "version", "server", "replay", "max error", ""]]
     for result in results:
@@ -203,10 +170,61 @@ def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
 
 
+# --- serve and infer --------------------------------------------------------------------------------------------------
+
+
+def print_served(project: ProjectConfig, served: Served, environment: str) -> None:
+    """Where a server answers, and with which models."""
+    from modelwright.operations.serve import configured
+    from modelwright.server.environment import SERVER_VERSION
+
+    print_line(f"tritonserver {SERVER_VERSION} serves {_shown(project)}")
+    print_line(f"  HTTP {served.http}  gRPC {served.grpc}  metrics {served.metrics}")
+    if environment:
+        models = ", ".join(configured(project, environment))
+        print_line(f"  environment {environment}: {models}; any other model: its config.pbtxt")
+    for name, reason in served.refused.items():
+        print_line(f"  {name} does not load: {reason}")
+    for name, version in served.ready():
+        print_line(f"  {name} version {version}")
+    print_line(f"  log: {project.shown(served.log)}; Ctrl-C stops it")
+
+
+def print_answer(answer: Answer) -> None:
+    """The best classes of outputs that have labels; the shape and the first values of the others."""
+    for name, classes in answer.classes.items():
+        print_line(f"{answer.model} {name}:")
+        for item in classes:
+            print_line(f"  {item.label or item.index:<12} {item.score:>10.4f}")
+    for name, array in answer.outputs.items():
+        output = _output_as_data(array)
+        values = ", ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in output["values"])
+        rest = ", …" if output["more"] else ""
+        print_line(f"{answer.model} {name}: {output['dtype']} {output['shape']} [{values}{rest}]")
+
+
+def answer_as_data(answer: Answer) -> dict[str, Any]:
+    return {
+        "model": answer.model,
+        "classes": {name: [asdict(item) for item in classes] for name, classes in answer.classes.items()},
+        "outputs": {name: _output_as_data(array) for name, array in answer.outputs.items()},
+    }
+
+
+def _output_as_data(array: Any) -> dict[str, Any]:
+    flat = array.ravel()[:_MOST_VALUES].tolist()
+    return {
+        "dtype": "strings" if array.dtype == object else str(array.dtype),
+        "shape": list(array.shape),
+        "values": [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in flat],
+        "more": array.size > _MOST_VALUES,
+    }
+
+
 # --- adopt ------------------------------------------------------------------------------------------------------------
 
 
-def print_adopted(project: ProjectConfig, adopted: Report) -> None:
+def print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
     """The builders that were written, all that was not carried over, and what to type next."""
     rows = [["model", "", "versions", "files", "size", "builder"]]
     for item in adopted.models:
@@ -222,11 +240,11 @@ def print_adopted(project: ProjectConfig, adopted: Report) -> None:
     if not adopted.any_adopted:
         print_line("Error: nothing was adopted", error=True)
         return
-    print_line("")
+    print_line()
     print_line(f"Next: {_program()} build --replay    publish them, and load them on a real server")
 
 
-def adopted_as_data(adopted: Report) -> dict[str, Any]:
+def adopted_as_data(adopted: Adoption) -> dict[str, Any]:
     models = [asdict(item) | {"folder": str(item.folder), "versions": list(item.versions)} for item in adopted.models]
     return {"models": models, "left": [asdict(item) for item in adopted.left]}
 
@@ -243,53 +261,96 @@ def print_plan(planned: Sequence[Planned]) -> None:
     print_line(f"{len(planned)} steps: {len(todo)} to run, {len(planned) - len(todo)} up to date")
 
 
-def status_rows(project: ProjectConfig) -> list[dict[str, Any]]:
-    """One row a model, of builders and of the repository both."""
-    workspace = open_workspace(project)
-    planned = plan_workspace(workspace)
-    workspace.fingerprints.save()
-    rows = []
-    for model in sorted({*workspace.builders, *workspace.repository.models()}):
-        latest = workspace.repository.latest(model)
-        stale = [entry for entry in planned if entry.step.model == model and entry.status != "cached"]
-        state = "up to date"
-        if model not in workspace.builders:
-            state = "no builder makes it"
-        elif latest is None:
-            state = "not built"
-        elif stale:
-            state = f"to rebuild: {stale[0].reason}"
-        rows.append(
-            {
-                "model": model,
-                "versions": workspace.repository.versions(model),
-                "state": state,
-                "created": latest[1]["created"] if latest else None,
-                "commit": latest[1]["source"].get("commit") if latest else None,
-                "size_bytes": sum(item["size_bytes"] for item in latest[1]["files"].values()) if latest else 0,
-                "metrics": latest[1]["metrics"] if latest else {},
-            }
-        )
-    return rows
+def plan_as_data(planned: Sequence[Planned]) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": entry.step.model,
+            "step": entry.step.name,
+            "status": entry.status,
+            "reason": entry.reason,
+            "key": entry.key,
+        }
+        for entry in planned
+    ]
 
 
-def print_status(project: ProjectConfig, rows: Sequence[dict[str, Any]]) -> None:
-    table = [["model", "versions", "size", "accuracy", "built", "state"]]
-    for row in rows:
-        versions = ", ".join(map(str, row["versions"])) or "-"
-        size = size_text(row["size_bytes"]) if row["size_bytes"] else "-"
-        table.append(
-            [row["model"], versions, size, metrics_text(row["metrics"]), (row["created"] or "-")[:16], row["state"]]
-        )
-    _print_table(table)
+def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
+    rows = [["model", "versions", "size", "accuracy", "built", "state"]]
+    for item in models:
+        versions = ", ".join(map(str, item.versions)) or "-"
+        size = size_text(item.size_bytes) if item.size_bytes else "-"
+        rows.append([item.model, versions, size, metrics_text(item.metrics), (item.created or "-")[:16], _state(item)])
+    _print_table(rows)
     print_line(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
+
+
+def _state(item: ModelStatus) -> str:
+    if item.state == "to rebuild":
+        return f"to rebuild: {item.reason}"
+    return "no builder makes it" if item.state == "no builder" else item.state
+
+
+def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": item.model,
+            "versions": item.versions,
+            "state": _state(item),
+            "created": item.created,
+            "commit": item.commit,
+            "size_bytes": item.size_bytes,
+            "metrics": item.metrics,
+        }
+        for item in models
+    ]
+
+
+# --- new and doctor ---------------------------------------------------------------------------------------------------
+
+
+def print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
+    """The files that were written, and what to type next."""
+    from modelwright.operations.scaffold import missing_extra
+
+    for folder in scaffold.folders:
+        print_line(f"Wrote {project.shown(folder)}/")
+        for path in sorted(folder.iterdir()):
+            print_line(f"  {path.name}")
+    print_line()
+    steps = {
+        f"modelwright build {scaffold.name}": "build it, verify it, publish version 1",
+        f"modelwright infer {scaffold.name}": "send it a sample",
+        f"edit {project.shown(scaffold.folders[-1] / FILE)}": "make it yours; build again",
+    }
+    extra = missing_extra(scaffold.kind)
+    if extra:
+        steps = {f"pip install 'modelwright[{extra}]'": "what this kind needs"} | steps
+    _print_next(steps)
+
+
+def print_doctor(rows: Sequence[Row]) -> None:
+    """A line for each row, its fix below it, and the verdict."""
+    width = max(len(row.what) for row in rows)
+    for row in rows:
+        print_line(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
+        if row.fix:
+            print_line(f"{'':<8}  {'':<{width}}  → {row.fix}")
+    bad = [row.what for row in rows if row.needed and row.state in ("missing", "broken")]
+    print_line()
+    print_line(f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work.")
+
+
+def doctor_as_data(rows: Sequence[Row]) -> dict[str, Any]:
+    from modelwright.operations.doctor import failing
+
+    return {"ok": not failing(rows), "rows": [asdict(row) for row in rows]}
 
 
 # --- printing ---------------------------------------------------------------------------------------------------------
 
 
-def print_line(text: str, *, error: bool = False) -> None:
-    console(stderr=error).print(text, markup=False, soft_wrap=True)
+def print_line(text: str = "", *, error: bool = False) -> None:
+    click.echo(text, err=error)
 
 
 def size_text(size_bytes: float) -> str:

@@ -56,7 +56,9 @@ class Adopted:
 
 
 @dataclass
-class Report:
+class Adoption:
+    """What became of each model, and everything that was not carried over."""
+
     models: list[Adopted] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)  # in order of what they belong to
 
@@ -71,10 +73,10 @@ def adopt(
     names: Sequence[str] = (),
     into: Path | None = None,
     started: Callable[[str], object] = lambda model: None,
-) -> Report:
+) -> Adoption:
     """Write a builder for every model of the repository at `path`, or for those named. `started` hears of each.
 
-    One that cannot be adopted is in the report, and does not stop the others. Raises RepositoryError for a path that is
+    One that cannot be adopted is in the result, and does not stop the others. Raises RepositoryError for a path that is
     no repository, and for a name that is not in it.
     """
     root, builders = path.resolve(), (into or project.builders).resolve()
@@ -86,7 +88,7 @@ def adopt(
     for name in names:
         if name not in models:
             raise RepositoryError(f"{name}: is not in {path}", did_you_mean(name, models))
-    report = Report(left=[] if names else left)
+    adoption = Adoption(left=[] if names else left)
     with locked(project.state / LOCK, "modelwright adopt", wait=False), translated(builders):
         builders.mkdir(parents=True, exist_ok=True)
         for staging in builders.glob(f"{_STAGING}*"):  # of a process that was killed
@@ -95,13 +97,13 @@ def adopt(
         taken = {builder.name: builder for builder in readable_builders(project)}
         for name in names or models:
             started(name)
-            _adopt_one(project, root, models[name], builders / name, taken.get(name), report)
-    _tell_of_comments(report)
-    return report
+            _adopt_one(project, root, models[name], builders / name, taken.get(name), adoption)
+    _tell_of_comments(adoption)
+    return adoption
 
 
 def _adopt_one(
-    project: ProjectConfig, root: Path, folder: Path, target: Path, taken_by: Builder | None, report: Report
+    project: ProjectConfig, root: Path, folder: Path, target: Path, taken_by: Builder | None, adoption: Adoption
 ) -> None:
     name = folder.name
     try:
@@ -109,22 +111,22 @@ def _adopt_one(
         if taken_by and taken_by.folder != target:
             raise SpecError(f"the name is taken by {taken_by.file}", "give that builder another name")
         found = read_model(root, folder)
-        report.left += found.left
+        adoption.left += found.left
         if found.has_comments:
-            report.left.append(Left(name, _COMMENTS, ""))
+            adoption.left.append(Left(name, _COMMENTS, ""))
         if not found.has_config:
-            report.left.append(Left(name, CONFIG, "there is none: serving is empty, and the server completes it"))
-        report.models.append(_write(project, found, target))
+            adoption.left.append(Left(name, CONFIG, "there is none: serving is empty, and the server completes it"))
+        adoption.models.append(_write(project, found, target))
     except ModelwrightError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        report.left.append(Left(name, WHOLE, f"{error.message}{hint}"))
-        report.models.append(Adopted(name, "failed", target))
+        adoption.left.append(Left(name, WHOLE, f"{error.message}{hint}"))
+        adoption.models.append(Adopted(name, "failed", target))
     except OSError as error:
         if error.filename is None or not Path(str(error.filename)).is_relative_to(root):
             raise
         where = Path(str(error.filename)).relative_to(root)
-        report.left.append(Left(name, WHOLE, f"{where}: cannot be read: {error.strerror}"))
-        report.models.append(Adopted(name, "failed", target))
+        adoption.left.append(Left(name, WHOLE, f"{where}: cannot be read: {error.strerror}"))
+        adoption.models.append(Adopted(name, "failed", target))
 
 
 def _check_name(name: str) -> None:
@@ -225,10 +227,10 @@ def _staging(builders: Path) -> Iterator[Path]:
 _COMMENTS = f"comments in {CONFIG}"
 
 
-def _tell_of_comments(report: Report) -> None:
+def _tell_of_comments(adoption: Adoption) -> None:
     """Once for all models: comments are lost wherever there are some."""
-    models = [item.model for item in report.left if item.thing == _COMMENTS]
-    report.left = [item for item in report.left if item.thing != _COMMENTS]
+    models = [item.model for item in adoption.left if item.thing == _COMMENTS]
+    adoption.left = [item for item in adoption.left if item.thing != _COMMENTS]
     if models:
         why = "a ModelConfig has no place for them; write them into model.yaml"
-        report.left.append(Left(", ".join(models), _COMMENTS, why))
+        adoption.left.append(Left(", ".join(models), _COMMENTS, why))

@@ -1,4 +1,4 @@
-"""`modelwright doctor`: what works on this machine, what does not, and how to mend it.
+"""`modelwright doctor`: what works on this machine, what does not, and how to fix it.
 
 Each check looks at one thing and gives rows; they run side by side, since most of the time goes into starting programs.
 What is imported is imported by a Python of its own: "installed" is not "works", and torch must not be loaded to ask.
@@ -13,14 +13,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from modelwright import __version__, tools
-from modelwright.errors import ProjectError
-from modelwright.project.project import FILE, ProjectConfig, find
+from modelwright.errors import ProjectError, ProjectNotFoundError
+from modelwright.project.project import ProjectConfig, find
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter, usable
@@ -137,23 +137,6 @@ def failing(rows: Sequence[Row]) -> bool:
     return any(row.needed and row.state in ("missing", "broken") for row in rows)
 
 
-def as_data(rows: Sequence[Row]) -> dict[str, Any]:
-    return {"ok": not failing(rows), "rows": [asdict(row) for row in rows]}
-
-
-def text(rows: Sequence[Row]) -> str:
-    """A line for each row, its fix below it, and the verdict."""
-    width = max(len(row.what) for row in rows)
-    lines = []
-    for row in rows:
-        lines.append(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
-        if row.fix:
-            lines.append(f"{'':<8}  {'':<{width}}  → {row.fix}")
-    bad = [row.what for row in rows if row.needed and row.state in ("missing", "broken")]
-    verdict = f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work."
-    return "\n".join([*lines, "", verdict])
-
-
 # --- the checks -------------------------------------------------------------------------------------------------------
 
 
@@ -174,10 +157,9 @@ def _project(machine: Machine) -> list[Row]:
         target = project.target
         return [Row("project", "ok", f"{project.root}, for Triton {target.name} (onnxruntime {target.onnxruntime})")]
     assert error is not None
-    start = machine.folder.resolve()
-    if any((folder / FILE).is_file() for folder in (start, *start.parents)):
-        return [Row("project", "broken", error.message, error.hint, needed=True)]
-    return [Row("project", "missing", f"{error.message}; what depends on one was not looked at", error.hint)]
+    if isinstance(error, ProjectNotFoundError):
+        return [Row("project", "missing", f"{error.message}; what depends on one was not looked at", error.hint)]
+    return [Row("project", "broken", error.message, error.hint, needed=True)]
 
 
 _TORCH = "import json, torch as t; print(json.dumps([t.__version__, t.version.cuda, t.cuda.is_available()]))"

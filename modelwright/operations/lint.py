@@ -1,11 +1,10 @@
-"""`modelwright lint`: which repository, for which release, with whose ignores."""
+"""Lint a model repository: the project's own, or any other folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from modelwright.errors import ModelwrightError, ProjectError
+from modelwright.errors import ModelwrightError, ProjectNotFoundError
 from modelwright.lint.engine import Report, lint
 from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
@@ -15,39 +14,36 @@ from modelwright.triton.layout import CONFIG
 from modelwright.triton.releases import known_releases, release
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for. `folder` is where the command runs; `path` is None for the project's repository."""
+def lint_project(project: ProjectConfig, *, target: str | None = None, auto_complete: bool = True) -> Report:
+    """Lint the project's repository as a server of the project's release would load it, or one of `target`.
 
-    folder: Path
-    path: Path | None = None
-    target: str | None = None
-    auto_complete: bool = True
+    `auto_complete` says whether the server completes configs. Raises ModelwrightError for a folder that is not a
+    repository; findings are in the report.
+    """
+    _check_root(project.repository)
+    return _lint(project.repository, project, target, auto_complete)
 
 
-def run(request: Request) -> Report:
-    """Lint a repository. Raises ModelwrightError where that cannot be done; findings are no errors of this kind."""
-    project = _project(request)
-    root = request.path or (project.repository if project else None)
-    if root is None:
-        raise ProjectError(
-            f"which repository? There is no {FILE} in {request.folder} or above it", "modelwright lint PATH"
-        )
-    _check_root(root)
-    target = release(request.target or (project.target.name if project else known_releases()[-1]))
+def lint_repository(path: Path, *, target: str | None = None, auto_complete: bool = True) -> Report:
+    """Lint any repository, also one that was not built here.
+
+    Where it lies in a project, release and ignores are the project's; elsewhere the release is the newest. Raises
+    ModelwrightError for a folder that is not a repository, and for an unknown release.
+    """
+    _check_root(path)
+    try:
+        project: ProjectConfig | None = find(path)
+    except ProjectNotFoundError:
+        project = None
+    return _lint(path, project, target, auto_complete)
+
+
+def _lint(root: Path, project: ProjectConfig | None, target: str | None, auto_complete: bool) -> Report:
+    name = target or (project.target.name if project else known_releases()[-1])
+    options = Options(release(name), auto_complete)
     ignores = project.ignores if project else ()
     check_ignores(ignores, FILE)
-    return lint(RepositoryTree.read(root), Options(target, request.auto_complete), ignores)
-
-
-def _project(request: Request) -> ProjectConfig | None:
-    """The project that a repository belongs to: the one it lies in."""
-    try:
-        return find(request.path if request.path and request.path.is_dir() else request.folder)
-    except ProjectError as error:
-        if error.message.startswith(f"no {FILE}"):
-            return None
-        raise
+    return lint(RepositoryTree.read(root), options, ignores)
 
 
 def _check_root(root: Path) -> None:

@@ -1,27 +1,32 @@
-"""Golden replay: put every published version's golden inputs to a server, and compare what comes back.
+"""Golden replay: send every published version's golden inputs to a server, and compare the answers.
 
-Any server: the local one, which is told to serve every version; or a URL, where the versions it serves are checked.
+Any server will do: the local one, which is told to serve every version, or one at a URL, where the versions that it
+serves are checked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
-from modelwright.errors import ModelwrightError, ServerError, VerifyError
+from modelwright.errors import ModelwrightError, VerifyError
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import (
     Published,
     composing_first,
     needs_completion,
+    published,
     serving_all_versions,
     superseded,
 )
+from modelwright.server import environment
+from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, WARMUP
 from modelwright.triton.reasons import is_lacking
@@ -36,10 +41,10 @@ Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "sup
 
 @dataclass(frozen=True)
 class Replayed:
-    """One version over one protocol.
+    """One version over one protocol; `detail` explains the verdict.
 
-    `superseded`: it cannot be checked any more, and why. Of a prebuilt version there may be nothing to check but that
-    it `loads`; `not served here`: the local server has not what it needs, and `detail` says what.
+    `superseded`: newer versions changed what it runs with. `loads`: a prebuilt version without golden samples.
+    `not served here`: the local server lacks something that a prebuilt version needs.
     """
 
     model: str
@@ -50,20 +55,43 @@ class Replayed:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Local:
-    """The local server while it serves every version: its URLs, and why it refused a model."""
+def verify(project: ProjectConfig, names: Sequence[str] = (), urls: Sequence[str] = (), *, say: Say) -> list[Replayed]:
+    """Replay the versions of these models, or of all, on these servers.
 
-    urls: tuple[str, str]  # HTTP, gRPC
-    refused: dict[str, str]
+    Without URLs on a local server that serves every version, over both protocols. Raises VerifyError when nothing is
+    published; a version that fails is in the result.
+    """
+    repository = Repository(project.repository, project.staging)
+    versions = published(repository, names)
+    if not versions:
+        raise VerifyError("nothing is published yet", "build first: modelwright build")
+    if urls:
+        return replay(repository, versions, urls)
+    with serving_all(project, versions, project.logs / "replay.log", say) as served:
+        return replay(repository, versions, served.urls, served.refused)
+
+
+def verify_if_changed(project: ProjectConfig, *, say: Say) -> list[Replayed] | None:
+    """Replay everything on a local server. None when the same versions passed on the same server before."""
+    versions = published(Repository(project.repository, project.staging))
+    passed = project.state / "cache" / "replayed.json"
+    if not versions or (passed.is_file() and passed.read_text() == json.dumps(fingerprint(project, versions))):
+        return None
+    results = verify(project, say=say)
+    if not any(result.verdict == "failed" for result in results):
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        # Computed again: the server's environment, which is part of it, may have been made just now.
+        passed.write_text(json.dumps(fingerprint(project, versions)))
+    return results
 
 
 def replay(
     repository: Repository, versions: Sequence[Published], urls: Sequence[str], refused: Mapping[str, str] | None = None
 ) -> list[Replayed]:
-    """Replay each version on each URL. A version whose files are not what its manifest says fails unasked.
+    """Replay each version on each URL. A version whose files differ from its manifest fails without a request.
 
-    A version that is not served is no failure, unless `refused` is given: then all were asked for, and it has reasons.
+    A version that is not served is a failure only where `refused` is given, {model: why the server did not load it}:
+    then the server was told to serve them all.
     """
     results = []
     with contextlib.ExitStack() as stack:
@@ -79,59 +107,54 @@ def replay(
                     results.append(_replay_one(repository, item, url, client, served[url]))
     if refused is None:
         return results
-    found = [_expected_there(result, refused) if result.verdict == "not served" else result for result in results]
+    found = [_fail_if_not_served(result, refused) for result in results]
     prebuilt = {item.model for item in versions if item.is_prebuilt}
-    return [_excused(result) if result.model in prebuilt else result for result in found]
+    return [_downgrade_if_lacking(result) if result.model in prebuilt else result for result in found]
 
 
-def _expected_there(result: Replayed, refused: Mapping[str, str]) -> Replayed:
-    if result.detail:  # its config leaves it out
+def _fail_if_not_served(result: Replayed, refused: Mapping[str, str]) -> Replayed:
+    if result.verdict != "not served" or result.detail:  # with a detail: its config leaves it out
         return result
     return replace(result, verdict="failed", detail=refused.get(result.model, "the server does not serve it"))
 
 
-def _excused(result: Replayed) -> Replayed:
-    """A prebuilt version that failed for want of something that this server has not is no failure."""
+def _downgrade_if_lacking(result: Replayed) -> Replayed:
+    """Downgrade to "not served here" when the local server lacks the dependency."""
     lacking = result.verdict == "failed" and is_lacking(result.detail)
     return replace(result, verdict="not served here") if lacking else result
 
 
 @contextlib.contextmanager
-def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path, say: Any) -> Iterator[Local]:
-    """The local server with every one of these versions loaded."""
-    from modelwright.server import environment
-    from modelwright.server.local import running
-
-    made = environment.ensure(project.server, project.target, say)
+def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path, say: Say) -> Iterator[Served]:
+    """The local server with every one of these versions loaded, as far as it loads them."""
     repository = Repository(project.repository, project.staging)
     models = composing_first(repository, dict.fromkeys(item.model for item in versions))
     prebuilt = {item.model for item in versions if item.is_prebuilt}
-    completes = needs_completion(repository, models)
-    with running(made, project.repository, log=log, mode="explicit", stop_grace_s=0, auto_complete=completes) as server:
-        with connect(f"http://{server.http}") as client:
-            for model in models:
-                _load(client, model, serving_all_versions(repository, model), by_policy=model in prebuilt)
-        refused = server.failures()
-        yield Local((f"http://{server.http}", f"grpc://{server.grpc}"), refused)
+    with serve(
+        project.server,
+        project.target,
+        project.repository,
+        log=log,
+        say=say,
+        load=[_load(repository, model, model in prebuilt) for model in models],
+        auto_complete=needs_completion(repository, models),
+    ) as served:
+        yield served
 
 
-def _load(client: Client, model: str, every_version: str | None, *, by_policy: bool) -> None:
-    """What does not load fails where it is replayed, with the reason that the server's log has.
+def _load(repository: Repository, model: str, is_prebuilt: bool) -> Load:
+    """Every version of a model. A prebuilt one must load by its own version policy first.
 
-    `by_policy`, a prebuilt model: it must load as its config has it. Its other versions need not fit that config: where
-    they do not load, the server goes on with those that it has.
+    Its other versions need not fit its config: where they do not load, the server keeps those that it has.
     """
-    with contextlib.suppress(ServerError):
-        if by_policy:
-            client.load(model)
-        if every_version is not None or not by_policy:
-            client.load(model, every_version)
+    every_version = serving_all_versions(repository, model)
+    if not is_prebuilt:
+        return Load(model, (every_version,))
+    return Load(model, (None,) if every_version is None else (None, every_version))
 
 
 def fingerprint(project: ProjectConfig, versions: Iterable[Published]) -> str:
-    """A digest of everything that a local replay depends on: while it stays, another replay would say the same."""
-    from modelwright.server import environment
-
+    """A digest of everything that a local replay depends on: while it is the same, so is the result."""
     made = environment.find(project.server, project.target)
     state = {
         "server": str(made.root) if made else None,
@@ -185,7 +208,7 @@ def _largest_error(item: Published, client: Client) -> float:
 
 
 def _served(client: Client) -> dict[tuple[str, str], str]:
-    """(model, version) → why it is not ready, '' when it is."""
+    """(model, version) → why it is not ready; '' when it is."""
     return {
         (entry.name, entry.version): "" if entry.state == "READY" else entry.reason or entry.state
         for entry in client.index()

@@ -84,24 +84,13 @@ def readable_builders(project: ProjectConfig) -> list[Builder]:
     return builders
 
 
-def report(project: ProjectConfig, scaffold: Scaffold, installed: Callable[[str], object] = find_spec) -> str:
-    """What was written, and what to type next; `installed` says of an import name whether it is there."""
-    lines = []
-    for folder in scaffold.folders:
-        lines.append(f"Wrote {project.shown(folder)}/")
-        lines += [f"  {path.name}" for path in sorted(folder.iterdir())]
-    lines += ["", "Next:"]
-    module, extra = _NEEDS.get(scaffold.kind, ("", ""))
-    steps = []
-    if module and not installed(module):
-        steps.append((f"pip install 'modelwright[{extra}]'", "what this kind needs"))
-    steps += [
-        (f"modelwright build {scaffold.name}", "build it, verify it, publish version 1"),
-        (f"modelwright infer {scaffold.name}", "send it a sample"),
-        (f"edit {project.shown(scaffold.folders[-1] / FILE)}", "make it yours; build again"),
-    ]
-    width = max(len(command) for command, _ in steps)
-    return "\n".join(lines + [f"  {command:<{width}}  {what}" for command, what in steps])
+def missing_extra(kind: str, installed: Callable[[str], object] = find_spec) -> str:
+    """The extra of this package that a kind needs and that is not installed; '' for none.
+
+    `installed` says of an import name whether it is there.
+    """
+    module, extra = _NEEDS.get(kind, ("", ""))
+    return "" if not module or installed(module) else extra
 
 
 def _check_name(name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelwright.errors import ProjectError
+from modelwright.errors import ProjectError, ProjectNotFoundError
 from modelwright.project.ignores import Ignore
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release, release
@@ -59,12 +59,14 @@ class ProjectConfig:
 
 
 def find(start: Path) -> ProjectConfig:
-    """The project of this folder or of the nearest parent that has a modelwright.toml."""
+    """The project of this folder, or of the nearest parent with a modelwright.toml. Raises ProjectNotFoundError."""
     start = start.resolve()
     for folder in (start, *start.parents):
         if (folder / FILE).is_file():
             return load(folder)
-    raise ProjectError(f"no {FILE} in {start} or above it", "run this in a Modelwright project, or pass --project DIR")
+    raise ProjectNotFoundError(
+        f"no {FILE} in {start} or above it", "run this in a Modelwright project, or pass --project DIR"
+    )
 
 
 def load(root: Path) -> ProjectConfig:

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import ServerError
+from modelwright.errors import ServerError, ServerTimeoutError
 from modelwright.triton.messages import is_repeated
 from modelwright.triton.reasons import plain_reason
 
@@ -233,7 +233,7 @@ class Client:
 
     def _unreachable(self, model: str, error: Exception) -> ServerError:
         if isinstance(error, TimeoutError):
-            return ServerError(
+            return ServerTimeoutError(
                 f"{self._where(model)}: no answer within {self._timeout_s:g} s",
                 "raise the timeout, or look into the server's log for what keeps it busy",
             )

@@ -73,7 +73,7 @@ def test_warnings_fail_only_a_strict_run(repository: Path) -> None:
         (["models/m"], "models/m: is a model, not a repository"),
         (["models/m/config.pbtxt"], "config.pbtxt: is a file"),
         (["--explain", "MW999"], "there is no rule 'MW999'"),
-        ([], "which repository?"),
+        ([], "no modelwright.toml in"),
     ],
     ids=["missing", "release", "model", "file", "rule", "no project"],
 )

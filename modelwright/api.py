@@ -1,0 +1,202 @@
+"""The Python API: what the commands do, as methods that return typed results.
+
+    from modelwright import Project
+
+    project = Project.find()
+    for outcome in project.build():
+        print(outcome.model, outcome.version, outcome.status)
+
+Nothing here prints or exits. Every error that a user can cause is a ModelwrightError (errors.py draws the tree). What a
+method needs is imported when it is called, so that importing this module costs next to nothing. The command line uses
+these same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.project.project import ProjectConfig, find
+
+if TYPE_CHECKING:
+    from modelwright.build.listener import Listener
+    from modelwright.build.outcome import Outcome
+    from modelwright.build.plan import Planned
+    from modelwright.lint.engine import Report
+    from modelwright.operations.adopt import Adoption
+    from modelwright.operations.infer import Answer
+    from modelwright.operations.replay import Replayed
+    from modelwright.operations.scaffold import Scaffold
+    from modelwright.operations.status import ModelStatus
+    from modelwright.server.local import Ports
+    from modelwright.server.session import Served
+
+Names = str | Iterable[str]
+Say = Callable[[str], Any]
+
+
+def _quiet(text: str) -> None:
+    """Where progress goes unless somebody wants it."""
+
+
+def _listed(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+class Project:
+    """A folder with a modelwright.toml, its builders and its model repository.
+
+    `names` are model names: one, several, or none for all. `say` is called with a line of progress, such as the
+    installation of the local server; by default nobody hears it.
+    """
+
+    def __init__(self, config: ProjectConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def find(cls, folder: Path | str = ".") -> Project:
+        """The project of this folder, or of the nearest parent with a modelwright.toml.
+
+        Raises ProjectNotFoundError when there is none, ProjectError for a modelwright.toml that is not valid.
+        """
+        return cls(find(Path(folder)))
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r})"
+
+    @property
+    def root(self) -> Path:
+        """The folder of modelwright.toml."""
+        return self.config.root
+
+    @property
+    def repository(self) -> Path:
+        """The model repository that a build publishes to."""
+        return self.config.repository
+
+    def plan(self, names: Names = ()) -> list[Planned]:
+        """What a build would run, and why: one entry a step, in order. Nothing runs.
+
+        Raises SpecError for an unknown name or a faulty model.yaml, ConfigError for a faulty ModelConfig.
+        """
+        from modelwright.build.workspace import open_workspace, plan_workspace
+
+        workspace = open_workspace(self.config, _listed(names))
+        planned = plan_workspace(workspace)
+        workspace.fingerprints.save()
+        return planned
+
+    def build(
+        self, names: Names = (), *, listener: Listener | None = None, jobs: int | None = None, wait: bool = False
+    ) -> list[Outcome]:
+        """Build what is not up to date, verify it, publish it. One outcome a model, failed ones included.
+
+        `jobs` bounds the threads of all steps together, by default to the cores of this process. While another build
+        runs, LockedError is raised, or with `wait` waited. Raises SpecError or ConfigError before anything runs where a
+        builder is faulty; what fails later is the `error` of an outcome.
+        """
+        from modelwright.build.build import build
+        from modelwright.build.listener import Listener
+
+        return build(self.config, _listed(names), listener or Listener(), jobs=jobs, wait=wait)
+
+    def lint(self, *, target: str | None = None, auto_complete: bool = True) -> Report:
+        """Check the repository by what tritonserver enforces when it loads it, without a server.
+
+        `target` is a Triton release such as "26.07", by default the project's. `auto_complete=False` is for servers
+        that run with --disable-auto-complete-config. Raises ProjectError for an unknown release, ModelwrightError when
+        there is no repository; findings are in the report.
+        """
+        from modelwright.operations.lint import lint_project
+
+        return lint_project(self.config, target=target, auto_complete=auto_complete)
+
+    def verify(self, names: Names = (), *, urls: Iterable[str] = (), say: Say = _quiet) -> list[Replayed]:
+        """Send golden samples to servers and compare the answers. One result a version and URL.
+
+        `urls` are http://host:port or grpc://host:port; without them a local server is started that serves every
+        version, and is asked over both protocols. `max_abs_error` is in units of the output. Raises RepositoryError for
+        an unknown name, VerifyError when nothing is published, ServerError for a server that cannot be reached. A
+        version whose answers differ is a result with the verdict "failed".
+        """
+        from modelwright.operations.replay import verify
+
+        return verify(self.config, _listed(names), list(urls), say=say)
+
+    def verify_if_changed(self, *, say: Say = _quiet) -> list[Replayed] | None:
+        """`verify` everything on a local server; None when the same versions passed on the same server before."""
+        from modelwright.operations.replay import verify_if_changed
+
+        return verify_if_changed(self.config, say=say)
+
+    def status(self) -> list[ModelStatus]:
+        """What is published and what a build would change, a model an entry. Raises as `plan` does."""
+        from modelwright.operations.status import status
+
+        return status(self.config)
+
+    @contextmanager
+    def serve(
+        self, *, ports: Ports | None = None, poll: bool = False, environment: str = "", say: Say = _quiet
+    ) -> Iterator[Served]:
+        """Serve the repository on a local tritonserver while the block lasts; the server's URLs are `served.urls`.
+
+        It listens on 127.0.0.1, on free ports unless given. With `poll` it follows changes of the repository. Models
+        with a config for `environment` run with that one. Models that do not load are in `served.refused`, with the
+        server's reason. Raises ServerError when the server does not start.
+        """
+        from modelwright.operations.serve import serve
+
+        with serve(self.config, ports=ports, poll=poll, environment=environment, say=say) as served:
+            yield served
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        url: str | None = None,
+        version: str = "",
+        sample: int = 0,
+        top: int = 3,
+        say: Say = _quiet,
+    ) -> Answer:
+        """Send one request: `inputs` (arrays or nested lists by name), or else the golden sample of that number.
+
+        Arrays have the batch dimension where the model has one; one that lacks it gets a batch of 1. `url` is the
+        server; without one, that of `modelwright serve` on port 8000, or one that is started for this call. `top`
+        classes come back of an output with labels. Raises ServerError when the server refuses, ModelwrightError for
+        inputs that the model does not have.
+        """
+        from modelwright.operations.infer import infer
+
+        return infer(self.config, model, url=url, version=version, sample=sample, inputs=inputs, top=top, say=say)
+
+    def new(self, name: str, kind: str = "torch") -> Scaffold:
+        """Write a builder to start from; it builds as it is. Raises SpecError for a name that is taken or not valid."""
+        from modelwright.operations.scaffold import new_builder
+
+        return new_builder(self.config, name, kind)
+
+    def adopt(self, repository: Path | str, names: Names = (), *, into: Path | str | None = None) -> Adoption:
+        """Turn the models of an existing Triton repository into builders of kind prebuilt; it stays untouched.
+
+        `into` is where the builders go, by default the project's builders. Raises RepositoryError for a folder that is
+        not a repository and for a name that it does not have. A model that cannot be adopted is in the result.
+        """
+        from modelwright.operations.adopt import adopt
+
+        return adopt(self.config, Path(repository), _listed(names), Path(into) if into is not None else None)
+
+
+def lint_repository(path: Path | str, *, target: str | None = None, auto_complete: bool = True) -> Report:
+    """Lint any model repository, also one that was not built here.
+
+    Where it lies in a project, the release and the ignores are the project's; elsewhere the release is the newest.
+    Arguments and errors are those of `Project.lint`.
+    """
+    from modelwright.operations import lint
+
+    return lint.lint_repository(Path(path), target=target, auto_complete=auto_complete)

@@ -1,0 +1,71 @@
+"""`build`, `plan` and `status`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from modelwright.api import Project
+from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
+
+if TYPE_CHECKING:
+    from modelwright.build.outcome import Outcome
+
+
+@click.command("build")
+@names_argument
+@click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: the cores.")
+@click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
+@click.option(
+    "--replay", is_flag=True, help="Afterwards, replay all golden samples on the local server if anything changed."
+)
+@json_option
+@command
+def build_command(
+    project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
+) -> None:
+    """Build what is not up to date, verify it, publish it."""
+    from modelwright.cli import tables
+    from modelwright.cli.progress import listener_for
+
+    with listener_for(as_data) as listener:
+        outcomes = project.build(names, listener=listener, jobs=jobs, wait=wait)
+    results = None
+    if replay and not _failed(outcomes):
+        results = project.verify_if_changed(say=quiet if as_data else progress)
+    if as_data:
+        as_json(tables.outcomes_as_data(outcomes, results))
+    else:
+        tables.print_outcomes(project.config, outcomes, results)
+    if _failed(outcomes) or any(result.verdict == "failed" for result in results or ()):
+        sys.exit(1)
+
+
+def _failed(outcomes: Sequence[Outcome]) -> bool:
+    return any(outcome.status in ("failed", "held") for outcome in outcomes)
+
+
+@click.command("plan")
+@names_argument
+@json_option
+@command
+def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
+    """Say what a build would run, and why."""
+    from modelwright.cli import tables
+
+    planned = project.plan(names)
+    as_json(tables.plan_as_data(planned)) if as_data else tables.print_plan(planned)
+
+
+@click.command("status")
+@json_option
+@command
+def status_command(project: Project, as_data: bool) -> None:
+    """Show what is published, and what has moved on."""
+    from modelwright.cli import tables
+
+    models = project.status()
+    as_json(tables.status_as_data(models)) if as_data else tables.print_status(project.config, models)

@@ -1,0 +1,64 @@
+"""What every command shares: errors become messages and exit codes here, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from modelwright.api import Project
+from modelwright.errors import ModelwrightError
+
+F = TypeVar("F", bound=Callable[..., Any])
+_INTERRUPTED = 130  # 128 + SIGINT
+
+names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
+json_option = click.option("--json", "as_data", is_flag=True, help="For machines.")
+
+
+def command(function: F) -> F:
+    """Give a command the project as its first argument, and show its errors."""
+
+    @wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        with errors_shown():
+            return function(Project.find(click.get_current_context().obj), *arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def errors_shown(code: int = 1) -> Iterator[None]:
+    """Turn a ModelwrightError into `Error: …`, a hint and exit code `code`; Ctrl-C into a line and exit code 130."""
+    try:
+        yield
+    except ModelwrightError as error:
+        fail(error, code)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing half done was published", err=True)
+        sys.exit(_INTERRUPTED)
+
+
+def fail(error: ModelwrightError, code: int = 1) -> NoReturn:
+    """Print an error as all of them are printed, and exit."""
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(code)
+
+
+def as_json(value: Any) -> None:
+    """Print a result for machines."""
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+def progress(text: str) -> None:
+    """Print a line of progress on standard error, so that standard output holds the result alone."""
+    click.echo(text, err=True)
+
+
+def quiet(text: str) -> None:
+    """Instead of `progress`, for commands with --json."""

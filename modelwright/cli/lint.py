@@ -1,0 +1,64 @@
+"""`lint`: with a project around it, or on any folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from modelwright.api import Project, lint_repository
+from modelwright.cli.command import errors_shown
+from modelwright.errors import ProjectNotFoundError
+
+_COULD_NOT_RUN = 2  # 1 means that it found something
+_FORMATS = ("text", "json", "github", "sarif")  # lint.formats.FORMATS, without importing it for --help
+
+
+@click.command("lint")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--target", metavar="RELEASE", help="Triton release, such as 26.07; default: the project's, else the newest."
+)
+@click.option(
+    "--format", "format_name", type=click.Choice(_FORMATS), default="text", show_default=True, help="For whom to print."
+)
+@click.option("--explain", metavar="ID", help="Say what a rule is about, with an example, and do nothing else.")
+@click.option("--strict", is_flag=True, help="Let warnings count as errors do.")
+@click.option("--disable-auto-complete-config", "complete", is_flag=True, help="The server runs with this flag.")
+@click.pass_obj
+def lint_command(
+    folder: Path,
+    path: Path | None,
+    target: str | None,
+    format_name: str,
+    explain: str | None,
+    strict: bool,
+    complete: bool,
+) -> None:
+    """Check a model repository offline, also one that was not built here.
+
+    Exit code 0: no errors; 1: errors (with --strict also: warnings); 2: the linter could not run.
+    """
+    from modelwright.lint.explain import explain as explained
+    from modelwright.lint.formats import FORMATS
+    from modelwright.lint.registry import find_rule
+
+    with errors_shown(_COULD_NOT_RUN):
+        if explain:
+            click.echo(explained(find_rule(explain)))
+            return
+        if path is None:
+            report = _project(folder).lint(target=target, auto_complete=not complete)
+        else:
+            report = lint_repository(path, target=target, auto_complete=not complete)
+    click.echo(FORMATS[format_name](report))
+    if report.errors or (strict and report.warnings):
+        sys.exit(1)
+
+
+def _project(folder: Path) -> Project:
+    try:
+        return Project.find(folder)
+    except ProjectNotFoundError as error:
+        raise ProjectNotFoundError(error.message, "name the repository: modelwright lint PATH") from None
