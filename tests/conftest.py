@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import textwrap
@@ -20,6 +19,7 @@ from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
 from modelwright.project.project import ProjectConfig, load
+from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import LEDGER
 from tests.needs import (  # hooks of pytest, which looks for them here
@@ -196,9 +196,10 @@ class Sandbox:
         root = self.root / "model_repository"
         return {name: sha256_file(path) for name, path in list_tree(root).items() if name != LEDGER}
 
-    def manifest(self, model: str, version: int = 1) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads((self.repository.folder(model, version) / "manifest.json").read_text())
-        return data
+    def manifest(self, model: str, version: int = 1) -> Manifest:
+        manifest = self.repository.manifest(model, version)
+        assert manifest is not None
+        return manifest
 
     def config(self, model: str) -> str:
         return (self.root / "model_repository" / model / "config.pbtxt").read_text()

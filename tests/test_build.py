@@ -38,8 +38,8 @@ def test_a_first_build_publishes_version_1_with_everything_it_needs(sandbox: San
     assert set(sandbox.published()) == {f"scaled/{name}" for name in (
         "config.pbtxt", "1/model.onnx", "1/golden.npz", "1/manifest.json")}  # fmt: skip
     manifest = sandbox.manifest("scaled")
-    assert manifest["files"]["model.onnx"]["sha256"] == sandbox.published()["scaled/1/model.onnx"]
-    assert [entry["step"] for entry in manifest["lineage"]] == ["samples", "torch", "onnx", "verify"]
+    assert manifest.files["model.onnx"].sha256 == sandbox.published()["scaled/1/model.onnx"]
+    assert [entry.step for entry in manifest.lineage] == ["samples", "torch", "onnx", "verify"]
     assert sandbox.repository.damage("scaled", 1) == []
 
 
@@ -48,7 +48,7 @@ def test_each_steps_log_is_kept_with_its_artefact(sandbox: Sandbox) -> None:
         train=TRAIN_PY.replace("    return Scale(scale)", "    print('hello log')\n    return Scale(scale)")
     )
     sandbox.build()
-    key = next(entry["key"] for entry in sandbox.manifest("scaled")["lineage"] if entry["step"] == "torch")
+    key = next(entry.key for entry in sandbox.manifest("scaled").lineage if entry.step == "torch")
     assert "hello log" in (sandbox.root / ".modelwright/store" / key[:2] / key / "log.txt").read_text()
 
 
@@ -129,7 +129,7 @@ def test_the_same_inputs_give_the_same_digests_in_another_checkout(sandbox_facto
         sandbox.build()
         files = sandbox.published()
         published.append({name: digest for name, digest in files.items() if not name.endswith("manifest.json")})
-        keys = [entry["key"] for entry in sandbox.manifest("scaled")["lineage"]]
+        keys = [entry.key for entry in sandbox.manifest("scaled").lineage]
         published[-1]["keys"] = ",".join(keys)
     assert published[0] == published[1]
 
@@ -160,7 +160,7 @@ def test_ensembles_get_a_version_when_a_member_does(sandbox: Sandbox) -> None:
         "doubled": "new",
         "plus_one": "unchanged",
     }
-    assert sandbox.manifest("both", 2)["made"]["members"]["doubled"] == sandbox.manifest("doubled", 2)["payload"]
+    assert sandbox.manifest("both", 2).made.composing_models["doubled"] == sandbox.manifest("doubled", 2).version_digest
 
 
 def test_an_ensemble_and_its_members_go_out_together_or_not_at_all(sandbox: Sandbox) -> None:
@@ -311,13 +311,13 @@ def test_a_damaged_artefact_is_not_published(sandbox: Sandbox) -> None:
     (folder / "model.yaml").write_text(ONNX_YAML.replace("min: 0.9", "min: 0.95"))
     doubling_onnx(folder / "model.onnx", 2.001)
     sandbox.build()
-    key = next(entry["key"] for entry in sandbox.manifest("doubled", 2)["lineage"] if entry["step"] == "onnx")
+    key = next(entry.key for entry in sandbox.manifest("doubled", 2).lineage if entry.step == "onnx")
     subprocess.run(["rm", "-r", str(sandbox.root / "model_repository/doubled")], check=True)
     artefact = sandbox.root / ".modelwright/store" / key[:2] / key / "files/version/model.onnx"
     doubling_onnx(artefact, 5.0)
     assert "the files are not what the step made" in sandbox.error()
     assert sandbox.build()["doubled"].status == "new"  # it was dropped, and is built again
-    assert sha256_file(artefact) == sandbox.manifest("doubled", 3)["files"]["model.onnx"]["sha256"]
+    assert sha256_file(artefact) == sandbox.manifest("doubled", 3).files["model.onnx"].sha256
 
 
 def test_two_builders_with_the_same_content_share_their_steps(sandbox: Sandbox) -> None:

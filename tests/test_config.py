@@ -11,6 +11,7 @@ import pytest
 from modelwright.config.model_config import Tensor, Tensors, config_of, tensors_of
 from modelwright.config.render import parse, render
 from modelwright.errors import ConfigError, SpecError
+from modelwright.facts.made import Made, OnnxSignature, OnnxTensor
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import Builder, ModelSpec
 from modelwright.triton.model_config_pb2 import schema
@@ -111,37 +112,34 @@ def test_the_schema_is_tritonclients_own() -> None:
     assert isinstance(service_pb2.ModelConfigResponse().config, schema().ModelConfig)
 
 
-def signature(*dims: int | str, dtype: str = "FP32") -> dict[str, Any]:
-    return {
-        "signature": {
-            "inputs": [{"name": "x", "dtype": dtype, "dims": dims}],
-            "outputs": [{"name": "y", "dtype": "BYTES", "dims": ["batch", -1]}],
-        }
-    }
+def made(*dims: int | str, dtype: str = "FP32") -> Made:
+    inputs = (OnnxTensor(name="x", dtype=dtype, dims=dims),)
+    outputs = (OnnxTensor(name="y", dtype="BYTES", dims=("batch", -1)),)
+    return Made(signature=OnnxSignature(inputs=inputs, outputs=outputs, opset=20, ir_version=9))
 
 
 BATCHED = {"max_batch_size": 8}
 
 
 def test_tensors_are_derived_from_the_artefact_without_the_batch() -> None:
-    tensors = tensors_of(builder(BATCHED), signature("batch", 2))
+    tensors = tensors_of(builder(BATCHED), made("batch", 2))
     assert tensors.inputs == (Tensor("x", "FP32", (2,)),)
 
 
 def test_an_input_may_be_narrowed_in_the_model_yaml() -> None:
-    assert tensors_of(builder(BATCHED), signature("batch", -1)).inputs[0].dims == (2,)
+    assert tensors_of(builder(BATCHED), made("batch", -1)).inputs[0].dims == (2,)
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        (signature("batch", 3), r"inputs: 'x' has shape \[3\] in the model, \[2\] in model.yaml"),
-        (signature("batch", 2, dtype="FP16"), "inputs: 'x' is FP16 in the model, FP32 in model.yaml"),
-        (signature(4, 2), r"inputs: 'x' has the fixed shape \[4, 2\], and serving.max_batch_size is 8"),
+        (made("batch", 3), r"inputs: 'x' has shape \[3\] in the model, \[2\] in model.yaml"),
+        (made("batch", 2, dtype="FP16"), "inputs: 'x' is FP16 in the model, FP32 in model.yaml"),
+        (made(4, 2), r"inputs: 'x' has the fixed shape \[4, 2\], and serving.max_batch_size is 8"),
     ],
     ids=["shape", "dtype", "batch"],
 )
-def test_contradictions_between_artefact_and_model_yaml(facts: dict[str, Any], message: str) -> None:
+def test_contradictions_between_artefact_and_model_yaml(facts: Made, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tensors_of(builder(BATCHED), facts)
 
@@ -149,7 +147,7 @@ def test_contradictions_between_artefact_and_model_yaml(facts: dict[str, Any], m
 def test_an_output_cannot_be_narrowed() -> None:
     outputs = [{"name": "y", "dtype": "STRING", "shape": [5]}]
     with pytest.raises(ConfigError, match=r"outputs: 'y' has shape \[-1\] in the model, \[5\] in model.yaml"):
-        tensors_of(builder(BATCHED, outputs=outputs), signature("batch", 2))
+        tensors_of(builder(BATCHED, outputs=outputs), made("batch", 2))
 
 
 @pytest.mark.parametrize(

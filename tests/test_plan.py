@@ -51,7 +51,7 @@ def test_a_build_that_does_nothing_imports_no_ml_framework(sandbox: Sandbox) -> 
     assert json.loads(done.stdout) == [0, []]
 
 
-BEFORE = {
+BEFORE: dict[str, Any] = {
     "step": "torch",
     "revision": 1,
     "config": {"params": {"epochs": 30}},

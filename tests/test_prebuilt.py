@@ -17,6 +17,7 @@ from modelwright.build import build as engine
 from modelwright.cli.progress import Silent
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
+from modelwright.facts.verified import ComparedWith
 from modelwright.operations.adopt import adopt
 from modelwright.operations.replay import replay
 from modelwright.project.spec import ModelSpec
@@ -30,6 +31,7 @@ from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.reasons import is_lacking
 from tests.conftest import DATA_PY, Recorder, Sandbox, doubling_onnx
 from tests.foreign_repository import MODELS, classifier, hand_made, plus
+from tests.manifests import a_manifest
 from tests.server.models import shared_environment
 from tests.test_repository import in_child
 
@@ -166,9 +168,9 @@ def test_the_manifest_says_that_nothing_was_compared(adopted: Sandbox) -> None:
     assert re.search(r"^classifier  3, 7     new  \d+ B  not compared  -", result.output, re.MULTILINE), result.output
     for number in (3, 7):
         manifest = adopted.manifest("classifier", number)
-        assert manifest["version"] == number
-        assert manifest["verification"]["compared_with"] == "nothing"
-        assert manifest["files"].keys() == {"model.onnx"}
+        assert manifest.version == number
+        assert manifest.verification.compared_with is ComparedWith.NOTHING
+        assert manifest.files.keys() == {"model.onnx"}
 
 
 def test_a_new_version_is_added_beside_the_others(adopted: Sandbox) -> None:
@@ -263,7 +265,7 @@ def test_other_kinds_go_on_above_the_fixed_numbers(adopted: Sandbox) -> None:
     adopted.onnx_builder("classifier")
     assert adopted.build()["classifier"].version == 8
     assert adopted.repository.ledger() == {"classifier": 8}
-    assert adopted.repository.taken("classifier", 7) == adopted.manifest("classifier", 7)["payload"]
+    assert adopted.repository.taken("classifier", 7) == adopted.manifest("classifier", 7).version_digest
 
 
 def test_what_lies_in_the_repository_already_is_taken_as_it_is(sandbox: Sandbox) -> None:
@@ -308,7 +310,7 @@ def test_kill_9_at_any_file_operation_of_publishing_leaves_all_versions_or_none(
 def test_several_versions_and_files_of_any_size_become_visible_together(sandbox: Sandbox, tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.write_bytes(b"data")
-    manifest = {"payload": "p", "files": {"f": {"sha256": sha256_file(made)}}, "lineage": []}
+    manifest = a_manifest({"f": made})
     second = Change("m", 5, {"f": made}, manifest)
     sandbox.repository.publish(Change("m", 2, {"f": made}, manifest, {"config.pbtxt": b""}, {"lib/x": made}, (second,)))
     assert set(sandbox.published()) == {
@@ -351,10 +353,10 @@ def test_naming_a_member_builds_the_ensemble_too(sandbox: Sandbox, tmp_path: Pat
     hand_made(tmp_path / "existing")
     adopt(sandbox.project, tmp_path / "existing")
     assert sandbox.build("plus").keys() == {"chain", "classifier", "plus"}
-    members = sandbox.manifest("chain")["made"]["members"]
-    assert members == {
-        "classifier": sandbox.manifest("classifier", 7)["payload"],
-        "plus": sandbox.manifest("plus")["payload"],
+    composing = sandbox.manifest("chain").made.composing_models
+    assert composing == {
+        "classifier": sandbox.manifest("classifier", 7).version_digest,
+        "plus": sandbox.manifest("plus").version_digest,
     }
 
 
@@ -386,9 +388,9 @@ def test_an_ensemble_built_here_may_run_prebuilt_members(sandbox: Sandbox, tmp_p
     sandbox.write("both", data_py=DATA_PY + "\n\ndef reference(samples):\n    return {'y': samples['x'] * 5 + 1}\n")
     outcomes = sandbox.build()
     assert {name: outcome.error for name, outcome in outcomes.items()} == dict.fromkeys(outcomes)
-    assert sandbox.manifest("both")["verification"]["compared_with"] == "its source"
-    payload = sandbox.manifest("classifier", 7)["payload"]
-    assert sandbox.manifest("both")["made"]["members"]["classifier"] == payload
+    assert sandbox.manifest("both").verification.compared_with is ComparedWith.SOURCE
+    digest = sandbox.manifest("classifier", 7).version_digest
+    assert sandbox.manifest("both").made.composing_models["classifier"] == digest
     edit_ensemble = sandbox.root / "builders/both/model.yaml"
     edit_ensemble.write_text(edit_ensemble.read_text().replace("output_map: {y: middle}", "output_map: {z: middle}", 1))
     assert "steps[0].output_map: classifier has no tensor 'z'" in sandbox.error("build")
@@ -410,7 +412,7 @@ def test_with_samples_every_version_is_run_and_its_answers_are_kept(adopted: San
     assert (outcome.status, outcome.error) == ("new", None)
     for number, factor in ((3, 2), (7, 5)):
         manifest = adopted.manifest("classifier", number)
-        assert manifest["verification"]["compared_with"] == "itself"
+        assert manifest.verification.compared_with is ComparedWith.ITSELF
         with np.load(adopted.repository.folder("classifier", number) / "golden.npz") as golden:
             np.testing.assert_array_equal(golden["output/y"], golden["input/x"] * factor)
     result = adopted.cli("verify", "--json")
@@ -436,9 +438,9 @@ def test_samples_for_a_backend_that_is_not_here_are_no_failure(adopted: Sandbox)
     elsewhere = "backend: tensorrt\n  default_model_filename: model.onnx"
     edit(adopted, "classifier", "backend: onnxruntime", elsewhere)
     assert adopted.build()["classifier"].status == "new"
-    verification = adopted.manifest("classifier", 7)["verification"]
-    assert verification["compared_with"] == "nothing"
-    assert verification["reason"].startswith("not served here: Invalid argument: unable to find backend library")
+    verification = adopted.manifest("classifier", 7).verification
+    assert verification.compared_with is ComparedWith.NOTHING
+    assert verification.reason.startswith("not served here: Invalid argument: unable to find backend library")
 
 
 @on_the_server
@@ -470,13 +472,14 @@ def test_samples_of_our_own_versions_are_checked_again_and_published_again(
     for model in outcomes:
         for number in other.repository.versions(model):
             new, old = other.manifest(model, number), sandbox.manifest(model, number)
-            assert {key: new[key] for key in ("payload", "files", "tensors")} == {
-                key: old[key] for key in ("payload", "files", "tensors")
-            }
-    compared = {f"{name} {number}": other.manifest(name, number)["verification"]["compared_with"] for name, number in (("both", 1), ("both", 2), ("doubled", 1), ("doubled", 2))}  # fmt: skip
+            assert (new.version_digest, new.files, new.tensors) == (old.version_digest, old.files, old.tensors)
+    compared = {f"{name} {number}": other.manifest(name, number).verification.compared_with for name, number in (("both", 1), ("both", 2), ("doubled", 1), ("doubled", 2))}  # fmt: skip
     assert compared == {
-        "both 1": "nothing", "both 2": "its golden samples", "doubled 1": "its golden samples", "doubled 2": "its golden samples",
-    }  # fmt: skip
+        "both 1": ComparedWith.NOTHING,
+        "both 2": ComparedWith.GOLDEN_SAMPLES,
+        "doubled 1": ComparedWith.GOLDEN_SAMPLES,
+        "doubled 2": ComparedWith.GOLDEN_SAMPLES,
+    }
     results = json.loads(other.cli("verify", "--json").output)
     verdicts = {(entry["model"], entry["version"], entry["verdict"]) for entry in results}
     assert verdicts == {

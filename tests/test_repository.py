@@ -18,6 +18,7 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.repository.repository import Change, Repository, _replace_in_turn
 from modelwright.triton.layout import LEDGER
+from tests.manifests import a_manifest
 
 _WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
 
@@ -41,10 +42,9 @@ def change(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(f"{name} {version}".encode() * 100)
             files[name] = path
-    record = {name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size} for name, path in files.items()}
     top = {name: data for name, data in {"config.pbtxt": config, "labels.txt": labels}.items() if data is not None}
     below = {name.replace("__", "/"): data for name, data in more.items()}
-    manifest = {"payload": str(version), "files": record, "lineage": []}
+    manifest = a_manifest(files, version=version or 1)
     return Change("m", version, files, manifest, {**top, **below})
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from modelwright.cli import builders
 from modelwright.errors import SpecError
+from modelwright.facts.verified import ComparedWith
 from modelwright.operations.scaffold import KINDS, _move_into_place, missing_extra, new_builder
 from modelwright.project.reader import read_builders
 from modelwright.server.environment import unsupported_reason
@@ -60,7 +61,7 @@ def test_a_torch_scaffold_passes_its_gate_and_gives_the_same_payload_in_another_
         outcome = place.build("flowers")["flowers"]
         assert (outcome.status, outcome.version, outcome.error) == ("new", 1, None)
         assert outcome.metrics["accuracy"] >= 0.9
-        digests.append(place.manifest("flowers")["files"]["model.onnx"]["sha256"])
+        digests.append(place.manifest("flowers").files["model.onnx"].sha256)
     assert digests[0] == digests[1]
 
 
@@ -69,7 +70,7 @@ def test_an_onnx_scaffold_agrees_with_its_own_reference(sandbox: Sandbox) -> Non
     result = sandbox.cli("build", "edges")
     assert result.exit_code == 0, result.output
     assert (sandbox.root / "model_repository/edges/1/model.onnx").is_file()
-    assert sandbox.manifest("edges")["verification"]["compared_with"] == "its source"
+    assert sandbox.manifest("edges").verification.compared_with is ComparedWith.SOURCE
 
 
 def test_a_huggingface_scaffold_is_built_and_published(sandbox: Sandbox) -> None:
@@ -84,7 +85,7 @@ def test_a_python_scaffold_answers_on_the_real_server(sandbox: Sandbox) -> None:
     new(sandbox, "tidy", "python")
     outcome = sandbox.build("tidy")["tidy"]
     assert (outcome.status, outcome.error) == ("new", None)
-    assert sandbox.manifest("tidy")["verification"]["compared_with"] == "its source"
+    assert sandbox.manifest("tidy").verification.compared_with is ComparedWith.SOURCE
 
 
 @on_the_server

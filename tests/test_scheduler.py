@@ -15,6 +15,7 @@ from modelwright.build.listener import Listener
 from modelwright.build.scheduler import BugError, Scheduler
 from modelwright.build.workspace import open_workspace
 from modelwright.errors import StepError
+from modelwright.facts.made import Made
 from tests.conftest import DATA_PY, ONNX_YAML, Sandbox, doubling_onnx
 
 
@@ -53,7 +54,7 @@ class ScriptedExecutor:
 
 def made(job: Job) -> Done:
     (job.staged / "files" / "result").write_text(f"{job.model} {job.context.function.name}")
-    return Done({}, 0.5)
+    return Done(Made(), 0.5)
 
 
 def run(sandbox: Sandbox, executor: ScriptedExecutor) -> Scheduler:

@@ -105,8 +105,8 @@ def test_minilm_text_agrees_with_sentence_transformers_on_100_sentences(server: 
 def test_digits_passed_its_gate(repository: Repository) -> None:
     latest = repository.latest("digits")
     assert latest is not None
-    assert latest[1]["metrics"]["accuracy"] >= 0.98
-    assert latest[1]["verification"]["max_abs_error"]["logits"] < 1e-4
+    assert latest[1].metrics["accuracy"] >= 0.98
+    assert latest[1].verification.max_abs_error["logits"] < 1e-4
 
 
 def test_the_tokeniser_needs_nothing_installed_in_the_container(repository: Repository) -> None:

@@ -10,6 +10,7 @@ from modelwright.build.workspace import Workspace, known
 from modelwright.config.ensembles import check_ensemble
 from modelwright.config.model_config import Tensors, config_of, tensors_of
 from modelwright.config.render import plain_text
+from modelwright.facts.made import Made
 from modelwright.kinds.recipe import payload_step, served_part
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
@@ -72,4 +73,4 @@ class Contexts:
         )
 
     def _tensors(self, builder: Builder) -> Tensors:
-        return tensors_of(builder, self.artifacts[payload_step(builder)].facts)
+        return tensors_of(builder, self.artifacts[payload_step(builder)].facts_as(Made))

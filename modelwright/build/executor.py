@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from modelwright.errors import ModelwrightError
+from modelwright.facts.part import Facts
 from modelwright.steps.context import StepContext
 
 
@@ -26,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    facts: dict[str, object]
+    facts: Facts
     duration_s: float
 
 

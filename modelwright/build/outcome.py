@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright.errors import ModelwrightError
+from modelwright.facts.verified import ComparedWith
 
 Status = Literal["new", "config", "unchanged", "failed", "held"]
 
@@ -27,7 +28,7 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     build_s: float = 0.0  # of the steps that ran; of those that made it, if none did
     ran: bool = False  # whether any step had to
-    compared_with: str = ""  # of the version: "its source", "its golden samples", "itself", "nothing"
+    compared_with: ComparedWith | None = None  # the version
     published: tuple[int, ...] = ()  # the versions that came out under numbers of their own
     warnings: tuple[str, ...] = ()  # of the linter, for what was published
     error: ModelwrightError | None = None

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from modelwright.build.store import Artifact, Store
 from modelwright.digest import canonical, sha256
-from modelwright.kinds.step import KeyContent, Step, StepId
+from modelwright.facts.part import JsonObject
+from modelwright.kinds.step import Step, StepId
 
-Before = Callable[[StepId], "KeyContent | None"]
+Before = Callable[[StepId], "JsonObject | None"]
 
 
-def key_of(payload: KeyContent) -> str:
+def key_of(payload: JsonObject) -> str:
     return sha256(canonical(payload))
 
 
@@ -29,7 +30,7 @@ class Planned:
     status: Literal["cached", "run", "after"]  # `after`: whether it runs depends on what comes out before it
     reason: str
     artifact: Artifact | None = None
-    payload: KeyContent | None = None
+    payload: JsonObject | None = None
     key: str | None = None
 
 
@@ -59,7 +60,7 @@ def plan(steps: Iterable[Step], store: Store, before: Before) -> list[Planned]:
     return planned
 
 
-def explain(before: KeyContent | None, now: KeyContent) -> str:
+def explain(before: JsonObject | None, now: JsonObject) -> str:
     """Why a step must run: `never built`, or what changed since: `epochs 30 → 40; train.py changed`."""
     if before is None:
         return "never built"
@@ -67,7 +68,7 @@ def explain(before: KeyContent | None, now: KeyContent) -> str:
     return "; ".join(changes) if changes else "its artifact is not in the store any more"
 
 
-def _changes(before: KeyContent, now: KeyContent) -> Iterable[str]:
+def _changes(before: JsonObject, now: JsonObject) -> Iterable[str]:
     old, new = _flat(before), _flat(now)
     for path in dict.fromkeys([*old, *new]):
         if old.get(path) == new.get(path):

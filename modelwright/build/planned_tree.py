@@ -6,7 +6,6 @@ a scratch folder.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -70,5 +69,6 @@ def _version_entry(number: str, change: Change, scratch: Path) -> Entry:
         stand_in.parent.mkdir(parents=True, exist_ok=True)
         stand_in.touch()
     folder.mkdir(exist_ok=True)
-    (folder / MANIFEST).write_text(json.dumps(change.manifest))
+    assert change.manifest is not None
+    (folder / MANIFEST).write_text(change.manifest.text())
     return Entry(number, folder, "folder")

@@ -1,4 +1,4 @@
-"""From artefacts to the repository: is there a new payload, what does config.pbtxt say, and the manifest of it all."""
+"""From artifacts to the repository: is there a new version digest, what does config.pbtxt say, and the manifest."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ from modelwright.config.model_config import Tensor, Tensors, tensors_of
 from modelwright.config.render import shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
+from modelwright.facts.key_content import KeyContent
+from modelwright.facts.made import Made
+from modelwright.facts.verified import Verified, VerifiedVersions
 from modelwright.kinds.recipe import payload_step
 from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder, PrebuiltSource
-from modelwright.repository.repository import Change, Manifest, Repository
+from modelwright.repository.manifest import (
+    LineageStep,
+    Manifest,
+    PublishedFile,
+    PublishedTensor,
+    PublishedTensors,
+    SourceCommit,
+    TargetVersions,
+)
+from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import CONFIG, GOLDEN
 
-_SCHEMA = 1
 _VERSION = "version/"
 _CONFIG_REVISION = 1  # raised when the same spec and templates now give another config.pbtxt
 
@@ -34,11 +45,13 @@ class Decision:
     """What publishing would do to a model."""
 
     builder: Builder
-    payload: str
+    version_digest: str
     new_version: bool
     top_files: dict[str, bytes | None]  # those that must be replaced; None: removed
     top_copies: dict[str, Path] = field(default_factory=dict)  # those that a prebuilt model brings along
-    fixed: dict[int, str] = field(default_factory=dict)  # its new versions, under their own numbers: number → payload
+    fixed: dict[int, str] = field(
+        default_factory=dict
+    )  # its new versions, under their own numbers: number → version digest
 
     @property
     def changes_anything(self) -> bool:
@@ -62,12 +75,12 @@ class Publisher:
         if isinstance(source, PrebuiltSource):
             return self._decide_prebuilt(builder, source, artifacts)
         made = artifacts[payload_step(builder)]
-        payload = tree_digest(version_files(made))
+        digest = tree_digest(version_files(made))
         latest = self._repository.latest(builder.name)
-        new_version = latest is None or latest[1]["payload"] != payload
+        new_version = latest is None or latest[1].version_digest != digest
         verified = artifacts[(builder.name, "verify")]
-        top_files = self._top_files(builder, tensors_of(builder, made.facts), verified)
-        return Decision(builder, payload, new_version, top_files)
+        top_files = self._top_files(builder, tensors_of(builder, made.facts_as(Made)), verified)
+        return Decision(builder, digest, new_version, top_files)
 
     def change(self, decision: Decision, version: int | None, artifacts: Mapping[StepId, Artifact]) -> Change:
         """The publish that carries a decision out, under a version number that was reserved for it."""
@@ -79,42 +92,42 @@ class Publisher:
             return Change(decision.builder.name, top_files=decision.top_files)
         contents = [_Content(made, _VERSION + name, name) for name in version_files(made)]
         contents.append(_Content(verified, GOLDEN, GOLDEN))
-        release = _Release(version, decision.payload, contents, made.facts, verified.facts)
+        release = _Release(version, decision.version_digest, contents, made.facts_as(Made), verified.facts_as(Verified))
         return self._version_change(decision.builder, release, artifacts, decision.top_files)
 
     def _decide_prebuilt(
         self, builder: Builder, source: PrebuiltSource, artifacts: Mapping[StepId, Artifact]
     ) -> Decision:
         made, verified = artifacts[payload_step(builder)], artifacts[(builder.name, "verify")]
-        payloads = {number: tree_digest(files) for number, files in sorted(source.versions.items())}
-        fixed = {number: payload for number, payload in payloads.items() if self._is_free(builder, number, payload)}
-        top_files = self._top_files(builder, tensors_of(builder, made.facts), verified)
+        digests = {number: tree_digest(files) for number, files in sorted(source.versions.items())}
+        fixed = {number: digest for number, digest in digests.items() if self._is_free(builder, number, digest)}
+        top_files = self._top_files(builder, tensors_of(builder, made.facts_as(Made)), verified)
         copies = {
             name: made.path(f"top/{name}")
             for name, digest in source.files.items()
             if not self._on_disk(builder.name, {name: digest})
         }
-        return Decision(builder, payloads[max(payloads)], bool(fixed), top_files, copies, fixed)
+        return Decision(builder, digests[max(digests)], bool(fixed), top_files, copies, fixed)
 
-    def _is_free(self, builder: Builder, number: int, payload: str) -> bool:
+    def _is_free(self, builder: Builder, number: int, version_digest: str) -> bool:
         """Whether a version must be published under its own number; False when it is there. A number stands for one
-        payload, for good: raises RepositoryError when this one stands for another."""
+        content, for good: raises RepositoryError when this one stands for another."""
         where = f"{builder.file}: source.versions.{number}"
         hint = "a number is never used twice: give the version another one, here and as its folder's name"
         folder = self._repository.folder(builder.name, number)
         if not folder.is_dir():
             taken = self._repository.taken(builder.name, number)
-            if taken in (None, payload):
+            if taken in (None, version_digest):
                 return True
             raise RepositoryError(
                 f"{where}: {builder.name} had a version {number} before, which is not there now", hint
             )
         manifest = self._repository.manifest(builder.name, number)
-        if (manifest["payload"] if manifest else self._payload_of(folder)) != payload:
+        if (manifest.version_digest if manifest else self._version_digest(folder)) != version_digest:
             raise RepositoryError(f"{where}: version {number} is published, with other content", hint)
         return False
 
-    def _payload_of(self, folder: Path) -> str:
+    def _version_digest(self, folder: Path) -> str:
         """What a version holds that was not made here, and so has no manifest."""
         return tree_digest({name: self._fingerprints.file(path) for name, path in list_tree(folder).items()})
 
@@ -187,33 +200,22 @@ class Publisher:
 
     def _manifest(self, builder: Builder, release: _Release, artifacts: Mapping[StepId, Artifact]) -> Manifest:
         target = self._project.target
-        return {
-            "schema": _SCHEMA,
-            "model": builder.name,
-            "version": release.version,
-            "description": builder.spec.description,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "modelwright": __version__,
-            "target": {"triton": target.name, "onnxruntime": target.onnxruntime, "python": target.python},
-            "source": {"builder": builder.file, **_git(builder.folder)},
-            "payload": release.payload,
-            "files": {content.name: content.record for content in release.contents},
-            "tensors": _tensors_record(builder, tensors_of(builder, release.made)),
-            "made": release.made,  # the ONNX signature, the vendored requirements, or an ensemble's members
-            "verification": {key: value for key, value in release.verified.items() if key != "metrics"},
-            "metrics": release.verified["metrics"],
-            "lineage": [
-                {
-                    "step": name,
-                    "key": item.key,
-                    "output": item.digest,
-                    "seconds": item.duration_s,
-                    "payload": item.payload,
-                }
-                for (model, name), item in artifacts.items()
-                if model == builder.name
-            ],
-        }
+        lineage = [_lineage(name, item) for (model, name), item in artifacts.items() if model == builder.name]
+        return Manifest(
+            model=builder.name,
+            version=release.version,
+            description=builder.spec.description,
+            created=datetime.now(timezone.utc).replace(microsecond=0),
+            modelwright=__version__,
+            target=TargetVersions(triton=target.name, onnxruntime=target.onnxruntime, python=target.python),
+            source=_source_commit(builder),
+            version_digest=release.version_digest,
+            files={content.name: content.record for content in release.contents},
+            tensors=_published_tensors(builder, tensors_of(builder, release.made)),
+            made=release.made,
+            verification=release.verified,
+            lineage=tuple(lineage),
+        )
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,8 @@ class _Content:
         return self.artifact.path(self.origin)
 
     @property
-    def record(self) -> dict[str, Any]:
-        return {"sha256": self.artifact.files[self.origin], "size_bytes": self.path.stat().st_size}
+    def record(self) -> PublishedFile:
+        return PublishedFile(sha256=self.artifact.files[self.origin], size_bytes=self.path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,10 @@ class _Release:
     """One version that is to be published: its number, its files, and what the steps learnt of it."""
 
     version: int
-    payload: str
+    version_digest: str
     contents: list[_Content]
-    made: dict[str, Any]
-    verified: dict[str, Any]
+    made: Made
+    verified: Verified
 
 
 def _prebuilt_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
@@ -252,10 +254,12 @@ def _prebuilt_release(decision: Decision, number: int, made: Artifact, verified:
     if golden in verified.files:
         contents.append(_Content(verified, golden, GOLDEN))
     record = source.golden.get(number)
-    # What an ensemble ran when its samples were recorded tells whether they still hold for it.
-    members = {"members": record.members} if record and record.members and not decision.builder.spec.samples else {}
+    facts = made.facts_as(Made)
+    if record and record.members and not decision.builder.spec.samples:
+        # What an ensemble ran when its samples were recorded tells whether they still hold for it.
+        facts = facts.model_copy(update={"composing_models": record.members})
     return _Release(
-        number, decision.fixed[number], contents, made.facts | members, verified.facts["versions"][str(number)]
+        number, decision.fixed[number], contents, facts, verified.facts_as(VerifiedVersions).versions[number]
     )
 
 
@@ -272,37 +276,47 @@ def _named_source(builder: Builder) -> Any:
 
 
 def version_files(made: Artifact) -> dict[str, str]:
-    """{relative name: SHA-256} of what a version holds: its payload."""
+    """{relative name: SHA-256} of what a version holds: its version digest is made of these."""
     return {name.removeprefix(_VERSION): digest for name, digest in made.files.items() if name.startswith(_VERSION)}
 
 
-def _tensors_record(builder: Builder, tensors: Tensors) -> dict[str, Any]:
-    """What a config must say for this version to load: versions that differ here cannot be served together."""
+def _lineage(step: str, artifact: Artifact) -> LineageStep:
+    return LineageStep(
+        step=step,
+        key=artifact.key,
+        output=artifact.digest,
+        seconds=artifact.duration_s,
+        key_content=KeyContent.model_validate(artifact.payload),
+    )
 
-    def plain(side: tuple[Tensor, ...]) -> list[dict[str, Any]]:
-        return [{"name": tensor.name, "dtype": tensor.dtype, "dims": list(tensor.dims)} for tensor in side]
 
-    return {"batched": builder.spec.batched, "inputs": plain(tensors.inputs), "outputs": plain(tensors.outputs)}
+def _published_tensors(builder: Builder, tensors: Tensors) -> PublishedTensors:
+    def side(tensors: tuple[Tensor, ...]) -> tuple[PublishedTensor, ...]:
+        return tuple(PublishedTensor(name=item.name, dtype=item.dtype, dims=item.dims) for item in tensors)
+
+    return PublishedTensors(batched=builder.spec.batched, inputs=side(tensors.inputs), outputs=side(tensors.outputs))
 
 
 def _all(tensors: Tensors) -> tuple[Any, ...]:
     return (*tensors.inputs, *tensors.outputs)
 
 
-def _git(folder: Path) -> dict[str, Any]:
-    """The commit a version was built from, and whether the builder's folder had changes on top; nothing outside git."""
+def _source_commit(builder: Builder) -> SourceCommit:
+    """The commit a version was built from, and whether the builder's folder had changes on top."""
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", str(builder.folder), *arguments], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--", "."))} if commit else {}
+    if not commit:
+        return SourceCommit(builder=builder.file)
+    return SourceCommit(builder=builder.file, commit=commit, dirty=bool(git("status", "--porcelain", "--", ".")))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

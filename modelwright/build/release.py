@@ -13,6 +13,7 @@ from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.scheduler import Built
 from modelwright.build.workspace import Workspace
 from modelwright.errors import ModelwrightError
+from modelwright.facts.verified import ComparedWith
 from modelwright.kinds.recipe import payload_step
 from modelwright.project.family import family_of
 from modelwright.project.spec import Builder
@@ -116,21 +117,18 @@ class _Release:
         latest = self._workspace.repository.latest(name)
         if latest is None:  # prebuilt, and all of it lay there before, under the same numbers
             newest = max(self._workspace.repository.versions(name))
-            return Outcome(name, status, newest, build_s=build_s, ran=ran, compared_with="nothing")
+            return Outcome(name, status, newest, build_s=build_s, ran=ran, compared_with=ComparedWith.NOTHING)
         version, manifest = latest
-        verification = manifest["verification"]
-        # A model compared with itself differs by nothing, which says nothing.
-        errors = verification["max_abs_error"].values() if verification["compared_with"] != "itself" else ()
         return Outcome(
             name,
             status,
             version=version,
-            compared_with=verification["compared_with"],
+            compared_with=manifest.verification.compared_with,
             published=tuple(sorted(decision.fixed)),
-            size_bytes=sum(entry["size_bytes"] for entry in manifest["files"].values()),
-            max_abs_error=max(errors, default=None),
-            metrics=manifest["metrics"],
-            build_s=build_s or sum(entry["seconds"] for entry in manifest["lineage"]),
+            size_bytes=manifest.size_bytes,
+            max_abs_error=manifest.verification.largest_error,
+            metrics=manifest.metrics,
+            build_s=build_s or sum(entry.seconds for entry in manifest.lineage),
             ran=ran,
             warnings=tuple(self._warnings.get(name, ())),
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 from modelwright.digest import list_tree, sha256_file, tree_digest
 from modelwright.errors import StoreError
+from modelwright.facts.part import SCHEMA, DamagedError, Facts, FactsT, JsonObject, validated
 from modelwright.fsops import fsync_tree, remove_tree, translated
 
 
@@ -29,12 +30,21 @@ class Artifact:
     folder: Path
     digest: str
     files: dict[str, str]  # relative name → SHA-256
-    facts: dict[str, Any]  # what the step learnt: signature, errors, metrics; plain JSON
+    facts: JsonObject  # as they are stored: `facts_as` reads them
+    schema: int  # of the facts
     payload: dict[str, Any]  # what the key is the digest of
     duration_s: float
 
     def path(self, name: str) -> Path:
         return self.folder / "files" / name
+
+    def facts_as(self, kind: type[FactsT]) -> FactsT:
+        """What the step learnt. Raises StoreError for facts that are not of this type."""
+        try:
+            return validated(kind, self.facts if self.schema == SCHEMA else kind.from_schema_1(self.facts))
+        except DamagedError as error:
+            hint = "remove that folder, and build again"
+            raise StoreError(f"{self.folder / 'artifact.json'}: facts: damaged: {error}", hint) from None
 
     @property
     def log(self) -> Path:
@@ -59,13 +69,12 @@ class Store:
             (folder / "files").mkdir(parents=True)
         return folder
 
-    def add(
-        self, staged: Path, key: str, payload: dict[str, Any], facts: dict[str, Any], duration_s: float
-    ) -> Artifact:
+    def add(self, staged: Path, key: str, payload: dict[str, Any], facts: Facts, duration_s: float) -> Artifact:
         """Flush what a step made and move it into place under its key."""
         with translated(self.root):
             files = {name: sha256_file(path) for name, path in list_tree(staged / "files").items()}
-            record = {"payload": payload, "files": files, "facts": facts, "duration_s": round(duration_s, 3)}
+            record = {"schema": SCHEMA, "payload": payload, "files": files, "facts": facts.as_json()}
+            record["duration_s"] = round(duration_s, 3)
             (staged / "artifact.json").write_text(json.dumps(record, indent=1))
             fsync_tree(staged)
             target = self._folder(key)
@@ -107,12 +116,15 @@ class Store:
         try:
             record = json.loads((folder / "artifact.json").read_bytes())
             files = record["files"]
+            if record.get("schema", 1) > SCHEMA:  # of a newer Modelwright: made again
+                return None
             return Artifact(
                 key=key,
                 folder=folder,
                 digest=tree_digest(files),
                 files=files,
                 facts=record["facts"],
+                schema=record.get("schema", 1),
                 payload=record["payload"],
                 duration_s=record["duration_s"],
             )

@@ -12,8 +12,9 @@ from modelwright.config.environments import check_serving
 from modelwright.config.model_config import Tensors, tensors_of
 from modelwright.digest import Fingerprints
 from modelwright.errors import SpecError
+from modelwright.facts.part import JsonObject
 from modelwright.kinds.recipe import Recipes
-from modelwright.kinds.step import KeyContent, Step, StepId
+from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
@@ -61,14 +62,14 @@ class LastPublished:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._known: dict[str, dict[str, KeyContent]] = {}
+        self._known: dict[str, dict[str, JsonObject]] = {}
 
-    def __call__(self, step: StepId) -> KeyContent | None:
+    def __call__(self, step: StepId) -> JsonObject | None:
         model, name = step
         if model not in self._known:
             latest = self._repository.latest(model)
-            lineage = latest[1]["lineage"] if latest else []
-            self._known[model] = {entry["step"]: entry["payload"] for entry in lineage}
+            lineage = latest[1].lineage if latest else ()
+            self._known[model] = {entry.step: entry.key_content.as_json() for entry in lineage}
         return self._known[model].get(name)
 
 
@@ -105,5 +106,5 @@ def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> 
             raise SpecError(where, f"adopt it too, or {hint}" if prebuilt else hint)
     if prebuilt:
         return
-    declared = {name: known(tensors_of(builders[name], {})) for name in builder.composing}
-    check_ensemble(builder, builders, declared, tensors_of(builder, {}))
+    declared = {name: known(tensors_of(builders[name])) for name in builder.composing}
+    check_ensemble(builder, builders, declared, tensors_of(builder))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelwright.facts.verified import ComparedWith
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import FILE
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 _MOST_VALUES = 8  # of an output that are shown
 _WORST_FIRST = ("failed", "not served here", "loads", "ok")
 _NOT_COMPARED = "not compared"  # there was nothing to compare a prebuilt version with
+_COMPARED_WITH = {
+    ComparedWith.SOURCE: "its source",
+    ComparedWith.GOLDEN_SAMPLES: "its golden samples",
+    ComparedWith.ITSELF: "itself",
+    ComparedWith.NOTHING: "nothing",
+}
 _WORDS = {"new": "new", "config": "config changed", "unchanged": "unchanged", "failed": "FAILED", "held": "held back"}
 
 
@@ -94,7 +101,7 @@ def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | No
 def _error_text(outcome: Outcome) -> str:
     if outcome.max_abs_error is not None:
         return f"{outcome.max_abs_error:.1e}"
-    return _NOT_COMPARED if outcome.compared_with == "nothing" else "-"
+    return _NOT_COMPARED if outcome.compared_with is ComparedWith.NOTHING else "-"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -147,6 +154,7 @@ def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | 
     models = []
     for outcome in outcomes:
         data = asdict(outcome)
+        data["compared_with"] = _COMPARED_WITH[outcome.compared_with] if outcome.compared_with else ""
         data["error"] = None
         if outcome.error:
             data["error"] = {"message": outcome.error.message, "hint": outcome.error.hint}
@@ -279,7 +287,8 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
     for item in models:
         versions = ", ".join(map(str, item.versions)) or "-"
         size = size_text(item.size_bytes) if item.size_bytes else "-"
-        rows.append([item.model, versions, size, metrics_text(item.metrics), (item.created or "-")[:16], _state(item)])
+        created = item.created.isoformat()[:16] if item.created else "-"
+        rows.append([item.model, versions, size, metrics_text(item.metrics), created, _state(item)])
     _print_table(rows)
     print_line(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
 
@@ -296,7 +305,7 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
             "model": item.model,
             "versions": item.versions,
             "state": _state(item),
-            "created": item.created,
+            "created": item.created.isoformat() if item.created else None,
             "commit": item.commit,
             "size_bytes": item.size_bytes,
             "metrics": item.metrics,

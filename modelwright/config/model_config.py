@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ConfigError
+from modelwright.facts.made import Made, OnnxTensor
 from modelwright.project.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
 from modelwright.suggest import did_you_mean
 from modelwright.triton import messages as fields
@@ -44,18 +45,21 @@ class Tensors:
     outputs: tuple[Tensor, ...]
 
 
-def tensors_of(builder: Builder, facts: Mapping[str, Any]) -> Tensors:
-    """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does."""
+def tensors_of(builder: Builder, made: Made | None = None) -> Tensors:
+    """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does.
+
+    `made` is None before anything is built.
+    """
     spec = builder.spec
     if isinstance(spec.source, PrebuiltSource):
         config = parse_serving(builder, spec.serving)
         return Tensors(_written(config.input), _written(config.output))
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
-    if "signature" not in facts:
+    signature = made.signature if made else None
+    if signature is None:
         return Tensors(_declared(spec.inputs, {}), _declared(spec.outputs, labels))
-    signature = facts["signature"]
-    inputs = _derived(builder, "inputs", signature["inputs"], spec.inputs, {})
-    return Tensors(inputs, _derived(builder, "outputs", signature["outputs"], spec.outputs, labels))
+    inputs = _derived(builder, "inputs", signature.inputs, spec.inputs, {})
+    return Tensors(inputs, _derived(builder, "outputs", signature.outputs, spec.outputs, labels))
 
 
 def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[Tensor, ...]:
@@ -71,20 +75,20 @@ def _written(entries: Any) -> tuple[Tensor, ...]:
 
 
 def _derived(
-    builder: Builder, field: str, actual: Sequence[Any], specs: Sequence[TensorSpec], labels: Mapping[str, str]
+    builder: Builder, field: str, actual: Sequence[OnnxTensor], specs: Sequence[TensorSpec], labels: Mapping[str, str]
 ) -> tuple[Tensor, ...]:
     expected = {spec.name: spec for spec in specs}
-    names = [tensor["name"] for tensor in actual]
+    names = [tensor.name for tensor in actual]
     if expected and set(expected) != set(names):
         raise ConfigError(
             f"{builder.file}: {field}: the model has {sorted(names)}, model.yaml names {sorted(expected)}"
         )
     derived = []
     for tensor in actual:
-        dims = tuple(-1 if isinstance(dim, str) else int(dim) for dim in tensor["dims"])
+        dims = tuple(-1 if isinstance(dim, str) else int(dim) for dim in tensor.dims)
         if builder.spec.batched:
-            dims = _without_batch(builder, field, tensor["name"], dims)
-        found = Tensor(tensor["name"], tensor["dtype"], dims, labels.get(tensor["name"]))
+            dims = _without_batch(builder, field, tensor.name, dims)
+        found = Tensor(tensor.name, tensor.dtype, dims, labels.get(tensor.name))
         if expected:
             found = _agreed(builder, field, found, expected[found.name])
         derived.append(found)

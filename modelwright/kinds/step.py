@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from modelwright.facts.part import Facts, JsonObject
+
 StepId = tuple[str, str]  # (model, step)
-KeyContent = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class StepFunction:
     reference: str  # module:function
     revision: int = 1
 
-    def load(self) -> Callable[..., Any]:
+    def load(self) -> Callable[..., Facts]:
         """The function itself. Imports its module."""
         module, _, function = self.reference.partition(":")
-        loaded: Callable[..., Any] = getattr(import_module(module), function)
+        loaded: Callable[..., Facts] = getattr(import_module(module), function)
         return loaded
 
 
@@ -48,7 +49,7 @@ class Step:
     def id(self) -> StepId:
         return (self.model, self.name)
 
-    def key_content(self, inputs: Mapping[str, str]) -> KeyContent:
+    def key_content(self, inputs: Mapping[str, str]) -> JsonObject:
         """What the key covers; `inputs` maps each role to the digest of what that step made."""
         return {
             "step": self.function.name,

@@ -30,7 +30,7 @@ from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.writer import model_yaml, serving_of
-from modelwright.repository.reading import WHOLE, Found, Left, models_of, read_model
+from modelwright.repository.reading import WHOLE, Found, FoundGolden, Left, models_of, read_model
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.triton.messages import differences
@@ -162,7 +162,7 @@ def _write(project: ProjectConfig, found: Found, target: Path) -> Adopted:
 def _origins(found: Found) -> dict[str, Path]:
     """{path in the builder's folder: file of the repository}."""
     origins = {f"{number}/{name}": path for number, files in found.versions.items() for name, path in files.items()}
-    return origins | found.files | {f"{number}/{GOLDEN}": path for number, (path, _) in found.golden.items()}
+    return origins | found.files | {f"{number}/{GOLDEN}": golden.path for number, golden in found.golden.items()}
 
 
 def _copy(origin: Path, target: Path) -> str:
@@ -185,16 +185,21 @@ def _text(project: ProjectConfig, found: Found, digests: dict[str, str], target:
         source["files"] = {name: digests[name] for name in found.files}
     if found.golden:
         source["golden"] = {
-            number: {"sha256": digests[f"{number}/{GOLDEN}"], **facts} for number, (_, facts) in found.golden.items()
+            number: _golden_record(golden, digests[f"{number}/{GOLDEN}"]) for number, golden in found.golden.items()
         }
     head = schema.editor_line(project, target) + _ABOUT + ("" if found.has_config else _COMPLETED)
     return model_yaml(found.name, source, serving_of(found.config), head)
 
 
+def _golden_record(golden: FoundGolden, sha256: str) -> dict[str, Any]:
+    record = {"sha256": sha256, **golden.comparison.as_json()}
+    return record | ({"members": golden.composing_models} if golden.composing_models else {})
+
+
 def _check_written(project: ProjectConfig, found: Found, staged: Path, target: Path) -> None:
     """Read the builder as a build does. What it comes to must be what the repository has, field by field."""
     builder = read_builder(staged, project.shown(target / FILE))
-    for difference in differences(found.config, config_of(builder, tensors_of(builder, {}))):
+    for difference in differences(found.config, config_of(builder, tensors_of(builder))):
         raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
 
 

@@ -15,7 +15,9 @@ from typing import Literal
 
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, VerifyError
+from modelwright.facts.part import JsonObject
 from modelwright.project.project import ProjectConfig
+from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import (
     Published,
@@ -28,13 +30,12 @@ from modelwright.repository.versions import (
 from modelwright.server import environment
 from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.client import Client, connect
-from modelwright.triton.layout import CONFIG, WARMUP
+from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.batches import in_batches
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.golden import load_golden
-from modelwright.verification.tolerances import from_json
 
 Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "superseded"]
 
@@ -158,11 +159,15 @@ def fingerprint(project: ProjectConfig, versions: Iterable[Published]) -> str:
     made = environment.find(project.server, project.target)
     state = {
         "server": str(made.root) if made else None,
-        "versions": [[item.model, item.version, item.manifest["files"]] for item in versions],
+        "versions": [[item.model, item.version, _files(item.manifest)] for item in versions],
         "configs": {item.model: sha256_file(project.repository / item.model / CONFIG) for item in versions},
         "warmup": {item.model: _digests(project.repository / item.model / WARMUP) for item in versions},
     }
     return sha256(canonical(state))
+
+
+def _files(manifest: Manifest) -> dict[str, JsonObject]:
+    return {name: file.as_json() for name, file in manifest.files.items()}
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -196,14 +201,16 @@ def _has_another(item: Published, served: Mapping[tuple[str, str], str]) -> bool
 
 def _largest_error(item: Published, client: Client) -> float:
     inputs, expected = load_golden(item.golden)
-    facts = item.manifest["verification"]["golden"]
+    comparison = item.manifest.verification.golden
+    if comparison is None:
+        raise VerifyError(f"its {MANIFEST} does not say how its golden samples are compared")
 
     def infer(part: Tensors) -> Tensors:
         return client.infer(item.model, part, version=str(item.version))
 
-    batch = min(facts["batch"], item.max_batch_size)
+    batch = min(comparison.batch, item.max_batch_size)
     actual = in_batches(infer, inputs, batch)
-    errors = compare_outputs(expected, actual, from_json(facts["tolerance"]))
+    errors = compare_outputs(expected, actual, comparison.tolerance)
     return max(errors.values(), default=0.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from modelwright.build.workspace import open_workspace, plan_workspace
@@ -20,7 +21,7 @@ class ModelStatus:
     versions: tuple[int, ...]
     state: State  # `no builder`: it is in the repository, and no builder makes it
     reason: str = ""  # why it is to be rebuilt
-    created: str | None = None  # ISO 8601
+    created: datetime | None = None
     commit: str | None = None  # of the sources, where they are in git
     size_bytes: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -57,10 +58,10 @@ def status(project: ProjectConfig) -> list[ModelStatus]:
                 versions,
                 state,
                 reason,
-                created=manifest["created"],
-                commit=manifest["source"].get("commit"),
-                size_bytes=sum(item["size_bytes"] for item in manifest["files"].values()),
-                metrics=manifest["metrics"],
+                created=manifest.created,
+                commit=manifest.source.commit,
+                size_bytes=manifest.size_bytes,
+                metrics=manifest.metrics,
             )
         )
     return found

@@ -6,7 +6,6 @@ root is a model. Whatever cannot be carried over is named (`Left`); what a model
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from typing import Any
 from modelwright.config.render import parse
 from modelwright.digest import sha256_file
 from modelwright.errors import RepositoryError, SpecError
+from modelwright.facts.verified import GoldenComparison
 from modelwright.project.spec import FILE
+from modelwright.repository.manifest import is_ours, read
 from modelwright.triton.layout import CONFIG, GOLDEN, LEDGER, MANIFEST, in_range, leading_number, version_number
 from modelwright.triton.pbtext import invalid_strings, parse_tree
 
@@ -35,6 +36,15 @@ class Left:
     why: str
 
 
+@dataclass(frozen=True)
+class FoundGolden:
+    """Golden samples of a version that Modelwright made."""
+
+    path: Path
+    comparison: GoldenComparison
+    composing_models: dict[str, str]  # an ensemble's: name → version digest when they were recorded
+
+
 @dataclass
 class Found:
     """One model of the repository: its files by their names there."""
@@ -45,7 +55,7 @@ class Found:
     has_comments: bool = False
     versions: dict[int, dict[str, Path]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)  # beside config.pbtxt
-    golden: dict[int, tuple[Path, dict[str, Any]]] = field(default_factory=dict)  # golden.npz, how it is compared
+    golden: dict[int, FoundGolden] = field(default_factory=dict)
     is_ours: bool = False  # Modelwright published versions of it
     left: list[Left] = field(default_factory=list)
 
@@ -159,57 +169,34 @@ def _take_golden(found: Found, number: int) -> None:
     The samples go along while the version's files are still what they were recorded for.
     """
     files = found.versions[number]
-    manifest = _manifest(files.get(MANIFEST))
-    if manifest is None:
+    if MANIFEST not in files or not is_ours(files[MANIFEST]):
         for name in (MANIFEST, GOLDEN):
             if name in files:
                 where = f"{found.name}/{number}/{name}"
                 raise SpecError(f"{where}: Modelwright writes a file of this name itself", "give it another name")
         return
-    files.pop(MANIFEST)
+    path = files.pop(MANIFEST)
     found.is_ours = True
     if GOLDEN not in files:
         return
-    changed, facts = _changed(files, manifest), _golden_facts(manifest)
-    path = files.pop(GOLDEN)
-    if changed or facts is None:
-        why = (
-            f"recorded for other files: {changed} is not what the manifest says"
-            if changed
-            else "the manifest is damaged"
-        )
-        found.left.append(Left(found.name, f"{number}/{GOLDEN}", why))
-    else:
-        found.golden[number] = (path, facts)
-
-
-def _manifest(path: Path | None) -> dict[str, Any] | None:
-    """A version's manifest, if Modelwright wrote it."""
     try:
-        data = json.loads(path.read_bytes()) if path else None
-    except (ValueError, RecursionError):
-        return None
-    ours = isinstance(data, dict) and {"payload", "files", "lineage", "modelwright"} <= data.keys()
-    return data if ours else None
+        found.golden[number] = _golden(files, path)
+    except RepositoryError as error:
+        found.left.append(Left(found.name, f"{number}/{GOLDEN}", error.message.replace(str(path), MANIFEST)))
+    files.pop(GOLDEN)
 
 
-def _golden_facts(manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """How the samples are compared; for an ensemble, what its members were when they were recorded."""
-    try:
-        golden, members = manifest["verification"]["golden"], manifest["made"].get("members", {})
-        return {"batch": golden["batch"], "tolerance": golden["tolerance"], **({"members": members} if members else {})}
-    except (KeyError, TypeError, AttributeError):
-        return None
-
-
-def _changed(files: dict[str, Path], manifest: dict[str, Any]) -> str:
-    """The first file of a version that is not what its manifest says; '' when all are."""
-    recorded = manifest["files"] if isinstance(manifest["files"], dict) else {}
-    for name in sorted({*files, *recorded}):
-        entry = recorded.get(name)
-        if name not in files or not isinstance(entry, dict) or sha256_file(files[name]) != entry.get("sha256"):
-            return str(name)
-    return ""
+def _golden(files: dict[str, Path], path: Path) -> FoundGolden:
+    """The golden samples among a version's files. Raises RepositoryError where they do not belong to these files."""
+    manifest = read(path)
+    comparison = manifest.verification.golden if manifest else None
+    if manifest is None or comparison is None:
+        raise RepositoryError("the manifest does not say how they are compared")
+    for name in sorted({*files, *manifest.files}):
+        recorded = manifest.files.get(name)
+        if name not in files or recorded is None or sha256_file(files[name]) != recorded.sha256:
+            raise RepositoryError(f"recorded for other files: {name} is not what the manifest says")
+    return FoundGolden(files[GOLDEN], comparison, manifest.made.composing_models)
 
 
 class _Walk:

@@ -27,9 +27,8 @@ from typing import Any
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.fsops import exchange, fsync_path, fsync_tree, remove_tree, rename_durably, translated
+from modelwright.repository.manifest import Manifest, read
 from modelwright.triton.layout import CONFIG, CONFIGS, LEDGER, MANIFEST, environment_of, version_number
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Change:
     model: str
     version: int | None = None
     version_files: Mapping[str, Path] = field(default_factory=dict)  # relative name → where to copy it from
-    manifest: Manifest = field(default_factory=dict)
+    manifest: Manifest | None = None  # of the version
     top_files: Mapping[str, bytes | None] = field(default_factory=dict)  # name, with '/' in folders; None: remove it
     top_copies: Mapping[str, Path] = field(default_factory=dict)  # the same, copied: files of any size
     more: tuple[Change, ...] = ()  # further versions of the model, that go out with this one
@@ -57,6 +56,7 @@ class Repository:
     def __init__(self, root: Path, staging: Path) -> None:
         self.root = root
         self.staging = staging
+        self._manifests: dict[Path, Manifest] = {}  # a published version never changes
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -79,15 +79,10 @@ class Repository:
     def manifest(self, model: str, version: int) -> Manifest | None:
         """A version's manifest; None for a version that was not made here. Raises RepositoryError for a damaged one."""
         path = self.folder(model, version) / MANIFEST
-        try:
-            data = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise RepositoryError(f"{path}: {error}", "restore the file, or remove that version's directory") from None
-        if not isinstance(data, dict) or not {"payload", "files", "lineage"} <= data.keys():
-            raise RepositoryError(f"{path}: is no manifest", "restore the file, or remove that version's directory")
-        return data
+        manifest = self._manifests.get(path) or read(path)
+        if manifest:
+            self._manifests[path] = manifest
+        return manifest
 
     def latest(self, model: str) -> tuple[int, Manifest] | None:
         """The highest version that was made here, with its manifest."""
@@ -102,7 +97,7 @@ class Repository:
         return self._ledger()[0]
 
     def taken(self, model: str, version: int) -> str | None:
-        """The payload that a number is taken by: "" for one that is not known any more, None for a free number."""
+        """The version digest that a number is taken by: "" for one that is not known any more, None for a free one."""
         highest, fixed = self._ledger()
         unknown = "" if version <= highest.get(model, 0) else None
         return fixed.get(model, {}).get(str(version), unknown)
@@ -126,11 +121,11 @@ class Repository:
             return [f"{MANIFEST} missing"]
         folder = self.folder(model, version)
         actual = {name: path for name, path in list_tree(folder).items() if name != MANIFEST}
-        expected: dict[str, Any] = manifest["files"]
+        expected = manifest.files
         found = [f"{name} missing" for name in expected if name not in actual]
         found += [f"{name} added" for name in actual if name not in expected]
         shared = [name for name in expected if name in actual]
-        return found + [f"{name} changed" for name in shared if sha256_file(actual[name]) != expected[name]["sha256"]]
+        return found + [f"{name} changed" for name in shared if sha256_file(actual[name]) != expected[name].sha256]
 
     def environments(self, model: str) -> list[str]:
         """The environments that a model has a config for: configs/<name>.pbtxt."""
@@ -147,8 +142,9 @@ class Repository:
     def reserve(self, models: Iterable[str], fixed: Mapping[str, Mapping[int, str]] | None = None) -> dict[str, int]:
         """A fresh version number for each model. A number stays taken, even when its publish never comes about.
 
-        `fixed` holds models whose versions bring their own numbers, {model: {number: payload}}: they are noted with
-        what they stand for, so that a publish that was interrupted can be made again, and no other under that number.
+        `fixed` holds models whose versions bring their own numbers, {model: {number: version digest}}: they are noted
+        with what they stand for, so that a publish that was interrupted can be made again, and no other under that
+        number.
         """
         ledger, known = self._ledger()
         numbers = {model: self.next_number(model, ledger) for model in models}
@@ -240,15 +236,16 @@ class Repository:
 
 def _fill_version(folder: Path, change: Change) -> None:
     """Copy a version's files and compare each with its manifest: what is published is what was verified."""
+    assert change.manifest is not None
     folder.mkdir()
     for name, source in change.version_files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-        if sha256_file(target) != change.manifest["files"][name]["sha256"]:
-            hint = "the artefact was damaged after it was made: remove .modelwright/store and build again"
+        if sha256_file(target) != change.manifest.files[name].sha256:
+            hint = "the artifact was damaged after it was made: remove .modelwright/store and build again"
             raise RepositoryError(f"{change.model}: {name} is not what was verified", hint)
-    (folder / MANIFEST).write_text(json.dumps(change.manifest, indent=1) + "\n")
+    (folder / MANIFEST).write_text(change.manifest.text())
 
 
 def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:

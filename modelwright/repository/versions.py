@@ -10,7 +10,8 @@ from typing import Any
 
 from modelwright.config.render import parse
 from modelwright.errors import RepositoryError
-from modelwright.repository.repository import Manifest, Repository
+from modelwright.repository.manifest import Manifest
+from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
 
@@ -27,7 +28,7 @@ class Published:
 
     @property
     def is_prebuilt(self) -> bool:
-        return bool(self.manifest["made"].get("prebuilt"))
+        return self.manifest.made.prebuilt
 
 
 def published(repository: Repository, names: Sequence[str] = ()) -> list[Published]:
@@ -64,13 +65,13 @@ def superseded(repository: Repository, model: str, version: int) -> str:
     """
     newest = repository.latest(model)
     manifest = repository.manifest(model, version)
-    if newest is None or manifest is None or (newest[0] == version and not manifest["made"].get("prebuilt")):
+    if newest is None or manifest is None or (newest[0] == version and not manifest.made.prebuilt):
         return ""
-    if manifest.get("tensors") != newest[1].get("tensors"):
+    if manifest.tensors != newest[1].tensors:
         return "the config has other tensors now"
-    for composing, digest in manifest["made"].get("members", {}).items():
+    for composing, digest in manifest.made.composing_models.items():
         latest = repository.latest(composing)
-        if latest is None or latest[1]["payload"] != digest:
+        if latest is None or latest[1].version_digest != digest:
             return f"it runs another version of {composing} now"
     return ""
 

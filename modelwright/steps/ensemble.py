@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from modelwright.digest import list_tree, sha256_file, tree_digest
+from modelwright.facts.made import Made
 from modelwright.steps.context import StepContext
 from modelwright.triton.layout import ENSEMBLE
 
 
-def run(context: StepContext, out: Path) -> dict[str, Any]:
+def run(context: StepContext, out: Path) -> Made:
     """Write the version's `ensemble.json`."""
-    members = {role: payload_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
+    composing = {role: version_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
     version = out / "version"
     version.mkdir()
-    content = {"steps": context.config["steps"], "members": members}
+    content = {"steps": context.config["steps"], "members": composing}
     (version / ENSEMBLE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return {"members": members}
+    return Made(composing_models=composing)
 
 
 def newest_version(artifact: Path) -> Path:
@@ -32,6 +32,6 @@ def newest_version(artifact: Path) -> Path:
     return max(prebuilt.iterdir(), key=lambda path: int(path.name)) if prebuilt.is_dir() else artifact / "version"
 
 
-def payload_digest(version: Path) -> str:
+def version_digest(version: Path) -> str:
     """The digest of what a version holds, less its manifest and golden samples."""
     return tree_digest({name: sha256_file(path) for name, path in list_tree(version).items()})

@@ -14,9 +14,10 @@ from typing import Any
 from modelwright.config.model_config import tensors_of
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
+from modelwright.facts.made import Made, OnnxSignature
 from modelwright.kinds.recipe import huggingface_directory
 from modelwright.onnx.check import check_limits, read_signature
-from modelwright.onnx.signature import Signature, Value
+from modelwright.onnx.signature import Signature
 from modelwright.project.files import local_file
 from modelwright.project.spec import HuggingFaceSource, OnnxSource
 from modelwright.steps.context import StepContext
@@ -27,14 +28,14 @@ _TIMEOUT_S = 60
 _CHUNK = 1 << 20
 
 
-def from_torch(context: StepContext, out: Path) -> dict[str, Any]:
+def from_torch(context: StepContext, out: Path) -> Made:
     """Export the module that the torch step stored."""
     from modelwright.steps.train import load_module
 
     return _export(context, load_module(context, context.inputs["module"]), out)
 
 
-def from_huggingface(context: StepContext, out: Path) -> dict[str, Any]:
+def from_huggingface(context: StepContext, out: Path) -> Made:
     """Load a Hugging Face directory (safetensors only), let the entry wrap the model, export it."""
     import torch
 
@@ -50,7 +51,7 @@ def from_huggingface(context: StepContext, out: Path) -> dict[str, Any]:
     return _export(context, module, out)
 
 
-def from_file(context: StepContext, out: Path) -> dict[str, Any]:
+def from_file(context: StepContext, out: Path) -> Made:
     """Take an ONNX file as it is, byte for byte, once its digest and limits are checked."""
     source = context.builder.spec.source
     assert isinstance(source, OnnxSource)
@@ -68,10 +69,10 @@ def from_file(context: StepContext, out: Path) -> dict[str, Any]:
         signature = read_signature(target)
     for name in signature.external:
         _copy_weights(context, source, name, target.parent)
-    return _facts(signature, context)
+    return _made(signature, context)
 
 
-def _export(context: StepContext, module: Any, out: Path) -> dict[str, Any]:
+def _export(context: StepContext, module: Any, out: Path) -> Made:
     from modelwright.steps.export import onnx_from_torch, run_torch
 
     spec = context.builder.spec
@@ -81,27 +82,16 @@ def _export(context: StepContext, module: Any, out: Path) -> dict[str, Any]:
         expected = run_torch(module, samples, spec.inputs, spec.outputs, batched=spec.batched)
         onnx_from_torch(module, samples, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
     save_tensors(out / "expected.npz", expected)
-    return _facts(read_signature(target), context)
+    return _made(read_signature(target), context)
 
 
-def _facts(signature: Signature, context: StepContext) -> dict[str, Any]:
+def _made(signature: Signature, context: StepContext) -> Made:
     """The file's signature, once it is within the target's limits and agrees with the model.yaml."""
     with located(f"{context.builder.file}: source"):
         check_limits(signature, context.target)
-    recorded = {
-        "inputs": [_recorded(value) for value in signature.inputs],
-        "outputs": [_recorded(value) for value in signature.outputs],
-        "opset": signature.opset,
-        "ir_version": signature.ir_version,
-        "external": list(signature.external),
-    }
-    facts = {"signature": recorded}
-    tensors_of(context.builder, facts)
-    return facts
-
-
-def _recorded(value: Value) -> dict[str, Any]:
-    return {"name": value.name, "dtype": value.dtype, "dims": list(value.dims or ())}
+    made = Made(signature=OnnxSignature.of(signature))
+    tensors_of(context.builder, made)
+    return made
 
 
 def _version_folder(out: Path) -> Path:

@@ -5,7 +5,7 @@ top/…             what lies beside config.pbtxt
 golden/<N>.npz    samples that an adopted version brought along
 
 There is nothing to compare a prebuilt model with, unless it has golden samples of its own, or `samples` in its
-model.yaml. With neither, its manifest says so: compared_with "nothing".
+model.yaml. With neither, its manifest says that it was compared with nothing.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from modelwright.digest import copy_hashed
 from modelwright.errors import StepError, VerifyError, located
+from modelwright.facts.made import Made
+from modelwright.facts.verified import ComparedWith, GoldenComparison, Verified, VerifiedVersions
 from modelwright.project.spec import GoldenRecord, PrebuiltSource
 from modelwright.steps.context import StepContext
-from modelwright.steps.ensemble import newest_version, payload_digest
+from modelwright.steps.ensemble import newest_version, version_digest
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.reasons import is_lacking
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.batches import Infer, in_batches
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.golden import load_golden
-from modelwright.verification.tolerances import as_json
 
 _HINT = "a version never changes: put the file back, or publish the new one under another number"
 
 
-def run(context: StepContext, out: Path) -> dict[str, Any]:
+def run(context: StepContext, out: Path) -> Made:
     """Copy every file out of the builder's folder, and check that it is what model.yaml says."""
     source = _source(context)
     places = {f"{number}/{GOLDEN}": f"golden/{number}.npz" for number in source.golden}
@@ -44,19 +44,19 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if copy_hashed(context.builder.folder / name, target) != digest:
             raise StepError(f"{context.builder.file}: source: {name} is not what its digest says", _HINT)
-    members = {role: payload_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
-    return {"prebuilt": True, **({"members": members} if members else {})}
+    composing = {role: version_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
+    return Made(prebuilt=True, composing_models=composing)
 
 
-def verify(context: StepContext, out: Path) -> dict[str, Any]:
+def verify(context: StepContext, out: Path) -> VerifiedVersions:
     """Facts for each version: what it was compared with, if anything. Keeps `<N>/golden.npz` of those that were."""
     source = _source(context)
     with located(f"{context.builder.name}: verify"):
-        facts = {str(number): _verify_version(context, source, number, out) for number in source.versions}
-    return {"versions": facts, "metrics": facts[str(max(source.versions))]["metrics"]}
+        versions = {number: _verify_version(context, source, number, out) for number in source.versions}
+    return VerifiedVersions(versions=versions)
 
 
-def _verify_version(context: StepContext, source: PrebuiltSource, number: int, out: Path) -> dict[str, Any]:
+def _verify_version(context: StepContext, source: PrebuiltSource, number: int, out: Path) -> Verified:
     record = source.golden.get(number)
     if context.builder.spec.samples:
         return _served(context, number, out, None)
@@ -69,7 +69,7 @@ def _verify_version(context: StepContext, source: PrebuiltSource, number: int, o
     return _served(context, number, out, record)
 
 
-def _served(context: StepContext, number: int, out: Path, record: GoldenRecord | None) -> dict[str, Any]:
+def _served(context: StepContext, number: int, out: Path, record: GoldenRecord | None) -> Verified:
     """One version in the real server: its golden samples again, or those of model.yaml."""
     from modelwright.steps.trial import NotLoadedError, trial
     from modelwright.steps.verify import SERVED_BATCH, verify_samples
@@ -94,22 +94,24 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
         return _not_compared(f"not served here: {error.reason}", record)
 
 
-def _replayed(context: StepContext, number: int, record: GoldenRecord, infer: Infer) -> dict[str, Any]:
+def _replayed(context: StepContext, number: int, record: GoldenRecord, infer: Infer) -> Verified:
     inputs, expected = load_golden(context.inputs["model"] / f"golden/{number}.npz")
     batch = min(record.batch, context.builder.spec.max_batch_size)
     errors = compare_outputs(expected, in_batches(infer, inputs, batch), record.tolerance)
-    facts = _not_compared(record=record)
-    count = len(next(iter(inputs.values())))
-    return {**facts, "max_abs_error": errors, "compared_with": "its golden samples", "samples": count}
+    return Verified(
+        compared_with=ComparedWith.GOLDEN_SAMPLES,
+        max_abs_error=errors,
+        samples=len(next(iter(inputs.values()))),
+        golden=_comparison(record),
+    )
 
 
-def _not_compared(reason: str = "", record: GoldenRecord | None = None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"max_abs_error": {}, "compared_with": "nothing", "samples": 0, "metrics": {}}
-    if reason:
-        facts["reason"] = reason
-    if record:
-        facts["golden"] = {"batch": record.batch, "tolerance": as_json(record.tolerance)}
-    return facts
+def _not_compared(reason: str = "", record: GoldenRecord | None = None) -> Verified:
+    return Verified(compared_with=ComparedWith.NOTHING, reason=reason, golden=_comparison(record) if record else None)
+
+
+def _comparison(record: GoldenRecord) -> GoldenComparison:
+    return GoldenComparison(batch=record.batch, tolerance=record.tolerance)
 
 
 def _keep_golden(context: StepContext, number: int, out: Path) -> None:
@@ -119,9 +121,9 @@ def _keep_golden(context: StepContext, number: int, out: Path) -> None:
 
 def _changed_member(context: StepContext, record: GoldenRecord) -> str:
     """A model that an ensemble runs and that is not what it was when the samples were recorded; '' if all are."""
-    for name, payload in record.members.items():
+    for name, digest in record.members.items():
         folder = context.inputs.get(f"member {name}")
-        if folder is None or payload_digest(newest_version(folder)) != payload:
+        if folder is None or version_digest(newest_version(folder)) != digest:
             return name
     return ""
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
+from modelwright.facts.made import Made
 from modelwright.project.files import local_file, published_file
 from modelwright.project.spec import PythonSource
 from modelwright.steps.context import StepContext
@@ -36,7 +36,7 @@ TritonPythonModel = _module.TritonPythonModel
 '''
 
 
-def run(context: StepContext, out: Path) -> dict[str, Any]:
+def run(context: StepContext, out: Path) -> Made:
     """Put the version's files together."""
     builder = context.builder
     source = builder.spec.source
@@ -50,17 +50,17 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
     own = local_file(builder, "source.model", source.model)
     if not source.requirements:
         shutil.copyfile(own, version / "model.py")
-        return {}
+        return Made()
     shutil.copyfile(own, version / _OWN)
     (version / "model.py").write_text(_BOOTSTRAP)
     return _vendor(context, source, version / PACKAGES, out)
 
 
-def _vendor(context: StepContext, source: PythonSource, folder: Path, out: Path) -> dict[str, Any]:
+def _vendor(context: StepContext, source: PythonSource, folder: Path, out: Path) -> Made:
     from modelwright.steps.vendor import vendor_requirements
 
     log = out.parent / "pip.log"
     missing = vendor_requirements(source.requirements, context.target.python, folder, log)
     if missing:
         context.say(f"not vendored, though the requirements name them as dependencies: {', '.join(missing)}")
-    return {"requirements": list(source.requirements), "dependencies_left_out": missing}
+    return Made(requirements=source.requirements, dependencies_left_out=tuple(missing))

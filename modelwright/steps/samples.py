@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import StepError
+from modelwright.facts.part import Facts, Integer
 from modelwright.project.spec import TensorSpec
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
@@ -13,7 +14,11 @@ from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.tensors import Tensors, save_tensors
 
 
-def run(context: StepContext, out: Path) -> dict[str, Any]:
+class Sampled(Facts):
+    count: Integer  # rows
+
+
+def run(context: StepContext, out: Path) -> Sampled:
     """Call the samples entry; keep `samples.npz`."""
     entry = context.builder.spec.samples
     assert entry is not None
@@ -22,7 +27,7 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
     tensors = as_tensors(samples, where)
     check_tensors(tensors, context.builder.spec.inputs, where)
     save_tensors(out / "samples.npz", tensors)
-    return {"count": len(next(iter(tensors.values())))}
+    return Sampled(count=len(next(iter(tensors.values()))))
 
 
 def as_tensors(value: Any, where: str) -> Tensors:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import StepError
+from modelwright.facts.part import Facts, Integer
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call, make_importable
 
@@ -13,7 +14,11 @@ from modelwright.steps.entry import call, make_importable
 _recent: dict[Path, Any] = {}
 
 
-def run(context: StepContext, out: Path) -> dict[str, Any]:
+class Trained(Facts):
+    parameters: Integer  # how many numbers the module has
+
+
+def run(context: StepContext, out: Path) -> Trained:
     """Call the source's entry; keep the module it returns, in eval mode, as `module.pt`."""
     import torch
 
@@ -32,7 +37,7 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
         raise StepError(f"{where}: the module cannot be stored: {error}", hint) from None
     _recent.clear()
     _recent[Path(context.builder.folder)] = module
-    return {"parameters": sum(parameter.numel() for parameter in module.parameters())}
+    return Trained(parameters=sum(parameter.numel() for parameter in module.parameters()))
 
 
 def load_module(context: StepContext, folder: Path) -> Any:

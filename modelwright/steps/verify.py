@@ -7,9 +7,9 @@ target release's version; a Python model and an ensemble run in the real server.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from modelwright.errors import located
+from modelwright.facts.verified import ComparedWith, GoldenComparison, Verified
 from modelwright.onnx.runtime import load_session, run_session
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
@@ -20,12 +20,12 @@ from modelwright.verification.batches import Infer, check_rows_independent, in_b
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.gates import check_gates, metrics_from
 from modelwright.verification.golden import save_golden
-from modelwright.verification.tolerances import as_json, tolerances
+from modelwright.verification.tolerances import tolerances
 
 SERVED_BATCH = 32  # rows a request when nothing smaller limits it
 
 
-def run(context: StepContext, out: Path) -> dict[str, Any]:
+def run(context: StepContext, out: Path) -> Verified:
     """Verify an ONNX model in onnxruntime."""
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
@@ -38,7 +38,7 @@ def run(context: StepContext, out: Path) -> dict[str, Any]:
         return verify_samples(context, infer, batch, out, check_rows=batch > 1)
 
 
-def run_served(context: StepContext, out: Path) -> dict[str, Any]:
+def run_served(context: StepContext, out: Path) -> Verified:
     """Verify a Python model or an ensemble in the real server, in a small repository of its own."""
     from modelwright.steps.trial import trial
 
@@ -51,9 +51,7 @@ def run_served(context: StepContext, out: Path) -> dict[str, Any]:
         return verify_samples(context, infer, min(spec.max_batch_size, SERVED_BATCH), out)
 
 
-def verify_samples(
-    context: StepContext, infer: Infer, batch: int, out: Path, *, check_rows: bool = False
-) -> dict[str, Any]:
+def verify_samples(context: StepContext, infer: Infer, batch: int, out: Path, *, check_rows: bool = False) -> Verified:
     """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz. Returns the step's facts."""
     spec = context.builder.spec
     samples = _samples(context)
@@ -69,13 +67,13 @@ def verify_samples(
     metrics = _evaluate(context, lambda inputs: in_batches(infer, inputs, batch))
     check_gates(spec.gates, metrics)
     save_golden(out / GOLDEN, samples, outputs, batch)
-    return {
-        "max_abs_error": errors,
-        "compared_with": "its source" if expected else "itself",
-        "samples": len(next(iter(samples.values()))),
-        "metrics": metrics,
-        "golden": {"batch": batch, "tolerance": as_json(allowed)},
-    }
+    return Verified(
+        compared_with=ComparedWith.SOURCE if expected else ComparedWith.ITSELF,
+        max_abs_error=errors,
+        samples=len(next(iter(samples.values()))),
+        metrics=metrics,
+        golden=GoldenComparison(batch=batch, tolerance=allowed),
+    )
 
 
 def _samples(context: StepContext) -> Tensors:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from modelwright.project.spec import Gates, Tolerance
 from modelwright.triton.tensors import Tensors
 
@@ -28,12 +25,3 @@ def tolerances(gates: Gates, outputs: Tensors) -> dict[str, Tolerance]:
     allowed = default_tolerances(outputs)
     wanted = gates.tolerance
     return {name: wanted if wanted and outputs[name].dtype.kind == "f" else allowed[name] for name in allowed}
-
-
-def as_json(allowed: Mapping[str, Tolerance]) -> dict[str, Any]:
-    """As a manifest keeps them."""
-    return {name: tolerance.model_dump() for name, tolerance in allowed.items()}
-
-
-def from_json(data: Mapping[str, Any]) -> dict[str, Tolerance]:
-    return {name: Tolerance.model_validate(value) for name, value in data.items()}

@@ -19,26 +19,37 @@ max_batch_size: 8
 dynamic_batching { max_queue_delay_microseconds: 200 }
 instance_group [ { count: 2, kind: KIND_CPU } ]
 """
+
+
+def lineage(step: str, **content: Any) -> dict[str, Any]:
+    standard = {"step": step, "revision": 1, "config": {}, "code": {}, "data": {}, "tools": {}, "inputs": {}}
+    return {"step": step, "key": "k", "output": "o", "seconds": 1.0, "payload": standard | content}
+
+
 MANIFEST: dict[str, Any] = {
+    "schema": 1,
+    "model": "m",
+    "version": 1,
+    "description": "",
+    "created": "2026-01-02T03:04:05+00:00",
     "payload": "a" * 64,
     "modelwright": "0.1.0",
-    "target": {"triton": "26.07", "onnxruntime": "1.27.0"},
+    "target": {"triton": "26.07", "onnxruntime": "1.27.0", "python": "3.12"},
     "source": {"builder": "builders/m/model.yaml", "commit": "17ae910d8b5a4a7e", "dirty": False},
     "files": {"model.onnx": {"sha256": "0" * 64, "size_bytes": 234925}},
-    "tensors": {"inputs": [{"name": "x", "dims": [2]}]},
+    "tensors": {"batched": True, "inputs": [{"name": "x", "dtype": "FP32", "dims": [2]}], "outputs": []},
+    "made": {},
+    "verification": {"max_abs_error": {"y": 0.0}, "compared_with": "its source", "samples": 4},
     "metrics": {"accuracy": 0.9916666666666667},
     "lineage": [
-        {"step": "samples", "payload": {"config": {"entry": "data:samples"}, "tools": {"numpy": "2.4.6"}}},
-        {
-            "step": "torch",
-            "payload": {
-                "revision": 1,
-                "config": {"entry": "train:train", "params": {"epochs": 15, "lr": 0.005}},
-                "code": {"train.py": "a", "data.py": "b"},
-                "data": {"weights.bin": "c"},
-                "tools": {"numpy": "2.4.6", "torch": "2.13.0"},
-            },
-        },
+        lineage("samples", config={"entry": "data:samples"}, tools={"numpy": "2.4.6"}),
+        lineage(
+            "torch",
+            config={"entry": "train:train", "params": {"epochs": 15, "lr": 0.005}},
+            code={"train.py": "a", "data.py": "b"},
+            data={"weights.bin": "c"},
+            tools={"numpy": "2.4.6", "torch": "2.13.0"},
+        ),
     ],
 }
 
@@ -121,7 +132,7 @@ MANIFESTS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
     ),
     "a revision": (lambda m: torch(m).update(revision=2), ["torch: revision 1 → 2"]),
     "a step more": (
-        lambda m: m["lineage"].append({"step": "quantise", "payload": {}}),
+        lambda m: m["lineage"].append(lineage("quantise")),
         ["quantise: a step of the candidate only"],
     ),
     "a step less": (lambda m: m["lineage"].pop(), ["torch: a step of the baseline only"]),
@@ -194,7 +205,7 @@ def test_one_manifest_alone_says_so(tmp_path: Path, theirs: Any) -> None:
 def test_a_damaged_manifest_is_an_error(tmp_path: Path) -> None:
     one = model(tmp_path / "a")
     (one / "1/manifest.json").write_text("{")
-    with pytest.raises(RepositoryError, match=r"a/1/manifest.json: Expecting property name"):
+    with pytest.raises(RepositoryError, match=r"a/1/manifest.json: damaged: not JSON"):
         differences(one, 1, one, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -29,10 +28,12 @@ from modelwright.loadtest.measure.latency import latency
 from modelwright.loadtest.payloads.workload import Shape, Workload
 from modelwright.loadtest.wire.null_protocols import Grpc, Http
 from modelwright.loadtest.wire.null_server import null_server
+from modelwright.project.spec import Tolerance
 from modelwright.server.local import RunningServer
 from modelwright.triton.client import connect
 from modelwright.verification.golden import save_golden
 from tests.loadtest.wire import free_port
+from tests.manifests import a_manifest, compared_with_golden
 
 Protocol = Literal["http", "grpc"]
 QUICK = Shape(concurrency=4, warmup_s=0.1, duration_s=0.4)
@@ -405,9 +406,8 @@ def publish_golden(repository: Path, offset: float) -> None:
     array = np.arange(40, dtype=np.float32).reshape(40, 1)
     wrong = (np.arange(40).reshape(40, 1) % 2 * offset).astype(np.float32)
     save_golden(folder / "golden.npz", {"IN": array, "BIAS": array}, {"OUT": 2 * array + wrong}, 1)
-    golden = {"batch": 1, "tolerance": {"OUT": {"atol": 0.5, "rtol": 0.0}}}
-    manifest = {"payload": "p", "files": {}, "lineage": [], "made": {}, "verification": {"golden": golden}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = a_manifest(verification=compared_with_golden(1, {"OUT": Tolerance(atol=0.5)}))
+    (folder / "manifest.json").write_text(manifest.text())
 
 
 def test_wrong_answers_are_failures(server: RunningServer, tmp_path: Path) -> None:

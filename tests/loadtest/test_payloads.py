@@ -12,12 +12,14 @@ import onnx
 import pytest
 
 from modelwright.errors import LoadError, ModelwrightError
+from modelwright.facts.made import Made
 from modelwright.loadtest.payloads import samples
 from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
 from modelwright.loadtest.payloads.signature import Sequence, Signature, Tensor, read_signature
 from modelwright.project.spec import Tolerance
 from modelwright.triton.client import Client
 from modelwright.verification.golden import save_golden
+from tests.manifests import a_manifest, compared_with_golden
 from tests.server.models import graph, node
 
 SIGNATURE = Signature("m", "3", 8, (Tensor("x", "FP32", (2,)),), (Tensor("y", "FP32", (2,)),))
@@ -33,9 +35,12 @@ def publish(
     folder.mkdir(parents=True)
     x = np.repeat(np.arange(count, dtype=np.float32), 2).reshape(count, 2)
     save_golden(folder / "golden.npz", more.get("inputs", {"x": x}), more.get("outputs", {"y": x + 1}), batch)
-    golden = {"batch": batch, "tolerance": {"y": {"atol": 0.5, "rtol": 0.0}}}
-    manifest: dict[str, Any] = {"payload": "p", "files": {}, "lineage": [], "made": more.get("made", {})}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"verification": {"golden": golden}}))
+    manifest = a_manifest(
+        version_digest="d",
+        made=Made(composing_models=more.get("composing_models", {})),
+        verification=compared_with_golden(batch, {"y": Tolerance(atol=0.5)}),
+    )
+    (folder / "manifest.json").write_text(manifest.text())
 
 
 def rows(payloads: Payloads) -> list[list[float]]:
@@ -151,7 +156,7 @@ def test_rows_that_are_quantised_together(tmp_path: Path, merges: bool, compared
 def test_an_ensemble_is_quantised_where_a_member_is(tmp_path: Path) -> None:
     publish(tmp_path, model="member", version=1)
     quantised(tmp_path / "member" / "1")
-    publish(tmp_path, made={"members": {"member": "p"}})
+    publish(tmp_path, composing_models={"member": "d"})
     payloads = prepare(SIGNATURE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert "DynamicQuantizeLinear" in payloads.notes[0]
@@ -173,8 +178,8 @@ def test_answers_with_a_history_are_not_compared(tmp_path: Path, change: dict[st
 
 def test_an_ensembles_older_version_has_no_answers_of_its_own_any_more(tmp_path: Path) -> None:
     publish(tmp_path, model="member", version=2)
-    publish(tmp_path, made={"members": {"member": "an older one's payload"}})
-    publish(tmp_path, made={"members": {"member": "p"}}, version=4)
+    publish(tmp_path, composing_models={"member": "of an older one"})
+    publish(tmp_path, composing_models={"member": "d"}, version=4)
     payloads = prepare(SIGNATURE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert payloads.notes == ["answers are not compared: it runs another version of member now"]

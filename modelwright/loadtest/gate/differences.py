@@ -20,12 +20,13 @@ from typing import Any
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
+from modelwright.facts.key_content import KeyContent
+from modelwright.repository.manifest import Manifest, read_ours
 from modelwright.triton.layout import CONFIG, GOLDEN, MANIFEST
 from modelwright.triton.messages import compared
 
 _MOST_CHARS = 60  # of a value
 _MOST_LINES = 40
-_Record = Mapping[str, Any]
 
 
 def differences(baseline: Path, baseline_version: int, candidate: Path, candidate_version: int) -> list[str]:
@@ -46,19 +47,11 @@ def differences(baseline: Path, baseline_version: int, candidate: Path, candidat
     return lines if more <= 0 else [*lines[:_MOST_LINES], f"… and {more:,} more"]
 
 
-def _read(folder: Path) -> _Record | None:
+def _read(folder: Path) -> Manifest | None:
     """A version's manifest; None where there is none."""
     if not folder.is_dir():
         raise RepositoryError(f"{folder}: there is no such version")
-    path = folder / MANIFEST
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RepositoryError(f"{path}: {error}", "restore the file, or remove it to compare files alone") from None
-    # A foreign repository may have a file of this name that is something else.
-    return data if isinstance(data, dict) and {"payload", "files", "lineage"} <= data.keys() else None
+    return read_ours(folder / MANIFEST)
 
 
 # --- config.pbtxt -----------------------------------------------------------------------------------------------------
@@ -84,48 +77,54 @@ def _config(baseline: Path, candidate: Path) -> Iterator[str]:
 # --- manifests --------------------------------------------------------------------------------------------------------
 
 
-def _steps(before: _Record, after: _Record) -> Iterator[str]:
-    """What the steps of a build were given, by the payloads that their keys are made of."""
+def _steps(before: Manifest, after: Manifest) -> Iterator[str]:
+    """What the steps of a build were given, by the inputs of their keys."""
     one, other = _by_step(before), _by_step(after)
     for name in {**one, **other}:
         if name not in one or name not in other:
             yield f"{name}: a step of the {'baseline' if name in one else 'candidate'} only"
             continue
         mine, theirs = one[name], other[name]
-        yield from (f"{name}: {line}" for line in _values(mine.get("config"), theirs.get("config")))
-        yield from (
-            f"{name}: {line}"
-            for line in _values({"revision": mine.get("revision")}, {"revision": theirs.get("revision")})
-        )
-        for kind in ("code", "data"):
-            yield from (f"{name}: {kind} {line}" for line in _digests(mine.get(kind) or {}, theirs.get(kind) or {}))
+        lines = [
+            *_values(mine.config, theirs.config),
+            *_values({"revision": mine.revision}, {"revision": theirs.revision}),
+            *(f"code {line}" for line in _digests(mine.code, theirs.code)),
+            *(f"data {line}" for line in _digests(mine.data, theirs.data)),
+        ]
+        yield from (f"{name}: {line}" for line in lines)
 
 
-def _tools(before: _Record, after: _Record) -> Iterator[str]:
+def _tools(before: Manifest, after: Manifest) -> Iterator[str]:
     """Each tool once, though many steps name it."""
     seen: dict[str, None] = {}
     one, other = _by_step(before), _by_step(after)
     for name in one:
         if name in other:
-            seen |= dict.fromkeys(_values(one[name].get("tools"), other[name].get("tools")))
+            seen |= dict.fromkeys(_values(one[name].tools, other[name].tools))
     yield from (f"tools: {line}" for line in seen)
 
 
-def _facts(before: _Record, after: _Record) -> Iterator[str]:
-    for name in ("target", "source", "tensors", "metrics"):
-        one, other = before.get(name), after.get(name)
-        yield from (f"{name}: {line}" for line in _values(_short(one), _short(other)))
-    yield from _values({"modelwright": before.get("modelwright")}, {"modelwright": after.get("modelwright")})
+def _facts(before: Manifest, after: Manifest) -> Iterator[str]:
+    one, other = _summary(before), _summary(after)
+    for name in one:
+        yield from (f"{name}: {line}" for line in _values(one[name], other[name]))
+    yield from _values({"modelwright": before.modelwright}, {"modelwright": after.modelwright})
 
 
-def _by_step(manifest: _Record) -> dict[str, _Record]:
-    return {str(item["step"]): item.get("payload") or {} for item in manifest["lineage"]}
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    source = manifest.source.as_json()
+    if manifest.source.commit:
+        source["commit"] = manifest.source.commit[:10]  # as people name it
+    return {
+        "target": manifest.target.as_json(),
+        "source": source,
+        "tensors": manifest.tensors.as_json(),
+        "metrics": manifest.metrics,
+    }
 
 
-def _short(value: Any) -> Any:
-    """A commit as people name it."""
-    commit = value.get("commit") if isinstance(value, dict) else None
-    return {**value, "commit": commit[:10]} if isinstance(commit, str) else value
+def _by_step(manifest: Manifest) -> dict[str, KeyContent]:
+    return {item.step: item.key_content for item in manifest.lineage}
 
 
 def _values(before: Any, after: Any, path: str = "") -> Iterator[str]:
@@ -170,7 +169,7 @@ def _digests(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[st
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _files(baseline: Path, before: _Record | None, candidate: Path, after: _Record | None) -> Iterator[str]:
+def _files(baseline: Path, before: Manifest | None, candidate: Path, after: Manifest | None) -> Iterator[str]:
     one, other = _listed(baseline, before), _listed(candidate, after)
     for name in {**one, **other}:
         if name not in one or name not in other:
@@ -185,10 +184,10 @@ def _files(baseline: Path, before: _Record | None, candidate: Path, after: _Reco
             )
 
 
-def _listed(folder: Path, manifest: _Record | None) -> dict[str, tuple[str, int]]:
+def _listed(folder: Path, manifest: Manifest | None) -> dict[str, tuple[str, int]]:
     """{file: (SHA-256, bytes)} of what a server loads: not the manifest itself, nor the golden samples."""
     if manifest:
-        found = {name: (item["sha256"], item["size_bytes"]) for name, item in manifest["files"].items()}
+        found = {name: (item.sha256, item.size_bytes) for name, item in manifest.files.items()}
     else:
         found = {
             name: (sha256_file(path), path.stat().st_size) for name, path in list_tree(folder).items() if path.is_file()

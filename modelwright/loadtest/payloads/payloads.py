@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import LoadError, VerifyError
+from modelwright.facts.verified import GoldenComparison
 from modelwright.loadtest.payloads.generated import Making, generate
 from modelwright.loadtest.payloads.sample_files import load_npz, read_samples
 from modelwright.loadtest.payloads.samples import (
@@ -28,12 +29,11 @@ from modelwright.loadtest.payloads.samples import (
 )
 from modelwright.loadtest.payloads.signature import Signature
 from modelwright.project.spec import Tolerance
-from modelwright.repository.repository import Manifest, Repository
+from modelwright.repository.repository import Repository
 from modelwright.repository.versions import superseded
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
-from modelwright.verification.tolerances import from_json
 
 ENOUGH = 32  # distinct payloads: with fewer a response cache answers, and the load test measures that
 
@@ -173,14 +173,14 @@ def _golden(
     seed: int,
     dims: Mapping[str, int | Sequence[int]],
 ) -> Payloads:
-    inputs, outputs, manifest = _read_golden(signature, repository, dims)
+    inputs, outputs, comparison = _read_golden(signature, repository, dims)
     count = min(len(array) for array in (*inputs.values(), *outputs.values()))
     samples = [{name: array[index] for name, array in inputs.items()} for index in range(count)]
     answers = [{name: array[index] for name, array in outputs.items()} for index in range(count)]
     assert repository is not None
     for index, sample in enumerate(samples):
         check_fits(signature, sample, f"{_golden_path(signature, repository)}: sample {index}")
-    known, note = _comparable(signature, Repository(repository, repository), manifest, inputs, outputs)
+    known, note = _comparable(signature, Repository(repository, repository), comparison, inputs, outputs)
     items = [
         Payload(
             stacked(samples, rows, signature.max_batch_size > 0),
@@ -189,13 +189,13 @@ def _golden(
         for rows in _selected(signature, samples, batch, distinct, seed)
     ]
     notes = [note] if note and any(item.expected is None for item in items) else []
-    tolerance = from_json(manifest["verification"]["golden"]["tolerance"]) if manifest else {}
+    tolerance = comparison.tolerance if comparison else {}
     return _described(items, f"golden samples of version {signature.version}", tolerance, notes)
 
 
 def _read_golden(
     signature: Signature, repository: Path | None, dims: Mapping[str, Any]
-) -> tuple[Tensors, Tensors, Manifest | None]:
+) -> tuple[Tensors, Tensors, GoldenComparison | None]:
     where = f"{signature.model} version {signature.version}"
     hint = "let values be made up (random), or give a file"
     if dims:
@@ -211,11 +211,11 @@ def _read_golden(
     if not all(array.ndim and len(array) for array in (*inputs.values(), *outputs.values())) or not inputs:
         raise LoadError(f"{path}: holds no samples", hint)
     manifest = Repository(repository, repository).manifest(signature.model, int(signature.version))
-    return inputs, outputs, manifest if manifest and "golden" in manifest.get("verification", {}) else None
+    return inputs, outputs, manifest.verification.golden if manifest else None
 
 
 def _comparable(
-    signature: Signature, repository: Repository, manifest: Manifest | None, inputs: Tensors, outputs: Tensors
+    signature: Signature, repository: Repository, comparison: GoldenComparison | None, inputs: Tensors, outputs: Tensors
 ) -> tuple[Callable[[_Rows], bool], str]:
     """Whether the golden answers hold for a request of these rows, and why not where they do not.
 
@@ -223,8 +223,8 @@ def _comparable(
     these requests only, and for none if the server merges requests.
     """
     never: Callable[[_Rows], bool] = lambda rows: False  # noqa: E731
-    moved_on = superseded(repository, signature.model, int(signature.version)) if manifest else ""
-    if manifest is None or moved_on:
+    moved_on = superseded(repository, signature.model, int(signature.version)) if comparison else ""
+    if comparison is None or moved_on:
         return never, f"answers are not compared: {moved_on or 'the version has no manifest'}"
     if signature.sequence or signature.decoupled:
         return never, "answers are not compared: they depend on more than one request, or come in parts"
@@ -233,7 +233,7 @@ def _comparable(
         return lambda rows: True, ""
     if signature.merges_requests:
         return never, f"answers are not compared: {reason}, and the server runs rows of several requests together"
-    size = min(manifest["verification"]["golden"]["batch"], signature.max_batch_size)
+    size = min(comparison.batch, signature.max_batch_size)
     count = len(next(iter(inputs.values())))
     whole = {tuple(range(start, min(start + size, count))) for start in range(0, count, size)}
     return whole.__contains__, f"only whole golden requests ({size} rows) are compared: {reason}"
@@ -262,10 +262,10 @@ def _why_rows_mix(signature: Signature, repository: Repository, inputs: Tensors,
 def _model_files(signature: Signature, repository: Repository) -> list[Path]:
     """The ONNX files of a version; of an ensemble, of the newest versions of its members."""
     folders = [repository.folder(signature.model, int(signature.version))]
-    manifest = repository.manifest(signature.model, int(signature.version)) or {}
-    for member in manifest.get("made", {}).get("members", {}):
-        latest = repository.latest(member)
-        folders += [repository.folder(member, latest[0])] if latest else []
+    manifest = repository.manifest(signature.model, int(signature.version))
+    for name in manifest.made.composing_models if manifest else ():
+        latest = repository.latest(name)
+        folders += [repository.folder(name, latest[0])] if latest else []
     return [path for folder in folders for path in folder.glob("*.onnx") if path.stat().st_size]
 
 

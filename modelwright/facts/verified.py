@@ -1,0 +1,73 @@
+"""What a verify step learnt: what a version's outputs were compared with, and how far they differ."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pydantic import Field, JsonValue
+
+from modelwright.facts.part import Facts, Integer, Number, Part
+from modelwright.project.spec import Tolerance
+
+
+class ComparedWith(Enum):
+    """What the outputs of a version were compared with. A new member needs a new schema."""
+
+    SOURCE = "source"  # what it was made from, or the builder's `reference`
+    GOLDEN_SAMPLES = "golden_samples"  # those that came with a prebuilt version
+    ITSELF = "itself"  # a second run: there was nothing else
+    NOTHING = "nothing"  # a prebuilt version that could not be run here, or has no samples
+
+
+_SCHEMA_1_WORDS = {
+    "its source": ComparedWith.SOURCE,
+    "its golden samples": ComparedWith.GOLDEN_SAMPLES,
+    "itself": ComparedWith.ITSELF,
+    "nothing": ComparedWith.NOTHING,
+}
+
+
+class GoldenComparison(Part):
+    """How a server's answers are compared with golden.npz."""
+
+    batch: Integer  # rows a request; 0: requests have no batch dimension
+    tolerance: dict[str, Tolerance]  # per output
+
+
+class Verified(Facts):
+    """Facts of one version that passed verification."""
+
+    compared_with: ComparedWith
+    reason: str = ""  # why a prebuilt version was compared with nothing, where it has samples
+    max_abs_error: dict[str, Number] = Field(default_factory=dict)  # per output, in its units
+    samples: Integer = 0
+    metrics: dict[str, Number] = Field(default_factory=dict)  # what `evaluate` returned
+    golden: GoldenComparison | None = None  # None: the version has no golden samples
+
+    @property
+    def largest_error(self) -> float | None:
+        """Of all outputs; None where nothing is known. A model compared with itself differs by nothing, which says
+        nothing."""
+        errors = () if self.compared_with is ComparedWith.ITSELF else self.max_abs_error.values()
+        return max(errors, default=None)
+
+    @classmethod
+    def from_schema_1(cls, data: JsonValue) -> JsonValue:
+        if not isinstance(data, dict):
+            return data
+        words = data.get("compared_with")
+        known = _SCHEMA_1_WORDS.get(words) if isinstance(words, str) else None
+        return {**data, "compared_with": known.value} if known else data
+
+
+class VerifiedVersions(Facts):
+    """Facts of each version of a prebuilt model."""
+
+    versions: dict[int, Verified]
+
+    @classmethod
+    def from_schema_1(cls, data: JsonValue) -> JsonValue:
+        versions = data.get("versions") if isinstance(data, dict) else None
+        if not isinstance(versions, dict):
+            return data
+        return {"versions": {number: Verified.from_schema_1(facts) for number, facts in versions.items()}}
