@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import Planned
     from modelwright.errors import ModelwrightError
-    from modelwright.lint.engine import Finding
-    from modelwright.lint.engine import Report as LintReport
+    from modelwright.lint.engine import Finding, LintReport
     from modelwright.operations.adopt import Adoption
     from modelwright.operations.infer import Answer
     from modelwright.operations.replay import Replayed
@@ -26,7 +25,7 @@ _PUBLIC = {
     "Adoption": "operations.adopt:Adoption",
     "Answer": "operations.infer:Answer",
     "Finding": "lint.engine:Finding",
-    "LintReport": "lint.engine:Report",
+    "LintReport": "lint.engine:LintReport",
     "ModelStatus": "operations.status:ModelStatus",
     "ModelwrightError": "errors:ModelwrightError",
     "Outcome": "build.outcome:Outcome",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelwright.build.listener import Listener
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import Planned
-    from modelwright.lint.engine import Report
+    from modelwright.lint.engine import LintReport
     from modelwright.operations.adopt import Adoption
     from modelwright.operations.infer import Answer
     from modelwright.operations.replay import Replayed
@@ -102,7 +102,7 @@ class Project:
 
         return build(self.config, _listed(names), listener or Listener(), jobs=jobs, wait=wait)
 
-    def lint(self, *, target: str | None = None, auto_complete: bool = True) -> Report:
+    def lint(self, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
         """Check the repository by what tritonserver enforces when it loads it, without a server.
 
         `target` is a Triton release such as "26.07", by default the project's. `auto_complete=False` is for servers
@@ -191,7 +191,7 @@ class Project:
         return adopt(self.config, Path(repository), _listed(names), Path(into) if into is not None else None)
 
 
-def lint_repository(path: Path | str, *, target: str | None = None, auto_complete: bool = True) -> Report:
+def lint_repository(path: Path | str, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
     """Lint any model repository, also one that was not built here.
 
     Where it lies in a project, the release and the ignores are the project's; elsewhere the release is the newest.

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from modelwright.lint.tree import Entry, ModelFolder, RepositoryTree, list_entries
+from modelwright.lint.tree import ModelFolder, RepositoryTree, TreeEntry, list_entries
 from modelwright.repository.repository import Change
 from modelwright.triton.layout import MANIFEST
 
@@ -21,7 +21,7 @@ def planned_tree(root: Path, changes: Iterable[Change], scratch: Path) -> Reposi
     models, entries = dict(tree.models), dict(tree.entries)
     for change in changes:
         models[change.model] = _planned(root / change.model, models.get(change.model), change, scratch / change.model)
-        entries[change.model] = Entry(change.model, root / change.model, "folder")
+        entries[change.model] = TreeEntry(change.model, root / change.model, "folder")
     return RepositoryTree(root, dict(sorted(models.items())), entries)
 
 
@@ -42,7 +42,7 @@ def _planned(path: Path, current: ModelFolder | None, change: Change, scratch: P
     return ModelFolder(change.model, path, entries, overrides=overrides)
 
 
-def _top_entry(current: Path, name: str, top_files: Mapping[str, bytes | None], scratch: Path) -> Entry | None:
+def _top_entry(current: Path, name: str, top_files: Mapping[str, bytes | None], scratch: Path) -> TreeEntry | None:
     """A top file, or a folder of such with what it holds already; None for what is removed."""
     target = scratch / name
     if name in top_files:
@@ -50,7 +50,7 @@ def _top_entry(current: Path, name: str, top_files: Mapping[str, bytes | None], 
         if data is None:
             return None
         target.write_bytes(data)
-        return Entry(name, target, "file")
+        return TreeEntry(name, target, "file")
     if current.is_dir():
         shutil.copytree(current, target, symlinks=True)
     target.mkdir(exist_ok=True)
@@ -58,10 +58,10 @@ def _top_entry(current: Path, name: str, top_files: Mapping[str, bytes | None], 
         if inner.startswith(f"{name}/"):
             (scratch / inner).parent.mkdir(parents=True, exist_ok=True)
             (scratch / inner).write_bytes(data) if data is not None else (scratch / inner).unlink(missing_ok=True)
-    return Entry(name, target, "folder") if list_entries(target)[0] else None
+    return TreeEntry(name, target, "folder") if list_entries(target)[0] else None
 
 
-def _version_entry(number: str, change: Change, scratch: Path) -> Entry:
+def _version_entry(number: str, change: Change, scratch: Path) -> TreeEntry:
     """The version's folder: names stand in it as empty files, and are looked up where their bytes lie."""
     folder = scratch / number
     for name in change.version_files:
@@ -71,4 +71,4 @@ def _version_entry(number: str, change: Change, scratch: Path) -> Entry:
     folder.mkdir(exist_ok=True)
     assert change.manifest is not None
     (folder / MANIFEST).write_text(change.manifest.text())
-    return Entry(number, folder, "folder")
+    return TreeEntry(number, folder, "folder")

@@ -1,7 +1,8 @@
-"""What tritonserver makes of a config before it checks it: the parts that are left out, filled in from file names.
+"""What tritonserver adds to a config before it checks it.
 
-AutoCompleteBackendFields of core's model_config_utils.cc, which runs whether or not auto-completion is on; and, where
-it is, the onnxruntime backend's own AutoCompleteConfig, from what the ONNX file declares.
+`with_backend` fills in names from file names, as AutoCompleteBackendFields of core's model_config_utils.cc does, with
+auto-completion or without. `with_tensors` adds what the onnxruntime backend's AutoCompleteConfig takes from the ONNX
+file, with auto-completion only.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ PLATFORMS = {
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",
 }
-# Backends that look for their own file; a folder of that name is no model file for the first two.
+# Backends whose model file cannot be a folder.
 _PLAIN_FILES = ("tensorrt", "pytorch")
 _PLATFORM_OF = {"tensorrt": "tensorrt_plan", "onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}
-_DEFAULT_MAX_BATCH_SIZE = 4  # what the server tells backends, unless --backend-config says otherwise
+_DEFAULT_MAX_BATCH_SIZE = 4  # what the server passes to backends unless --backend-config says otherwise
 
 
 def with_backend(written: Any, model: ModelFolder) -> Any:
@@ -56,12 +57,12 @@ def with_backend(written: Any, model: ModelFolder) -> Any:
 
 
 def _text(name: str) -> str:
-    """A folder's name as protobuf takes it: bytes that are no text are replaced."""
+    """A folder's name as protobuf stores it: bytes that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _first_version(model: ModelFolder) -> str | None:
-    """The folder that the server looks into: the first by name, whatever it is."""
+    """The folder that the server looks into: the first one by name, version or not."""
     return model.folders[0] if model.folders else None
 
 
@@ -92,12 +93,12 @@ def _fill_tensorflow(config: Any, model: ModelFolder) -> None:
 
 
 def with_tensors(config: Any, scan: Signature) -> Any:
-    """A copy with inputs, outputs and batching from the ONNX file, only where the config leaves them out.
+    """A copy with inputs, outputs and batching from the ONNX file, where the config leaves them out.
 
-    The config of a model that cannot batch, while max_batch_size says so, is left alone: the backend refuses it.
+    The config itself if max_batch_size is set and the model cannot batch: the backend refuses it.
     """
-    lacks_inputs, lacks_outputs = not config.input and not config.batch_input, not config.output
-    if not lacks_inputs and not lacks_outputs:
+    no_inputs, no_outputs = not config.input and not config.batch_input, not config.output
+    if not no_inputs and not no_outputs:
         return config
     completed = type(config)()
     completed.CopyFrom(config)
@@ -107,17 +108,17 @@ def with_tensors(config: Any, scan: Signature) -> Any:
             completed.dynamic_batching.SetInParent()
     elif completed.max_batch_size:
         return config
-    if lacks_inputs:
+    if no_inputs:
         _add_tensors(completed.input, scan.inputs, completed.max_batch_size)
-    if lacks_outputs:
+    if no_outputs:
         _add_tensors(completed.output, scan.outputs, completed.max_batch_size)
     return completed
 
 
 def cannot_batch(config: Any, scan: Signature) -> bool:
-    """Whether auto-completion refuses: max_batch_size is set, and a tensor has no variable first dimension."""
-    lacking = not config.output or (not config.input and not config.batch_input)
-    return bool(lacking and config.max_batch_size and not all(map(_batches, (*scan.inputs, *scan.outputs))))
+    """Whether auto-completion fails: max_batch_size is set, and the first dimension of some tensor is not dynamic."""
+    incomplete = not config.output or (not config.input and not config.batch_input)
+    return bool(incomplete and config.max_batch_size and not all(map(_batches, (*scan.inputs, *scan.outputs))))
 
 
 def _batches(value: Value) -> bool:
@@ -125,7 +126,7 @@ def _batches(value: Value) -> bool:
 
 
 def plain_dims(value: Value) -> list[int]:
-    """A tensor's dimensions as the backend reads them: every one that is not a number is -1."""
+    """A tensor's dimensions as the backend reads them: -1 for everything that is not a number."""
     return [dim if isinstance(dim, int) and dim >= 0 else -1 for dim in value.dims or ()]
 
 

@@ -1,7 +1,7 @@
 """Runs the rules over a repository, and sorts what they find.
 
-What a model's config says can be wrong in several ways at once, so every rule runs; a config that is no ModelConfig is
-left to the rules that look at text and folders. A file that many environments share is reported on once.
+Every rule runs, since a config can be wrong in several ways at once; on a config that does not parse, only the rules
+about text and folders run. A finding in a file that several environments share is reported once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from modelwright.project.ignores import Ignore
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that one rule found. `file` is relative to the repository."""
+    """One finding of one rule. `file` is relative to the repository."""
 
     rule: Rule
-    model: str  # '' for what concerns the repository as a whole
+    model: str  # '' for a finding about the repository itself
     file: str
     line: int | None
     message: str
@@ -39,8 +39,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All findings, in order of file and line; those that are ignored too."""
+class LintReport:
+    """All findings, ignored ones included, in order of file and line."""
 
     root: Path
     options: Options
@@ -63,14 +63,14 @@ class Report:
 
 def lint(
     tree: RepositoryTree, options: Options, ignores: Sequence[Ignore] = (), only: Collection[str] | None = None
-) -> Report:
-    """Check a repository. `only` bounds the report to some models; what they run is looked at all the same."""
-    run = _Run(RepositoryView(tree, options), ignores)
+) -> LintReport:
+    """Check a repository. With `only`, report findings of these models; the models that they run are checked too."""
+    run = _Linter(RepositoryView(tree, options), ignores)
     findings = [item for item in run.findings() if only is None or item.model in only]
     findings = sorted(dict.fromkeys(findings), key=lambda item: (item.file, item.line or 0, item.rule.id, item.message))
     found = tuple(_with_ignores(findings, ignores))
     unused = () if only is not None else tuple(item for item in ignores if not _is_used(item, findings))
-    return Report(tree.root, options, len(tree.models), found, unused)
+    return LintReport(tree.root, options, len(tree.models), found, unused)
 
 
 def _with_ignores(findings: Iterable[Finding], ignores: Sequence[Ignore]) -> Iterator[Finding]:
@@ -84,7 +84,7 @@ def _is_used(ignore: Ignore, findings: Iterable[Finding]) -> bool:
 
 
 @dataclass
-class _Run:
+class _Linter:
     repository: RepositoryView
     ignores: Sequence[Ignore] = ()
     rules: dict[str, list[Rule]] = field(default_factory=dict)
@@ -104,28 +104,28 @@ class _Run:
                     self._note(rule, model.name, EVERYWHERE)
                     yield _finding(rule, model.name, found, None)
         for environment in dict.fromkeys(["", *(name for model in models for name in model.config_files)]):
-            for view in _members_first(self._views(models, environment)):
+            for view in _composing_first(self._views(models, environment)):
                 yield from self._of_view(view)
 
     def _views(self, models: Iterable[ModelFolder], environment: str) -> list[ConfigView]:
-        """The configs that a server of this environment reads: those of its own, and every ensemble's."""
+        """The configs that a server of this environment reads: its own, and those of all ensembles."""
         views = [self.repository.view(model.name, environment) for model in models]
         return [
             view
             for view in views
-            if view and (not environment or environment in view.model.config_files or _members(view))
+            if view and (not environment or environment in view.model.config_files or _composing(view))
         ]
 
     def _of_view(self, view: ConfigView) -> Iterator[Finding]:
-        whole = not view.source.error and view.problem is None
+        parses = not view.source.error and view.problem is None
         for rule in self.rules["config"]:
-            if whole or rule.on_text:
+            if parses or rule.on_text:
                 for found in rule.check(view):
                     self._note(rule, view.model.name, view.environment)
                     yield _finding(rule, view.model.name, found, view)
 
     def _note(self, rule: Rule, model: str, environment: str) -> None:
-        """An error that the project ignores is none: what runs the model has no error by it either."""
+        """Remember a model with errors, for ensembles that run it. An error that the project ignores does not count."""
         ignored = any(ignore.covers(rule.id, model) for ignore in self.ignores)
         if rule.severity is Severity.ERROR and not ignored:
             self.repository.failing.add((model, environment))
@@ -139,7 +139,7 @@ def _finding(rule: Rule, model: str, found: Found, view: ConfigView | None) -> F
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: names of files and tensors may hold line breaks, control characters, no text at all."""
+    """Text for a terminal: names of files and tensors can hold line breaks, control characters or invalid bytes."""
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -152,8 +152,8 @@ def _model_of(file: str, tree: RepositoryTree) -> str:
     return name if name in tree.entries else ""
 
 
-def _members_first(views: Sequence[ConfigView]) -> list[ConfigView]:
-    """Views in an order in which what an ensemble runs comes before it; circles in any."""
+def _composing_first(views: Sequence[ConfigView]) -> list[ConfigView]:
+    """Views ordered so that composing models come before their ensembles; circles in any order."""
     by_name = {(view.model.name, view.environment): view for view in views}
     ordered: dict[tuple[str, str], ConfigView] = {}
     waiting = [(key, False) for key in reversed(by_name)]
@@ -165,11 +165,12 @@ def _members_first(views: Sequence[ConfigView]) -> list[ConfigView]:
         elif key not in entered:
             entered.add(key)
             waiting.append((key, True))
-            waiting += [(member, False) for member in _members(by_name[key]) if member in by_name]
+            waiting += [(composing, False) for composing in _composing(by_name[key]) if composing in by_name]
     return list(ordered.values())
 
 
-def _members(view: ConfigView) -> list[tuple[str, str]]:
+def _composing(view: ConfigView) -> list[tuple[str, str]]:
+    """(model, environment) of what an ensemble runs; empty for other models."""
     if view.message is None:
         return []
     steps = view.message.ensemble_scheduling.step

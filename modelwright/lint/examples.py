@@ -1,6 +1,6 @@
 """A rule's example as files: the model `m` of a repository, with the fault or with the fix.
 
-The tests lint each of them and load it into the real server; `--explain` and docs/lint.md show the lines.
+The tests lint every example and load it into the real server; `--explain` and docs/lint.md show its lines.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelwright.lint.rule import Absent, Content, Example, Files, Folder, Link, Locked, Onnx
+from modelwright.lint.rule import Absent, Example, FileContent, Files, Folder, Locked, Onnx, Symlink
 from modelwright.onnx.identity import identity_model
 from modelwright.triton.layout import CONFIG
 
@@ -22,7 +22,7 @@ _TENSORS = {
     "input": 'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
     "output": 'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
 }
-# Field → its lines, so that an example can replace one.
+# {field: its lines}, so that an example can replace one.
 _CONFIGS: dict[str, dict[str, str]] = {
     "python": {"backend": 'backend: "python"', **_TENSORS},
     "onnxruntime": {
@@ -35,7 +35,7 @@ _CONFIGS: dict[str, dict[str, str]] = {
 }
 _PART = "\n".join(_CONFIGS["python"].values())
 _TWO = 'input [ { name: "a", data_type: TYPE_FP32, dims: [ 2 ] }, { name: "b", data_type: TYPE_FP32, dims: [ 2 ] } ]'
-_FILES: dict[str, dict[str, Content]] = {
+_FILES: dict[str, dict[str, FileContent]] = {
     "python": {"1/model.py": PYTHON_MODEL},
     "onnxruntime": {"1/model.onnx": Onnx()},
     "tensorrt": {},
@@ -53,7 +53,7 @@ _FIELD = re.compile(r"^(\w+)", re.MULTILINE)
 
 
 def config_text(example: Example, lines: str) -> str:
-    """The base config, with the fields that `lines` set replaced by them."""
+    """The base config, with `lines` in place of the fields that they set."""
     replaced = set(_FIELD.findall(lines))
     kept = [text for name, text in _CONFIGS[example.base].items() if name not in replaced]
     return "\n".join([*kept, lines]).strip() + "\n"
@@ -67,7 +67,7 @@ def files_of(example: Example, *, fault: bool) -> Files:
     """Every file of the example, relative to the repository."""
     lines = example.fault if fault else example.fixed
     own = example.fault_files if fault else example.fixed_files
-    files: dict[str, Content] = {
+    files: dict[str, FileContent] = {
         CONFIG: config_text(example, lines),
         **_FILES[example.base],
         **example.files,
@@ -76,8 +76,8 @@ def files_of(example: Example, *, fault: bool) -> Files:
     return {name[1:] if name.startswith("/") else f"m/{name}": content for name, content in files.items()}
 
 
-def write(files: Mapping[str, Content], root: Path) -> None:
-    """Make a repository of them."""
+def write(files: Mapping[str, FileContent], root: Path) -> None:
+    """Write a repository with these files."""
     for name, content in files.items():
         path = root / name
         if isinstance(content, Absent):
@@ -86,7 +86,7 @@ def write(files: Mapping[str, Content], root: Path) -> None:
             path.mkdir(parents=True, exist_ok=True, mode=0o755 if isinstance(content, Folder) else 0)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Link):
+        if isinstance(content, Symlink):
             path.symlink_to(content.target)
         elif isinstance(content, str):
             path.write_text(content)

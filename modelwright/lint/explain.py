@@ -1,46 +1,47 @@
-"""The rules in words: `--explain ID` and docs/lint.md, both made from the rules themselves."""
+"""The rules in words: `--explain ID` and docs/lint.md, both made from the rules."""
 
 from __future__ import annotations
 
 from modelwright.lint.examples import base_text, files_of
 from modelwright.lint.registry import all_rules
-from modelwright.lint.rule import GROUPS, Absent, Content, Folder, Link, Locked, Onnx, Rule
+from modelwright.lint.rule import GROUPS, Absent, FileContent, Folder, Locked, Onnx, Rule, Symlink
 
 _INTRODUCTION = """\
 # Lint rules
 
 <!-- Made from the rules by `make docs`: change modelwright/lint/rules/, not this file. -->
 
-`modelwright lint [PATH]` checks a Triton model repository offline: any repository, also one that was not built here. It
-reads folders, configs and what ONNX files declare; no server, no GPU, no weights.
+`modelwright lint [PATH]` checks a Triton model repository offline, also one that Modelwright did not build. It reads
+folders, configs and the declarations in ONNX files. It needs no server and no GPU, and reads no weights.
 
 ```
 modelwright lint                          the project's repository, for the project's Triton release
-modelwright lint PATH --target 26.07      any other one
+modelwright lint PATH --target 26.07      another repository, or another release
 modelwright lint --format github          text, json, github (annotations) or sarif (code scanning)
 modelwright lint --explain MW301          one rule, with an example
 ```
 
-An **error** means that the server refuses the model, or worse; a **warning** that it loads, and does something else
-than one would think. The exit code is 0 without errors, 1 with one (with `--strict`: also with a warning), and 2
-where the linter could not run. `modelwright build` lints before it publishes: what it publishes has no errors.
+An **error** means that the server refuses the model, or crashes. A **warning** means that the model loads, and does
+not do what its config suggests. The exit code is 0 without errors, 1 with errors (with `--strict` also with warnings),
+and 2 if the linter could not run. `modelwright build` lints before it publishes, and publishes nothing with errors.
 
-A server completes configs by itself unless it runs with `--disable-auto-complete-config`; give the linter the same
-flag, or not, as your server has it.
+A server completes configs unless it runs with `--disable-auto-complete-config`. If your server has that flag, give it
+to the linter, too.
 
-A rule that does not hold for a project is ignored in its `modelwright.toml`, with the reason:
+To ignore a rule in a project, write it into `modelwright.toml` with the reason:
 
 ```toml
 [[lint.ignore]]
 rule = "MW902"
-models = ["bert*"]  # all of them, if left out
+models = ["bert*"]  # all models if left out
 reason = "our servers run with --rate-limit=execution_count"
 ```
 
-{count} rules. Those without a note are held against the real tritonserver by the differential tests (`make
-lint-differential`): where it refuses a model there is an error, and where it loads one there is none.
+There are {count} rules. The differential tests (`make lint-differential`) compare them with the real tritonserver:
+where the server refuses a model the linter has an error, and where the server loads it the linter has none. Rules that
+these tests cannot cover have a note.
 
-Examples show the lines of `m/config.pbtxt` that matter, and files beside it; the rest is what follows here.
+The examples show files and lines of `m/config.pbtxt`, added to one of these configs.
 """
 _BASES = {"python": "most rules", "onnxruntime": "rules about ONNX", "ensemble": "ensembles", "tensorrt": "TensorRT"}
 
@@ -55,7 +56,7 @@ def explain(rule: Rule) -> str:
         f"Fault:\n{_indented(fault)}\nFixed:\n{_indented(fixed)}",
     ]
     if rule.unexercised:
-        parts.append(f"Not held against a real server: {rule.unexercised}.")
+        parts.append(f"Not tested against a real server: {rule.unexercised}.")
     return "\n\n".join(parts)
 
 
@@ -84,12 +85,12 @@ def _section(rule: Rule) -> str:
     lines += ["Fault:\n", f"```\n{_shown(rule, fault=True)}\n```\n", f"Fix: {rule.fix}\n"]
     lines.append(f"```\n{_shown(rule, fault=False)}\n```\n")
     if rule.unexercised:
-        lines.append(f"*Not held against a real server: {rule.unexercised}.*\n")
+        lines.append(f"*Not tested against a real server: {rule.unexercised}.*\n")
     return "\n".join(lines)
 
 
 def _shown(rule: Rule, *, fault: bool) -> str:
-    """What differs: lines of the config, and the files that only one of the two has."""
+    """What differs: lines of the config, and files that only one of the two has."""
     example = rule.example
     ours, theirs = files_of(example, fault=fault), files_of(example, fault=not fault)
     lines = (example.fault if fault else example.fixed).splitlines()
@@ -99,17 +100,17 @@ def _shown(rule: Rule, *, fault: bool) -> str:
         if (mine != other and name != "m/config.pbtxt") or (mine != other and not isinstance(mine, str)):
             lines.append(f"{name}{_content(mine)}")
     flag = "" if example.auto_complete else "with --disable-auto-complete-config"
-    return "\n".join([*lines, flag] if flag and fault else lines) or "(nothing of the kind)"
+    return "\n".join([*lines, flag] if flag and fault else lines) or "(without it)"
 
 
-def _content(content: Content) -> str:
+def _content(content: FileContent) -> str:
     if isinstance(content, Absent):
-        return "  is not there"
+        return "  missing"
     if isinstance(content, Folder):
         return "/"
     if isinstance(content, Locked):
-        return "/  that the server's user may not list"
-    if isinstance(content, Link):
+        return "/  not readable for the server's user"
+    if isinstance(content, Symlink):
         return f" → {content.target}"
     if isinstance(content, Onnx):
         return f"  {content}"

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from modelwright import __version__
-from modelwright.lint.engine import Finding, Report
+from modelwright.lint.engine import Finding, LintReport
 from modelwright.lint.registry import all_rules
 from modelwright.lint.rule import Rule
 
@@ -18,8 +18,8 @@ _SCHEMA = 1
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def text(report: Report) -> str:
-    """One finding after the other; why a rule exists is said at its first."""
+def text(report: LintReport) -> str:
+    """Findings one after the other, with the reason for a rule at its first finding."""
     lines, explained = [], set()
     for item in report.findings:
         if item.ignored:
@@ -30,11 +30,11 @@ def text(report: Report) -> str:
         explained.add(item.rule.id)
         lines.append(f"    fix: {item.fix}")
     for ignore in report.unused_ignores:
-        lines.append(f"note: lint.ignore of {ignore.rule} for {', '.join(ignore.models)} covers nothing: remove it")
+        lines.append(f"note: lint.ignore of {ignore.rule} for {', '.join(ignore.models)} matches no finding: remove it")
     return "\n".join([*lines, summary(report)])
 
 
-def summary(report: Report) -> str:
+def summary(report: LintReport) -> str:
     """`2 errors, 1 warning in 4 models for Triton 26.07`."""
     errors, warnings = len(report.errors), len(report.warnings)
     found = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if errors or warnings else "clean:"
@@ -47,7 +47,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def as_json(report: Report) -> str:
+def as_json(report: LintReport) -> str:
     data = {
         "schema": _SCHEMA,
         "modelwright": __version__,
@@ -79,7 +79,7 @@ def _record(item: Finding) -> dict[str, Any]:
     }
 
 
-def github(report: Report) -> str:
+def github(report: LintReport) -> str:
     """Workflow commands: https://docs.github.com/actions/reference/workflow-commands-for-github-actions."""
     lines = []
     for item in report.findings:
@@ -102,12 +102,12 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def _relative(report: Report, item: Finding) -> str:
-    """A path from the current folder, as checkouts are laid out: annotations are matched to files by it."""
+def _relative(report: LintReport, item: Finding) -> str:
+    """A path from the current folder, usually the checkout's root: GitHub finds the file by it."""
     return os.path.relpath(report.root / item.file)
 
 
-def sarif(report: Report) -> str:
+def sarif(report: LintReport) -> str:
     """Static Analysis Results Interchange Format 2.1.0, for code scanning."""
     rules = all_rules()
     driver = {
@@ -135,7 +135,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _sarif_result(report: Report, item: Finding, index: int) -> dict[str, Any]:
+def _sarif_result(report: LintReport, item: Finding, index: int) -> dict[str, Any]:
     physical: dict[str, Any] = {"artifactLocation": {"uri": quote(_relative(report, item))}}
     if item.line:
         physical["region"] = {"startLine": item.line}
@@ -151,4 +151,4 @@ def _sarif_result(report: Report, item: Finding, index: int) -> dict[str, Any]:
     return result
 
 
-FORMATS: dict[str, Callable[[Report], str]] = {"text": text, "json": as_json, "github": github, "sarif": sarif}
+FORMATS: dict[str, Callable[[LintReport], str]] = {"text": text, "json": as_json, "github": github, "sarif": sarif}

@@ -40,7 +40,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Link:
+class Symlink:
     """A symbolic link."""
 
     target: str
@@ -79,8 +79,8 @@ class Locked:
     """A folder that only root may list."""
 
 
-Content = str | bytes | Link | Onnx | Absent | Folder | Locked
-Files = Mapping[str, Content]
+FileContent = str | bytes | Symlink | Onnx | Absent | Folder | Locked
+Files = Mapping[str, FileContent]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""A repository as a server sees it: models, and what lies in their folders, without what is in the files.
+"""A repository as a server sees it: models and the files in their folders, without the files' content.
 
-The linter looks at folders that exist, and at those that a publish is about to make, which are put together from parts
-(`planned.py`): an entry's path need not lie in its folder.
+The repository may exist, or be what a publish is about to make (`build/planned_tree.py`): the path of an entry can then
+be outside its folder.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from modelwright.triton.layout import CONFIG, CONFIGS, environment_of, in_range,
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A name in a folder. `path` is where it really is: elsewhere than its name says, for a folder that is planned."""
+class TreeEntry:
+    """A name in a folder. `path` is where its bytes are, which can be elsewhere for a planned repository."""
 
     name: str
     path: Path
-    kind: str  # 'file', 'folder', 'dangling' (a link to nothing, or a loop), 'other' (a socket, a device)
-    link: str | None = None  # the target of a symbolic link, as it is written
+    kind: str  # 'file', 'folder', 'dangling' (a broken or circular link), 'other' (a socket, a device)
+    link: str | None = None  # the target of a symbolic link, as the link holds it
 
 
 @dataclass(frozen=True)
@@ -32,44 +32,44 @@ class ModelFolder:
 
     name: str
     path: Path
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TreeEntry]
     error: str = ""  # why its entries could not be listed
     overrides: Mapping[str, Path] = field(default_factory=dict)  # relative path → where its bytes are
-    _listed: dict[str, tuple[dict[str, Entry], str]] = field(default_factory=dict, repr=False, compare=False)
+    _listed: dict[str, tuple[dict[str, TreeEntry], str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> ModelFolder:
         entries, error = list_entries(path)
         return cls(name or path.name, path, entries, error)
 
-    def inside(self, name: str) -> dict[str, Entry]:
-        """What lies in one of its folders; empty where that is none, or cannot be listed."""
+    def inside(self, name: str) -> dict[str, TreeEntry]:
+        """The entries of one of its folders; empty for a file, or a folder that cannot be listed."""
         return self._list(name)[0]
 
     def unreadable(self) -> dict[str, str]:
-        """Folders that cannot be listed, and why; '' is the model's own."""
+        """{folder that cannot be listed: reason}; '' is the model's own folder."""
         found = {"": self.error} | {name: self._list(name)[1] for name in self.folders}
         return {name: reason for name, reason in found.items() if reason}
 
-    def _list(self, name: str) -> tuple[dict[str, Entry], str]:
+    def _list(self, name: str) -> tuple[dict[str, TreeEntry], str]:
         if name not in self._listed:
             entry = self.entries.get(name)
             self._listed[name] = list_entries(entry.path) if entry and entry.kind == "folder" else ({}, "")
         return self._listed[name]
 
     def locate(self, relative: str) -> Path:
-        """Where a path that is relative to the model's folder really leads."""
+        """The real place of a path that is relative to the model's folder."""
         if relative in self.overrides:
             return self.overrides[relative]
         first, _, rest = relative.partition("/")
-        rest = rest.lstrip("/")  # the server puts paths together as text: an absolute one does not lead away
+        rest = rest.lstrip("/")  # the server joins paths as text: an absolute path stays in the folder
         entry = self.entries.get(first)
         base = entry.path if entry else self.path / first
         return base / rest if rest else base
 
     @cached_property
     def folders(self) -> list[str]:
-        """Names of all folders in it, in the server's order: that of their bytes."""
+        """Names of all its folders, in the server's order: by their bytes."""
         return sorted((name for name, entry in self.entries.items() if entry.kind == "folder"), key=os.fsencode)
 
     @cached_property
@@ -80,7 +80,7 @@ class ModelFolder:
 
     @cached_property
     def versions(self) -> list[int]:
-        """The versions there are for the server, highest first."""
+        """The versions that the server sees, highest first."""
         return sorted({number for number in self.numbers.values() if in_range(number)}, reverse=True)
 
     @cached_property
@@ -96,11 +96,11 @@ class ModelFolder:
 
 @dataclass(frozen=True)
 class RepositoryTree:
-    """All models of a repository, and what else lies at its root."""
+    """All models of a repository, and all entries of its root."""
 
     root: Path
     models: Mapping[str, ModelFolder]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TreeEntry]
 
     @classmethod
     def read(cls, root: Path) -> RepositoryTree:
@@ -117,8 +117,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def list_entries(folder: Path) -> tuple[dict[str, Entry], str]:
-    """A folder's entries by name, and why there are none where it cannot be listed. Links are followed."""
+def list_entries(folder: Path) -> tuple[dict[str, TreeEntry], str]:
+    """A folder's entries by name, following links; and the reason if it cannot be listed."""
     found = {}
     try:
         with os.scandir(folder) as items:
@@ -129,7 +129,7 @@ def list_entries(folder: Path) -> tuple[dict[str, Entry], str]:
     return found, ""
 
 
-def _entry(item: os.DirEntry[str]) -> Entry:
+def _entry(item: os.DirEntry[str]) -> TreeEntry:
     link = str(Path(item.path).readlink()) if item.is_symlink() else None
     try:
         if link is None:
@@ -139,4 +139,4 @@ def _entry(item: os.DirEntry[str]) -> Entry:
             kind = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
     except OSError:
         kind = "dangling"
-    return Entry(item.name, Path(item.path), kind, link)
+    return TreeEntry(item.name, Path(item.path), kind, link)

@@ -1,4 +1,4 @@
-"""What rules look at: one config of one model as the server takes it, and the repository around it."""
+"""What rules look at: one config of one model as the server reads it, and the repository around it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
 from modelwright.triton.releases import Release
 
-MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups still fit
-EVERYWHERE = "*"  # stands for all environments: a model's folder is the same in each
+MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups fit
+EVERYWHERE = "*"  # all environments: a model's folder is the same in each
 Scanned = Signature | OnnxScanError | OSError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the linter has to know of the server: its release, and whether it completes configs by itself."""
+    """The server that will load the repository: its release, and whether it completes configs."""
 
     target: Release
     auto_complete: bool = True
 
 
 @dataclass(frozen=True)
-class Text:
-    """A config file that was read: its bytes, or why there are none."""
+class ConfigText:
+    """The bytes of a config file, or why it could not be read."""
 
     data: bytes = b""
     error: str = ""
@@ -40,7 +40,7 @@ class Text:
 
 @dataclass
 class ConfigView:
-    """One config of a model. Rules of scope 'config' run only where `message` could be made."""
+    """One config of a model. Rules of scope 'config' run only if it parses."""
 
     model: ModelFolder
     environment: str  # '' for config.pbtxt, 'cpu' for what a server with --model-config-name=cpu reads
@@ -67,8 +67,8 @@ class ConfigView:
         return self.repository.options
 
     @cached_property
-    def source(self) -> Text:
-        return read_text(self.model.locate(self._relative)) if self.exists else Text()
+    def source(self) -> ConfigText:
+        return read_text(self.model.locate(self._relative)) if self.exists else ConfigText()
 
     @cached_property
     def _parsed(self) -> tuple[Tree | None, PbtxtError | None]:
@@ -79,12 +79,12 @@ class ConfigView:
 
     @property
     def tree(self) -> Tree | None:
-        """Where each field stands; None for a text that cannot be taken apart."""
+        """Where each field is in the text; None if the text does not parse."""
         return self._parsed[0]
 
     @cached_property
     def _message(self) -> tuple[Any, PbtxtError | None, tuple[Unknown, ...]]:
-        """The message, why there is none, and fields that there are not: the rest is read without them."""
+        """(message, why it does not parse, unknown fields). The message leaves unknown fields out."""
         if self.tree is None or self.source.error:
             return None, self._parsed[1], ()
         try:
@@ -106,29 +106,29 @@ class ConfigView:
 
     @property
     def problem(self) -> PbtxtError | None:
-        """Why the text is no ModelConfig, unknown fields apart."""
+        """Why the text does not parse, apart from unknown fields."""
         return self._message[1]
 
     @property
     def written(self) -> Any:
-        """The message as the file states it; None for a file that is none."""
+        """The message in the file; None if it does not parse."""
         return self._message[0]
 
     # --- what the server makes of it ----------------------------------------------------------------------------------
 
     @cached_property
     def filled(self) -> Any:
-        """With name, backend and file names filled in; None for a file that is no ModelConfig."""
+        """The message with name, backend and file names filled in; None if it does not parse."""
         return None if self.written is None else completion.with_backend(self.written, self.model)
 
     @cached_property
     def message(self) -> Any:
-        """`filled`, and what the backend completes from the newest version's ONNX file."""
+        """`filled`, with what the backend adds from the newest version's ONNX file."""
         newest = self.onnx.get(self.served[0]) if self.written is not None and self.served else None
         return self.completed(newest) if newest else self.filled
 
     def completed(self, scan: Signature) -> Any:
-        """The config with what the onnxruntime backend adds from this file, if the server lets it."""
+        """The config with what the onnxruntime backend adds from this file, if the server completes configs."""
         return completion.with_tensors(self.filled, scan) if self.options.auto_complete else self.filled
 
     @property
@@ -141,13 +141,13 @@ class ConfigView:
 
     @property
     def decoupled(self) -> bool:
-        """Whether a request has any number of answers. An ensemble's own word does not count: what it runs decides."""
+        """Whether a request gets any number of responses. For an ensemble, its composing models decide that."""
         if not self.is_ensemble:
             return bool(self.message.model_transaction_policy.decoupled)
         return any(view.message.model_transaction_policy.decoupled for view in self.reached() if not view.is_ensemble)
 
     def reached(self) -> list[ConfigView]:
-        """Everything that an ensemble runs, what its members run included, itself too."""
+        """The config itself, and those of everything that an ensemble runs, directly or through another one."""
         found: dict[str, ConfigView] = {}
         waiting: list[ConfigView | None] = [self]
         while waiting:
@@ -160,14 +160,14 @@ class ConfigView:
 
     @property
     def tensors_known(self) -> bool:
-        """Whether inputs and outputs are what the config says: some backends complete them from files of their own."""
+        """Whether the config holds all inputs and outputs: some backends complete them from their files."""
         config = self.message
         complete = bool((config.input or config.batch_input) and config.output)
         return complete or self.is_ensemble or not self.options.auto_complete or bool(self.onnx)
 
     @cached_property
     def served(self) -> list[int]:
-        """The versions that its policy picks, highest first (VersionsToLoad in model_lifecycle.cc)."""
+        """The versions that version_policy selects, highest first (VersionsToLoad in model_lifecycle.cc)."""
         existing, policy = self.model.versions, self.written.version_policy
         if policy.HasField("specific"):
             return sorted({number for number in policy.specific.versions if number in existing}, reverse=True)
@@ -178,7 +178,7 @@ class ConfigView:
 
     @cached_property
     def instance_kinds(self) -> set[str]:
-        """KIND_CPU, KIND_GPU, KIND_MODEL, KIND_AUTO: of its instance groups; KIND_AUTO where it has none."""
+        """The kinds of its instance groups; KIND_AUTO without instance groups."""
         groups = self.message.instance_group
         known = [group for group in groups if group.kind in group.Kind.values()]
         return {group.Kind.Name(group.kind) for group in known} or {"KIND_AUTO"}
@@ -186,12 +186,12 @@ class ConfigView:
     # --- the model's file ---------------------------------------------------------------------------------------------
 
     def model_file(self, version: int, name: str) -> Path:
-        """Where the server looks: in the folder of the plain number, whatever folder made it count."""
+        """Where the server looks for a file of a version: in the folder with the plain number."""
         return self.model.locate(f"{version}/{name}")
 
     @cached_property
     def scans(self) -> dict[int, Scanned]:
-        """Version → what its ONNX file declares, or why it cannot be read. Empty for other backends."""
+        """{version: what its ONNX file declares, or why it cannot be read}. Empty for other backends."""
         if self.filled.backend != "onnxruntime":
             return {}
         found = {}
@@ -222,16 +222,16 @@ class ConfigView:
 
 @dataclass
 class RepositoryView:
-    """Every model of a repository, and each of its configs, read once and only when asked for."""
+    """Every model of a repository and each of its configs, read once, when first needed."""
 
     tree: RepositoryTree
     options: Options
-    failing: set[tuple[str, str]] = field(default_factory=set)  # (model, environment) that have errors, so far
+    failing: set[tuple[str, str]] = field(default_factory=set)  # (model, environment) with errors so far
     _views: dict[tuple[str, str], ConfigView] = field(default_factory=dict, repr=False)
     _scans: dict[Path, Scanned] = field(default_factory=dict, repr=False)
 
     def view(self, model: str, environment: str = "") -> ConfigView | None:
-        """A model's config in an environment; None for a model that is not there."""
+        """A model's config in an environment; None for an unknown model."""
         folder = self.tree.models.get(model)
         if folder is None:
             return None
@@ -240,7 +240,7 @@ class RepositoryView:
         return self._views[model, environment]
 
     def fails(self, model: str, environment: str) -> bool:
-        """Whether a model has errors in an environment, or in the config that it has for all."""
+        """Whether a model has errors in an environment, or in the config for all environments."""
         folder = self.tree.models.get(model)
         own = environment if folder and environment in folder.config_files else ""
         return bool(self.failing & {(model, own), (model, environment), (model, EVERYWHERE)})
@@ -254,15 +254,15 @@ class RepositoryView:
         return self._scans[path]
 
 
-def read_text(path: Path) -> Text:
-    """A config file. What cannot be one is not read to its end: its size may grow, or be a lie, as under /proc."""
+def read_text(path: Path) -> ConfigText:
+    """Read a config file, up to MAX_BYTES: the size of a file can grow, or be wrong, as under /proc."""
     try:
         if not path.is_file():
-            return Text(error="it is not a file")
+            return ConfigText(error="not a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        return Text(error=f"it cannot be read: {error.strerror or error}")
+        return ConfigText(error=f"cannot be read: {error.strerror or error}")
     if len(data) > MAX_BYTES:
-        return Text(error=f"it has more than {MAX_BYTES:,} bytes, which no config does that a person wrote")
-    return Text(data)
+        return ConfigText(error=f"more than {MAX_BYTES:,} bytes: too large for a config")
+    return ConfigText(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelwright.errors import ModelwrightError, ProjectNotFoundError
-from modelwright.lint.engine import Report, lint
+from modelwright.lint.engine import LintReport, lint
 from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
@@ -14,7 +14,7 @@ from modelwright.triton.layout import CONFIG
 from modelwright.triton.releases import known_releases, release
 
 
-def lint_project(project: ProjectConfig, *, target: str | None = None, auto_complete: bool = True) -> Report:
+def lint_project(project: ProjectConfig, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
     """Lint the project's repository as a server of the project's release would load it, or one of `target`.
 
     `auto_complete` says whether the server completes configs. Raises ModelwrightError for a folder that is not a
@@ -24,7 +24,7 @@ def lint_project(project: ProjectConfig, *, target: str | None = None, auto_comp
     return _lint(project.repository, project, target, auto_complete)
 
 
-def lint_repository(path: Path, *, target: str | None = None, auto_complete: bool = True) -> Report:
+def lint_repository(path: Path, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
     """Lint any repository, also one that was not built here.
 
     Where it lies in a project, release and ignores are the project's; elsewhere the release is the newest. Raises
@@ -38,7 +38,7 @@ def lint_repository(path: Path, *, target: str | None = None, auto_complete: boo
     return _lint(path, project, target, auto_complete)
 
 
-def _lint(root: Path, project: ProjectConfig | None, target: str | None, auto_complete: bool) -> Report:
+def _lint(root: Path, project: ProjectConfig | None, target: str | None, auto_complete: bool) -> LintReport:
     name = target or (project.target.name if project else known_releases()[-1])
     options = Options(release(name), auto_complete)
     ignores = project.ignores if project else ()

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.cli.main import main
-from modelwright.lint.engine import Report, lint
+from modelwright.lint.engine import LintReport, lint
 from modelwright.lint.examples import PYTHON_MODEL, base_text, files_of, onnx_bytes, write
 from modelwright.lint.registry import all_rules
 from modelwright.lint.rule import Onnx
@@ -27,16 +27,16 @@ OPTIONS = Options(release("26.07"))
 GOOD = base_text("python")
 
 
-def linted(root: Path) -> Report:
+def linted(root: Path) -> LintReport:
     return lint(RepositoryTree.read(root), OPTIONS)
 
 
-def with_config(root: Path, data: bytes) -> Report:
+def with_config(root: Path, data: bytes) -> LintReport:
     write({"m/config.pbtxt": data, "m/1/model.py": PYTHON_MODEL}, root)
     return linted(root)
 
 
-def rules_of(report: Report) -> set[str]:
+def rules_of(report: LintReport) -> set[str]:
     return {item.rule.id for item in report.findings}
 
 

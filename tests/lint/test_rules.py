@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.lint.engine import Report, lint
+from modelwright.lint.engine import LintReport, lint
 from modelwright.lint.examples import files_of, write
 from modelwright.lint.explain import document, explain
 from modelwright.lint.registry import all_rules
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 RULES = list(all_rules().values())
 
 
-def linted(example: Example, root: Path, *, fault: bool) -> Report:
+def linted(example: Example, root: Path, *, fault: bool) -> LintReport:
     write(files_of(example, fault=fault), root)
     return lint(RepositoryTree.read(root), Options(release(example.target), example.auto_complete))
 
@@ -42,7 +42,7 @@ def test_a_rule_finds_nothing_in_the_fixed_example(rule: Rule, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_a_rule_says_what_why_and_how_to_mend_it(rule: Rule) -> None:
+def test_a_rule_says_what_why_and_how_to_fix_it(rule: Rule) -> None:
     assert re.fullmatch(r"MW\d{3}", rule.id)
     assert rule.id[2] in GROUPS
     assert rule.why.endswith(".")

@@ -13,10 +13,10 @@ _FIELD = "dynamic_batching"
 
 @rule(
     "MW301",
-    "preferred batch size that cannot be",
+    "preferred batch size out of range",
     Severity.ERROR,
-    why="A preferred size is a size of a batch: from 1 to max_batch_size.",
-    fix="List sizes within the bound, or leave them out: most models are best without.",
+    why="A preferred batch size must be from 1 to max_batch_size.",
+    fix="Keep the sizes within that range, or remove preferred_batch_size: most models do not need it.",
     example=Example(
         "dynamic_batching { preferred_batch_size: [ 4, 9 ] }", "dynamic_batching { preferred_batch_size: [ 4, 8 ] }"
     ),
@@ -26,11 +26,11 @@ def preferred_size(view: ConfigView) -> Iterator[Found]:
 
 
 def sizes_out_of_range(view: ConfigView, sizes: Any, *path: str) -> Iterator[Found]:
-    most = view.filled.max_batch_size  # the server looks before a backend completes the config, too
+    most = view.filled.max_batch_size  # the server also checks before a backend completes the config
     for index, size in enumerate(sizes):
         where: tuple[str | int, ...] = (*path, "preferred_batch_size", index)
         if size <= 0:
-            yield view.found(f"preferred_batch_size {size} is no size of a batch", *where)
+            yield view.found(f"preferred_batch_size {size} is below 1", *where)
         elif size > most:
             yield view.found(f"preferred_batch_size {size} is above max_batch_size {most}", *where)
 
@@ -39,9 +39,9 @@ def sizes_out_of_range(view: ConfigView, sizes: Any, *path: str) -> Iterator[Fou
     "MW302",
     "default priority out of range",
     Severity.ERROR,
-    why="With priority_levels, a request that names no priority needs one: default_priority_level, from 1 (the "
-    "highest) on.",
-    fix="Set default_priority_level to 1 … priority_levels.",
+    why="With priority_levels, requests without a priority get default_priority_level, from 1 (the highest) to "
+    "priority_levels.",
+    fix="Set default_priority_level to a number from 1 to priority_levels.",
     example=Example(
         "dynamic_batching { priority_levels: 2 }", "dynamic_batching { priority_levels: 2, default_priority_level: 2 }"
     ),
@@ -51,15 +51,15 @@ def default_priority(view: ConfigView) -> Iterator[Found]:
     levels, default = batching.priority_levels, batching.default_priority_level
     if levels and not 1 <= default <= levels:
         where = "default_priority_level" if default else "priority_levels"
-        yield view.found(f"default_priority_level is {default}, and must lie in 1 … {levels}", _FIELD, where)
+        yield view.found(f"default_priority_level is {default}; it must be from 1 to {levels}", _FIELD, where)
 
 
 @rule(
     "MW303",
     "queue policy of a priority that does not exist",
     Severity.ERROR,
-    why="priority_queue_policy is keyed by priority level, from 1 to priority_levels.",
-    fix="Use an existing level as key.",
+    why="The keys of priority_queue_policy are priority levels, from 1 to priority_levels.",
+    fix="Use a level from 1 to priority_levels as the key.",
     example=Example(
         "dynamic_batching { priority_levels: 1, default_priority_level: 1, "
         "priority_queue_policy { key: 2 value { } } }",
@@ -67,11 +67,11 @@ def default_priority(view: ConfigView) -> Iterator[Found]:
         "priority_queue_policy { key: 1 value { } } }",
     ),
 )
-def policy_of_no_priority(view: ConfigView) -> Iterator[Found]:
+def policy_of_unknown_priority(view: ConfigView) -> Iterator[Found]:
     batching = view.message.dynamic_batching
     for level in sorted(batching.priority_queue_policy) if batching.priority_levels else ():
         if not 1 <= level <= batching.priority_levels:
-            message = f"there is no priority {level}: levels are 1 … {batching.priority_levels}"
+            message = f"there is no priority level {level}: levels are from 1 to {batching.priority_levels}"
             yield view.found(message, _FIELD, "priority_queue_policy", level)
 
 
@@ -80,7 +80,7 @@ def policy_of_no_priority(view: ConfigView) -> Iterator[Found]:
     "preserve_ordering with priorities",
     Severity.ERROR,
     why="Requests of several priorities overtake each other; preserve_ordering forbids that.",
-    fix="Keep one priority level, or drop preserve_ordering.",
+    fix="Use one priority level, or remove preserve_ordering.",
     example=Example(
         "dynamic_batching { preserve_ordering: true, priority_levels: 2, default_priority_level: 1 }",
         "dynamic_batching { preserve_ordering: true, priority_levels: 1, default_priority_level: 1 }",
@@ -97,9 +97,9 @@ def ordering_with_priorities(view: ConfigView) -> Iterator[Found]:
     "MW305",
     "preserve_ordering with delayed requests",
     Severity.ERROR,
-    why="A queue policy of DELAY sends a request that timed out to the back of the queue; preserve_ordering "
-    "forbids that.",
-    fix="Use timeout_action: REJECT, or drop preserve_ordering.",
+    why="With timeout_action DELAY, a request that times out moves to the back of the queue; preserve_ordering forbids "
+    "that.",
+    fix="Use timeout_action: REJECT, or remove preserve_ordering.",
     example=Example(
         "dynamic_batching { preserve_ordering: true, "
         "default_queue_policy { timeout_action: DELAY, default_timeout_microseconds: 100 } }",
@@ -115,4 +115,4 @@ def ordering_with_delay(view: ConfigView) -> Iterator[Found]:
     policies |= {("priority_queue_policy", level): policy for level, policy in batching.priority_queue_policy.items()}
     for path, policy in policies.items():
         if policy.timeout_action == policy.DELAY and policy.default_timeout_microseconds:
-            yield view.found("a policy of DELAY with preserve_ordering", _FIELD, *path)
+            yield view.found("timeout_action DELAY with preserve_ordering", _FIELD, *path)

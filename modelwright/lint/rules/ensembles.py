@@ -1,4 +1,4 @@
-"""MW7xx: what an ensemble may say, how its tensors flow, and whether its members fit.
+"""MW7xx: the fields of an ensemble, how its tensors flow, and whether its composing models fit.
 
 The rules are those of ValidateEnsembleSchedulingConfig (core's model_config_utils.cc) and of ensemble_utils.cc.
 """
@@ -38,36 +38,36 @@ def steps(view: ConfigView) -> Iterator[tuple[int, Any, tuple[str | int, ...]]]:
         yield index, step, (_FIELD, "step", index)
 
 
-def members(view: ConfigView) -> Iterator[tuple[int, Any, ConfigView]]:
-    """(index, step, the member's config) of every member that can be looked at."""
+def composing_models(view: ConfigView) -> Iterator[tuple[int, Any, ConfigView]]:
+    """(index, step, the composing model's config) of every step whose model is in the repository and parses."""
     for index, step, _ in steps(view):
-        member = view.repository.view(step.model_name, view.environment) if not step.model_namespace else None
-        if member is not None and member.message is not None:
-            yield index, step, member
+        composing = view.repository.view(step.model_name, view.environment) if not step.model_namespace else None
+        if composing is not None and composing.message is not None:
+            yield index, step, composing
 
 
 @rule(
     "MW701",
-    "field that an ensemble does not take",
+    "field that an ensemble cannot have",
     Severity.ERROR,
-    why="An ensemble runs nothing itself: instances, optimization and warm-up are its members'.",
-    fix="Move the field to the members.",
+    why="An ensemble runs nothing itself: instance_group, optimization and model_warmup belong to the models it runs.",
+    fix="Move the field to the configs of the composing models.",
     example=Example(f"{_GOOD}\ninstance_group [ {{ count: 1 }} ]", _GOOD, base=ENSEMBLE),
 )
 def not_for_ensembles(view: ConfigView) -> Iterator[Found]:
     if view.is_ensemble:
         for field in ("instance_group", "model_warmup"):
             if len(getattr(view.message, field)):
-                yield view.found(f"an ensemble has no {field}", field)
+                yield view.found(f"an ensemble cannot have {field}", field)
         if view.message.HasField("optimization"):
-            yield view.found("an ensemble has no optimization", "optimization")
+            yield view.found("an ensemble cannot have optimization", "optimization")
 
 
 @rule(
     "MW702",
-    "platform and scheduling that do not both say ensemble",
+    "platform and ensemble_scheduling do not agree",
     Severity.ERROR,
-    why='A model is an ensemble if it has platform: "ensemble" and ensemble_scheduling with steps: both, or neither.',
+    why='An ensemble needs both platform: "ensemble" and ensemble_scheduling with steps.',
     fix='Write platform: "ensemble" and ensemble_scheduling { step [ … ] }.',
     example=Example("ensemble_scheduling { }", _GOOD, base=ENSEMBLE),
 )
@@ -78,15 +78,15 @@ def half_ensemble(view: ConfigView) -> Iterator[Found]:
     elif platform == ENSEMBLE and not view.is_ensemble:
         yield view.found("platform 'ensemble' without ensemble_scheduling", "platform")
     elif view.is_ensemble and not view.message.ensemble_scheduling.step:
-        yield view.found("the ensemble has no step", _FIELD)
+        yield view.found("the ensemble has no steps", _FIELD)
 
 
 @rule(
     "MW703",
-    "step that lacks a part",
+    "incomplete step of an ensemble",
     Severity.ERROR,
-    why="A step names a model, and maps its inputs and outputs to tensors of the ensemble.",
-    fix="Give it model_name, input_map and output_map.",
+    why="A step needs a model, and maps that model's inputs and outputs to tensors of the ensemble.",
+    fix="Write model_name, input_map and output_map.",
     example=Example(_scheduling(_step("part", {"x": "x"}, {})), _GOOD, base=ENSEMBLE),
 )
 def incomplete_step(view: ConfigView) -> Iterator[Found]:
@@ -98,9 +98,9 @@ def incomplete_step(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW704",
-    "tensor written twice",
+    "two steps write one tensor",
     Severity.ERROR,
-    why="Every tensor of an ensemble has one writer: one output of one step.",
+    why="Each tensor of an ensemble must come from one output of one step.",
     fix="Map one of the two outputs to another name.",
     example=Example(_scheduling(_step("part", *_XY), _step("part", *_XY)), _GOOD, base=ENSEMBLE),
 )
@@ -109,21 +109,23 @@ def written_twice(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
         for key in sorted(step.output_map):
             if step.output_map[key] in seen:
-                yield view.found(f"'{step.output_map[key]}' is written a second time", *path, "output_map", key)
+                yield view.found(
+                    f"'{step.output_map[key]}' is already written by another step", *path, "output_map", key
+                )
             seen.add(step.output_map[key])
 
 
 @rule(
     "MW705",
-    "tensor of an ensemble that is not written or not used",
+    "tensor of an ensemble that is never written or never used",
     Severity.ERROR,
-    why="Each of the ensemble's inputs is read by a step, each output written by one, and everything in between "
-    "both; steps that wait for each other never run.",
-    fix="Connect the tensor, or remove it.",
+    why="A step must read each input of the ensemble, a step must write each output, and tensors in between need both. "
+    "Steps that wait for each other never run.",
+    fix="Map the tensor in the step that should read or write it, or remove it.",
     example=Example(_scheduling(_step("part", {"x": "x"}, {"y": "z"})), _GOOD, base=ENSEMBLE),
 )
 def broken_flow(view: ConfigView) -> Iterator[Found]:
-    if not view.is_ensemble or not _is_whole(view):
+    if not view.is_ensemble or not _is_complete(view):
         return
     reads, writes = _graph(view)
     used = reads.keys() | writes.keys()
@@ -137,10 +139,10 @@ def broken_flow(view: ConfigView) -> Iterator[Found]:
         if name not in ready:
             yield view.found(f"'{name}' is never written: {_why_not(name, writes, ready)}", *_place(view, name))
         elif name not in reads and name not in outputs:
-            yield view.found(f"'{name}' is written and not used", *_place(view, name))
+            yield view.found(f"'{name}' is written, and nothing uses it", *_place(view, name))
 
 
-def _is_whole(view: ConfigView) -> bool:
+def _is_complete(view: ConfigView) -> bool:
     return all(step.model_name and step.input_map and step.output_map for _, step, _ in steps(view))
 
 
@@ -170,8 +172,8 @@ def _ready(view: ConfigView, reads: Mapping[str, list[str]], writes: Mapping[str
 
 
 def _why_not(name: str, writes: Mapping[str, list[str]], ready: set[str]) -> str:
-    lacking = sorted(set(writes.get(name, ())) - ready)
-    return f"its step waits for '{lacking[0]}'" if lacking else "no step has it as output, and it is no input"
+    missing = sorted(set(writes.get(name, ())) - ready)
+    return f"its step waits for '{missing[0]}'" if missing else "it is neither an input nor an output of a step"
 
 
 def _place(view: ConfigView, name: str) -> tuple[str | int, ...]:
@@ -186,36 +188,36 @@ def _place(view: ConfigView, name: str) -> tuple[str | int, ...]:
 
 @rule(
     "MW706",
-    "member that is not there",
+    "composing model missing",
     Severity.ERROR,
-    why="The models that an ensemble runs must be in the repository; the server loads them with it.",
-    fix="Publish the member, or correct the name.",
+    why="The models that an ensemble runs must be in the repository: the server loads them together.",
+    fix="Publish the model, or correct the name.",
     example=Example(_scheduling(_step("prat", *_XY)), _GOOD, base=ENSEMBLE),
 )
-def member_missing(view: ConfigView) -> Iterator[Found]:
+def model_missing(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
         known = view.repository.tree.models
         if step.model_name and not step.model_namespace and step.model_name not in known:
             near = did_you_mean(step.model_name, known)
             fix = near if near.startswith("did") else ""
-            yield view.found(f"there is no model '{step.model_name}'", *path, "model_name", fix=fix)
+            yield view.found(f"model '{step.model_name}' is not in the repository", *path, "model_name", fix=fix)
 
 
 @rule(
     "MW707",
-    "version of a member that is not served",
+    "version of a composing model that is not served",
     Severity.ERROR,
-    why="model_version left out means version 0, not the latest: write -1 for that. Any other number must be one "
-    "that the member serves.",
+    why="Without model_version a step runs version 0, not the latest; -1 is the latest. Any other number must be a "
+    "version that the composing model serves.",
     fix="Write model_version: -1.",
     example=Example(_scheduling(_step("part", *_XY, version=0)), _GOOD, base=ENSEMBLE),
 )
-def member_version(view: ConfigView) -> Iterator[Found]:
-    for index, step, member in members(view):
-        if step.model_version != -1 and step.model_version not in member.served:
+def version_not_served(view: ConfigView) -> Iterator[Found]:
+    for index, step, composing in composing_models(view):
+        if step.model_version != -1 and step.model_version not in composing.served:
             unset = not step.model_version and not (view.tree and _is_written(view, index))
-            what = "no version is given, which means 0" if unset else f"version {step.model_version}"
-            served = ", ".join(str(number) for number in member.served) or "none"
+            what = "no model_version is given, which means 0" if unset else f"model_version is {step.model_version}"
+            served = ", ".join(str(number) for number in composing.served) or "no version"
             message = f"{what}; '{step.model_name}' serves {served}"
             yield view.found(message, _FIELD, "step", index, "model_version")
 
@@ -227,45 +229,46 @@ def _is_written(view: ConfigView, index: int) -> bool:
 
 @rule(
     "MW708",
-    "member that does not load",
+    "composing model with errors",
     Severity.ERROR,
-    why="A member that the server refuses takes its ensembles with it.",
-    fix="Mend the member first.",
+    why="When the server refuses a composing model, it refuses every ensemble that runs it.",
+    fix="Correct the composing model first.",
     example=Example(_GOOD, _GOOD, base=ENSEMBLE, fault_files={"/part/1/model.py": Absent()}),
 )
-def member_fails(view: ConfigView) -> Iterator[Found]:
+def model_fails(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
         if not step.model_namespace and view.repository.fails(step.model_name, view.environment):
-            yield view.found(f"'{step.model_name}' has errors of its own", *path, "model_name")
+            yield view.found(f"'{step.model_name}' has errors", *path, "model_name")
 
 
 @rule(
     "MW709",
-    "mapping to a tensor that the member does not have, or none to one that it needs",
+    "step's mapping does not fit the composing model",
     Severity.ERROR,
-    why="input_map and output_map are keyed by the member's tensors; every input that is not optional must be fed.",
-    fix="Use the member's names as keys: the ensemble's are the values.",
+    why="The keys of input_map and output_map are the composing model's tensors, the values are the ensemble's. Every "
+    "input that is not optional must be mapped.",
+    fix="Use the composing model's tensor names as keys.",
     example=Example(_scheduling(_step("part", {"a": "x"}, {"y": "y"})), _GOOD, base=ENSEMBLE),
 )
-def member_tensors(view: ConfigView) -> Iterator[Found]:
-    for index, step, member in members(view):
-        if not member.tensors_known:
+def unknown_tensors(view: ConfigView) -> Iterator[Found]:
+    for index, step, composing in composing_models(view):
+        if not composing.tensors_known:
             continue
         path = (_FIELD, "step", index)
         for field, side in (("input_map", "input"), ("output_map", "output")):
-            known = [tensor.name for tensor in getattr(member.message, side)]
+            known = [tensor.name for tensor in getattr(composing.message, side)]
             for name in sorted(getattr(step, field)):
                 if name not in known:
                     message = f"'{step.model_name}' has no {side} '{name}'"
                     yield view.found(message, *path, field, name, fix=did_you_mean(name, known))
-        for tensor in member.message.input:
+        for tensor in composing.message.input:
             if tensor.name not in step.input_map and not tensor.optional:
-                yield view.found(f"nothing feeds '{tensor.name}' of '{step.model_name}'", *path, "input_map")
+                yield view.found(f"input '{tensor.name}' of '{step.model_name}' is not mapped", *path, "input_map")
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """A tensor of the ensemble as the model that first mentions it declares it."""
+class _Declaration:
+    """How one model declares a tensor of the ensemble."""
 
     owner: str
     data_type: int
@@ -279,11 +282,11 @@ class _Tensor:
 
 @rule(
     "MW710",
-    "tensor whose type or shape differs between two models",
+    "two models disagree about a tensor's type or shape",
     Severity.ERROR,
-    why="What one step writes is what the next one reads: same data type, same shape, where -1 fits anything. A "
-    "model that does not batch may state the batch dimension itself.",
-    fix="Make the two configs agree, or put a model that converts in between.",
+    why="A tensor has the same data type and shape in the step that writes it and the step that reads it; -1 fits any "
+    "size. A model that does not batch may include the batch dimension in dims.",
+    fix="Make the two configs agree, or add a model that converts the tensor.",
     example=Example(
         f'input [ {{ name: "x", data_type: TYPE_INT32, dims: [ 2 ] }} ]\n{_GOOD}',
         f'input [ {{ name: "x", data_type: TYPE_FP32, dims: [ 2 ] }} ]\n{_GOOD}',
@@ -291,29 +294,29 @@ class _Tensor:
     ),
 )
 def unequal_tensors(view: ConfigView) -> Iterator[Found]:
-    known: dict[str, _Tensor] = {}
+    known: dict[str, _Declaration] = {}
     for tensor in (*view.message.input, *view.message.output) if view.is_ensemble else ():
         dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
-        known.setdefault(tensor.name, _Tensor("the ensemble", tensor.data_type, list(dims), view.batched))
-    for index, step, member in members(view):
+        known.setdefault(tensor.name, _Declaration("the ensemble", tensor.data_type, list(dims), view.batched))
+    for index, step, composing in composing_models(view):
         for field, side in (("input_map", "input"), ("output_map", "output")):
-            for tensor in getattr(member.message, side):
+            for tensor in getattr(composing.message, side):
                 if tensor.name not in getattr(step, field):
                     continue
                 name = getattr(step, field)[tensor.name]
-                actual = _Tensor(f"'{step.model_name}'", tensor.data_type, list(tensor.dims), member.batched)
+                actual = _Declaration(f"'{step.model_name}'", tensor.data_type, list(tensor.dims), composing.batched)
                 problem = _difference(known.setdefault(name, actual), actual)
                 if problem:
                     yield view.found(f"'{name}' is {problem}", _FIELD, "step", index, field, tensor.name)
 
 
-def _difference(first: _Tensor, second: _Tensor) -> str:
+def _difference(first: _Declaration, second: _Declaration) -> str:
     if first.data_type != second.data_type:
         types = type_name(first.data_type), type_name(second.data_type)
-        return f"{types[0]} for {first.owner} and {types[1]} for {second.owner}"
+        return f"{types[0]} in {first.owner}, {types[1]} in {second.owner}"
     if _equal(first.dims, second.dims) or _equal(first.full, second.full):
         return ""
-    return f"of shape {first.full} for {first.owner} and {second.full} for {second.owner}"
+    return f"of shape {first.full} in {first.owner}, {second.full} in {second.owner}"
 
 
 def _equal(first: list[int], second: list[int]) -> bool:
@@ -322,33 +325,33 @@ def _equal(first: list[int], second: list[int]) -> bool:
 
 @rule(
     "MW711",
-    "larger batches than a member takes",
+    "larger batches than a composing model takes",
     Severity.ERROR,
-    why="An ensemble hands its batches on. Members that do not batch at all are allowed, if shapes fit.",
-    fix="Lower the ensemble's max_batch_size, or raise the member's.",
+    why="An ensemble passes its batches to its composing models. Those that do not batch are allowed if shapes fit.",
+    fix="Lower the ensemble's max_batch_size, or raise that of the composing model.",
     example=Example(f"max_batch_size: 16\n{_GOOD}", f"max_batch_size: 8\n{_GOOD}", base=ENSEMBLE),
 )
 def larger_batches(view: ConfigView) -> Iterator[Found]:
     own = view.message.max_batch_size
-    for _, step, member in members(view):
-        theirs = member.message.max_batch_size
+    for _, step, composing in composing_models(view):
+        theirs = composing.message.max_batch_size
         if theirs and theirs < own:
-            yield view.found(f"max_batch_size is {own} here, {theirs} for '{step.model_name}'", "max_batch_size")
+            yield view.found(f"max_batch_size is {own} here, {theirs} in '{step.model_name}'", "max_batch_size")
 
 
 @rule(
     "MW712",
     "ensembles that run each other",
     Severity.ERROR,
-    why="An ensemble may run ensembles, but not itself, by no detour.",
-    fix="Break the circle.",
+    why="An ensemble may run other ensembles, but not itself, directly or through another one.",
+    fix="Remove one of the steps that form the circle.",
     example=Example(_scheduling(_step("m", *_XY)), _GOOD, base=ENSEMBLE),
 )
-def circle(view: ConfigView) -> Iterator[Found]:
+def runs_itself(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
-        member = view.repository.view(step.model_name, view.environment) if not step.model_namespace else None
-        if member is not None and any(_runs(other, view.model.name) for other in member.reached()):
-            yield view.found(f"'{step.model_name}' leads back to '{view.model.name}'", *path, "model_name")
+        composing = view.repository.view(step.model_name, view.environment) if not step.model_namespace else None
+        if composing is not None and any(_runs(other, view.model.name) for other in composing.reached()):
+            yield view.found(f"'{step.model_name}' runs '{view.model.name}' again", *path, "model_name")
 
 
 def _runs(view: ConfigView, name: str) -> bool:
@@ -357,11 +360,11 @@ def _runs(view: ConfigView, name: str) -> bool:
 
 @rule(
     "MW713",
-    "step fed by two decoupled models",
+    "step that reads from two decoupled models",
     Severity.ERROR,
-    why="A decoupled model answers any number of times. A step that reads from two of them could not tell which "
-    "answers belong together.",
-    fix="Let at most one decoupled model come before a step.",
+    why="A decoupled model sends any number of responses to a request. A step that reads from two of them cannot tell "
+    "which responses belong together.",
+    fix="Put at most one decoupled model before a step.",
     example=Example(
         _scheduling(
             _step("stream", {"x": "x"}, {"y": "a"}),
@@ -377,11 +380,12 @@ def _runs(view: ConfigView, name: str) -> bool:
     ),
 )
 def two_streams(view: ConfigView) -> Iterator[Found]:
-    if not view.is_ensemble or not _is_whole(view):
+    if not view.is_ensemble or not _is_complete(view):
         return
     streams: dict[str, int] = dict.fromkeys((tensor.name for tensor in view.message.input), 0)
     waiting = [
-        (index, step, member.message.model_transaction_policy.decoupled) for index, step, member in members(view)
+        (index, step, composing.message.model_transaction_policy.decoupled)
+        for index, step, composing in composing_models(view)
     ]
     count, moved = 0, True
     while moved:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 
-_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*|")  # names that start with __ are Prometheus' own
+_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*|")  # Prometheus reserves names that start with __
 _FAMILY = 'metric_identifier { family: "nv_inference_first_response_histogram_ms" }'
 
 
 @rule(
     "MW401",
-    "GPUs for instances that use none",
+    "gpus for instances that do not use them",
     Severity.ERROR,
-    why="KIND_CPU runs on no GPU and KIND_MODEL leaves devices to the model; neither takes `gpus`.",
+    why="KIND_CPU runs on the CPU and KIND_MODEL leaves devices to the model; neither accepts `gpus`.",
     fix="Remove `gpus`, or use KIND_GPU.",
     example=Example("instance_group [ { kind: KIND_CPU, gpus: [ 0 ] } ]", "instance_group [ { kind: KIND_CPU } ]"),
 )
@@ -29,10 +29,10 @@ def gpus_without_use(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW402",
-    "profile of another backend than TensorRT, or no number",
+    "invalid profile",
     Severity.ERROR,
-    why="Profiles are TensorRT's optimization profiles, named by their index.",
-    fix='Remove `profile`; for TensorRT write an index from 0, as text: profile: [ "0" ].',
+    why="`profile` lists TensorRT optimization profiles by index. Other backends do not have them.",
+    fix='Remove `profile`; for TensorRT write an index from 0 as a string: profile: [ "0" ].',
     example=Example('instance_group [ { kind: KIND_CPU, profile: [ "0" ] } ]', "instance_group [ { kind: KIND_CPU } ]"),
 )
 def bad_profile(view: ConfigView) -> Iterator[Found]:
@@ -40,18 +40,18 @@ def bad_profile(view: ConfigView) -> Iterator[Found]:
         for place, profile in enumerate(group.profile):
             path = ("instance_group", index, "profile", place)
             if view.message.platform != "tensorrt_plan":
-                yield view.found(f"profile '{profile}', and the model is none of TensorRT", *path)
+                yield view.found(f"profile '{profile}' of a model that is not TensorRT", *path)
             elif not re.match(r"\s*\+?\d", profile):
-                yield view.found(f"profile '{profile}' is no number from 0", *path)
+                yield view.found(f"profile '{profile}' is not a number from 0", *path)
 
 
 @rule(
     "MW403",
-    "resource that is global and of a device",
+    "resource that is both global and per device",
     Severity.WARNING,
-    why="A server that runs with --rate-limit=execution_count refuses a model that uses a resource as one for all "
-    "devices and as one for each; without the flag it ignores both.",
-    fix="Set `global` alike for every use of the name.",
+    why="A server with --rate-limit=execution_count refuses a model that uses one resource both as a global one and as "
+    "one per device. Without the flag it ignores rate_limiter.",
+    fix="Give `global` the same value everywhere the name is used.",
     example=Example(
         'instance_group [ { kind: KIND_CPU, rate_limiter { resources [ { name: "R", count: 1 }, '
         '{ name: "R", global: true, count: 1 } ] } } ]',
@@ -66,28 +66,28 @@ def resource_of_two_kinds(view: ConfigView) -> Iterator[Found]:
             is_global = getattr(resource, "global")
             if first.setdefault(resource.name, is_global) != is_global:
                 path = ("instance_group", index, "rate_limiter", "resources", place)
-                yield view.found(f"resource '{resource.name}' is global here and not elsewhere, or the reverse", *path)
+                yield view.found(f"resource '{resource.name}' is global in one place and not in another", *path)
 
 
 @rule(
     "MW404",
-    "instance kind that does not exist",
+    "unknown instance kind",
     Severity.ERROR,
-    why="protobuf takes any number for an enum's value. The server then finds no such kind and refuses the model.",
-    fix="Write the kind by its name: KIND_CPU, KIND_GPU, KIND_MODEL or KIND_AUTO.",
+    why="protobuf accepts any number for an enum. The server refuses a model with a number that is not a kind.",
+    fix="Write KIND_CPU, KIND_GPU, KIND_MODEL or KIND_AUTO.",
     example=Example("instance_group [ { kind: 9 } ]", "instance_group [ { kind: KIND_CPU } ]"),
 )
 def unknown_kind(view: ConfigView) -> Iterator[Found]:
     for index, group in enumerate(view.message.instance_group):
         if group.kind not in group.Kind.values():
-            yield view.found(f"{group.kind} is no kind of instance", "instance_group", index, "kind")
+            yield view.found(f"{group.kind} is not an instance kind", "instance_group", index, "kind")
 
 
 @rule(
     "MW411",
     "response cache with sequences",
     Severity.ERROR,
-    why="What a sequence answers depends on what came before, so the server refuses to cache it.",
+    why="The response to a request of a sequence depends on earlier requests, so the server refuses to cache it.",
     fix="Remove response_cache.",
     example=Example("response_cache { enable: true }\nsequence_batching { }", "sequence_batching { }"),
 )
@@ -100,8 +100,8 @@ def cache_with_sequences(view: ConfigView) -> Iterator[Found]:
     "MW412",
     "response cache of a decoupled model",
     Severity.ERROR,
-    why="A decoupled model answers a request any number of times; the cache holds one answer. An ensemble is "
-    "decoupled if it runs a model that is.",
+    why="A decoupled model sends any number of responses to a request; the cache holds one. An ensemble is decoupled "
+    "if it runs a decoupled model.",
     fix="Remove response_cache.",
     example=Example(
         "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }",
@@ -110,14 +110,14 @@ def cache_with_sequences(view: ConfigView) -> Iterator[Found]:
 )
 def cache_of_decoupled(view: ConfigView) -> Iterator[Found]:
     if view.message.response_cache.enable and view.decoupled:
-        yield view.found("response_cache with a decoupled transaction policy", "response_cache")
+        yield view.found("response_cache with a decoupled model", "response_cache")
 
 
 @rule(
     "MW431",
-    "metric control that says nothing",
+    "incomplete metric_control",
     Severity.ERROR,
-    why="A metric control names a family and gives it buckets; the server refuses one that lacks either.",
+    why="A metric_control needs a metric family and its buckets; the server refuses one without them.",
     fix="Write metric_identifier { family: … } and histogram_options { buckets: [ … ] }.",
     example=Example(
         f"model_metrics {{ metric_control [ {{ {_FAMILY} }} ] }}",
@@ -136,14 +136,14 @@ def empty_metric_control(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW432",
-    "metric tag that ends the server",
+    "metric tag that crashes the server",
     Severity.ERROR,
-    why="Tags become labels of Prometheus metrics: letters, digits and '_', and no digit in front. The library "
-    "behind raises an exception for anything else, and nobody catches it: the whole server process aborts.",
-    fix="Rename the key of the tag.",
+    why="The keys of metric_tags become Prometheus labels: letters, digits and '_', not starting with a digit or '__'. "
+    "Any other key raises an exception that the server does not catch: the whole process aborts.",
+    fix="Rename the key.",
     example=Example('metric_tags { key: "cost-centre" value: "7" }', 'metric_tags { key: "cost_centre" value: "7" }'),
 )
 def bad_metric_tag(view: ConfigView) -> Iterator[Found]:
     for key in sorted(view.message.metric_tags):
         if not _LABEL.fullmatch(key):
-            yield view.found(f"'{key}' is no name of a Prometheus label", "metric_tags", key)
+            yield view.found(f"'{key}' is not a valid Prometheus label", "metric_tags", key)

@@ -1,4 +1,4 @@
-"""MW1xx: the model's name, its backend, and the files that a version must hold."""
+"""MW1xx: the model's name, its backend, and the files that a version needs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
 
-# Backends in NVIDIA's -py3 container (server's build.py). Others come with containers of their own, or with the model.
+# Backends in NVIDIA's -py3 container (server's build.py). Others need another container, or come with the model.
 STOCK_BACKENDS = (
     *("dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "repeat", "square"),
     *("tensorflow", "tensorrt", "tensorrtllm", "vllm"),
 )
 _STOCK_AGENTS = ("checksum",)
 _MAYBE_GPU = {"KIND_GPU", "KIND_AUTO"}
-# Backends whose model file has a known name; others find theirs by means of their own.
 _BATCHING = "TRITON_BATCH_STRATEGY_PATH"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zip, zstd
-# What onnxruntime_backend's src/onnxruntime.cc reads; it refuses every other one.
+# Parameters that onnxruntime_backend's src/onnxruntime.cc reads; it refuses all others.
 _TENSORRT_PARAMETERS = (
     *("precision_mode", "max_workspace_size_bytes", "int8_calibration_table_name", "int8_use_native_calibration_table"),
     *("trt_max_partition_iterations", "trt_min_subgraph_size", "trt_dla_enable", "trt_dla_core"),
@@ -38,31 +37,32 @@ _TENSORRT_PARAMETERS = (
     *("trt_dump_ep_context_model", "trt_ep_context_file_path", "trt_ep_context_embed_mode"),
 )
 _PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,.-]+")  # what shlex.quote leaves alone, less the slash
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,.-]+")  # what shlex.quote does not quote, without the slash
 _LARGEST_CODE = 1_000_000
 _INDIRECT = re.compile(rb"import\s*\*|\bexec\b|\bglobals\b|\bsetattr\b|__getattr__|\bsys\.modules\b")
+# Backends whose model file has a known name; others look for theirs in their own way.
 _ONE_FILE = ("onnxruntime", "python", "tensorrt", "pytorch", "openvino")
 
 
 @rule(
     "MW101",
-    "name differs from the folder's",
+    "name differs from the folder's name",
     Severity.ERROR,
-    why="The server calls a model by its folder and refuses a config that calls it something else.",
-    fix="Make the two equal, or leave `name` out: the server then takes the folder's.",
+    why="A model's name is the name of its folder. The server refuses a config with another name.",
+    fix="Use the folder's name, or remove `name`: the server then takes the folder's name.",
     example=Example('name: "other"', 'name: "m"'),
 )
 def name_differs(view: ConfigView) -> Iterator[Found]:
     name = view.written.name
     if name and name != view.model.name:
-        yield view.found(f"the model is called '{name}', its folder '{view.model.name}'", "name")
+        yield view.found(f"name is '{name}', the folder is '{view.model.name}'", "name")
 
 
 @rule(
     "MW102",
     "no backend",
     Severity.ERROR,
-    why="Without `backend` the server guesses from file names in the first version, and fails where it cannot.",
+    why="Without `backend` the server guesses it from file names in the first version, or fails.",
     fix='Write backend: "onnxruntime" (or python, tensorrt, …); an ensemble has platform: "ensemble" instead.',
     example=Example('backend: ""', 'backend: "python"', fault_files={"1/model.py": Absent(), "1/code.py": "\n"}),
 )
@@ -70,7 +70,7 @@ def no_backend(view: ConfigView) -> Iterator[Found]:
     config = view.message
     if not config.backend and config.platform != ENSEMBLE:
         what = (
-            f"platform '{config.platform}' has no backend"
+            f"no backend belongs to platform '{config.platform}'"
             if config.platform
             else "neither backend nor platform is given"
         )
@@ -81,15 +81,14 @@ def no_backend(view: ConfigView) -> Iterator[Found]:
     "MW103",
     "platform and backend contradict each other",
     Severity.ERROR,
-    why="The server knows which platform belongs to which of its own backends. An ensemble has a platform and no "
-    "backend.",
-    fix="Leave `platform` out, except for an ensemble.",
+    why="Each platform belongs to one backend. An ensemble has a platform and no backend.",
+    fix="Remove `platform`, except for an ensemble.",
     example=Example('backend: "onnxruntime"\nplatform: "tensorrt_plan"', 'backend: "onnxruntime"', base="onnxruntime"),
 )
 def contradicting_platform(view: ConfigView) -> Iterator[Found]:
     config = view.message
     if config.backend and config.platform == ENSEMBLE:
-        yield view.found(f"an ensemble has no backend; '{config.backend}' is given", "backend")
+        yield view.found(f"an ensemble cannot have a backend; '{config.backend}' is given", "backend")
     elif config.backend in PLATFORMS.values() and PLATFORMS.get(config.platform) != config.backend:
         yield view.found(f"backend '{config.backend}' with platform '{config.platform}'", "platform")
 
@@ -98,8 +97,8 @@ def contradicting_platform(view: ConfigView) -> Iterator[Found]:
     "MW104",
     "negative max_batch_size",
     Severity.ERROR,
-    why="0 means that the model does not batch; less is refused.",
-    fix="Write 0, or the largest batch.",
+    why="max_batch_size is 0 for a model that does not batch, else the largest batch.",
+    fix="Write 0, or the largest batch size.",
     example=Example("max_batch_size: -1", "max_batch_size: 0"),
 )
 def negative_max_batch_size(view: ConfigView) -> Iterator[Found]:
@@ -111,9 +110,9 @@ def negative_max_batch_size(view: ConfigView) -> Iterator[Found]:
     "MW105",
     "unknown backend",
     Severity.ERROR,
-    why="The server looks for libtriton_<backend>.so in the version, in the model, and in its backend directory, "
-    "and fails where there is none. The stock container has a fixed set; a container of your own may have more.",
-    fix="Use a backend that the container has. If yours has this one, ignore the rule for the model and say so.",
+    why="The server looks for libtriton_<backend>.so in the version, in the model's folder and in its backend "
+    "directory, and fails without one. NVIDIA's container has a fixed set of backends; your own may have more.",
+    fix="Use a backend of the container. If your container has this one, ignore the rule for the model.",
     example=Example('backend: "pyton"', 'backend: "python"'),
 )
 def unknown_backend(view: ConfigView) -> Iterator[Found]:
@@ -122,7 +121,7 @@ def unknown_backend(view: ConfigView) -> Iterator[Found]:
         return
     folders = ["", *(f"{number}/" for number in view.served)]
     if not any(view.model.locate(f"{folder}{library}").exists() for folder in folders):
-        yield view.found(f"no backend of the stock container is called '{backend}'", "backend", fix=_near(backend))
+        yield view.found(f"NVIDIA's container has no backend '{backend}'", "backend", fix=_near(backend))
 
 
 def _near(backend: str) -> str:
@@ -134,9 +133,8 @@ def _near(backend: str) -> str:
     "MW106",
     "model file missing",
     Severity.ERROR,
-    why="A version that is served and lacks its file fails to load, and with it the model: one failing version "
-    "keeps all of them out.",
-    fix="Put the file there, or name the one that is there in default_model_filename.",
+    why="A version without its model file fails to load. One failing version keeps the whole model from loading.",
+    fix="Put the file there, or set default_model_filename to the name of the file that is there.",
     example=Example("", "", base="onnxruntime", fault_files={"1/model.onnx": Absent(), "1/net.onnx": Onnx()}),
 )
 def model_file_missing(view: ConfigView) -> Iterator[Found]:
@@ -147,16 +145,16 @@ def model_file_missing(view: ConfigView) -> Iterator[Found]:
     for number in view.served:
         path = view.model_file(number, name)
         if path.is_dir() and config.backend not in ("onnxruntime", "openvino"):
-            yield view.at(f"{number}/{name}", "a file is needed, this is a folder")
+            yield view.at(f"{number}/{name}", "this is a folder; the backend needs a file")
         if path.is_dir() and config.backend == "onnxruntime":
             path, name = path / "model.onnx", f"{config.default_model_filename}/model.onnx"
         missing = str(number) in view.model.entries and not path.exists()
         if missing and not _loads_others(view):
-            yield view.at(f"{number}/{name}", "there is no such file", fix=_present(view, number, name))
+            yield view.at(f"{number}/{name}", "the file does not exist", fix=_present(view, number, name))
 
 
 def _loads_others(view: ConfigView) -> bool:
-    """Whether every instance may load a file of cc_model_filenames instead: those of GPUs do, where a backend does."""
+    """Whether every instance may load a file of cc_model_filenames instead, as instances on GPUs do."""
     config = view.message
     return bool(config.cc_model_filenames) and config.backend != "python" and view.instance_kinds <= _MAYBE_GPU
 
@@ -164,16 +162,16 @@ def _loads_others(view: ConfigView) -> bool:
 def _present(view: ConfigView, number: int, name: str) -> str:
     suffix = Path(name).suffix
     there = [other for other in view.model.inside(str(number)) if other.endswith(suffix)] if suffix else []
-    return f"the version holds '{there[0]}': rename it, or write default_model_filename" if len(there) == 1 else ""
+    return f"rename '{there[0]}', or set default_model_filename to it" if len(there) == 1 else ""
 
 
 @rule(
     "MW107",
-    "runtime that is not there",
+    "runtime not found",
     Severity.ERROR,
-    why="`runtime` names the library that runs the model. With one that cannot be found the model does not load. "
-    "Left out, the stock container picks its native library.",
-    fix="Leave `runtime` out.",
+    why="`runtime` names the library that runs the model. The model does not load if the server does not find it. "
+    "Without `runtime`, the server takes the backend's own library.",
+    fix="Remove `runtime`.",
     example=Example('runtime: "libtriton_other.so"', ""),
 )
 def runtime_missing(view: ConfigView) -> Iterator[Found]:
@@ -186,38 +184,39 @@ def runtime_missing(view: ConfigView) -> Iterator[Found]:
         or "/" in runtime
         or (runtime == "model.py" and config.backend == "vllm")
     ):
-        return  # a path may lead anywhere in the container
+        return  # a path may point anywhere in the container
     folders = ["", *(f"{number}/" for number in view.served)]
     there = any(view.model.locate(f"{folder}{runtime}").is_file() for folder in folders)
     if not there or not runtime.endswith(".so"):
-        yield view.found(f"'{runtime}' is neither the backend's library nor a file of the model", "runtime")
+        yield view.found(f"'{runtime}' is neither the backend's library nor a library in the model's folder", "runtime")
 
 
 @rule(
     "MW108",
     "unknown repository agent",
     Severity.ERROR,
-    why="An agent is a library of the server's. The stock container has `checksum` alone; without the library the "
-    "model does not load. An empty list of agents crashes the server (seen with 24.10).",
-    fix="Leave model_repository_agents out, or install the agent in the container and ignore this rule.",
+    why="An agent is a library of the server. NVIDIA's container has only `checksum`; without the library the model "
+    "does not load. An empty list of agents crashes the server (seen with 24.10).",
+    fix="Remove model_repository_agents, or install the agent in the container and ignore this rule.",
     example=Example("model_repository_agents { agents [ { name: 'decrypt' } ] }", ""),
 )
 def unknown_agent(view: ConfigView) -> Iterator[Found]:
     config = view.message
     if config.HasField("model_repository_agents") and not config.model_repository_agents.agents:
-        yield view.found("it lists no agent: that crashes the server", "model_repository_agents")
+        yield view.found("an empty list of agents crashes the server", "model_repository_agents")
     for index, agent in enumerate(config.model_repository_agents.agents):
         if agent.name not in _STOCK_AGENTS:
             path = ("model_repository_agents", "agents", index, "name")
-            yield view.found(f"the stock container has no agent '{agent.name}'", *path)
+            yield view.found(f"NVIDIA's container has no agent '{agent.name}'", *path)
 
 
 @rule(
     "MW109",
-    "unknown parameter or value of the onnxruntime backend",
+    "invalid parameter value for the onnxruntime backend",
     Severity.ERROR,
-    why="The backend reads a few parameters as numbers or booleans. One that it cannot read keeps the model out.",
-    fix="Write a value that it takes: a whole number, or true or false.",
+    why="The backend reads some parameters as numbers or booleans. The model does not load with a value that the "
+    "backend cannot read.",
+    fix="Write a whole number, or true or false, as the parameter needs.",
     example=Example(
         'parameters { key: "intra_op_thread_count" value { string_value: "two" } }',
         'parameters { key: "intra_op_thread_count" value { string_value: "2" } }',
@@ -238,7 +237,7 @@ def _parameter_problem(key: str, value: str) -> str:
         try:
             number = int(value)
         except ValueError:
-            return f"'{value}' is no whole number"
+            return f"'{value}' is not a whole number"
         return f"{number} is neither 0 nor 1" if key == "execution_mode" and number not in (0, 1) else ""
     if key in ("enable_mem_arena", "enable_mem_pattern", "share_session_between_instances"):
         return "" if value.lower() in ("true", "false", "0", "1") else f"'{value}' is neither true nor false"
@@ -247,11 +246,11 @@ def _parameter_problem(key: str, value: str) -> str:
 
 @rule(
     "MW110",
-    "custom batching library that cannot be used",
+    "unusable custom batching library",
     Severity.ERROR,
-    why="A library of the model's may decide on batches: batchstrategy.so in the version or the model, or the one "
-    "that the parameter TRITON_BATCH_STRATEGY_PATH names. It must be a shared library, and a sequence batcher "
-    "takes no parameter for one.",
+    why="A model can bring a library that forms its batches: batchstrategy.so in the version or the model's folder, or "
+    "the path in the parameter TRITON_BATCH_STRATEGY_PATH. It must be a shared library. The parameter is not allowed "
+    "with a sequence batcher.",
     fix="Build the library again, or remove the file or the parameter.",
     example=Example("", "", fault_files={"batchstrategy.so": "not a library"}),
 )
@@ -265,12 +264,12 @@ def batching_library(view: ConfigView) -> Iterator[Found]:
     elif given is not None:
         path = Path(given.string_value)
         if path.is_file() and not _is_library(path):
-            yield view.found(f"'{path}' is no shared library", "parameters", _BATCHING)
+            yield view.found(f"'{path}' is not a shared library", "parameters", _BATCHING)
     else:
         for file in ["batchstrategy.so", *(f"{number}/batchstrategy.so" for number in view.served)]:
             path = view.model.locate(file)
             if path.is_file() and not _is_library(path):
-                yield view.at(file, "it is no shared library")
+                yield view.at(file, "the file is not a shared library")
 
 
 def _is_library(path: Path) -> bool:
@@ -283,33 +282,32 @@ def _is_library(path: Path) -> bool:
 
 @rule(
     "MW111",
-    "name that the Python backend cannot start",
+    "name that the Python backend cannot use",
     Severity.ERROR,
-    why="The Python backend puts the model's path and the instance's name into a shell command, unquoted, and its "
-    "embedded interpreter takes ASCII. A blank, a quote, a backslash or an umlaut in either keeps the model out, "
-    "or hangs its load for good.",
+    why="The Python backend puts the model's path and the instance's name into a shell command without quotes, and "
+    "needs ASCII. With a space, a quote, a backslash or an accented letter the model fails to load, or its load hangs "
+    "for ever.",
     fix="Use letters, digits, '_', '-' and '.' in the names of Python models and their instance groups.",
     example=Example(
         'instance_group [ { name: "on cpu", kind: KIND_CPU } ]', 'instance_group [ { name: "on_cpu", kind: KIND_CPU } ]'
     ),
 )
-def unstartable_name(view: ConfigView) -> Iterator[Found]:
+def unusable_name(view: ConfigView) -> Iterator[Found]:
     if view.message.backend != "python":
         return
     if not _PLAIN.fullmatch(view.model.name):
-        yield view.found(f"the model's folder is called '{view.model.name}'", "name")
+        yield view.found(f"the model's folder is '{view.model.name}'", "name")
     for index, group in enumerate(view.message.instance_group):
         if group.name and not _PLAIN.fullmatch(group.name.replace("/", "")):
-            yield view.found(f"an instance group is called '{group.name}'", "instance_group", index, "name")
+            yield view.found(f"the instance group is '{group.name}'", "instance_group", index, "name")
 
 
 @rule(
     "MW112",
     "Python model without TritonPythonModel",
     Severity.ERROR,
-    why="The Python backend imports the file by its name and its folder's, and looks for the class "
-    "TritonPythonModel in it.",
-    fix="Define the class in the file that default_model_filename names, model.py for most.",
+    why="The Python backend imports the model's file as a Python module, and needs the class TritonPythonModel in it.",
+    fix="Define the class in model.py, or in the file that default_model_filename names.",
     example=Example("", "", fault_files={"1/model.py": "def execute(requests):\n    return []\n"}),
 )
 def no_python_model(view: ConfigView) -> Iterator[Found]:
@@ -318,7 +316,7 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
     name = view.message.default_model_filename
     folder = name.split("/")[-2] if "/" in name else ""
     if folder in (".", "..") or folder in sys.stdlib_module_names:
-        yield view.found(f"'{folder}' in '{name}' is no package to import from", "default_model_filename")
+        yield view.found(f"Python cannot import from the folder '{folder}' in '{name}'", "default_model_filename")
         return
     for number in view.served:
         problem = _python_problem(view.model_file(number, name), view.options.target.python)
@@ -327,36 +325,35 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
 
 
 def _python_problem(path: Path, target_python: str) -> str:
-    """Why a Python model's file cannot be imported; '' where that is not sure. Nothing of it is run."""
+    """Why a Python model's file cannot be imported; '' where it may be. None of its code runs."""
     try:
         with path.open("rb") as file:
             source = file.read(_LARGEST_CODE + 1)
     except OSError:
-        return ""  # missing, which another rule says
+        return ""  # missing: another rule reports it
     if len(source) > _LARGEST_CODE:
         return ""
     if b"TritonPythonModel" not in source and not _INDIRECT.search(source):
-        return "it has no class TritonPythonModel"
+        return "the file has no class TritonPythonModel"
     if sys.version_info < tuple(int(part) for part in target_python.split(".")):
-        return ""  # what does not parse here may be of a later Python
+        return ""  # the file may use the syntax of a later Python
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape, say: it parses all the same
+            warnings.simplefilter("ignore")  # such as an invalid escape, which still parses
             ast.parse(source)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"
     except (ValueError, RecursionError, MemoryError) as error:
-        return f"it does not parse: {error or type(error).__name__}"
+        return f"the file is not valid Python: {error or type(error).__name__}"
     return ""
 
 
 @rule(
     "MW113",
-    "Python environment that cannot be used",
+    "unusable Python environment",
     Severity.ERROR,
-    why="EXECUTION_ENV_PATH names an environment for the Python backend: an archive that conda-pack made, or the "
-    "folder of one, which has bin/activate. The server unpacks it when the model loads. Paths outside the model "
-    "are the container's, and not looked at.",
+    why="EXECUTION_ENV_PATH names an environment for the Python backend: an archive made by conda-pack, or an unpacked "
+    "one, which has bin/activate. This rule checks paths inside the model's folder; others are in the container.",
     fix="Put the archive beside config.pbtxt, and write $$TRITON_MODEL_DIRECTORY/env.tar.gz.",
     example=Example(
         'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }', ""
@@ -379,15 +376,15 @@ def _environment_problem(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(512)
     except OSError:
-        return "is not there"
-    return "" if start.startswith(_ARCHIVES) or start[257:262] == b"ustar" else "is no archive"
+        return "does not exist"
+    return "" if start.startswith(_ARCHIVES) or start[257:262] == b"ustar" else "is not an archive"
 
 
 @rule(
     "MW114",
-    "parameter of the Python backend that it cannot read",
+    "invalid parameter value for the Python backend",
     Severity.ERROR,
-    why="FORCE_CPU_ONLY_INPUT_TENSORS is yes or no, in small letters.",
+    why="FORCE_CPU_ONLY_INPUT_TENSORS is yes or no, in lower case.",
     fix='Write "yes" or "no".',
     example=Example(
         'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "true" } }',
@@ -404,12 +401,12 @@ def python_parameter(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW115",
-    "accelerator that the onnxruntime backend does not have",
+    "unknown accelerator of the onnxruntime backend",
     Severity.ERROR,
-    why="The backend knows `openvino` on the CPU, and `tensorrt` and `cuda` on the GPU; `tensorrt` has a fixed set "
-    "of parameters. Anything else is refused where an instance would use it. The local server has no GPU: what "
-    "concerns GPUs is read in the backend's source.",
-    fix="Use one of these names, or leave execution_accelerators out.",
+    why="The backend has `openvino` on the CPU, and `tensorrt` and `cuda` on the GPU; `tensorrt` has a fixed set of "
+    "parameters. It refuses anything else that an instance would use. The part about GPUs follows the backend's source "
+    "code: the local server has no GPU.",
+    fix="Use one of these names, or remove execution_accelerators.",
     example=Example(
         'optimization { execution_accelerators { cpu_execution_accelerator [ { name: "vino" } ] } }',
         'optimization { execution_accelerators { cpu_execution_accelerator [ { name: "openvino" } ] } }',
@@ -424,11 +421,11 @@ def unknown_accelerator(view: ConfigView) -> Iterator[Found]:
     for index, entry in enumerate(accelerators.cpu_execution_accelerator):
         if entry.name != "openvino":
             where = (*path, "cpu_execution_accelerator", index)
-            yield view.found(f"there is no CPU accelerator '{entry.name}'", *where)
+            yield view.found(f"unknown CPU accelerator '{entry.name}'", *where)
     for index, entry in enumerate(accelerators.gpu_execution_accelerator if "KIND_GPU" in view.instance_kinds else ()):
         where = (*path, "gpu_execution_accelerator", index)
         if entry.name not in ("tensorrt", "cuda"):
-            yield view.found(f"there is no GPU accelerator '{entry.name}'", *where)
+            yield view.found(f"unknown GPU accelerator '{entry.name}'", *where)
         for key in sorted(entry.parameters) if entry.name == "tensorrt" else ():
             if key not in _TENSORRT_PARAMETERS:
                 near = did_you_mean(key, _TENSORRT_PARAMETERS)

@@ -1,4 +1,4 @@
-"""MW6xx: what an ONNX file declares, against its config and the release that is to load it.
+"""MW6xx: what an ONNX file declares, against its config and the target release.
 
 The rules are those of onnxruntime_backend (`src/onnxruntime.cc`) and of onnxruntime's own loader. Weights are not read.
 """
@@ -20,8 +20,8 @@ from modelwright.triton.dtypes import BY_ONNX
 
 _ONNX = "onnxruntime"
 _MAX_ML_OPSET = 5  # onnx.helper.VERSION_TABLE: 4 up to ONNX 1.15, 5 from 1.16 on
-# From then on weights must lie in the model's folder, links resolved; before, anywhere. Seen with 1.20.1, 1.23.2,
-# 1.24.4, 1.27.0 and 1.28.0. None of them minds a second hard link.
+# Since this version weights must be in the model's folder, links resolved; before, anywhere. Seen with 1.20.1, 1.23.2,
+# 1.24.4, 1.27.0 and 1.28.0. All of them accept hard links.
 _INSIDE_SINCE = (1, 24)
 
 
@@ -31,10 +31,10 @@ def _file(view: ConfigView, version: int) -> str:
 
 @rule(
     "MW601",
-    "not an ONNX file, or cut short",
+    "not a whole ONNX file",
     Severity.ERROR,
-    why="onnxruntime reads the whole file when the model loads, and refuses one that ends early or is something "
-    "else: a Git LFS pointer, a web page, an interrupted copy.",
+    why="onnxruntime refuses a file that ends early or is not ONNX: an interrupted copy, a Git LFS pointer, a web "
+    "page.",
     fix="Copy or export it again, and compare its SHA-256.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(truncated=True)}),
 )
@@ -46,29 +46,29 @@ def not_onnx(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW602",
-    "IR version above the release's",
+    "IR version too new for the release",
     Severity.ERROR,
-    why="Each release has one onnxruntime, and that a highest IR version. 'Unsupported model IR version' is the "
-    "commonest load failure there is.",
-    fix="Export with an older onnx, or set ir_version before saving; or choose a later release.",
+    why="Each Triton release has one onnxruntime, which loads files up to a highest IR version: 'Unsupported model IR "
+    "version' is the most common error when a model loads.",
+    fix="Export with an older onnx, or set ir_version before saving, or choose a later release.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(ir=99)}),
 )
 def ir_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
         if scan.ir_version is None:
-            yield view.at(_file(view, number), "it states no IR version")
+            yield view.at(_file(view, number), "the file has no IR version")
         elif scan.ir_version > target.max_ir:
-            limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {target.max_ir}"
+            limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} loads up to {target.max_ir}"
             yield view.at(_file(view, number), f"IR version {scan.ir_version}; {limit}")
 
 
 @rule(
     "MW603",
-    "opset that the release does not have",
+    "opset too new for the release",
     Severity.ERROR,
-    why="A file states the opsets it uses. Each release has one onnxruntime, and that a highest opset of the "
-    "ai.onnx domain; of ai.onnx.ml there are five.",
+    why="An ONNX file names the opsets that it uses. Each Triton release has one onnxruntime, which loads the ai.onnx "
+    "domain up to a highest opset, and ai.onnx.ml up to 5.",
     fix="Export with a lower opset, or choose a later release.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(opset=999)}),
 )
@@ -76,20 +76,20 @@ def opset_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
         if not scan.opsets:
-            yield view.at(_file(view, number), "it states no opset")
+            yield view.at(_file(view, number), "the file has no opset")
         for domain, opset in sorted(scan.opsets.items()):
             most = target.max_opset if domain in ("", "ai.onnx") else _MAX_ML_OPSET if domain == "ai.onnx.ml" else opset
             if not 1 <= opset <= most:
-                limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} takes up to {most}"
+                limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} loads up to {most}"
                 yield view.at(_file(view, number), f"opset {opset} of {domain or 'ai.onnx'}; {limit}")
 
 
 @rule(
     "MW604",
-    "tensors that the config and the file do not share",
+    "inputs or outputs differ from the file's",
     Severity.ERROR,
-    why="The config lists every input of the file that has no default, and outputs that the file has. A name that "
-    "only one of them knows is refused.",
+    why="The config must list every input of the file that has no default value, and may list only inputs and outputs "
+    "that the file has.",
     fix="Use the file's names.",
     example=Example(
         'input [ { name: "z", data_type: TYPE_FP32, dims: [ 2 ] } ]',
@@ -113,7 +113,7 @@ def other_tensors(view: ConfigView) -> Iterator[Found]:
 
 
 def _fed(config: Any) -> Iterator[str]:
-    """Names of the tensors that a request, or the server itself, always gives the model."""
+    """Names of the inputs that the model always gets, from a request or from the server itself."""
     yield from (tensor.name for tensor in config.input if not tensor.optional)
     yield from (entry.name for entry in config.sequence_batching.control_input)
     yield from (state.input_name for state in config.sequence_batching.state)
@@ -122,16 +122,16 @@ def _fed(config: Any) -> Iterator[str]:
 
 
 def _odd(fed: list[str], scan: Signature) -> str:
-    """Which inputs make the difference: the backend only counts them."""
+    """Which inputs make the count differ: the backend only compares counts."""
     required = {value.name for value in scan.inputs}
     missing, twice = sorted(required - set(fed)), sorted({name for name in fed if fed.count(name) > 1})
     if missing:
-        return f"'{missing[0]}' is missing, or optional"
-    return f"'{twice[0]}' is given twice" if twice else f"'{sorted(set(fed) - required)[0]}' has a default"
+        return f"'{missing[0]}' is missing or optional"
+    return f"'{twice[0]}' is given twice" if twice else f"'{sorted(set(fed) - required)[0]}' has a default value"
 
 
 def _pairs(view: ConfigView) -> Iterator[tuple[int, str, int, Any, Value, bool]]:
-    """(version, side, index, tensor of the config, the file's, whether the model batches) of all that both have."""
+    """(version, side, index, the config's tensor, the file's, whether the model batches) of tensors that both have."""
     for number, scan in view.onnx.items():
         config = view.completed(scan)
         for side, values in (("input", (*scan.overridable, *scan.inputs)), ("output", scan.outputs)):
@@ -145,7 +145,7 @@ def _pairs(view: ConfigView) -> Iterator[tuple[int, str, int, Any, Value, bool]]
     "MW605",
     "data type differs from the file's",
     Severity.ERROR,
-    why="The server does not convert: config and file must name the same type.",
+    why="The server does not convert tensors: config and file must have the same type.",
     fix="Use the file's type.",
     example=Example(
         'input [ { name: "x", data_type: TYPE_INT32, dims: [ 2 ] } ]',
@@ -158,7 +158,9 @@ def other_type(view: ConfigView) -> Iterator[Found]:
         if value.kind == "tensor" and value.elem_type in BY_ONNX:
             actual = BY_ONNX[value.elem_type].config
             if type_name(tensor.data_type) != actual:
-                message = f"'{tensor.name}' is {type_name(tensor.data_type)} here, {actual} in {_file(view, number)}"
+                message = (
+                    f"'{tensor.name}' is {type_name(tensor.data_type)} in the config, {actual} in {_file(view, number)}"
+                )
                 yield view.found(message, side, index, "data_type")
 
 
@@ -166,9 +168,9 @@ def other_type(view: ConfigView) -> Iterator[Found]:
     "MW606",
     "shape differs from the file's",
     Severity.ERROR,
-    why="Outputs have exactly the file's dims; inputs may give a size to one that varies. Where max_batch_size is "
-    "above 0 the first dimension is the batch, and the config leaves it out.",
-    fix="Use the file's dims, without the batch dimension of a model that batches.",
+    why="The dims of outputs must be exactly the file's; inputs may give a size to a dynamic dimension. With "
+    "max_batch_size above 0 the first dimension is the batch, and the config leaves it out.",
+    fix="Use the file's dims; if the model batches, without the batch dimension.",
     example=Example(
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ 3 ] } ]',
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ] } ]',
@@ -180,16 +182,16 @@ def other_shape(view: ConfigView) -> Iterator[Found]:
         dims = [int(dim) for dim in (tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)]
         actual = plain_dims(value)
         if (batched and actual and actual[0] != -1) or (value.dims is None and side == "output"):
-            continue  # of an output without a shape, onnxruntime infers one
+            continue  # onnxruntime infers the shape of an output without one
         given = [-1, *dims] if batched else dims
         if not _fits(given, actual, narrows=side == "input", dims=dims):
             shape = "no shape" if value.dims is None else actual
-            message = f"'{tensor.name}' has shape {given} here, {shape} in {_file(view, number)}"
+            message = f"'{tensor.name}' has shape {given} in the config, {shape} in {_file(view, number)}"
             yield view.found(message, side, index, "dims")
 
 
 def _fits(given: Sequence[int], actual: Sequence[int], *, narrows: bool, dims: Sequence[int]) -> bool:
-    if not actual:  # a scalar: any number of ones stands for it
+    if not actual:  # a scalar: dims of any number of ones fit it
         return all(dim == 1 for dim in dims)
     return len(given) == len(actual) and all(
         theirs in (ours, -1) if narrows else theirs == ours for ours, theirs in zip(given, actual, strict=True)
@@ -200,29 +202,30 @@ def _fits(given: Sequence[int], actual: Sequence[int], *, narrows: bool, dims: S
     "MW607",
     "batching of a model with a fixed first dimension",
     Severity.ERROR,
-    why="With max_batch_size above 0 the server puts requests together along the first dimension of every input "
-    "and output. All of them must be dynamic there.",
+    why="With max_batch_size above 0 the server joins requests along the first dimension of every input and output, so "
+    "that dimension must be dynamic in all of them.",
     fix="Export with a dynamic batch dimension, or set max_batch_size: 0 and write full shapes.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(dims=(4, 2))}),
 )
 def fixed_batch(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         if cannot_batch(view.filled, scan) and view.options.auto_complete:
-            message = f"{_file(view, number)} has tensors whose first dimension is not dynamic"
+            message = f"the first dimension of a tensor in {_file(view, number)} is not dynamic"
             yield view.found(message, "max_batch_size")
     for number, side, index, tensor, value, batched in _pairs(view):
         actual = plain_dims(value)
         if batched and actual and actual[0] != -1:
-            message = f"'{tensor.name}' has shape {actual} in {_file(view, number)}: {actual[0]} is no batch dimension"
+            message = f"'{tensor.name}' has shape {actual} in {_file(view, number)}: its first dimension is fixed"
             yield view.found(message, side, index)
 
 
 @rule(
     "MW608",
-    "input or output that is no tensor",
+    "input or output that is not a tensor",
     Severity.ERROR,
-    why="Requests carry tensors. Sequences and maps, which scikit-learn's converters like to return, cannot be served.",
-    fix="Export without them: for skl2onnx options={'zipmap': False}.",
+    why="Requests and responses carry tensors. Triton cannot serve sequences and maps, which scikit-learn's converters "
+    "often return.",
+    fix="Export without them; for skl2onnx: options={'zipmap': False}.",
     example=Example(
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
@@ -230,24 +233,24 @@ def fixed_batch(view: ConfigView) -> Iterator[Found]:
         fault_files={"1/model.onnx": Onnx(dtype="SEQUENCE")},
     ),
 )
-def no_tensor(view: ConfigView) -> Iterator[Found]:
+def not_a_tensor(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         for value in (*scan.inputs, *scan.outputs):
             if value.kind != "tensor":
-                yield view.at(_file(view, number), f"'{value.name}' is a {value.kind or 'value without type'}")
+                yield view.at(_file(view, number), f"'{value.name}' is a {value.kind or 'value without a type'}")
             elif value.elem_type not in BY_ONNX:
                 yield view.at(
-                    _file(view, number), f"'{value.name}' is of ONNX type {value.elem_type}, which Triton has not"
+                    _file(view, number), f"'{value.name}' has ONNX type {value.elem_type}, which Triton cannot serve"
                 )
 
 
 @rule(
     "MW609",
-    "weights that are not where the file says",
+    "external weights missing or incomplete",
     Severity.ERROR,
-    why="A large model keeps its weights in files beside it. They must be there and whole, and since onnxruntime "
-    "1.24 inside the folder of the ONNX file, symbolic links resolved.",
-    fix="Copy the weights' file beside the model, under the name that the model states.",
+    why="A large model keeps its weights in other files. They must exist and be complete. Since onnxruntime 1.24 they "
+    "must also be in the folder of the ONNX file, symbolic links resolved.",
+    fix="Copy the file with the weights beside the model, under the name that the model gives it.",
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(external="weights.bin")}),
 )
 def external_weights(view: ConfigView) -> Iterator[Found]:
@@ -264,7 +267,7 @@ def external_weights(view: ConfigView) -> Iterator[Found]:
 
 
 def _weights_folder(view: ConfigView, number: int) -> str:
-    """The folder that locations are relative to: the ONNX file's, relative to the model's."""
+    """The folder that external locations are relative to: that of the ONNX file, relative to the model's folder."""
     name = view.filled.default_model_filename
     return (
         f"{number}/{name}" if view.model_file(number, name).is_dir() else str(PurePosixPath(f"{number}/{name}").parent)
@@ -274,19 +277,19 @@ def _weights_folder(view: ConfigView, number: int) -> str:
 def _weights_problem(view: ConfigView, folder: str, external: ExternalTensor, anywhere: bool) -> str:
     location = external.location
     if not location or (location.startswith("/") and not anywhere):
-        return "lie outside the model's folder"
+        return "are outside the model's folder"
     path = Path(location) if location.startswith("/") else view.model.locate(f"{folder}/{location}")
     try:
         real, status = path.resolve(strict=True), path.stat()
     except (OSError, ValueError, RuntimeError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if not stat.S_ISREG(status.st_mode):
-        return "are no file"
+        return "are not a file"
     planned = f"{folder}/{location}" in view.model.overrides
     if not anywhere and not planned and not real.is_relative_to(view.model.locate(folder).resolve()):
-        return "lie outside the model's folder"
+        return "are outside the model's folder"
     end = external.offset + (external.length or 0)
-    return f"end early: the file has {status.st_size:,} bytes, {end:,} are needed" if status.st_size < end else ""
+    return f"are incomplete: the file has {status.st_size:,} bytes of {end:,}" if status.st_size < end else ""
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -297,8 +300,8 @@ def _version(text: str) -> tuple[int, ...]:
     "MW610",
     "optional input of a model that batches",
     Severity.ERROR,
-    why="Requests that are put into one batch have the same inputs; the onnxruntime backend takes optional ones "
-    "only without batching.",
+    why="All requests of a batch have the same inputs; the onnxruntime backend allows optional inputs only without "
+    "batching.",
     fix="Set max_batch_size: 0, or make the input a required one.",
     example=Example(
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ], optional: true } ]',
@@ -315,11 +318,11 @@ def optional_batched(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW611",
-    "control tensor that the file does not have so",
+    "control tensor does not fit the file",
     Severity.ERROR,
-    why="The sequence batcher feeds control tensors of shape [1] (besides the batch), of the type that their "
-    "values have.",
-    fix="Give the model such an input, or leave the control out.",
+    why="The sequence batcher sends each control to an input of shape [1] (without the batch) and of the type of the "
+    "control's values.",
+    fix="Add such an input to the model, or remove the control.",
     example=Example(
         'sequence_batching { control_input [ { name: "START", control [ { kind: CONTROL_SEQUENCE_START, '
         "fp32_false_true: [ 0, 1 ] } ] } ] }",
@@ -339,11 +342,11 @@ def control_tensors(view: ConfigView) -> Iterator[Found]:
             value = known[entry.name]
             dims = plain_dims(value)[1:] if batched else plain_dims(value)
             if dims != [1]:
-                yield view.found(f"'{entry.name}' has dims {dims} in {_file(view, number)}, [1] is expected", *path)
+                yield view.found(f"'{entry.name}' has dims {dims} in {_file(view, number)}; expected [1]", *path)
             wanted = _control_type(entry)
             actual = BY_ONNX[value.elem_type].config if value.elem_type in BY_ONNX else "another type"
             if wanted and wanted != actual:
-                yield view.found(f"'{entry.name}' is {actual} in {_file(view, number)}, {wanted} is expected", *path)
+                yield view.found(f"'{entry.name}' is {actual} in {_file(view, number)}; expected {wanted}", *path)
 
 
 def _control_type(entry: Any) -> str:

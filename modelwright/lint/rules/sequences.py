@@ -1,4 +1,4 @@
-"""MW31x, MW32x: the sequence batcher, its control tensors and its state."""
+"""MW31x, MW32x: the sequence batcher, its control inputs and its states."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _controls(view: ConfigView) -> Iterator[tuple[tuple[str | int, ...], Any, An
     "MW311",
     "control input without a name, or named twice",
     Severity.ERROR,
-    why="A control is a tensor of the model: it has a name, and one entry.",
-    fix="Name it as the model does; put several controls of one tensor into one entry.",
+    why="A control input is an input of the model: it needs a name, and one entry in the list.",
+    fix="Write the name of the model's input; put several controls of one input into one entry.",
     example=Example(
         "sequence_batching { control_input [ { control [ { kind: CONTROL_SEQUENCE_START, "
         "int32_false_true: [ 0, 1 ] } ] } ] }",
@@ -67,8 +67,8 @@ def control_name(view: ConfigView) -> Iterator[Found]:
     "MW312",
     "control kind given twice",
     Severity.ERROR,
-    why="Each kind of control (start, end, ready, correlation id) goes to one tensor.",
-    fix="Keep one.",
+    why="Each kind of control (start, end, ready, correlation ID) can go to one input only.",
+    fix="Remove one of the two.",
     example=Example(
         'sequence_batching { control_input [ { name: "A", control [ { kind: CONTROL_SEQUENCE_START, '
         'int32_false_true: [ 0, 1 ] } ] }, { name: "B", control [ { kind: CONTROL_SEQUENCE_START, '
@@ -90,8 +90,8 @@ def control_twice(view: ConfigView) -> Iterator[Found]:
     "MW313",
     "control without exactly one pair of values",
     Severity.ERROR,
-    why="Start, end and ready are sent as one of two values: one of int32_false_true, fp32_false_true and "
-    "bool_false_true, with two entries.",
+    why="The controls start, end and ready need exactly one of int32_false_true, fp32_false_true and bool_false_true, "
+    "with two entries: the values for false and true.",
     fix="Write one of them, such as fp32_false_true: [ 0, 1 ].",
     example=Example(
         _start("kind: CONTROL_SEQUENCE_START, fp32_false_true: [ 1 ]"),
@@ -104,7 +104,7 @@ def control_values(view: ConfigView) -> Iterator[Found]:
             continue
         given = [name for name in _VALUES if len(getattr(control, name))]
         if len(given) != 1:
-            what = f"{' and '.join(given)} are given" if given else "no false and true value is given"
+            what = f"{' and '.join(given)} are given" if given else "the values for false and true are missing"
             yield view.found(f"{_kind(control)}: {what}", *path)
         elif len(getattr(control, given[0])) != 2:
             yield view.found(f"{_kind(control)}: {given[0]} needs two entries", *path, given[0])
@@ -112,10 +112,10 @@ def control_values(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW314",
-    "correlation id of a type it does not have, or with values",
+    "invalid correlation ID",
     Severity.ERROR,
-    why="A correlation id is a number of 32 or 64 bits or a string; there is nothing to be false or true.",
-    fix="Give data_type: TYPE_UINT64 (or TYPE_INT64, TYPE_UINT32, TYPE_INT32, TYPE_STRING), and no *_false_true.",
+    why="A correlation ID is an integer of 32 or 64 bits or a string, and has no values for false and true.",
+    fix="Write data_type: TYPE_UINT64 (or TYPE_INT64, TYPE_UINT32, TYPE_INT32, TYPE_STRING), without *_false_true.",
     example=Example(
         _start("kind: CONTROL_SEQUENCE_CORRID, data_type: TYPE_FP32"),
         _start("kind: CONTROL_SEQUENCE_CORRID, data_type: TYPE_UINT64"),
@@ -126,10 +126,10 @@ def correlation_id(view: ConfigView) -> Iterator[Found]:
         if _kind(control) != _CORRID:
             continue
         if any(len(getattr(control, name)) for name in _VALUES):
-            yield view.found("a correlation id has no false and true value", *path)
+            yield view.found("a correlation ID has no values for false and true", *path)
         name = type_name(control.data_type)
         if name not in _CORRID_TYPES:
-            yield view.found(f"a correlation id of {name}", *path, "data_type")
+            yield view.found(f"a correlation ID cannot be {name}", *path, "data_type")
 
 
 def type_name(value: int) -> str:
@@ -141,10 +141,10 @@ def type_name(value: int) -> str:
 
 @rule(
     "MW315",
-    "preferred batch size of the oldest strategy that cannot be",
+    "preferred batch size of the oldest strategy out of range",
     Severity.ERROR,
-    why="As for the dynamic batcher: from 1 to max_batch_size.",
-    fix="List sizes within the bound.",
+    why="As for the dynamic batcher, a preferred batch size must be from 1 to max_batch_size.",
+    fix="Keep the sizes within that range, or remove preferred_batch_size.",
     example=Example(
         "sequence_batching { oldest { max_candidate_sequences: 4, preferred_batch_size: [ 9 ] } }",
         "sequence_batching { oldest { max_candidate_sequences: 4, preferred_batch_size: [ 4 ] } }",
@@ -159,7 +159,7 @@ def oldest_preferred_size(view: ConfigView) -> Iterator[Found]:
     "MW316",
     "slot utilisation out of range",
     Severity.ERROR,
-    why="minimum_slot_utilization is a share of the slots.",
+    why="minimum_slot_utilization is a fraction of the slots.",
     fix="Write a number from 0 to 1.",
     example=Example(
         "sequence_batching { direct { minimum_slot_utilization: 1.5 } }",
@@ -169,16 +169,16 @@ def oldest_preferred_size(view: ConfigView) -> Iterator[Found]:
 def slot_utilisation(view: ConfigView) -> Iterator[Found]:
     share = view.message.sequence_batching.direct.minimum_slot_utilization
     if share < 0 or share > 1:
-        yield view.found(f"{share:g} is no share", _FIELD, "direct", "minimum_slot_utilization")
+        yield view.found(f"minimum_slot_utilization is {share:g}", _FIELD, "direct", "minimum_slot_utilization")
 
 
 @rule(
     "MW321",
     "initial state that does not fit its state",
     Severity.ERROR,
-    why="An initial state has a name, the state's data type and as many dims, none of them variable, and there is "
-    "at most one.",
-    fix="Repeat the state's data_type and dims, with a number where they vary.",
+    why="A state has at most one initial state. It needs a name, the state's data type, and the state's dims with a "
+    "size for each dynamic one.",
+    fix="Repeat the state's data_type and dims, with a number for each -1.",
     example=Example(
         _state('name: "zero", data_type: TYPE_FP32, dims: [ 3 ], zero_data: true'),
         _state('name: "zero", data_type: TYPE_FP32, dims: [ 2 ], zero_data: true'),
@@ -201,7 +201,7 @@ def initial_state(view: ConfigView) -> Iterator[Found]:
 
 def _state_problem(state: Any, initial: Any) -> str:
     if initial.data_type != state.data_type:
-        return f"it is {type_name(state.data_type)}, its initial state {type_name(initial.data_type)}"
+        return f"it is {type_name(state.data_type)}, its initial state is {type_name(initial.data_type)}"
     if not initial.name:
         return "its initial state has no name"
     if initial.WhichOneof("state_data") is None:
@@ -209,16 +209,17 @@ def _state_problem(state: Any, initial: Any) -> str:
     fits = len(initial.dims) == len(state.dims) and all(
         given != -1 and wanted in (-1, given) for given, wanted in zip(initial.dims, state.dims, strict=True)
     )
-    return "" if fits else f"it has dims {list(state.dims)}, its initial state {list(initial.dims)}"
+    return "" if fits else f"it has dims {list(state.dims)}, its initial state has {list(initial.dims)}"
 
 
 @rule(
     "MW322",
     "file of an initial state missing or too small",
     Severity.ERROR,
-    why="data_file is read from initial_state/ in the model's folder when the model loads, and must hold the whole "
-    "tensor.",
-    fix="Put a file of the tensor's size there; for strings, in Triton's form: length and bytes of each.",
+    why="The server reads data_file from initial_state/ in the model's folder when the model loads. It must hold the "
+    "whole tensor.",
+    fix="Put a file of the tensor's size there. A string is written as its length (4 bytes, little-endian) and its "
+    "bytes.",
     example=Example(
         _state('name: "s", data_type: TYPE_FP32, dims: [ 2 ], data_file: "s"'),
         _state('name: "s", data_type: TYPE_FP32, dims: [ 2 ], data_file: "s"'),
@@ -236,13 +237,13 @@ def initial_state_file(view: ConfigView) -> Iterator[Found]:
 
 
 def data_problem(view: ConfigView, relative: str, needed_bytes: int | None) -> str:
-    """Why a file with a tensor's bytes does not do; '' when it does. `needed_bytes` is None for strings."""
+    """Why a file cannot hold a tensor's bytes; '' if it can. `needed_bytes` is None for strings."""
     path = view.model.locate(relative)
     if not path.is_file():
-        return f"there is no file '{relative}'"
+        return f"the file '{relative}' does not exist"
     actual = path.stat().st_size
     if needed_bytes is not None and actual < needed_bytes:
-        return f"'{relative}' has {actual:,} bytes, the tensor {needed_bytes:,}"
+        return f"'{relative}' has {actual:,} bytes, the tensor needs {needed_bytes:,}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""MW0xx: is the file a ModelConfig, and one that the target release understands?"""
+"""MW0xx: whether the file is a ModelConfig that the target release understands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SELECTED_SINCE = "24.06"
 
 @rule(
     "MW001",
-    "config.pbtxt is no ModelConfig",
+    "syntax error in config.pbtxt",
     Severity.ERROR,
-    why="The server parses the file as protobuf text; where that fails the model does not load. It does not appear "
-    "in the repository index either: the reason stands only in the server's log.",
-    fix="Mend the syntax at the line and column that is named.",
+    why="The server parses the file as protobuf text. A model whose config does not parse does not load, and is "
+    "missing from the repository index: only the server's log says why.",
+    fix="Correct the syntax at the line and column given.",
     example=Example("max_batch_size 8", "max_batch_size: 8"),
     on_text=True,
 )
@@ -35,23 +35,23 @@ def not_a_config(view: ConfigView) -> Iterator[Found]:
     "MW002",
     "unknown field",
     Severity.ERROR,
-    why="A field that ModelConfig does not have is fatal: the server refuses the whole file.",
-    fix="Use the field's real name. The message names the nearest one.",
+    why="The server refuses a file with a field that ModelConfig does not have.",
+    fix="Use the field's correct name.",
     example=Example("max_batchsize: 8", "max_batch_size: 8"),
     on_text=True,
 )
 def unknown_field(view: ConfigView) -> Iterator[Found]:
     for unknown in view.unknown_fields:
         hint = did_you_mean(unknown.name, unknown.known)
-        yield Found(f"{unknown.path}: there is no such field", view.file, line=unknown.line, fix=hint)
+        yield Found(f"{unknown.path}: unknown field", view.file, line=unknown.line, fix=hint)
 
 
 @rule(
     "MW003",
     "field newer than the target release",
     Severity.ERROR,
-    why="Each release knows the fields of its own time. An older server refuses the file for one that came later.",
-    fix="Leave the field out, or choose a later release.",
+    why="A server refuses a file with a field that a later release introduced.",
+    fix="Remove the field, or choose a later release.",
     example=Example(
         "model_metrics { metric_control [ { metric_identifier { family: 'nv_inference_first_response_histogram_ms' } "
         "histogram_options { buckets: [ 1, 10 ] } } ] }",
@@ -64,7 +64,7 @@ def field_too_new(view: ConfigView) -> Iterator[Found]:
     newer = {name: since for name, since in fields_since().items() if older_than(target, since)}
     if newer:
         for path, name in _set_fields(view.written, newer):
-            message = f"{_dotted(path)}: only from Triton {newer[name]} on; the target is {target}"
+            message = f"{_dotted(path)}: new in Triton {newer[name]}; the target is {target}"
             yield view.found(message, *path)
 
 
@@ -100,9 +100,9 @@ def _dotted(path: tuple[str | int, ...]) -> str:
     "MW004",
     "config.pbtxt cannot be read",
     Severity.ERROR,
-    why="A folder, a device, a file without permission cannot be read as a config, by the server either. Nor is it "
-    "likely that one of megabytes is a config: this linter reads the first one and says so.",
-    fix="Put the config back.",
+    why="config.pbtxt must be a file that the server may read. This linter does not read files of more than 1,000,000 "
+    "bytes.",
+    fix="Put a readable config.pbtxt there.",
     example=Example("", "", fault_files={"config.pbtxt": Folder()}),
     on_text=True,
 )
@@ -115,46 +115,46 @@ def unreadable(view: ConfigView) -> Iterator[Found]:
     "MW005",
     "no config.pbtxt",
     Severity.ERROR,
-    why="Without auto-completion a model needs its config. With it (a server's default) the onnxruntime and "
-    "tensorrt backends can do without, and others fail later, each in its own words.",
-    fix="Write one, or let the server complete it: leave out --disable-auto-complete-config.",
+    why="A model needs a config unless the server completes it. With auto-completion (the server's default), "
+    "onnxruntime and tensorrt models load without one; other models fail later, with other messages.",
+    fix="Write a config, or start the server without --disable-auto-complete-config.",
     example=Example("", "", fault_files={"config.pbtxt": Absent()}, auto_complete=False),
     on_text=True,
 )
 def no_config(view: ConfigView) -> Iterator[Found]:
     if not view.exists and not view.options.auto_complete:
-        yield view.at("", "it has no config.pbtxt, and the server completes none (--disable-auto-complete-config)")
+        yield view.at("", "config.pbtxt is missing, and the server completes nothing (--disable-auto-complete-config)")
 
 
 @rule(
     "MW006",
-    "flavours of a config that the release does not select",
+    "config of an environment that the release cannot select",
     Severity.WARNING,
-    why="configs/<name>.pbtxt is read by servers that run with --model-config-name=<name>, which came with 24.06. "
-    "An older one reads config.pbtxt, whatever lies in configs/.",
-    fix="Choose a release from 24.06 on, or keep one config.",
+    why="A server reads configs/<name>.pbtxt if it runs with --model-config-name=<name>, which is new in 24.06. Older "
+    "servers read config.pbtxt only.",
+    fix="Choose release 24.06 or later, or keep only config.pbtxt.",
     example=Example("", "", target="24.05", fault_files={"configs/cpu.pbtxt": 'backend: "python"\n'}),
-    unexercised="the local server is 24.10, which has the option",
+    unexercised="it concerns releases before 24.06; the local server is 24.10",
 )
-def flavours_not_selected(view: ConfigView) -> Iterator[Found]:
+def environment_not_selectable(view: ConfigView) -> Iterator[Found]:
     target = view.options.target.name
     if view.environment in view.model.config_files and view.environment and older_than(target, _SELECTED_SINCE):
-        yield Found(f"Triton {target} has no --model-config-name: it never reads this file", view.file)
+        yield Found(f"Triton {target} has no --model-config-name and never reads this file", view.file)
 
 
 @rule(
     "MW007",
     "unknown value of an enum",
     Severity.ERROR,
-    why="A word that is none of an enum's names is fatal: the server refuses the whole file.",
-    fix="Use one of the enum's names. The message names the nearest one.",
+    why="The server refuses a file with an enum value that does not exist.",
+    fix="Use one of the enum's values.",
     example=Example("instance_group [ { kind: CPU } ]", "instance_group [ { kind: KIND_CPU } ]"),
     on_text=True,
 )
 def unknown_value(view: ConfigView) -> Iterator[Found]:
     for unknown in _unknown_values(view):
         hint = did_you_mean(unknown.name, unknown.known)
-        yield Found(f"{unknown.path}: there is no value '{unknown.name}'", view.file, line=unknown.line, fix=hint)
+        yield Found(f"{unknown.path}: unknown value '{unknown.name}'", view.file, line=unknown.line, fix=hint)
 
 
 def _unknown_values(view: ConfigView) -> list[Unknown]:
@@ -167,7 +167,8 @@ def _unknown_values(view: ConfigView) -> list[Unknown]:
     "MW008",
     "string that is not UTF-8",
     Severity.WARNING,
-    why="protobuf's strings are UTF-8. The server takes another one, and hands an empty string on to the backend.",
+    why="Strings in protobuf are UTF-8. The server loads a string in another encoding, and passes an empty one to the "
+    "backend.",
     fix="Save the file as UTF-8.",
     example=Example(
         'parameters { key: "note" value { string_value: "caf\\351" } }',

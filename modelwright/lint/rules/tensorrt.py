@@ -1,6 +1,6 @@
 """MW8xx: TensorRT plans, which load with the TensorRT that built them, on the GPU that they were built for.
 
-A plan does not say so in a form that can be read without TensorRT. What built it stands in the version's manifest.json:
+Only TensorRT can read that from a plan. So the version's manifest.json records it:
 `made.tensorrt` = {"version": "10.13.0", "compute_capability": "9.0", "version_compatible": false}.
 """
 
@@ -26,7 +26,7 @@ def _manifest(version: str, compatible: bool = False) -> dict[str, str]:
 
 
 def _records(view: ConfigView) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(version, what its manifest says of its plan) of every version that is served."""
+    """(version, its manifest's record of the plan) of every version that is served."""
     if view.message.backend != "tensorrt":
         return
     for number in view.served:
@@ -42,11 +42,11 @@ def _records(view: ConfigView) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 @rule(
     "MW801",
-    "plan of another TensorRT than the release's",
+    "plan built with another TensorRT than the release's",
     Severity.ERROR,
-    why="A plan loads with the version of TensorRT that built it; one built version-compatible loads with later "
-    "ones of the same major version, if the server runs with --backend-config=tensorrt,version-compatible=true.",
-    fix="Build the plan again with the release's TensorRT, in its container.",
+    why="A plan loads only with the TensorRT version that built it. A version-compatible plan also loads with later "
+    "versions of the same major one, if the server runs with --backend-config=tensorrt,version-compatible=true.",
+    fix="Build the plan again in the release's container.",
     example=Example(
         "",
         "",
@@ -62,23 +62,23 @@ def other_tensorrt(view: ConfigView) -> Iterator[Found]:
     wanted = tensorrt_of(view.options.target.name)
     for number, record in _records(view):
         if wanted and record and not _loads(record, wanted):
-            message = f"built by TensorRT {record.get('version')}; Triton {view.options.target.name} has {wanted}"
+            message = f"built with TensorRT {record.get('version')}; Triton {view.options.target.name} has {wanted}"
             yield view.at(f"{number}/{view.message.default_model_filename}", message)
 
 
 def _loads(record: dict[str, Any], wanted: str) -> bool:
-    """Whether a plan loads in TensorRT `wanted`: three parts of the version agree, or the first if it is compatible."""
+    """Whether a plan loads in TensorRT `wanted`: equal in three parts of the version, or in the first if compatible."""
     ours, theirs = str(record.get("version", "")).split("."), wanted.split(".")
     return ours[0] == theirs[0] if record.get("version_compatible") else ours[:3] == theirs[:3]
 
 
 @rule(
     "MW802",
-    "plan that cannot be compared with the release",
+    "plan of unknown TensorRT",
     Severity.WARNING,
-    why="Without a record of its TensorRT version and compute capability, or for a release whose TensorRT no "
-    "document states, whether a plan loads shows only on the GPU that it is to run on.",
-    fix="Let Modelwright build it, or keep a manifest.json with made.tensorrt beside it.",
+    why="The TensorRT version or the compute capability of the plan is not recorded, or the release's TensorRT is not "
+    "known. Whether the plan loads shows only on the GPU.",
+    fix="Build the plan with Modelwright, or put a manifest.json with made.tensorrt beside it.",
     example=Example("", "", base="tensorrt", target="24.10", files=_PLAN, fixed_files=_manifest("10.5.0.18")),
     unexercised=_NO_GPU,
 )
@@ -88,6 +88,6 @@ def cannot_compare(view: ConfigView) -> Iterator[Found]:
         missing = [key for key in ("version", "compute_capability") if not (record or {}).get(key)]
         file = f"{number}/{view.message.default_model_filename}"
         if missing:
-            yield view.at(file, f"its manifest says nothing of {' and '.join(missing)}")
+            yield view.at(file, f"the manifest does not record {' and '.join(missing)}")
         elif tensorrt_of(target) is None:
-            yield view.at(file, f"which TensorRT Triton {target} has is not known")
+            yield view.at(file, f"the TensorRT of Triton {target} is not known")

@@ -14,7 +14,7 @@ _X = 'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ]'
 
 
 def tensors(view: ConfigView) -> Iterator[tuple[str, int, Any, str]]:
-    """(side, index, tensor, how messages call it), inputs first."""
+    """(side, index, tensor, its name in messages), inputs first."""
     for side in ("input", "output"):
         for index, tensor in enumerate(getattr(view.message, side)):
             yield side, index, tensor, f"{side} '{tensor.name}'" if tensor.name else f"{side} {index}"
@@ -24,8 +24,8 @@ def tensors(view: ConfigView) -> Iterator[tuple[str, int, Any, str]]:
     "MW201",
     "tensor without a name",
     Severity.ERROR,
-    why="Requests address tensors by name.",
-    fix="Give it the model's own name for it.",
+    why="Requests refer to tensors by name.",
+    fix="Write the name that the tensor has in the model.",
     example=Example("input [ { data_type: TYPE_FP32, dims: [ 2 ] } ]", f"{_X} }} ]"),
 )
 def no_name(view: ConfigView) -> Iterator[Found]:
@@ -38,8 +38,8 @@ def no_name(view: ConfigView) -> Iterator[Found]:
     "MW202",
     "tensor without a data type",
     Severity.ERROR,
-    why="A tensor without data_type, or of TYPE_INVALID, is refused.",
-    fix="Write data_type: TYPE_FP32, or what the model has.",
+    why="The server refuses a tensor without data_type, or of TYPE_INVALID.",
+    fix="Write the model's type, such as data_type: TYPE_FP32.",
     example=Example('input [ { name: "x", dims: [ 2 ] } ]', f"{_X} }} ]"),
 )
 def no_data_type(view: ConfigView) -> Iterator[Found]:
@@ -52,8 +52,8 @@ def no_data_type(view: ConfigView) -> Iterator[Found]:
     "MW203",
     "tensor without dims",
     Severity.ERROR,
-    why="There are no tensors without dimensions in the protocol; a scalar is written dims: [ 1 ] with a reshape.",
-    fix="Write dims without the batch dimension, or with it where max_batch_size is 0.",
+    why="The protocol has no tensors without dimensions; write a scalar as dims: [ 1 ] with a reshape.",
+    fix="Write dims, without the batch dimension unless max_batch_size is 0.",
     example=Example('input [ { name: "x", data_type: TYPE_FP32 } ]', f"{_X} }} ]"),
 )
 def no_dims(view: ConfigView) -> Iterator[Found]:
@@ -64,10 +64,10 @@ def no_dims(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW204",
-    "impossible dimension",
+    "invalid dimension",
     Severity.ERROR,
-    why="A dimension is a number from 1 on, or -1 for one that varies. Nothing else is taken, in dims and in reshape.",
-    fix="Write -1 where the size varies.",
+    why="In dims and reshape, a dimension is a number from 1, or -1 for a dynamic one.",
+    fix="Write the size, or -1 if it varies.",
     example=Example(
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ 0 ] } ]',
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ -1 ] } ]',
@@ -86,7 +86,7 @@ def impossible_dim(view: ConfigView) -> Iterator[Found]:
     "MW205",
     "empty reshape without batching",
     Severity.ERROR,
-    why="reshape { shape: [ ] } leaves only the batch dimension; a model that does not batch would be left with none.",
+    why="reshape { shape: [ ] } leaves only the batch dimension, which a model with max_batch_size 0 does not have.",
     fix="Remove the reshape, or set max_batch_size.",
     example=Example(
         'max_batch_size: 0\ninput [ { name: "x", data_type: TYPE_FP32, dims: [ 1 ], reshape { shape: [ ] } } ]',
@@ -103,9 +103,9 @@ def empty_reshape(view: ConfigView) -> Iterator[Found]:
     "MW206",
     "reshape with another number of elements",
     Severity.ERROR,
-    why="A reshape gives the same elements another shape. What lies between two dimensions of variable size must "
-    "have as many elements on both sides: [2, 4, -1, 6] may become [8, -1, 1, 6].",
-    fix="Make the products equal.",
+    why="A reshape keeps the number of elements, also before, between and after dynamic dimensions: [2, 4, -1, 6] can "
+    "become [8, -1, 1, 6].",
+    fix="Make the numbers of elements equal.",
     example=Example(f"{_X}, reshape {{ shape: [ 3 ] }} }} ]", f"{_X}, reshape {{ shape: [ 2, 1 ] }} }} ]"),
 )
 def uneven_reshape(view: ConfigView) -> Iterator[Found]:
@@ -118,7 +118,7 @@ def uneven_reshape(view: ConfigView) -> Iterator[Found]:
 
 
 def element_counts(dims: list[int]) -> list[int]:
-    """The number of elements before, between and after dimensions of variable size."""
+    """The number of elements before, between and after dynamic dimensions."""
     counts = [1]
     for dim in dims:
         if dim == -1:
@@ -132,8 +132,8 @@ def element_counts(dims: list[int]) -> list[int]:
     "MW207",
     "image format without three dims",
     Severity.ERROR,
-    why="FORMAT_NHWC and FORMAT_NCHW name three dimensions; the batch dimension is not among them.",
-    fix="Give three dims, or leave `format` out: it means something to few backends.",
+    why="FORMAT_NHWC and FORMAT_NCHW need three dims, without the batch dimension.",
+    fix="Write three dims, or remove `format`: few backends use it.",
     example=Example(f"{_X}, format: FORMAT_NCHW }} ]", f"{_X} }} ]"),
 )
 def image_format(view: ConfigView) -> Iterator[Found]:
@@ -145,9 +145,9 @@ def image_format(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW208",
-    "shape tensor of another backend than TensorRT",
+    "shape tensor of a model that is not TensorRT",
     Severity.ERROR,
-    why="Only TensorRT has shape tensors: inputs whose values are shapes.",
+    why="Only TensorRT models have shape tensors: inputs whose values are shapes.",
     fix="Remove is_shape_tensor.",
     example=Example(f"{_X}, is_shape_tensor: true }} ]", f"{_X} }} ]"),
 )
@@ -160,9 +160,9 @@ def shape_tensor(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW209",
-    "non-linear format of another backend than TensorRT, or without three dims",
+    "invalid non-linear format",
     Severity.ERROR,
-    why="Vectorised formats such as CHW32 are TensorRT's, and have three dims.",
+    why="Only TensorRT models have vectorised formats such as CHW32, and they need three dims.",
     fix="Remove is_non_linear_format_io.",
     example=Example(f"{_X}, is_non_linear_format_io: true }} ]", f"{_X} }} ]"),
 )
@@ -176,8 +176,8 @@ def non_linear_format(view: ConfigView) -> Iterator[Found]:
     "MW210",
     "label file missing",
     Severity.ERROR,
-    why="label_filename is read when the model loads, relative to the model's folder.",
-    fix="Put the file beside config.pbtxt, one class name a line.",
+    why="The server reads label_filename, relative to the model's folder, when the model loads.",
+    fix="Put the file beside config.pbtxt, with one class name per line.",
     example=Example(
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "labels.txt" } ]',
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "labels.txt" } ]',
@@ -188,15 +188,17 @@ def label_file(view: ConfigView) -> Iterator[Found]:
     for index, tensor in enumerate(view.message.output):
         name = tensor.label_filename
         if name and not view.model.locate(name).is_file():
-            yield view.found(f"output '{tensor.name}': there is no '{name}'", "output", index, "label_filename")
+            yield view.found(
+                f"output '{tensor.name}': the file '{name}' does not exist", "output", index, "label_filename"
+            )
 
 
 @rule(
     "MW214",
     "label file outside the model",
     Severity.WARNING,
-    why="Servers up to 24.10 at least read such a file; newer ones refuse the model, because a config should not "
-    "be able to read any file of the machine.",
+    why="Servers up to at least 24.10 read such a file. Newer ones refuse the model, so that a config cannot read any "
+    "file of the machine.",
     fix="Put the file into the model's folder, beside config.pbtxt.",
     example=Example(
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ], label_filename: "../labels.txt" } ]',
@@ -208,15 +210,17 @@ def label_file_outside(view: ConfigView) -> Iterator[Found]:
     for index, tensor in enumerate(view.message.output):
         name = tensor.label_filename
         if name and ".." in PurePosixPath(name).parts and view.model.locate(name).is_file():
-            yield view.found(f"output '{tensor.name}': '{name}' leaves the model", "output", index, "label_filename")
+            yield view.found(
+                f"output '{tensor.name}': '{name}' is outside the model's folder", "output", index, "label_filename"
+            )
 
 
 @rule(
     "MW211",
-    "batch_input that the server does not take",
+    "invalid batch_input",
     Severity.ERROR,
-    why="An input made from the batch itself has one source, which is an input of the model, and is INT32 or FP32.",
-    fix="Name one declared input as source_input.",
+    why="A batch_input needs one source_input, which is an input of the model, and is TYPE_INT32 or TYPE_FP32.",
+    fix="Write the name of one declared input as source_input.",
     example=Example(
         'batch_input [ { kind: BATCH_ELEMENT_COUNT, target_name: "n", data_type: TYPE_FP32, source_input: "z" } ]',
         'batch_input [ { kind: BATCH_ELEMENT_COUNT, target_name: "n", data_type: TYPE_FP32, source_input: "x" } ]',
@@ -227,23 +231,23 @@ def batch_input(view: ConfigView) -> Iterator[Found]:
     for index, entry in enumerate(view.message.batch_input):
         path = ("batch_input", index)
         if entry.kind not in entry.Kind.values():
-            yield view.found(f"kind {entry.kind} is none", *path, "kind")
+            yield view.found(f"unknown kind {entry.kind}", *path, "kind")
         if len(entry.source_input) != 1:
-            yield view.found(f"{len(entry.source_input)} sources; one is needed", *path)
+            yield view.found(f"it has {len(entry.source_input)} source_input, and needs exactly one", *path)
         if entry.data_type not in (8, 11):  # TYPE_INT32, TYPE_FP32
             yield view.found("data_type must be TYPE_INT32 or TYPE_FP32", *path, "data_type")
         for name in entry.source_input:
             if name not in inputs:
-                yield view.found(f"source '{name}' is no input of the model", *path, "source_input")
+                yield view.found(f"source_input '{name}' is not an input of the model", *path, "source_input")
 
 
 @rule(
     "MW212",
-    "batch_output that the server does not take",
+    "invalid batch_output",
     Severity.ERROR,
-    why="An output that is scattered by the shape of an input has one source, an input, and targets that are "
-    "outputs, each once. Without a target the server dies of a segmentation fault (seen with 24.10).",
-    fix="Name declared outputs as target_name and one declared input as source_input.",
+    why="A batch_output needs one source_input, which is an input of the model, and target_names that are outputs, "
+    "each named once. Without a target_name the server crashes with a segmentation fault (seen with 24.10).",
+    fix="Write declared outputs as target_name, and one declared input as source_input.",
     example=Example(
         'batch_output [ { target_name: "z", kind: BATCH_SCATTER_WITH_INPUT_SHAPE, source_input: "x" } ]',
         'batch_output [ { target_name: "y", kind: BATCH_SCATTER_WITH_INPUT_SHAPE, source_input: "x" } ]',
@@ -255,28 +259,28 @@ def batch_output(view: ConfigView) -> Iterator[Found]:
     for index, entry in enumerate(view.message.batch_output):
         path = ("batch_output", index)
         if entry.kind not in entry.Kind.values():
-            yield view.found(f"kind {entry.kind} is none", *path, "kind")
+            yield view.found(f"unknown kind {entry.kind}", *path, "kind")
         if len(entry.source_input) != 1:
-            yield view.found(f"{len(entry.source_input)} sources; one is needed", *path)
+            yield view.found(f"it has {len(entry.source_input)} source_input, and needs exactly one", *path)
         for name in entry.source_input:
             if name not in inputs:
-                yield view.found(f"source '{name}' is no input of the model", *path, "source_input")
+                yield view.found(f"source_input '{name}' is not an input of the model", *path, "source_input")
         names = list(entry.target_name)
         if not names:
-            yield view.found("no target is given: that crashes the server", *path)
+            yield view.found("no target_name is given: that crashes the server", *path)
         for place, name in enumerate(names):
             if name not in outputs:
-                yield view.found(f"target '{name}' is no output of the model", *path, "target_name", place)
+                yield view.found(f"target_name '{name}' is not an output of the model", *path, "target_name", place)
             elif name in names[:place]:
-                yield view.found(f"target '{name}' is given twice", *path, "target_name", place)
+                yield view.found(f"target_name '{name}' is given twice", *path, "target_name", place)
 
 
 @rule(
     "MW213",
-    "two tensors of one name",
+    "two tensors with one name",
     Severity.WARNING,
-    why="The server keeps the first of two inputs, or outputs, that share a name, and says nothing of the second.",
-    fix="Remove one.",
+    why="Of two inputs or two outputs with one name, the server keeps the first and silently ignores the second.",
+    fix="Remove or rename one.",
     example=Example(
         f'{_X} }}, {{ name: "x", data_type: TYPE_FP32, dims: [ 4 ] }} ]',
         f'{_X} }}, {{ name: "z", data_type: TYPE_FP32, dims: [ 4 ] }} ]',

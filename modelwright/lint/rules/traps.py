@@ -1,4 +1,4 @@
-"""MW9xx: what loads, and then does something else than its author thinks. All warnings."""
+"""MW9xx: configs that load and do not do what their author expects. All of them are warnings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _ONNX_PARAMETERS = (
     "MW901",
     "warm-up that is skipped",
     Severity.WARNING,
-    why="batch_size left out is 0, and a warm-up of batch size 0 is skipped without a word, so that the first "
-    "request is as slow as if there were none.",
+    why="Without batch_size it is 0, and the server silently skips a warm-up of batch size 0: the first request is as "
+    "slow as without a warm-up.",
     fix="Write batch_size: 1, also for a model that does not batch.",
     example=Example(
         'model_warmup [ { name: "one", inputs { key: "x" value { data_type: TYPE_FP32, dims: [ 2 ], '
@@ -41,11 +41,10 @@ def skipped_warmup(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW902",
-    "rate limiter that a server ignores by default",
+    "rate limiter that servers ignore by default",
     Severity.WARNING,
-    why="rate_limiter counts only if the server runs with --rate-limit=execution_count. Without the flag it is "
-    "read and ignored.",
-    fix="Start the server with the flag and ignore this rule with that reason, or remove rate_limiter.",
+    why="The server ignores rate_limiter unless it runs with --rate-limit=execution_count.",
+    fix="Start the server with the flag and ignore this rule, or remove rate_limiter.",
     example=Example(
         'instance_group [ { kind: KIND_CPU, rate_limiter { resources [ { name: "R", count: 1 } ] } } ]',
         "instance_group [ { kind: KIND_CPU } ]",
@@ -54,23 +53,22 @@ def skipped_warmup(view: ConfigView) -> Iterator[Found]:
 def ignored_rate_limiter(view: ConfigView) -> Iterator[Found]:
     for index, group in enumerate(view.message.instance_group):
         if group.HasField("rate_limiter"):
-            yield view.found("it needs --rate-limit=execution_count", "instance_group", index, "rate_limiter")
+            yield view.found("the server needs --rate-limit=execution_count", "instance_group", index, "rate_limiter")
 
 
 @rule(
     "MW903",
     "accelerator that does nothing",
     Severity.WARNING,
-    why="execution_accelerators are the onnxruntime backend's (and tensorflow's). The tensorrt backend and most "
-    "others ignore them; a GPU accelerator does nothing for instances on the CPU, nor a CPU one on the GPU; "
-    "openvino's parameters are ignored.",
-    fix="Remove it, or move the model to the backend and instances that use it.",
+    why="Only the onnxruntime and tensorflow backends use execution_accelerators. Instances on the CPU ignore a GPU "
+    "accelerator, instances on the GPU ignore a CPU one, and openvino's parameters are always ignored.",
+    fix="Remove it, or use the backend and the instances that it is for.",
     example=Example(
         'optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }',
         "optimization { }",
     ),
 )
-def inert_accelerator(view: ConfigView) -> Iterator[Found]:
+def useless_accelerator(view: ConfigView) -> Iterator[Found]:
     accelerators = view.message.optimization.execution_accelerators
     path = ("optimization", "execution_accelerators")
     lists = {
@@ -82,18 +80,19 @@ def inert_accelerator(view: ConfigView) -> Iterator[Found]:
             if view.message.backend not in ("onnxruntime", "tensorflow"):
                 yield view.found(f"the {view.message.backend} backend ignores '{entry.name}'", *path, field, index)
             elif view.instance_kinds <= others:
-                yield view.found(f"'{entry.name}' is for instances on other devices", *path, field, index)
+                yield view.found(f"no instance runs on the device that '{entry.name}' is for", *path, field, index)
             elif entry.name == "openvino" and entry.parameters:
                 yield view.found("openvino's parameters are ignored", *path, field, index, "parameters")
 
 
 @rule(
     "MW904",
-    "response cache of versions that can change",
+    "response cache of a version that may change",
     Severity.WARNING,
-    why="The cache's key is the model's name, its version number and the inputs. Where a version's files are "
-    "replaced under the same number, old answers are served until they are evicted.",
-    fix="Publish each change under a new number, which Modelwright's versions do: their manifest.json proves it.",
+    why="The cache's key is the model's name, the version number and the inputs. If a version's files are replaced "
+    "under the same number, the server answers with old responses until they are evicted.",
+    fix="Publish each change under a new version number, as Modelwright does: its manifest.json shows what belongs to "
+    "a version.",
     example=Example(
         "response_cache { enable: true }",
         "response_cache { enable: true }",
@@ -105,13 +104,13 @@ def reused_version(view: ConfigView) -> Iterator[Found]:
         for number in view.served:
             problem = _changeable(view, number)
             if problem:
-                yield view.at(str(number), f"response_cache, and {problem}")
+                yield view.at(str(number), f"response_cache is on, and {problem}")
 
 
 def _changeable(view: ConfigView, number: int) -> str:
-    """Why a version may not be what it was under this number; '' if its manifest says what it holds, and it does.
+    """Why a version's files may have changed under this number; '' if they are those of its manifest.
 
-    Sizes are compared, not digests: this linter reads no weights. `modelwright verify` compares all.
+    Sizes are compared, not digests: this linter reads no weights. `modelwright verify` compares digests.
     """
     import json
 
@@ -119,38 +118,37 @@ def _changeable(view: ConfigView, number: int) -> str:
         files = json.loads(view.model_file(number, MANIFEST).read_bytes())["files"]
         sizes = {name: int(entry["size_bytes"]) for name, entry in files.items()}
     except FileNotFoundError:
-        return "no manifest says what the version holds"
+        return "the version has no manifest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its manifest cannot be read"
     for name, size_bytes in sizes.items():
         path = view.model_file(number, name)
         if not path.is_file() or path.stat().st_size != size_bytes:
-            return f"'{name}' is not what its manifest says"
+            return f"'{name}' is not the file of the manifest"
     return ""
 
 
 @rule(
     "MW905",
-    "response cache that a server does not have by default",
+    "response cache that servers ignore by default",
     Severity.WARNING,
-    why="Without --cache-config the server has no cache, and response_cache is read and ignored.",
-    fix="Start the server with --cache-config=local,size=… and ignore this rule with that reason, or remove "
-    "response_cache.",
+    why="The server ignores response_cache unless it runs with --cache-config.",
+    fix="Start the server with --cache-config=local,size=… and ignore this rule, or remove response_cache.",
     example=Example("response_cache { enable: true }", ""),
 )
 def no_cache(view: ConfigView) -> Iterator[Found]:
     if view.message.response_cache.enable:
-        yield view.found("it needs --cache-config", "response_cache")
+        yield view.found("the server needs --cache-config", "response_cache")
 
 
 @rule(
     "MW906",
-    "preferred batch size that is never reached, or at once",
+    "useless preferred batch size",
     Severity.WARNING,
-    why="The batcher waits for a preferred size up to its delay. A size above max_queue_size (or "
-    "max_candidate_sequences) never comes together, so every batch waits the whole delay; a preferred size of 1 is "
-    "reached by every request, so nothing is batched.",
-    fix="Leave preferred_batch_size out, or keep it within what can wait at the same time.",
+    why="The batcher waits up to its delay for a batch of a preferred size. A size above max_queue_size (or "
+    "max_candidate_sequences) is never reached, so every batch waits for the whole delay. A size of 1 is reached by "
+    "every request, so nothing is batched.",
+    fix="Remove preferred_batch_size, or keep it below the number of requests that can wait together.",
     example=Example(
         "dynamic_batching { preferred_batch_size: [ 8 ], default_queue_policy { max_queue_size: 4 } }",
         "dynamic_batching { preferred_batch_size: [ 4 ], default_queue_policy { max_queue_size: 4 } }",
@@ -177,16 +175,16 @@ def useless_preference(view: ConfigView) -> Iterator[Found]:
             if size > most > 0:
                 yield view.found(f"{size} is above {name} {most}", *path, "preferred_batch_size", index)
             elif size == 1 and view.message.max_batch_size > 1:
-                yield view.found("a batch of 1 is sent as soon as it is there", *path, "preferred_batch_size", index)
+                yield view.found("every request is a batch of 1 and runs alone", *path, "preferred_batch_size", index)
 
 
 @rule(
     "MW907",
-    "cc_model_filenames that no file answers to",
+    "file of cc_model_filenames missing",
     Severity.WARNING,
-    why="For a GPU whose compute capability is listed the server takes the file named there; where that capability "
-    "is not listed, or there is no GPU, it falls back to the default file without a word.",
-    fix="Put the named files into every version that is served.",
+    why="On a GPU with a listed compute capability the server loads the file named there. With another GPU, or none, "
+    "it silently loads the default file.",
+    fix="Put the files into every version that is served.",
     example=Example(
         'cc_model_filenames { key: "9.0" value: "hopper.onnx" }',
         'cc_model_filenames { key: "9.0" value: "hopper.onnx" }',
@@ -207,7 +205,7 @@ def silent_fallback(view: ConfigView) -> Iterator[Found]:
     "MW908",
     "batching of a model that does not batch",
     Severity.WARNING,
-    why="With max_batch_size 0 or 1 the dynamic batcher has nothing to put together: it only adds a queue.",
+    why="With max_batch_size 0 or 1 the dynamic batcher cannot form batches: it only adds a queue.",
     fix="Raise max_batch_size, or remove dynamic_batching.",
     example=Example("max_batch_size: 1\ndynamic_batching { }", "max_batch_size: 2\ndynamic_batching { }"),
 )
@@ -218,16 +216,17 @@ def nothing_to_batch(view: ConfigView) -> Iterator[Found]:
 
 
 def _queues(config: object) -> bool:
-    """Whether the batcher is there for its queue: priorities and limits work without batches, too."""
+    """Whether the batcher is used for its queue: priorities and limits also work without batches."""
     batching = config.dynamic_batching  # type: ignore[attr-defined]
     return bool(batching.priority_levels or batching.HasField("default_queue_policy"))
 
 
 @rule(
     "MW909",
-    "priority without priority levels",
+    "priorities without priority_levels",
     Severity.WARNING,
-    why="Without priority_levels there is one queue: priority_queue_policy and default_priority_level are ignored.",
+    why="Without priority_levels there is one queue, and the server ignores priority_queue_policy and "
+    "default_priority_level.",
     fix="Set priority_levels, or put the policy into default_queue_policy.",
     example=Example(
         "dynamic_batching { priority_queue_policy { key: 1 value { max_queue_size: 8 } } }",
@@ -239,15 +238,14 @@ def ignored_priorities(view: ConfigView) -> Iterator[Found]:
     if not batching.priority_levels:
         for field in ("priority_queue_policy", "default_priority_level"):
             if getattr(batching, field):
-                yield view.found(f"{field} without priority_levels", "dynamic_batching", field)
+                yield view.found(f"{field} without priority_levels is ignored", "dynamic_batching", field)
 
 
 @rule(
     "MW910",
-    "parameter that the onnxruntime backend does not know",
+    "unknown parameter of the onnxruntime backend",
     Severity.WARNING,
-    why="The backend reads the parameters that it knows and ignores all others, so that a misspelt one changes "
-    "nothing.",
+    why="The backend ignores parameters that it does not know, so a misspelt one does nothing.",
     fix="Use a name from the backend's documentation.",
     example=Example(
         'parameters { key: "intra_op_num_threads" value { string_value: "1" } }',
@@ -260,16 +258,18 @@ def unknown_parameter(view: ConfigView) -> Iterator[Found]:
         for key in sorted(view.message.parameters):
             if key not in _ONNX_PARAMETERS:
                 near = did_you_mean(key, _ONNX_PARAMETERS)
-                yield view.found(f"'{key}' is ignored", "parameters", key, fix=near if near.startswith("did") else "")
+                yield view.found(
+                    f"the backend ignores '{key}'", "parameters", key, fix=near if near.startswith("did") else ""
+                )
 
 
 @rule(
     "MW911",
-    "host policy that the server must be told of",
+    "host policy that the server may not have",
     Severity.WARNING,
-    why="host_policy names settings that the server gets with --host-policy=<name>,…; for a name that it was not "
-    "given, nothing happens.",
-    fix="Start the server with the policy and ignore this rule with that reason, or remove host_policy.",
+    why="host_policy refers to settings given to the server with --host-policy=<name>,…. The server ignores a name "
+    "that it was not given.",
+    fix="Start the server with the policy and ignore this rule, or remove host_policy.",
     example=Example(
         'instance_group [ { kind: KIND_CPU, host_policy: "node0" } ]', "instance_group [ { kind: KIND_CPU } ]"
     ),
@@ -277,7 +277,7 @@ def unknown_parameter(view: ConfigView) -> Iterator[Found]:
 def unknown_host_policy(view: ConfigView) -> Iterator[Found]:
     for index, group in enumerate(view.message.instance_group):
         if group.host_policy:
-            message = f"it needs --host-policy={group.host_policy},…"
+            message = f"the server needs --host-policy={group.host_policy},…"
             yield view.found(message, "instance_group", index, "host_policy")
 
 
@@ -285,8 +285,9 @@ def unknown_host_policy(view: ConfigView) -> Iterator[Found]:
     "MW912",
     "no instance that takes requests",
     Severity.WARNING,
-    why="Passive instances receive no requests. A model that has only such loads, is ready, and never answers.",
-    fix="Leave one group that is not passive.",
+    why="Passive instances receive no requests. A model with only passive instances loads, reports ready, and never "
+    "answers.",
+    fix="Make one group not passive.",
     example=Example("instance_group [ { kind: KIND_CPU, passive: true } ]", "instance_group [ { kind: KIND_CPU } ]"),
 )
 def only_passive(view: ConfigView) -> Iterator[Found]:
@@ -299,10 +300,9 @@ def only_passive(view: ConfigView) -> Iterator[Found]:
     "MW913",
     "file that must be in the container",
     Severity.WARNING,
-    why="A path outside the model's folder leads into the container that serves, which this linter cannot look "
-    "into. The model does not load where the file is missing.",
-    fix="Put the file into the model's folder, or see to it that the container has it and ignore this rule with "
-    "that reason.",
+    why="The path is outside the model's folder, so the file must be in the serving container, which this linter "
+    "cannot check. The model does not load without it.",
+    fix="Put the file into the model's folder, or into the container and ignore this rule.",
     example=Example(
         'parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "/opt/batching.so" } }',
         "",
@@ -315,4 +315,4 @@ def file_of_the_container(view: ConfigView) -> Iterator[Found]:
         if value and not value.startswith("$$TRITON_MODEL_DIRECTORY/"):
             yield view.found(f"{key}: '{value}'", "parameters", key)
     for index, name in enumerate(config.model_operations.op_library_filename):
-        yield view.found(f"custom operations in '{name}'", "model_operations", "op_library_filename", index)
+        yield view.found(f"library of custom operations '{name}'", "model_operations", "op_library_filename", index)

@@ -23,7 +23,7 @@ _GOOD = _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true")
 
 
 def _samples(view: ConfigView) -> Iterator[tuple[int, Any]]:
-    """(index, warm-up) of those that run: not one of batch_size 0, whatever it says, and none of passive instances."""
+    """(index, warm-up) of those that run: batch_size is not 0, and some instance group is not passive."""
     groups = view.message.instance_group
     if groups and all(group.passive for group in groups):
         return
@@ -39,9 +39,9 @@ def _inputs(view: ConfigView) -> Iterator[tuple[tuple[str | int, ...], str, Any]
 
 @rule(
     "MW421",
-    "warm-up with dims of variable size",
+    "warm-up with dynamic dims",
     Severity.ERROR,
-    why="A warm-up is a real request: every dimension has a size. Its dims leave the batch dimension out.",
+    why="A warm-up is a real request, so each of its dims needs a size. They do not include the batch dimension.",
     fix="Write the size that real requests have.",
     example=Example(_warm("data_type: TYPE_FP32, dims: [ -1 ], zero_data: true"), _GOOD),
 )
@@ -55,7 +55,7 @@ def variable_dims(view: ConfigView) -> Iterator[Found]:
     "MW422",
     "warm-up without data",
     Severity.ERROR,
-    why="Each input of a warm-up says where its values come from.",
+    why="Each input of a warm-up needs a source for its values.",
     fix="Write zero_data: true, random_data: true or input_data_file.",
     example=Example(_warm("data_type: TYPE_FP32, dims: [ 2 ]"), _GOOD),
 )
@@ -69,8 +69,10 @@ def no_data(view: ConfigView) -> Iterator[Found]:
     "MW423",
     "warm-up file missing or too small",
     Severity.ERROR,
-    why="input_data_file is read from warmup/ in the model's folder, and must hold the whole tensor of one request.",
-    fix="Put a file of the tensor's size there; for strings, in Triton's form: length and bytes of each.",
+    why="The server reads input_data_file from warmup/ in the model's folder. It must hold the whole tensor of one "
+    "request.",
+    fix="Put a file of the tensor's size there. A string is written as its length (4 bytes, little-endian) and its "
+    "bytes.",
     example=Example(
         _warm('data_type: TYPE_FP32, dims: [ 2 ], input_data_file: "x"'),
         _warm('data_type: TYPE_FP32, dims: [ 2 ], input_data_file: "x"'),
@@ -89,7 +91,7 @@ def warmup_file(view: ConfigView) -> Iterator[Found]:
 
 
 def _strings_problem(path: Path, wanted: int) -> str:
-    """Whether a file holds as many strings as its tensor has elements, each after its length of four bytes."""
+    """Why a file does not hold as many strings as its tensor has elements; '' if it does."""
     count, at = 0, 0
     try:
         data = path.read_bytes() if path.stat().st_size <= _LARGEST_STRINGS else b""
@@ -99,27 +101,27 @@ def _strings_problem(path: Path, wanted: int) -> str:
         at += 4 + int.from_bytes(data[at : at + 4], "little")
         count += 1
     if len(data) and at != len(data):
-        return f"'{path.name}' ends within a string: each is its length in four bytes and its bytes"
-    return f"'{path.name}' has {count} strings, the tensor {wanted}" if count != wanted else ""
+        return f"'{path.name}' ends in the middle of a string"
+    return f"'{path.name}' has {count} strings, the tensor needs {wanted}" if count != wanted else ""
 
 
 @rule(
     "MW424",
-    "warm-up that the model would not take as a request",
+    "warm-up that does not fit the model",
     Severity.ERROR,
-    why="A warm-up request is checked like any other: every input that is not optional, with its type and a shape "
-    "that fits.",
+    why="The server checks a warm-up like any request: it needs every input that is not optional, with the right type "
+    "and a shape that fits.",
     fix="List the model's inputs with their data_type and dims.",
     example=Example(_warm("data_type: TYPE_FP32, dims: [ 3 ], zero_data: true"), _GOOD),
 )
-def no_request(view: ConfigView) -> Iterator[Found]:
+def does_not_fit(view: ConfigView) -> Iterator[Found]:
     if not view.tensors_known:
         return
     known = {tensor.name: tensor for tensor in view.message.input}
     for index, sample in _samples(view):
         required = [name for name, tensor in known.items() if not tensor.optional]
         given = known.keys() & set(sample.inputs)
-        if len(given) < len(required):  # the server counts them, and asks for no names
+        if len(given) < len(required):  # the server only counts them
             missing = next(name for name in required if name not in given)
             yield view.found(f"input '{missing}' is missing", "model_warmup", index)
     for path, name, entry in _inputs(view):
@@ -130,22 +132,21 @@ def no_request(view: ConfigView) -> Iterator[Found]:
 def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor: Any) -> Iterator[Found]:
     if entry.data_type != tensor.data_type:
         given, wanted = type_name(entry.data_type), type_name(tensor.data_type)
-        yield view.found(f"input '{tensor.name}' is {given} here, {wanted} in the model", *path)
+        yield view.found(f"input '{tensor.name}' is {given} in the warm-up, {wanted} in the model", *path)
     fits = len(entry.dims) == len(tensor.dims) and all(
         wanted in (-1, given) for given, wanted in zip(entry.dims, tensor.dims, strict=True)
     )
     if not fits and not any(dim < 0 for dim in entry.dims):
-        message = f"input '{tensor.name}' has dims {list(entry.dims)} here, {list(tensor.dims)} in the model"
+        message = f"input '{tensor.name}' has dims {list(entry.dims)} in the warm-up, {list(tensor.dims)} in the model"
         yield view.found(message, *path)
 
 
 @rule(
     "MW425",
-    "warm-up of a larger batch than the model takes",
+    "warm-up with a larger batch than the model takes",
     Severity.ERROR,
-    why="batch_size requests of one row each run as one batch. More than max_batch_size fail; in the Python "
-    "backend they end the server with a segmentation fault (seen with 24.10). A model that does not batch takes "
-    "one.",
+    why="A warm-up runs batch_size requests of one row each as one batch. More than max_batch_size fail; with the "
+    "Python backend they crash the server with a segmentation fault (seen with 24.10).",
     fix="Lower batch_size to max_batch_size, or to 1 for a model that does not batch.",
     example=Example(
         _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true", 'name: "many", batch_size: 9'),
@@ -156,4 +157,6 @@ def too_large_batch(view: ConfigView) -> Iterator[Found]:
     most = max(view.message.max_batch_size, 1)
     for index, sample in _samples(view):
         if sample.batch_size > most:
-            yield view.found(f"batch_size {sample.batch_size}; {most} is the most", "model_warmup", index, "batch_size")
+            yield view.found(
+                f"batch_size is {sample.batch_size}, the largest is {most}", "model_warmup", index, "batch_size"
+            )
