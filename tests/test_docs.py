@@ -22,6 +22,7 @@ DOCUMENTS = (
     "benchmarks/README.md",
     "docs/lint.md",
     "docs/load.md",
+    "docs/python-api.md",
     "docs/load-result.md",
 )
 

@@ -12,11 +12,12 @@ import click
 
 from modelwright.build.listener import Listener
 from modelwright.errors import ModelwrightError
-from modelwright.kinds.step import Step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
+
+    from modelwright.kinds.step import Step
 
 
 def listener_for(as_data: bool) -> Silent:

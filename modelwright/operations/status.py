@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from modelwright.build.workspace import open_workspace, plan_workspace
 from modelwright.project.project import ProjectConfig
+from modelwright.repository.repository import Repository
 
 State = Literal["up to date", "to rebuild", "not built", "no builder"]
 
@@ -36,32 +37,28 @@ def status(project: ProjectConfig) -> list[ModelStatus]:
     for entry in planned:
         if entry.status != "cached":
             reasons.setdefault(entry.step.model, entry.reason)
-    found = []
-    for model in sorted({*workspace.builders, *workspace.repository.models()}):
-        latest = workspace.repository.latest(model)
-        state: State = "up to date"
-        if model not in workspace.builders:
-            state = "no builder"
-        elif latest is None:
-            state = "not built"
-        elif model in reasons:
-            state = "to rebuild"
-        reason = reasons[model] if state == "to rebuild" else ""
-        versions = tuple(workspace.repository.versions(model))
-        if latest is None:
-            found.append(ModelStatus(model, versions, state, reason))
-            continue
-        manifest = latest[1]
-        found.append(
-            ModelStatus(
-                model,
-                versions,
-                state,
-                reason,
-                created=manifest.created,
-                commit=manifest.source.commit,
-                size_bytes=manifest.size_bytes,
-                metrics=manifest.metrics,
-            )
-        )
-    return found
+    models = sorted({*workspace.builders, *workspace.repository.models()})
+    return [
+        _status(workspace.repository, model, model in workspace.builders, reasons.get(model, "")) for model in models
+    ]
+
+
+def _status(repository: Repository, model: str, has_builder: bool, reason: str) -> ModelStatus:
+    versions = tuple(repository.versions(model))
+    latest = repository.latest(model)
+    if not has_builder:
+        found = ModelStatus(model, versions, "no builder")
+    elif latest is None:
+        found = ModelStatus(model, versions, "not built")
+    else:
+        found = ModelStatus(model, versions, "to rebuild" if reason else "up to date", reason)
+    if latest is None:
+        return found
+    manifest = latest[1]
+    return replace(
+        found,
+        created=manifest.created,
+        commit=manifest.source.commit,
+        size_bytes=manifest.size_bytes,
+        metrics=manifest.metrics,
+    )
