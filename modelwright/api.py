@@ -102,6 +102,17 @@ class Project:
 
         return build(self.config, _listed(names), listener or Listener(), jobs=jobs, wait=wait)
 
+    def nothing_to_do(self, names: Names = (), *, replayed: bool = False) -> int | None:
+        """How many models a build would find unchanged, by timestamps alone; None when it must look closer.
+
+        A number says as much as a build that changes nothing, and takes milliseconds. With `replayed`, every version
+        has also passed `verify_if_changed` as it is.
+        """
+        from modelwright.build import stamp
+
+        found = stamp.read(self.config, _listed(names))
+        return None if found is None or (replayed and not found.replayed) else found.models
+
     def lint(self, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
         """Check the repository by what tritonserver enforces when it loads it, without a server.
 

@@ -86,6 +86,7 @@ class Fingerprints:
         self._cache = cache
         self._known: dict[str, list[Any]] = {}  # path → [size, mtime_ns, inode, sha256, code or null]
         self._changed = False
+        self.looked_at: set[Path] = set()  # the files that were asked for since
         with contextlib.suppress(OSError, ValueError):  # a damaged cache is an empty one
             loaded = json.loads(cache.read_bytes())
             self._known = loaded if isinstance(loaded, dict) else {}
@@ -112,6 +113,7 @@ class Fingerprints:
         part.replace(self._cache)
 
     def _entry(self, path: Path) -> list[Any]:
+        self.looked_at.add(path)
         try:
             stat = path.stat()
             known = self._known.get(str(path))

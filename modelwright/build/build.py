@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 
+from modelwright.build import stamp
 from modelwright.build.executor import Executor
 from modelwright.build.listener import Listener
 from modelwright.build.outcome import Outcome
@@ -32,6 +34,7 @@ def build(
     build runs, wait for it; otherwise that is a LockedError. `start_executor` says where steps run; by default in
     worker processes.
     """
+    started_ns = time.time_ns()
     with locked(project.state / LOCK, "modelwright build", wait=wait, say=listener.waiting):
         workspace = open_workspace(project, names)
         workspace.repository.ledger()  # a damaged one is found before hours of work, not after
@@ -39,9 +42,13 @@ def build(
         workspace.repository.clean()
         try:
             built = Scheduler(workspace, listener).run(start_executor or (lambda: _worker_pool(jobs)))
-            return release(workspace, built)
+            outcomes = release(workspace, built)
         finally:
             workspace.fingerprints.save()
+    if all(outcome.status == "unchanged" and not outcome.ran for outcome in outcomes):
+        artifacts = [artifact.folder / "artifact.json" for artifact in built.artifacts.values()]
+        stamp.write(project, names, len(outcomes), [*workspace.fingerprints.looked_at, *artifacts], started_ns)
+    return outcomes
 
 
 def _worker_pool(jobs: int | None) -> Executor:

@@ -29,6 +29,10 @@ def build_command(
 ) -> None:
     """Build what is not up to date, verify it, publish it."""
     from modelwright.cli import tables
+
+    if not as_data and (models := project.nothing_to_do(names, replayed=replay)):
+        tables.print_nothing_to_do(project.config, models)
+        return
     from modelwright.cli.progress import listener_for
 
     with listener_for(as_data) as listener:

@@ -14,7 +14,6 @@ import click
 
 from modelwright.facts.verified import ComparedWith
 from modelwright.project.project import ProjectConfig
-from modelwright.project.spec import FILE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,14 +53,11 @@ def console(stderr: bool = False) -> Console:
 def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
     """The table of a build, its errors, and what to type next."""
     if not outcomes:
-        print_line(f"{project.shown(project.builders)} holds no {FILE} yet. Make one: {_program()} new NAME")
+        print_line(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {_program()} new NAME")
         return
     idle = not any(outcome.ran or outcome.status != "unchanged" for outcome in outcomes)
     if idle and not results:
-        count = len(outcomes)
-        print_line(f"Nothing to do: {count} model{'s' if count != 1 else ''} up to date in {_shown(project)}.")
-        program = _program()
-        print_line(f"Serve them: {program} serve    Look closer: {program} status")
+        print_nothing_to_do(project, len(outcomes))
         return
     _print_table(_outcome_table(outcomes, results))
     for outcome in outcomes:
@@ -79,6 +75,13 @@ def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results:
     if not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
         print_line()
         _print_next(_hints([outcome.model for outcome in outcomes]))
+
+
+def print_nothing_to_do(project: ProjectConfig, models: int) -> None:
+    """The answer of a build of this many models that changed nothing."""
+    print_line(f"Nothing to do: {models} model{'s' if models != 1 else ''} up to date in {_shown(project)}.")
+    program = _program()
+    print_line(f"Serve them: {program} serve    Look closer: {program} status")
 
 
 def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> list[list[str]]:
@@ -329,7 +332,7 @@ def print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
     steps = {
         f"modelwright build {scaffold.name}": "build it, verify it, publish version 1",
         f"modelwright infer {scaffold.name}": "send it a sample",
-        f"edit {project.shown(scaffold.folders[-1] / FILE)}": "make it yours; build again",
+        f"edit {project.shown(scaffold.folders[-1] / 'model.yaml')}": "make it yours; build again",
     }
     extra = missing_extra(scaffold.kind)
     if extra:

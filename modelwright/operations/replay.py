@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from modelwright.build import stamp
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, VerifyError
 from modelwright.facts.part import JsonObject
@@ -76,7 +77,10 @@ def verify_if_changed(project: ProjectConfig, *, say: Say) -> list[Replayed] | N
     """Replay everything on a local server. None when the same versions passed on the same server before."""
     versions = published(Repository(project.repository, project.staging))
     passed = project.state / "cache" / "replayed.json"
-    if not versions or (passed.is_file() and passed.read_text() == json.dumps(fingerprint(project, versions))):
+    if not versions:
+        return None
+    if passed.is_file() and passed.read_text() == json.dumps(fingerprint(project, versions)):
+        stamp.mark_replayed(project)
         return None
     results = verify(project, say=say)
     if not any(result.verdict == "failed" for result in results):
