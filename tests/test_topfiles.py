@@ -62,7 +62,7 @@ def test_initial_states_come_from_the_builders_folder(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder(yaml=STATES_YAML)
     (folder / "initial_state").mkdir()
     (folder / "initial_state/first.bin").write_bytes(bytes(7))
-    assert "initial_state[0].data_file: TYPE_FP32 [2] takes 8 bytes, the file has 7" in sandbox.error()
+    assert "initial_state[0].data_file: TYPE_FP32 [2] needs 8 bytes, the file has 7" in sandbox.error()
     (folder / "initial_state/first.bin").write_bytes(bytes(8))
     sandbox.build()
     published = sandbox.root / "model_repository/doubled/initial_state/first.bin"

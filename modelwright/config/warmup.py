@@ -20,14 +20,14 @@ from modelwright.config.model_config import Tensor, Tensors
 from modelwright.errors import ConfigError
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 from modelwright.triton.layout import WARMUP
-from modelwright.triton.model_config_pb2 import schema
+from modelwright.triton.model_config_pb2 import data_type_name, schema
+from modelwright.triton.tensor_files import STRING, count_strings, raw, size_bytes
 from modelwright.verification.golden import load_golden
 
 if TYPE_CHECKING:
     import numpy as np
 
 _SOURCE = "input_data_type"  # the oneof: zero_data, random_data or input_data_file
-_LENGTH_BYTES = 4  # in front of each string
 
 
 def complete(config: Any, serving: Mapping[str, Any], tensors: Tensors, golden: Path, where: str) -> dict[str, bytes]:
@@ -87,44 +87,20 @@ def _file_name(tensor: str) -> str:
     return f"golden-{plain}" if plain == tensor else f"golden-{plain}-{hashlib.sha256(tensor.encode()).hexdigest()[:8]}"
 
 
-def raw(array: np.ndarray[Any, Any]) -> bytes:
-    """A tensor as Triton reads it from a file: little-endian, row by row; each string with its length in front."""
-    import numpy as np
-
-    if array.dtype != object:
-        return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    parts = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()]
-    return b"".join(len(part).to_bytes(_LENGTH_BYTES, "little") + part for part in parts)
-
-
 def check_size(data_type: int, dims: list[int], data: bytes, where: str) -> None:
-    """Check that a file holds a whole tensor. More than that is no fault: the server reads the beginning."""
-    name = schema().DataType.Name(data_type)
+    """Check that a file holds a whole tensor; the server ignores what follows it. Raises ConfigError."""
+    name = data_type_name(data_type)
     if not dims or -1 in dims or name not in BY_CONFIG:
-        return  # for the server, or lint, to refuse
-    count = math.prod(dims)
+        return  # the server refuses it, and lint says so
     shown = f"{name} {dims}"
-    if name == "TYPE_STRING":
-        found = _count_strings(data)
+    if name == STRING:
+        count, found = math.prod(dims), count_strings(data)
         if found is None or found < count:
-            held = "is not a row of them" if found is None else f"holds {found}"
-            hint = "each string is written as its length (4 bytes, little-endian) and its bytes"
-            raise ConfigError(f"{where}: {shown} takes {count} strings, the file {held}", hint)
+            held = "ends in the middle of one" if found is None else f"has {found}"
+            hint = "a string is written as its length (4 bytes, little-endian) and its bytes"
+            raise ConfigError(f"{where}: {shown} needs {count} strings, the file {held}", hint)
         return
-    wanted = count * _item_bytes(name)
+    wanted = size_bytes(name, dims) or 0
     if len(data) < wanted:
-        raise ConfigError(f"{where}: {shown} takes {wanted} bytes, the file has {len(data)}", "raw, little-endian")
-
-
-def _item_bytes(data_type: str) -> int:
-    bits = re.search(r"\d+$", data_type)
-    return int(bits[0]) // 8 if bits else 1
-
-
-def _count_strings(data: bytes) -> int | None:
-    """How many strings a file holds; None where the lengths do not add up."""
-    start = count = 0
-    while start < len(data):
-        start += _LENGTH_BYTES + int.from_bytes(data[start : start + _LENGTH_BYTES], "little")
-        count += 1
-    return count if start == len(data) else None
+        hint = "write the numbers as raw bytes, little-endian"
+        raise ConfigError(f"{where}: {shown} needs {wanted} bytes, the file has {len(data)}", hint)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 @cache
 def schema() -> ModuleType:
-    """tritonclient's model_config_pb2, loaded by itself: its package would import grpc, and planning needs none."""
+    """tritonclient's model_config_pb2, loaded without its package, which imports grpc: planning needs no grpc."""
     name = "tritonclient.grpc.model_config_pb2"
     if name in sys.modules:
         return sys.modules[name]
@@ -25,3 +25,9 @@ def schema() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def data_type_name(number: int) -> str:
+    """11 → 'TYPE_FP32'; the number itself where DataType has no such value."""
+    types = schema().DataType
+    return str(types.Name(number)) if number in types.values() else str(number)

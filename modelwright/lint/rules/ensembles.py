@@ -12,9 +12,9 @@ from typing import Any
 
 from modelwright.lint.completion import ENSEMBLE
 from modelwright.lint.rule import Absent, Example, Found, Severity, rule
-from modelwright.lint.rules.sequences import type_name
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
+from modelwright.triton.model_config_pb2 import data_type_name
 
 _FIELD = "ensemble_scheduling"
 
@@ -312,7 +312,7 @@ def unequal_tensors(view: ConfigView) -> Iterator[Found]:
 
 def _difference(first: _Declaration, second: _Declaration) -> str:
     if first.data_type != second.data_type:
-        types = type_name(first.data_type), type_name(second.data_type)
+        types = data_type_name(first.data_type), data_type_name(second.data_type)
         return f"{types[0]} in {first.owner}, {types[1]} in {second.owner}"
     if _equal(first.dims, second.dims) or _equal(first.full, second.full):
         return ""

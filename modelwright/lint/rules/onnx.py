@@ -12,11 +12,11 @@ from typing import Any
 
 from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
-from modelwright.lint.rules.sequences import type_name
 from modelwright.lint.view import ConfigView
 from modelwright.onnx.signature import ExternalTensor, Signature, Value
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_ONNX
+from modelwright.triton.model_config_pb2 import data_type_name
 
 _ONNX = "onnxruntime"
 _MAX_ML_OPSET = 5  # onnx.helper.VERSION_TABLE: 4 up to ONNX 1.15, 5 from 1.16 on
@@ -157,10 +157,9 @@ def other_type(view: ConfigView) -> Iterator[Found]:
     for number, side, index, tensor, value, _ in _pairs(view):
         if value.kind == "tensor" and value.elem_type in BY_ONNX:
             actual = BY_ONNX[value.elem_type].config
-            if type_name(tensor.data_type) != actual:
-                message = (
-                    f"'{tensor.name}' is {type_name(tensor.data_type)} in the config, {actual} in {_file(view, number)}"
-                )
+            given = data_type_name(tensor.data_type)
+            if given != actual:
+                message = f"'{tensor.name}' is {given} in the config, {actual} in {_file(view, number)}"
                 yield view.found(message, side, index, "data_type")
 
 
@@ -355,5 +354,5 @@ def _control_type(entry: Any) -> str:
             if len(getattr(control, f"{field}_false_true")):
                 return name
         if control.data_type:
-            return type_name(control.data_type)
+            return data_type_name(control.data_type)
     return ""

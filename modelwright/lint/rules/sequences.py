@@ -9,8 +9,9 @@ from typing import Any
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.batching import sizes_out_of_range
 from modelwright.lint.view import ConfigView
-from modelwright.triton.dtypes import BY_CONFIG
 from modelwright.triton.layout import INITIAL_STATE
+from modelwright.triton.model_config_pb2 import data_type_name
+from modelwright.triton.tensor_files import size_bytes
 
 _FIELD = "sequence_batching"
 _CORRID = "CONTROL_SEQUENCE_CORRID"
@@ -127,16 +128,9 @@ def correlation_id(view: ConfigView) -> Iterator[Found]:
             continue
         if any(len(getattr(control, name)) for name in _VALUES):
             yield view.found("a correlation ID has no values for false and true", *path)
-        name = type_name(control.data_type)
+        name = data_type_name(control.data_type)
         if name not in _CORRID_TYPES:
             yield view.found(f"a correlation ID cannot be {name}", *path, "data_type")
-
-
-def type_name(value: int) -> str:
-    from modelwright.triton.model_config_pb2 import schema
-
-    types = schema().DataType
-    return str(types.Name(value)) if value in types.values() else str(value)
 
 
 @rule(
@@ -201,7 +195,7 @@ def initial_state(view: ConfigView) -> Iterator[Found]:
 
 def _state_problem(state: Any, initial: Any) -> str:
     if initial.data_type != state.data_type:
-        return f"it is {type_name(state.data_type)}, its initial state is {type_name(initial.data_type)}"
+        return f"it is {data_type_name(state.data_type)}, its initial state is {data_type_name(initial.data_type)}"
     if not initial.name:
         return "its initial state has no name"
     if initial.WhichOneof("state_data") is None:
@@ -230,7 +224,7 @@ def initial_state_file(view: ConfigView) -> Iterator[Found]:
     for index, state in enumerate(view.message.sequence_batching.state):
         initial = state.initial_state[0] if len(state.initial_state) == 1 else None
         if initial is not None and initial.WhichOneof("state_data") == "data_file":
-            needed = size_bytes(initial.data_type, initial.dims)
+            needed = size_bytes(data_type_name(initial.data_type), initial.dims)
             problem = data_problem(view, f"{INITIAL_STATE}/{initial.data_file}", needed)
             if problem:
                 yield view.found(problem, _FIELD, "state", index, "initial_state", 0, "data_file")
@@ -245,30 +239,3 @@ def data_problem(view: ConfigView, relative: str, needed_bytes: int | None) -> s
     if needed_bytes is not None and actual < needed_bytes:
         return f"'{relative}' has {actual:,} bytes, the tensor needs {needed_bytes:,}"
     return ""
-
-
-ITEM_BYTES = {
-    "bool": 1,
-    "uint8": 1,
-    "uint16": 2,
-    "uint32": 4,
-    "uint64": 8,
-    "int8": 1,
-    "int16": 2,
-    "int32": 4,
-    "int64": 8,
-}
-ITEM_BYTES |= {"float16": 2, "float32": 4, "float64": 8}
-_BF16 = "TYPE_BF16"  # which onnxruntime's table of types leaves out
-
-
-def size_bytes(data_type: int, dims: Any) -> int | None:
-    """A tensor's size; None for strings, whose size is what their file has."""
-    name = type_name(data_type)
-    if name == "TYPE_STRING":
-        return None
-    item = 2 if name == _BF16 else ITEM_BYTES[BY_CONFIG[name].numpy] if name in BY_CONFIG else 0
-    total = item
-    for dim in dims:
-        total *= int(dim)
-    return total

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.lint.rule import Example, Found, Severity, rule
-from modelwright.lint.rules.sequences import data_problem, size_bytes, type_name
+from modelwright.lint.rules.sequences import data_problem
 from modelwright.lint.view import ConfigView
 from modelwright.triton.layout import WARMUP
+from modelwright.triton.model_config_pb2 import data_type_name
+from modelwright.triton.tensor_files import STRING, count_strings, size_bytes
 
 _LARGEST_STRINGS = 100_000_000
 
@@ -83,26 +85,24 @@ def warmup_file(view: ConfigView) -> Iterator[Found]:
     for path, _, entry in _inputs(view):
         if entry.WhichOneof("input_data_type") == "input_data_file" and not any(dim < 0 for dim in entry.dims):
             file = f"{WARMUP}/{entry.input_data_file}"
-            problem = data_problem(view, file, size_bytes(entry.data_type, entry.dims))
-            if not problem and type_name(entry.data_type) == "TYPE_STRING":
+            problem = data_problem(view, file, size_bytes(data_type_name(entry.data_type), entry.dims))
+            if not problem and data_type_name(entry.data_type) == STRING:
                 problem = _strings_problem(view.model.locate(file), math.prod(entry.dims))
             if problem:
                 yield view.found(problem, *path, "input_data_file")
 
 
 def _strings_problem(path: Path, wanted: int) -> str:
-    """Why a file does not hold as many strings as its tensor has elements; '' if it does."""
-    count, at = 0, 0
+    """Why a file does not hold as many strings as its tensor has elements; '' if it does, or is too large to read."""
     try:
-        data = path.read_bytes() if path.stat().st_size <= _LARGEST_STRINGS else b""
+        if path.stat().st_size > _LARGEST_STRINGS:
+            return ""
+        found = count_strings(path.read_bytes())
     except OSError as error:
         return f"'{path.name}' cannot be read: {error.strerror}"
-    while at + 4 <= len(data):
-        at += 4 + int.from_bytes(data[at : at + 4], "little")
-        count += 1
-    if len(data) and at != len(data):
+    if found is None:
         return f"'{path.name}' ends in the middle of a string"
-    return f"'{path.name}' has {count} strings, the tensor needs {wanted}" if count != wanted else ""
+    return f"'{path.name}' has {found} strings, the tensor needs {wanted}" if found != wanted else ""
 
 
 @rule(
@@ -131,7 +131,7 @@ def does_not_fit(view: ConfigView) -> Iterator[Found]:
 
 def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor: Any) -> Iterator[Found]:
     if entry.data_type != tensor.data_type:
-        given, wanted = type_name(entry.data_type), type_name(tensor.data_type)
+        given, wanted = data_type_name(entry.data_type), data_type_name(tensor.data_type)
         yield view.found(f"input '{tensor.name}' is {given} in the warm-up, {wanted} in the model", *path)
     fits = len(entry.dims) == len(tensor.dims) and all(
         wanted in (-1, given) for given, wanted in zip(entry.dims, tensor.dims, strict=True)

@@ -7,11 +7,11 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelwright.config.warmup import raw
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.signature import Signature, Tensor
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
+from modelwright.triton.tensor_files import raw
 from modelwright.triton.tensors import Tensors
 
 if TYPE_CHECKING:
