@@ -112,13 +112,18 @@ def read(path: Path) -> Manifest | None:
 
     Raises RepositoryError, naming the file and the field, for one that is damaged or that a newer Modelwright wrote.
     """
-    data = _load(path)
-    return None if data is None else _manifest(path, data)
+    try:
+        return _manifest(path, _load(path))
+    except FileNotFoundError:
+        return None
 
 
 def read_ours(path: Path) -> Manifest | None:
     """The same where other tools may have written a file of this name: None for theirs, too."""
-    data = _load(path)
+    try:
+        data = _load(path)
+    except FileNotFoundError:
+        return None
     return _manifest(path, data) if _names_modelwright(data) else None
 
 
@@ -126,7 +131,7 @@ def is_ours(path: Path) -> bool:
     """Whether Modelwright wrote a file, damaged or not."""
     try:
         return _names_modelwright(_load(path))
-    except RepositoryError:
+    except (FileNotFoundError, RepositoryError):
         return False
 
 
@@ -135,11 +140,11 @@ def _names_modelwright(data: JsonValue) -> bool:
 
 
 def _load(path: Path) -> JsonValue:
-    """The file's JSON; None where there is no file."""
+    """The file's JSON. A FileNotFoundError passes through."""
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        return None
+        raise
     except OSError as error:
         raise RepositoryError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -154,12 +159,11 @@ def _load(path: Path) -> JsonValue:
 
 def _manifest(path: Path, data: JsonValue) -> Manifest:
     if not isinstance(data, dict):
-        raise _damaged(path, f"expected a JSON object, got {type(data).__name__}")
+        raise _damaged(path, f"expected a JSON object, got {json.dumps(data)[:40]}")
     schema = data.get("schema")
     if type(schema) is not int or schema < 1:
-        raise _damaged(
-            path, "schema: missing" if schema is None else f"schema: expected a number from 1, got {schema!r}"
-        )
+        problem = "missing" if schema is None else f"expected a whole number from 1, got {schema!r}"
+        raise _damaged(path, f"schema: {problem}")
     if schema > SCHEMA:
         raise RepositoryError(
             f"{path}: schema {schema}: written by a newer Modelwright ({data.get('modelwright', 'unknown version')})",
