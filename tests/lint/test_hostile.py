@@ -155,6 +155,40 @@ def test_an_onnx_file_that_is_none_is_a_finding(case: str, tmp_path: Path) -> No
     assert "MW601" in rules_of(linted(tmp_path))
 
 
+MANIFESTS: dict[str, bytes] = {
+    "empty": b"",
+    "cut short": b'{"made": {"tensorrt": {"vers',
+    "not UTF-8": b'{"made": "\xff\xfe"}',
+    "a list": b"[]",
+    "null": b"null",
+    "deep nesting": b"[" * 1_000_000,
+    "numbers for parts": b'{"made": 1, "files": 2}',
+    "lists for parts": b'{"made": [], "files": []}',
+    "lists within": b'{"made": {"tensorrt": []}, "files": {"model.plan": []}}',
+    "null within": b'{"made": {"tensorrt": null}, "files": {"model.plan": null}}',
+    "values of other types": b'{"made": {"tensorrt": {"version": [1], "compute_capability": {}, "version_compatible": []}}}',
+    "endless sizes": b'{"files": {"model.plan": {"size_bytes": Infinity}}}',
+    "sizes in words": b'{"files": {"model.plan": {"size_bytes": "four"}}}',
+    "names that no file has": b'{"files": {"\\u0000": {"size_bytes": 1}}}',
+    "names too long for a file": b'{"files": {"' + b"a" * 5000 + b'": {"size_bytes": 1}}}',
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_damaged_manifest_is_a_finding(case: str, tmp_path: Path) -> None:
+    config = base_text("tensorrt") + "response_cache { enable: true }\n"
+    write({"m/config.pbtxt": config, "m/1/model.plan": b"plan", "m/1/manifest.json": MANIFESTS[case]}, tmp_path)
+    found = rules_of(linted(tmp_path))
+    assert "MW904" in found
+    assert found & {"MW801", "MW802"}
+
+
+def test_a_manifest_may_be_a_folder(tmp_path: Path) -> None:
+    config = base_text("tensorrt") + "response_cache { enable: true }\n"
+    write({"m/config.pbtxt": config, "m/1/model.plan": b"plan", "m/1/manifest.json/x": b""}, tmp_path)
+    assert {"MW802", "MW904"} <= rules_of(linted(tmp_path))
+
+
 def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
     """In a process of its own, with 400 MB of address space more than an empty one has, and ten seconds."""
     for number, (data, _) in enumerate(CONFIGS.values()):

@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
-from modelwright.triton.layout import MANIFEST
 from modelwright.triton.releases import tensorrt_of
 
 _NO_GPU = "the local server has neither TensorRT nor a GPU"
-_LARGEST_MANIFEST = 10_000_000
 _PLAN = {"1/model.plan": b"plan"}
 
 
@@ -30,13 +29,8 @@ def _records(view: ConfigView) -> Iterator[tuple[int, dict[str, Any] | None]]:
     if view.message.backend != "tensorrt":
         return
     for number in view.served:
-        path = view.model_file(number, MANIFEST)
-        try:
-            with path.open("rb") as file:
-                data = json.loads(file.read(_LARGEST_MANIFEST))
-            record = data["made"]["tensorrt"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            record = None
+        made = (manifest_record(view, number) or {}).get("made")
+        record = made.get("tensorrt") if isinstance(made, dict) else None
         yield number, record if isinstance(record, dict) else None
 
 

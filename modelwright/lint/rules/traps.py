@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from modelwright.lint.examples import PYTHON_MODEL
+from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
-from modelwright.triton.layout import MANIFEST
 
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
 _ONNX_PARAMETERS = (
@@ -112,20 +113,24 @@ def _changeable(view: ConfigView, number: int) -> str:
 
     Sizes are compared, not digests: this linter reads no weights. `modelwright verify` compares digests.
     """
-    import json
-
-    try:
-        files = json.loads(view.model_file(number, MANIFEST).read_bytes())["files"]
-        sizes = {name: int(entry["size_bytes"]) for name, entry in files.items()}
-    except FileNotFoundError:
+    manifest = manifest_record(view, number)
+    if manifest is None:
         return "the version has no manifest"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
         return "its manifest cannot be read"
-    for name, size_bytes in sizes.items():
-        path = view.model_file(number, name)
-        if not path.is_file() or path.stat().st_size != size_bytes:
+    for name, entry in files.items():
+        if _size_bytes(view.model_file(number, name)) != entry.get("size_bytes"):
             return f"'{name}' is not the file of the manifest"
     return ""
+
+
+def _size_bytes(path: Path) -> int:
+    """-1 for what is not a file, and for names that no file can have."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except (OSError, ValueError):
+        return -1
 
 
 @rule(
