@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.digest import sha256_file
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.made import Made
-from modelwright.facts.verified import ComparedWith, GoldenComparison, Verified
+from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.repository.manifest import Manifest, PublishedFile, PublishedTensors, SourceCommit, TargetVersions
 

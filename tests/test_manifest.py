@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from modelwright.errors import RepositoryError
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.made import Made, OnnxSignature, OnnxTensor, TensorRtBuild
 from modelwright.facts.part import SCHEMA
-from modelwright.facts.verified import ComparedWith, GoldenComparison, Verified
+from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.repository.manifest import Manifest, is_ours, read, read_ours
 from tests.manifests import a_manifest

@@ -17,7 +17,7 @@ from modelwright.build import build as engine
 from modelwright.cli.progress import Silent
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
-from modelwright.facts.verified import ComparedWith
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.operations.adopt import adopt
 from modelwright.operations.replay import replay
 from modelwright.project.spec import ModelSpec

@@ -13,7 +13,7 @@ import pytest
 
 from modelwright.cli import builders
 from modelwright.errors import SpecError
-from modelwright.facts.verified import ComparedWith
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.operations.scaffold import KINDS, _move_into_place, missing_extra, new_builder
 from modelwright.project.reader import read_builders
 from modelwright.server.environment import unsupported_reason

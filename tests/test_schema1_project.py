@@ -12,8 +12,9 @@ from modelwright import tools
 from modelwright.build.store import Store
 from modelwright.digest import canonical, list_tree, sha256
 from modelwright.errors import StoreError
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.made import Made
-from modelwright.facts.verified import ComparedWith, Verified
+from modelwright.facts.verified import Verified
 from tests.conftest import ROOT, Sandbox
 
 DATA = Path(__file__).parent / "data/built_with_schema1"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright.errors import ModelwrightError
-from modelwright.facts.verified import ComparedWith
+from modelwright.facts.compared_with import ComparedWith
 
 Status = Literal["new", "config", "unchanged", "failed", "held"]
 

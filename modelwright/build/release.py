@@ -13,7 +13,7 @@ from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.scheduler import Built
 from modelwright.build.workspace import Workspace
 from modelwright.errors import ModelwrightError
-from modelwright.facts.verified import ComparedWith
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.kinds.recipe import payload_step
 from modelwright.project.family import family_of
 from modelwright.project.spec import Builder

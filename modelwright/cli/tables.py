@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelwright.facts.verified import ComparedWith
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:

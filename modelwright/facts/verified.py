@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from pydantic import Field, JsonValue
 
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.part import Facts, Integer, Number, Part
 from modelwright.project.spec import Tolerance
-
-
-class ComparedWith(Enum):
-    """What the outputs of a version were compared with. A new member needs a new schema."""
-
-    SOURCE = "source"  # what it was made from, or the builder's `reference`
-    GOLDEN_SAMPLES = "golden_samples"  # those that came with a prebuilt version
-    ITSELF = "itself"  # a second run: there was nothing else
-    NOTHING = "nothing"  # a prebuilt version that could not be run here, or has no samples
-
 
 _SCHEMA_1_WORDS = {
     "its source": ComparedWith.SOURCE,

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from modelwright.digest import copy_hashed
 from modelwright.errors import StepError, VerifyError, located
+from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.made import Made
-from modelwright.facts.verified import ComparedWith, GoldenComparison, Verified, VerifiedVersions
+from modelwright.facts.verified import GoldenComparison, Verified, VerifiedVersions
 from modelwright.project.spec import GoldenRecord, PrebuiltSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.ensemble import newest_version, version_digest

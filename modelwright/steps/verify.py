@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelwright.errors import located
-from modelwright.facts.verified import ComparedWith, GoldenComparison, Verified
+from modelwright.facts.compared_with import ComparedWith
+from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.onnx.runtime import load_session, run_session
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
