@@ -130,7 +130,7 @@ def _write(folder: Path, template: str, name: str, editor_line: str) -> None:
     folder.mkdir()
     values = {"name": folder.name, "yaml_name": _as_yaml(folder.name), "ensemble": name, "editor": editor_line}
     values |= {"scale": _as_yaml(f"{name}{_SCALE}"), "edges": _as_yaml(f"{name}{_EDGES}")}
-    for source in (files("modelwright.operations") / "scaffolds" / template).iterdir():
+    for source in (files("modelwright.kinds") / "scaffolds" / template).iterdir():
         if source.name.endswith(_SUFFIX):
             text = Template(source.read_text(encoding="utf-8")).substitute(values)
             (folder / source.name.removesuffix(_SUFFIX)).write_text(text, encoding="utf-8")
