@@ -4,6 +4,7 @@
     ├── ProjectError          modelwright.toml
     │   └── ProjectNotFoundError  there is none, here or above
     ├── SpecError             a builder's model.yaml
+    ├── KindError             a source kind that is not known, or whose plug-in is broken
     ├── ConfigError           the ModelConfig that follows from it
     ├── StepError             a build step: the user's code, an export, a download
     ├── VerifyError           a built model that does not do what its source does, or fails a gate
@@ -46,6 +47,10 @@ class ProjectNotFoundError(ProjectError):
 
 
 class SpecError(ModelwrightError):
+    pass
+
+
+class KindError(ModelwrightError):
     pass
 
 

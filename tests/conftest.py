@@ -18,7 +18,10 @@ from modelwright.build.outcome import Outcome
 from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
+from modelwright.kinds.registry import source_model
 from modelwright.project.project import ProjectConfig, load
+from modelwright.project.reader import read_builders
+from modelwright.project.spec import Builder
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import LEDGER
@@ -151,6 +154,10 @@ class Sandbox:
     @property
     def repository(self) -> Repository:
         return Repository(self.project.repository, self.project.staging)
+
+    @property
+    def builders(self) -> dict[str, Builder]:
+        return read_builders(self.project, source_model)
 
     def write(self, model: str, **files: str) -> Path:
         """Files of a builder's folder; `model_yaml="…"` writes model.yaml."""

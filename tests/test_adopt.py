@@ -20,9 +20,11 @@ from modelwright.config.model_config import config_of, tensors_of
 from modelwright.config.render import parse, plain_text, render, shipped_templates
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
+from modelwright.kinds.prebuilt import PrebuiltSource
+from modelwright.kinds.registry import source_model
 from modelwright.operations.adopt import adopt
 from modelwright.operations.schema import schema_text
-from modelwright.project.reader import read_builder, read_builders
+from modelwright.project.reader import read_builder
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
 from tests.conftest import Sandbox, doubling_onnx, new_sandbox
@@ -53,7 +55,7 @@ def round_trip(config: Any, folder: Path, text: str | None = None) -> None:
     (root / "m/config.pbtxt").write_text(text or plain_text(config), encoding="utf-8")
     report = adopt(sandbox.project, root)
     assert [item.status for item in report.models] == ["adopted"], report.left
-    builder = read_builders(sandbox.project)["m"]
+    builder = sandbox.builders["m"]
     made = config_of(builder, tensors_of(builder))
     again = parse(render(made, builder.file, [shipped_templates()]), "config.pbtxt")
     assert list(differences(config, again)) == []
@@ -185,8 +187,10 @@ def test_links_inside_the_repository_are_followed(sandbox: Sandbox, existing: Pa
     (folder / "extra/words.txt").symlink_to("../../classifier/labels.txt")
     (existing / "alias").symlink_to("plus")
     assert left(sandbox, existing) == {"classifier: comments in config.pbtxt": left_comments()}
-    builders = read_builders(sandbox.project)
-    assert list(builders["plus"].spec.source.versions) == [1, 2]  # type: ignore[union-attr]
+    builders = sandbox.builders
+    source = builders["plus"].spec.source
+    assert isinstance(source, PrebuiltSource)
+    assert list(source.versions) == [1, 2]
     assert (sandbox.root / "builders/plus/extra/words.txt").read_text() == "cat\ndog\n"
     assert not any(path.is_symlink() for path in (sandbox.root / "builders").rglob("*"))
     assert (sandbox.root / "builders/alias/2/model.py").is_file()
@@ -201,19 +205,19 @@ def test_a_model_without_a_config_is_left_to_the_server(sandbox: Sandbox, existi
     assert left(sandbox, existing, "plus") == {
         "plus: config.pbtxt": "there is none: serving is empty, and the server completes it"
     }
-    builder = read_builders(sandbox.project)["plus"]
+    builder = sandbox.builders["plus"]
     assert builder.spec.serving == {}
     assert "the server completes the configuration" in (builder.folder / "model.yaml").read_text()
 
 
 def test_the_models_that_are_named_are_adopted_and_no_other(sandbox: Sandbox, existing: Path) -> None:
     adopt(sandbox.project, existing, ["plus", "chain"])
-    assert list(read_builders(sandbox.project)) == ["chain", "plus"]
+    assert list(sandbox.builders) == ["chain", "plus"]
 
 
 def test_into_another_folder(sandbox: Sandbox, existing: Path, tmp_path: Path) -> None:
     adopt(sandbox.project, existing, ["plus"], tmp_path / "elsewhere")
-    assert read_builder(tmp_path / "elsewhere/plus", "x").name == "plus"
+    assert read_builder(tmp_path / "elsewhere/plus", "x", source_model).name == "plus"
     assert list(sandbox.project.builders.iterdir()) == []
 
 
@@ -298,7 +302,7 @@ def test_what_is_no_model_is_named_and_the_others_go_on(
     make(existing)
     found = left(sandbox, existing)
     assert why in found[thing]
-    assert list(read_builders(sandbox.project)) == ["chain", "classifier", "counter", "plus"]
+    assert list(sandbox.builders) == ["chain", "classifier", "counter", "plus"]
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "golden.npz"])
@@ -320,7 +324,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_model(sandbox: Sandbox, e
         assert why == "plus/1/model.py: cannot be read: Permission denied"
 
     assert in_child(run, kill_at=None) > 0
-    assert list(read_builders(sandbox.project)) == ["chain", "classifier", "counter"]
+    assert list(sandbox.builders) == ["chain", "classifier", "counter"]
 
 
 def without_capabilities() -> None:
@@ -448,7 +452,7 @@ def test_kill_9_at_any_file_operation_leaves_whole_builders(tmp_path: Path) -> N
     for point in range(1, operations + 1):
         sandbox, killed = one_run(tmp_path / f"killed{point}", point)
         assert killed == -1
-        for builder in read_builders(sandbox.project).values():
+        for builder in sandbox.builders.values():
             for name, path in list_tree(builder.folder).items():
                 assert sha256_file(path) == wanted[f"{builder.name}/{name}"], f"killed at {point} of {operations}"
         adopt(sandbox.project, root)
@@ -488,7 +492,7 @@ def test_versions_of_ours_bring_their_golden_samples_and_not_their_manifest(
     assert found.keys() == {
         ": modelwright.json", "doubled: manifest.json of each version", "doubled: comments in config.pbtxt",
     }  # fmt: skip
-    source: Any = read_builders(other.project)["doubled"].spec.source
+    source: Any = other.builders["doubled"].spec.source
     assert source.versions[1].keys() == {"model.onnx"}
     manifest = sandbox.manifest("doubled")
     assert source.golden[1].sha256 == manifest.files["golden.npz"].sha256

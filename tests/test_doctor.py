@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from modelwright import __version__
 from modelwright.cli.main import main
 from modelwright.cli.tables import doctor_as_data, print_doctor
+from modelwright.kinds.export import TORCH
 from modelwright.operations.doctor import Machine, Ran, Row, examine, failing, run_program
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter
@@ -28,7 +30,7 @@ VERSIONS = {
 INTERPRETER = Interpreter("python3.12", "/usr/bin/python3.12", "3.12", "3.12.4", "/usr/lib/libpython3.12.so.1.0", True)
 LINUX = Host("Linux", "x86_64", "glibc 2.36")
 GOOD = {
-    "import json, torch": Ran(0, '["2.13.0", null, false]\n'),
+    "import torch": Ran(0, "2.13.0, CPU\n"),
     "import ": Ran(0),
     "docker info": Ran(0, "28.2.2\n"),
     "docker compose": Ran(0, "2.40.0\n"),
@@ -100,9 +102,9 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
     assert lines[1:] == [
         f"ok        modelwright       {__version__}",
         f"ok        project           {project}, for Triton 26.07 (onnxruntime 1.27.0)",
-        "ok        torch             2.13.0, CPU",
         "ok        onnxruntime       1.27.0",
         "ok        onnx              1.21.0",
+        "ok        torch             2.13.0, CPU",
         "ok        text models       transformers 5.0.0, tokenizers 0.23.3, safetensors 0.8.0",
         "missing   local server      not made yet; will be for Python 3.12.4",
         "                            → modelwright serve or make repo makes it: a download of 100 MB, once",
@@ -129,7 +131,7 @@ def test_the_data_for_machines_says_whether_it_works_and_gives_every_row(project
     data = doctor_as_data(examine(machine(project, without=["torch"])))
     assert data["ok"] is False
     assert {
-        "what": "torch", "state": "missing", "detail": "not installed", "fix": "pip install 'modelwright[torch]'",
+        "what": "torch", "state": "missing", "detail": "not installed: torch", "fix": "pip install 'modelwright[torch]'",
         "needed": True,
     } in data["rows"]  # fmt: skip
 
@@ -171,28 +173,39 @@ def test_a_builder_that_cannot_be_read_does_not_stop_the_doctor(sandbox: Sandbox
 
 
 @pytest.mark.parametrize(
-    ("output", "detail"),
+    ("version", "cuda", "available", "detail"),
     [
-        ('["2.13.0+cpu", null, false]', "2.13.0+cpu, CPU"),
-        ('["2.13.0", "13.0", true]', "2.13.0, CUDA 13.0"),
-        ('["2.13.0", "13.0", false]', "2.13.0, CPU (built for CUDA 13.0, finds no GPU)"),
-        ('a library greets\n["2.13.0", null, false]', "2.13.0, CPU"),
+        ("2.13.0+cpu", None, False, "2.13.0+cpu, CPU"),
+        ("2.13.0", "13.0", True, "2.13.0, CUDA 13.0"),
+        ("2.13.0", "13.0", False, "2.13.0, CPU (built for CUDA 13.0, finds no GPU)"),
     ],
-    ids=["cpu", "cuda", "cuda without a GPU", "with other output"],
+    ids=["cpu", "cuda", "cuda without a GPU"],
 )
-def test_torch_says_what_it_computes_on(project: Path, output: str, detail: str) -> None:
-    given = replace(machine(project), run=answers({"import json, torch": Ran(0, output)}))
-    assert row(examine(given), "torch").detail == detail
+def test_torch_says_what_it_computes_on(
+    tmp_path: Path, version: str, cuda: str | None, available: bool, detail: str
+) -> None:
+    (tmp_path / "onnxscript.py").touch()
+    (tmp_path / "torch.py").write_text(
+        "from types import SimpleNamespace as N\n"
+        f"__version__, version, cuda = {version!r}, N(cuda={cuda!r}), N(is_available=lambda: {available})\n"
+    )
+    ran = run_program([sys.executable, "-c", TORCH.details], 20, {"PYTHONPATH": str(tmp_path)})
+    assert ran == Ran(0, f"{detail}\n")
 
 
-def test_torch_without_its_exporters_library_is_broken(project: Path) -> None:
+def test_the_last_line_counts_where_a_library_prints_others(project: Path) -> None:
+    given = replace(machine(project), run=answers({"import torch": Ran(0, "a library greets\n2.13.0, CPU\n")}))
+    assert row(examine(given), "torch").detail == "2.13.0, CPU"
+
+
+def test_torch_without_its_exporters_library_does_not_do(project: Path) -> None:
     found = row(examine(machine(project, without=["onnxscript"])), "torch")
-    assert (found.state, found.fix) == ("broken", "pip install onnxscript")
-    assert found.detail == "2.13.0, CPU; but its exporter needs onnxscript"
+    assert (found.state, found.detail) == ("missing", "not installed: onnxscript")
+    assert found.fix == "pip install 'modelwright[torch]'"
 
 
 @pytest.mark.parametrize(
-    ("what", "start"), [("torch", "import json, torch"), ("onnx", "import onnx"), ("onnxruntime", "import onnxruntime")]
+    ("what", "start"), [("torch", "import torch"), ("onnx", "import onnx"), ("onnxruntime", "import onnxruntime")]
 )
 def test_what_is_installed_and_cannot_be_imported_is_broken(project: Path, what: str, start: str) -> None:
     reason = "ImportError: libcudart.so.13: cannot open shared object file"
@@ -203,16 +216,16 @@ def test_what_is_installed_and_cannot_be_imported_is_broken(project: Path, what:
     found = row(examine(given), what)
     assert (found.state, found.needed) == ("broken", True)
     assert found.detail == reason
-    assert found.fix == f"pip install --force-reinstall {what}"
+    assert found.fix.startswith(f"pip install --force-reinstall {what}")
 
 
 def test_an_import_that_does_not_end_is_broken(project: Path) -> None:
-    stuck = {"import json, torch": Ran(None, error="no answer within 30 s")}
+    stuck = {"import torch": Ran(None, error="no answer within 30 s")}
     found = row(examine(replace(machine(project), run=answers(stuck))), "torch")
     assert (found.state, found.detail) == ("broken", "no answer within 30 s")
 
 
-def test_another_onnxruntime_than_the_targets_is_a_warning_with_the_command_that_mends_it(project: Path) -> None:
+def test_another_onnxruntime_than_the_targets_is_a_warning_with_the_command_that_fixes_it(project: Path) -> None:
     given = replace(machine(project), installed={**VERSIONS, "onnxruntime": "1.23.2"}.get)
     rows = examine(given)
     assert row(rows, "onnxruntime") == Row(

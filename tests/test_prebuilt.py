@@ -18,9 +18,10 @@ from modelwright.cli.progress import Silent
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
 from modelwright.facts.compared_with import ComparedWith
+from modelwright.kinds.registry import source_model
 from modelwright.operations.adopt import adopt
 from modelwright.operations.replay import replay
-from modelwright.project.spec import ModelSpec
+from modelwright.project.spec import parse_spec
 from modelwright.repository.repository import Change
 from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
@@ -85,7 +86,7 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_source_that_is_refused(case: str) -> None:
     source, message = SPECS[case]
     with pytest.raises(ValueError, match=message):
-        ModelSpec.model_validate({"name": "m", "source": {"kind": "prebuilt", **source}})
+        parse_spec({"name": "m", "source": {"kind": "prebuilt", **source}}, source_model)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_source_that_is_refused(case: str) -> None:
 )
 def test_fields_that_do_not_go_with_it(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ModelSpec.model_validate({"name": "m", "source": {"kind": "prebuilt", "versions": {1: {}}}, **fields})
+        parse_spec({"name": "m", "source": {"kind": "prebuilt", "versions": {1: {}}}, **fields}, source_model)
 
 
 def test_other_kinds_still_need_samples(sandbox: Sandbox) -> None:
@@ -113,7 +114,7 @@ def test_a_misspelt_field_gets_a_suggestion(sandbox: Sandbox) -> None:
 
 
 def test_new_does_not_write_one(sandbox: Sandbox) -> None:
-    assert "'prebuilt' is not one of" in sandbox.cli("new", "m", "--kind", "prebuilt").output
+    assert "'prebuilt' has nothing to start a builder from" in sandbox.cli("new", "m", "--kind", "prebuilt").output
 
 
 # --- publishing under fixed numbers -----------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from modelwright.config.ensembles import check_ensemble
 from modelwright.config.model_config import Tensors, config_of, tensors_of
 from modelwright.config.render import plain_text
 from modelwright.facts.made import Made
-from modelwright.kinds.recipe import payload_step, served_part
+from modelwright.kinds.model_steps import VERIFY
+from modelwright.kinds.registry import kind_of, version_step
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
-from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.project.spec import Builder
 from modelwright.steps.context import ServedModel, StepContext
 
 
@@ -47,30 +48,30 @@ class Contexts:
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:
         """What can be checked only now that the composing models are built."""
-        if builder.spec.source.kind != "ensemble" or step.name != "verify":
-            return  # a prebuilt ensemble stays as it was made: the server checks it
+        kind = kind_of(builder)
+        if step.name != VERIFY or not kind.ensemble_steps(builder.spec.source):
+            return  # an ensemble whose config was given whole is for the server to check
         builders = self.workspace.builders
         tensors = {name: known(self._tensors(builders[name])) for name in builder.composing}
         check_ensemble(builder, builders, tensors, self._tensors(builder))
 
     def _served_model(self, builder: Builder, *, is_tested: bool) -> ServedModel:
         """A model as a trial serves it: without labels and what makes it fast; any version of the tested model."""
-        config = config_of(builder, self._tensors(builder), served_part(builder))
-        made, source = self.artifacts[payload_step(builder)], builder.spec.source
+        kind, source = kind_of(builder), builder.spec.source
+        config = config_of(builder, self._tensors(builder), kind.answering(builder.spec.serving))
+        made, fixed = self.artifacts[version_step(builder)], kind.fixed_versions(source)
         for output in config.output:
             output.ClearField("label_filename")  # a trial asks for tensors, and has no label files
-        if not isinstance(source, PrebuiltSource):
-            return ServedModel(builder.name, plain_text(config), {1: made.path("version")})
-        if is_tested:
+        if is_tested and fixed:
             config.version_policy.all.SetInParent()
         return ServedModel(
             builder.name,
             plain_text(config),
-            {number: made.path(f"versions/{number}") for number in source.versions},
-            is_prebuilt=True,
-            top=made.path("top") if source.files else None,
-            is_complete=bool(builder.composing or (config.input and config.output)),
+            {number: made.path(f"versions/{number}") for number in fixed} or {1: made.path("version")},
+            is_prebuilt=bool(fixed),
+            top=made.path("top") if kind.files_beside(source) else None,
+            is_complete=not kind.whole_config or bool(builder.composing or (config.input and config.output)),
         )
 
     def _tensors(self, builder: Builder) -> Tensors:
-        return tensors_of(builder, self.artifacts[payload_step(builder)].facts_as(Made))
+        return tensors_of(builder, self.artifacts[version_step(builder)].facts_as(Made))

@@ -20,10 +20,11 @@ from modelwright.errors import RepositoryError
 from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
 from modelwright.facts.verified import Verified, VerifiedVersions
-from modelwright.kinds.recipe import payload_step
+from modelwright.kinds.model_steps import VERIFY
+from modelwright.kinds.registry import kind_of, version_step
 from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
-from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.project.spec import Builder
 from modelwright.repository.manifest import (
     LineageStep,
     Manifest,
@@ -48,7 +49,7 @@ class Decision:
     version_digest: str
     new_version: bool
     top_files: dict[str, bytes | None]  # those that must be replaced; None: removed
-    top_copies: dict[str, Path] = field(default_factory=dict)  # those that a prebuilt model brings along
+    top_copies: dict[str, Path] = field(default_factory=dict)  # those that its kind brings along
     fixed: dict[int, str] = field(
         default_factory=dict
     )  # its new versions, under their own numbers: number → version digest
@@ -71,43 +72,39 @@ class Publisher:
 
     def decide(self, builder: Builder, artifacts: Mapping[StepId, Artifact]) -> Decision:
         """Compare what was built with what is published. Raises ConfigError, RepositoryError."""
-        source = builder.spec.source
-        if isinstance(source, PrebuiltSource):
-            return self._decide_prebuilt(builder, source, artifacts)
-        made = artifacts[payload_step(builder)]
-        digest = tree_digest(version_files(made))
-        latest = self._repository.latest(builder.name)
-        new_version = latest is None or latest[1].version_digest != digest
-        verified = artifacts[(builder.name, "verify")]
-        top_files = self._top_files(builder, tensors_of(builder, made.facts_as(Made)), verified)
-        return Decision(builder, digest, new_version, top_files)
-
-    def change(self, decision: Decision, version: int | None, artifacts: Mapping[StepId, Artifact]) -> Change:
-        """The publish that carries a decision out, under a version number that was reserved for it."""
-        made = artifacts[payload_step(decision.builder)]
-        verified = artifacts[(decision.builder.name, "verify")]
-        if isinstance(decision.builder.spec.source, PrebuiltSource):
-            return self._prebuilt_change(decision, made, verified, artifacts)
-        if version is None:
-            return Change(decision.builder.name, top_files=decision.top_files)
-        contents = [_Content(made, _VERSION + name, name) for name in version_files(made)]
-        contents.append(_Content(verified, GOLDEN, GOLDEN))
-        release = _Release(version, decision.version_digest, contents, made.facts_as(Made), verified.facts_as(Verified))
-        return self._version_change(decision.builder, release, artifacts, decision.top_files)
-
-    def _decide_prebuilt(
-        self, builder: Builder, source: PrebuiltSource, artifacts: Mapping[StepId, Artifact]
-    ) -> Decision:
-        made, verified = artifacts[payload_step(builder)], artifacts[(builder.name, "verify")]
-        digests = {number: tree_digest(files) for number, files in sorted(source.versions.items())}
-        fixed = {number: digest for number, digest in digests.items() if self._is_free(builder, number, digest)}
+        made, verified = artifacts[version_step(builder)], artifacts[(builder.name, VERIFY)]
+        digest, new_version, fixed = self._new_versions(builder, made)
         top_files = self._top_files(builder, tensors_of(builder, made.facts_as(Made)), verified)
         copies = {
             name: made.path(f"top/{name}")
-            for name, digest in source.files.items()
-            if not self._on_disk(builder.name, {name: digest})
+            for name, content in kind_of(builder).files_beside(builder.spec.source).items()
+            if not self._on_disk(builder.name, {name: content})
         }
-        return Decision(builder, digests[max(digests)], bool(fixed), top_files, copies, fixed)
+        return Decision(builder, digest, new_version, top_files, copies, fixed)
+
+    def _new_versions(self, builder: Builder, made: Artifact) -> tuple[str, bool, dict[int, str]]:
+        """(version digest of the newest, whether there is something new, the new ones under fixed numbers)."""
+        versions = kind_of(builder).fixed_versions(builder.spec.source)
+        if versions:
+            digests = {number: tree_digest(version.files) for number, version in sorted(versions.items())}
+            fixed = {number: digest for number, digest in digests.items() if self._is_free(builder, number, digest)}
+            return digests[max(digests)], bool(fixed), fixed
+        digest = tree_digest(version_files(made))
+        latest = self._repository.latest(builder.name)
+        return digest, latest is None or latest[1].version_digest != digest, {}
+
+    def change(self, decision: Decision, version: int | None, artifacts: Mapping[StepId, Artifact]) -> Change:
+        """The publish that carries a decision out: all new versions and the files beside them become visible together.
+
+        `version` is the number that was reserved for a version without a number of its own.
+        """
+        builder = decision.builder
+        made, verified = artifacts[version_step(builder)], artifacts[(builder.name, VERIFY)]
+        releases = [_fixed_release(decision, number, made, verified) for number in sorted(decision.fixed)]
+        if version is not None:
+            releases.append(_numbered_release(decision, version, made, verified))
+        first, *rest = [self._version_change(builder, item, artifacts) for item in releases] or [Change(builder.name)]
+        return replace(first, top_files=decision.top_files, top_copies=decision.top_copies, more=tuple(rest))
 
     def _is_free(self, builder: Builder, number: int, version_digest: str) -> bool:
         """Whether a version must be published under its own number; False when it is there. A number stands for one
@@ -131,28 +128,9 @@ class Publisher:
         """What a version holds that was not made here, and so has no manifest."""
         return tree_digest({name: self._fingerprints.file(path) for name, path in list_tree(folder).items()})
 
-    def _prebuilt_change(
-        self, decision: Decision, made: Artifact, verified: Artifact, artifacts: Mapping[StepId, Artifact]
-    ) -> Change:
-        """All versions that are new, and the files beside them, become visible together."""
-        changes = [
-            self._version_change(decision.builder, _prebuilt_release(decision, number, made, verified), artifacts)
-            for number in sorted(decision.fixed)
-        ]
-        first, *rest = changes or [Change(decision.builder.name)]
-        return replace(first, top_files=decision.top_files, top_copies=decision.top_copies, more=tuple(rest))
-
-    def _version_change(
-        self,
-        builder: Builder,
-        release: _Release,
-        artifacts: Mapping[StepId, Artifact],
-        top_files: Mapping[str, bytes | None] | None = None,
-    ) -> Change:
+    def _version_change(self, builder: Builder, release: _Release, artifacts: Mapping[StepId, Artifact]) -> Change:
         files = {content.name: content.path for content in release.contents}
-        return Change(
-            builder.name, release.version, files, self._manifest(builder, release, artifacts), top_files or {}
-        )
+        return Change(builder.name, release.version, files, self._manifest(builder, release, artifacts))
 
     def save(self) -> None:
         if self._rendered != self._before:
@@ -178,7 +156,7 @@ class Publisher:
         if known and known["key"] == key and self._on_disk(builder.name, known["files"]):
             return {}
         files = model_files.make(builder, tensors, verified.path(GOLDEN), templates)
-        wanted = {*files, *getattr(builder.spec.source, "files", ())} if _is_prebuilt(builder) else files.keys()
+        wanted = {*files, *kind_of(builder).files_beside(builder.spec.source)}
         stale = self._stale(builder.name, known["files"] if known else {}, wanted)
         digests = {name: sha256(data) for name, data in files.items()}
         self._rendered[builder.name] = {"key": key, "files": digests}
@@ -246,33 +224,34 @@ class _Release:
     verified: Verified
 
 
-def _prebuilt_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
-    source = decision.builder.spec.source
-    assert isinstance(source, PrebuiltSource)
-    contents = [_Content(made, f"versions/{number}/{name}", name) for name in source.versions[number]]
+def _numbered_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
+    contents = [_Content(made, _VERSION + name, name) for name in version_files(made)]
+    contents.append(_Content(verified, GOLDEN, GOLDEN))
+    return _Release(number, decision.version_digest, contents, made.facts_as(Made), verified.facts_as(Verified))
+
+
+def _fixed_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
+    builder = decision.builder
+    version = kind_of(builder).fixed_versions(builder.spec.source)[number]
+    contents = [_Content(made, f"versions/{number}/{name}", name) for name in version.files]
     golden = f"{number}/{GOLDEN}"
     if golden in verified.files:
         contents.append(_Content(verified, golden, GOLDEN))
-    record = source.golden.get(number)
     facts = made.facts_as(Made)
-    if record and record.members and not decision.builder.spec.samples:
+    if version.composing and not builder.spec.samples:
         # What an ensemble ran when its samples were recorded tells whether they still hold for it.
-        facts = facts.model_copy(update={"composing_models": record.members})
-    return _Release(
-        number, decision.fixed[number], contents, facts, verified.facts_as(VerifiedVersions).versions[number]
-    )
-
-
-def _is_prebuilt(builder: Builder) -> bool:
-    return isinstance(builder.spec.source, PrebuiltSource)
+        facts = facts.model_copy(update={"composing_models": dict(version.composing)})
+    verdict = verified.facts_as(VerifiedVersions).versions[number]
+    return _Release(number, decision.fixed[number], contents, facts, verdict)
 
 
 def _named_source(builder: Builder) -> Any:
     """What of `source` stands in config.pbtxt, or in the line that names the files made with it."""
-    source = builder.spec.source
-    if isinstance(source, PrebuiltSource):
-        return [source.kind, *source.files]
-    return source.model_dump() if builder.composing else source.kind
+    kind, source = kind_of(builder), builder.spec.source
+    beside = kind.files_beside(source)
+    if kind.whole_config or beside:
+        return [kind.name, *beside]
+    return source.model_dump() if builder.composing else kind.name
 
 
 def version_files(made: Artifact) -> dict[str, str]:

@@ -14,7 +14,7 @@ from modelwright.build.scheduler import Built
 from modelwright.build.workspace import Workspace
 from modelwright.errors import ModelwrightError
 from modelwright.facts.compared_with import ComparedWith
-from modelwright.kinds.recipe import payload_step
+from modelwright.kinds.registry import version_step
 from modelwright.project.family import family_of
 from modelwright.project.spec import Builder
 from modelwright.repository.repository import Change
@@ -91,7 +91,7 @@ class _Release:
         self._warnings |= checked.warnings
 
     def _check_artifacts(self, builder: Builder) -> None:
-        for step in (payload_step(builder), (builder.name, "verify")):
+        for step in (version_step(builder), (builder.name, "verify")):
             self._workspace.store.check(self._artifacts[step])
 
     def _held(self) -> set[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from modelwright.build.executor import Done, Failed, Job
 from modelwright.errors import ModelwrightError, StepError
 from modelwright.fsops import disk_full
+from modelwright.kinds.registry import kind_of
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -43,6 +44,7 @@ def run_job(job: Job) -> Done | Failed:
     """Run one step. Whatever it raises becomes a `Failed`."""
     started = time.perf_counter()
     try:
+        kind_of(job.context.builder).check_needs(job.context.builder.file)
         facts = job.context.function.load()(job.context, job.staged / "files")
         return Done(facts, time.perf_counter() - started)
     except ModelwrightError as error:

@@ -13,12 +13,13 @@ from modelwright.config.model_config import Tensors, tensors_of
 from modelwright.digest import Fingerprints
 from modelwright.errors import SpecError
 from modelwright.facts.part import JsonObject
-from modelwright.kinds.recipe import Recipes
+from modelwright.kinds.model_steps import model_steps
+from modelwright.kinds.registry import kind_of, source_model
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
-from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.project.spec import Builder
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
 
@@ -38,18 +39,17 @@ class Workspace:
 
 def open_workspace(project: ProjectConfig, names: Sequence[str] = ()) -> Workspace:
     """Read and check all that can be checked before anything runs. Raises SpecError or ConfigError."""
-    builders = read_builders(project)
+    builders = read_builders(project, source_model)
     fingerprints = Fingerprints(project.state / "cache" / "files.json")
-    recipes = Recipes(builders, project.target, fingerprints)
     selected = [builders[name] for name in _selected(builders, names)]
     for builder in selected:
         check_serving(builder, project.target)
     for builder in selected:
         if builder.composing:
             _check_ensemble_early(builder, builders)
-    steps = in_order([step for builder in selected for step in recipes.steps(builder)])
+    steps = [step for item in selected for step in model_steps(item, builders, project.target, fingerprints)]
     repository = Repository(project.repository, project.staging)
-    return Workspace(project, builders, selected, steps, fingerprints, Store(project.store), repository)
+    return Workspace(project, builders, selected, in_order(steps), fingerprints, Store(project.store), repository)
 
 
 def plan_workspace(workspace: Workspace) -> list[Planned]:
@@ -97,14 +97,14 @@ def _selected(builders: Mapping[str, Builder], names: Sequence[str]) -> list[str
 def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
     """Check the wiring by what the model.yaml files declare, before anything is built."""
     family_of(builder, builders)
-    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
+    whole = kind_of(builder).whole_config
     for name in builder.composing:
         if name not in builders:
-            field = "serving.ensemble_scheduling.step" if prebuilt else "source.steps"
+            field = "serving.ensemble_scheduling.step" if whole else "source.steps"
             where = f"{builder.file}: {field}: model_name '{name}' is no model of this project"
             hint = did_you_mean(name, builders)
-            raise SpecError(where, f"adopt it too, or {hint}" if prebuilt else hint)
-    if prebuilt:
+            raise SpecError(where, f"adopt it too, or {hint}" if whole else hint)
+    if whole:
         return
     declared = {name: known(tensors_of(builders[name])) for name in builder.composing}
     check_ensemble(builder, builders, declared, tensors_of(builder))

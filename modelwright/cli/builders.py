@@ -9,16 +9,13 @@ import click
 
 from modelwright.api import Project
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
+from modelwright.cli.kinds import CommandWithKinds, KindName
 from modelwright.errors import ModelwrightError
 
-KINDS = ("torch", "onnx", "huggingface", "python", "ensemble")  # scaffold.KINDS, without importing pydantic for --help
 
-
-@click.command("new")
+@click.command("new", cls=CommandWithKinds)
 @click.argument("name")
-@click.option(
-    "--kind", type=click.Choice(KINDS), default="torch", show_default=True, help="Where its model comes from."
-)
+@click.option("--kind", type=KindName(), default="torch", show_default=True, help="Where its model comes from.")
 @command
 def new_command(project: Project, name: str, kind: str) -> None:
     """Write a builder to start from; it builds as it is."""

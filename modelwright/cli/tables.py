@@ -322,7 +322,7 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
 
 def print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
     """The files that were written, and what to type next."""
-    from modelwright.operations.scaffold import missing_extra
+    from modelwright.operations.scaffold import missing_requirement
 
     for folder in scaffold.folders:
         print_line(f"Wrote {project.shown(folder)}/")
@@ -334,9 +334,9 @@ def print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
         f"modelwright infer {scaffold.name}": "send it a sample",
         f"edit {project.shown(scaffold.folders[-1] / 'model.yaml')}": "make it yours; build again",
     }
-    extra = missing_extra(scaffold.kind)
-    if extra:
-        steps = {f"pip install 'modelwright[{extra}]'": "what this kind needs"} | steps
+    requirement = missing_requirement(scaffold.kind)
+    if requirement:
+        steps = {f"pip install '{requirement}'": "what this kind needs"} | steps
     _print_next(steps)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modelwright.config.model_config import Tensor, Tensors
 from modelwright.errors import ConfigError
-from modelwright.project.spec import Builder, EnsembleSource, EnsembleStep, PrebuiltSource
+from modelwright.kinds.kind import EnsembleStep
+from modelwright.kinds.registry import kind_of
+from modelwright.project.spec import Builder
 from modelwright.suggest import did_you_mean
 
 
@@ -23,33 +25,33 @@ class _Flow:
 def check_ensemble(
     builder: Builder, builders: Mapping[str, Builder], tensors: Mapping[str, Tensors | None], own: Tensors
 ) -> None:
-    """Check steps against members: names, types, shapes, batch sizes, one writer each, no cycle.
+    """Check steps against the composing models: names, types, shapes, batch sizes, one writer each, no cycle.
 
-    `tensors` gives each member's inputs and outputs, None for one that is not built yet and does not declare them.
+    `tensors` gives each composing model's inputs and outputs, None for one that is not built yet and does not declare
+    them.
     Raises ConfigError naming the step and the tensor.
     """
-    source = builder.spec.source
-    assert isinstance(source, EnsembleSource)
-    for index, step in enumerate(source.steps):
-        _check_member(builder, builders[step.model_name], index)
+    steps = kind_of(builder).ensemble_steps(builder.spec.source)
+    for index, step in enumerate(steps):
+        _check_batch(builder, builders[step.model_name], index)
         _check_names(builder, tensors[step.model_name], step, index)
-    flows = _writers(builder, builders, source, tensors, own)
-    _check_readers(builder, builders, source, tensors, own, flows)
-    _check_order(builder, source, own)
+    flows = _writers(builder, builders, steps, tensors, own)
+    _check_readers(builder, builders, steps, tensors, own, flows)
+    _check_order(builder, steps, own)
 
 
 def _where(builder: Builder, index: int) -> str:
     return f"{builder.file}: source.steps[{index}]"
 
 
-def _check_member(builder: Builder, member: Builder, index: int) -> None:
-    if isinstance(member.spec.source, PrebuiltSource) and "max_batch_size" not in member.spec.serving:
+def _check_batch(builder: Builder, composing: Builder, index: int) -> None:
+    if kind_of(composing).whole_config and "max_batch_size" not in composing.spec.serving:
         return  # the server may complete it
-    own, theirs = builder.spec.max_batch_size, member.spec.max_batch_size
+    own, theirs = builder.spec.max_batch_size, composing.spec.max_batch_size
     if own > theirs:
         raise ConfigError(
-            f"{_where(builder, index)}: max_batch_size is {own} here and {theirs} for {member.name}",
-            f"lower serving.max_batch_size to {theirs}, or raise the member's",
+            f"{_where(builder, index)}: max_batch_size is {own} here and {theirs} for {composing.name}",
+            f"lower serving.max_batch_size to {theirs}, or raise that model's",
         )
 
 
@@ -72,12 +74,12 @@ def _check_names(builder: Builder, tensors: Tensors | None, step: EnsembleStep, 
 def _writers(
     builder: Builder,
     builders: Mapping[str, Builder],
-    source: EnsembleSource,
+    steps: Sequence[EnsembleStep],
     tensors: Mapping[str, Tensors | None],
     own: Tensors,
 ) -> dict[str, _Flow]:
     flows = {tensor.name: _flow("the ensemble's inputs", tensor, builder) for tensor in own.inputs}
-    for index, step in enumerate(source.steps):
+    for index, step in enumerate(steps):
         known = {tensor.name: tensor for tensor in _outputs(tensors[step.model_name])}
         for name, target in step.output_map.items():
             if target in flows:
@@ -92,13 +94,13 @@ def _writers(
 def _check_readers(
     builder: Builder,
     builders: Mapping[str, Builder],
-    source: EnsembleSource,
+    steps: Sequence[EnsembleStep],
     tensors: Mapping[str, Tensors | None],
     own: Tensors,
     flows: Mapping[str, _Flow],
 ) -> None:
     read = set()
-    for index, step in enumerate(source.steps):
+    for index, step in enumerate(steps):
         known = {tensor.name: tensor for tensor in _inputs(tensors[step.model_name])}
         for name, target in step.input_map.items():
             where = f"{_where(builder, index)}.input_map.{name}"
@@ -134,10 +136,10 @@ def _check_match(where: str, name: str, written: _Flow, wanted: _Flow) -> None:
         )
 
 
-def _check_order(builder: Builder, source: EnsembleSource, own: Tensors) -> None:
+def _check_order(builder: Builder, steps: Sequence[EnsembleStep], own: Tensors) -> None:
     """Run the steps on paper: each as soon as what it reads is written. Those that never can wait for each other."""
     written = {tensor.name for tensor in own.inputs}
-    waiting = dict(enumerate(source.steps))
+    waiting = dict(enumerate(steps))
     while waiting:
         ready = [index for index, step in waiting.items() if written.issuperset(step.input_map.values())]
         if not ready:

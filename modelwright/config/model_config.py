@@ -1,4 +1,4 @@
-"""spec.serving + what the artefact says about its tensors → ModelConfig, the protobuf message behind config.pbtxt.
+"""spec.serving + what the artifact says about its tensors → ModelConfig, the protobuf message behind config.pbtxt.
 
 `serving` is checked by ModelConfig's own descriptors and read by protobuf's own JSON parser, so every field works, by
 its own name. What follows from the model is filled in here, and may not be written otherwise.
@@ -13,7 +13,8 @@ from typing import Any
 
 from modelwright.errors import ConfigError
 from modelwright.facts.made import Made, OnnxTensor
-from modelwright.project.spec import Builder, EnsembleSource, PrebuiltSource, TensorSpec
+from modelwright.kinds.registry import kind_of
+from modelwright.project.spec import Builder, TensorSpec
 from modelwright.suggest import did_you_mean
 from modelwright.triton import messages as fields
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
@@ -26,7 +27,7 @@ _DERIVED = {
 }
 ENVIRONMENTS = "environments"  # the one key of `serving` that is ours: see environments.py
 SERVING = "serving"  # how messages call it
-_BACKENDS = {"torch": "onnxruntime", "huggingface": "onnxruntime", "onnx": "onnxruntime", "python": "python"}
+_ENSEMBLE = "ensemble"  # the platform of models that only pass tensors on
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def tensors_of(builder: Builder, made: Made | None = None) -> Tensors:
     `made` is None before anything is built.
     """
     spec = builder.spec
-    if isinstance(spec.source, PrebuiltSource):
+    if kind_of(builder).whole_config:
         config = parse_serving(builder, spec.serving)
         return Tensors(_written(config.input), _written(config.output))
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
@@ -67,7 +68,7 @@ def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[T
 
 
 def _written(entries: Any) -> tuple[Tensor, ...]:
-    """A prebuilt model's tensors, as its config has them; one that the server completes has none."""
+    """The tensors of a config that is given whole; one that the server completes has none."""
     types = schema().DataType
     names = [types.Name(entry.data_type) if entry.data_type in types.values() else "" for entry in entries]
     dtypes = [BY_CONFIG[name].name if name in BY_CONFIG else name for name in names]
@@ -128,18 +129,15 @@ def config_of(
     `where` is how it calls what was given.
     """
     config = parse_serving(builder, builder.spec.serving if serving is None else serving, where)
-    if isinstance(builder.spec.source, PrebuiltSource):
+    kind = kind_of(builder)
+    if kind.whole_config:
         return config  # whoever made the model wrote all of it
     _merge(builder, f"{where}.input", config.input, tensors.inputs)
     _merge(builder, f"{where}.output", config.output, tensors.outputs)
     config.name = builder.name
-    source = builder.spec.source
-    if isinstance(source, EnsembleSource):
-        config.platform = "ensemble"
-        for step in source.steps:
-            config.ensemble_scheduling.step.add(**step.model_dump())
-    else:
-        config.backend = _BACKENDS[source.kind]
+    config.backend, config.platform = kind.backend, kind.platform
+    for step in kind.ensemble_steps(builder.spec.source):
+        config.ensemble_scheduling.step.add(**step.model_dump())
     return config
 
 
@@ -149,15 +147,15 @@ def parse_serving(builder: Builder, serving: Mapping[str, Any], where: str = SER
 
     written = {name: value for name, value in serving.items() if name != ENVIRONMENTS}
     message = schema().ModelConfig()
-    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
-    if not prebuilt:
+    whole = kind_of(builder).whole_config
+    if not whole:
         _check_derived(builder, written, where)
     fields.check(written, message.DESCRIPTOR, f"{builder.file}: {where}")
     try:
         json_format.ParseDict(written, message)
     except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{builder.file}: {where}: {' '.join(str(error).split())}") from None
-    if message.max_batch_size != builder.spec.max_batch_size or (message.max_batch_size < 0 and not prebuilt):
+    if message.max_batch_size != builder.spec.max_batch_size or (message.max_batch_size < 0 and not whole):
         hint = "write it as a whole number from 0: max_batch_size: 8"
         raise ConfigError(f"{builder.file}: {where}.max_batch_size: {message.max_batch_size} was understood", hint)
     return message
@@ -168,7 +166,7 @@ def _check_derived(builder: Builder, serving: Mapping[str, Any], where: str) -> 
         if field in serving:
             raise ConfigError(f"{builder.file}: {where}.{field}: {reason}", "leave it out")
     scheduling = serving.get("ensemble_scheduling")
-    if not isinstance(builder.spec.source, EnsembleSource):
+    if kind_of(builder).platform != _ENSEMBLE:
         if scheduling is not None:
             hint = "write source: {kind: ensemble, steps: …}"
             raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling: it is for ensembles", hint)

@@ -23,8 +23,9 @@ from modelwright.config.environments import environments_of
 from modelwright.config.model_config import SERVING, Tensors, config_of, parse_serving
 from modelwright.config.render import render
 from modelwright.errors import ConfigError
+from modelwright.kinds.registry import kind_of
 from modelwright.project.files import local_file
-from modelwright.project.spec import Builder, PrebuiltSource
+from modelwright.project.spec import Builder
 from modelwright.triton.layout import CONFIG, DATA_FOLDERS, INITIAL_STATE, WARMUP, environment_config
 
 _RECORD = "# Made with it: "
@@ -37,8 +38,8 @@ def sources(builder: Builder) -> dict[str, Path]:
     Raises SpecError or ConfigError for a name that is none, or a file that is not there.
     """
     found: dict[str, Path] = {}
-    if isinstance(builder.spec.source, PrebuiltSource):
-        return found  # they stand in source.files, and are published as they are
+    if kind_of(builder).whole_config:
+        return found  # they are among the kind's `files_beside`, and are published as they are
     for index, tensor in enumerate(builder.spec.outputs):
         if tensor.labels:
             field = f"outputs[{index}].labels"
@@ -56,36 +57,27 @@ def sources(builder: Builder) -> dict[str, Path]:
 
 def warms_up(builder: Builder) -> bool:
     """Whether golden samples can be part of the files."""
-    prebuilt = isinstance(builder.spec.source, PrebuiltSource)
-    return not prebuilt and any("model_warmup" in serving for _, serving in _servings(builder))
+    whole = kind_of(builder).whole_config
+    return not whole and any("model_warmup" in serving for _, serving in _servings(builder))
 
 
 def make(builder: Builder, tensors: Tensors, golden: Path, templates: Sequence[Path]) -> dict[str, bytes]:
-    """Every file. `golden` is the verified golden.npz; `templates` are the project's folders. Raises ConfigError."""
-    source = builder.spec.source
-    if isinstance(source, PrebuiltSource):
-        return _as_it_was(builder, source, tensors, templates)
+    """Every file that is made. `golden` is the verified golden.npz; `templates` are the project's folders.
+
+    A kind's `files_beside` are copied by whoever publishes; the record names them too. Raises ConfigError.
+    """
+    kind = kind_of(builder)
     files = {name: path.read_bytes() for name, path in sources(builder).items()}
     for where, serving in _servings(builder):
         config = config_of(builder, tensors, serving, where)
-        for name, data in warmup.complete(config, serving, tensors, golden, f"{builder.file}: {where}").items():
-            if files.setdefault(name, data) != data:
-                raise ConfigError(f"{builder.file}: {where}: '{name}' is the golden sample's", "rename your file")
-        _check_data(builder, config, files, where)
-        _check_labels(builder, config, files)
+        if not kind.whole_config:
+            for name, data in warmup.complete(config, serving, tensors, golden, f"{builder.file}: {where}").items():
+                if files.setdefault(name, data) != data:
+                    raise ConfigError(f"{builder.file}: {where}: '{name}' is the golden sample's", "rename your file")
+            _check_data(builder, config, files, where)
+            _check_labels(builder, config, files)
         files |= _rendered(builder, config, where, templates)
-    files[CONFIG] += _record(files)
-    return files
-
-
-def _as_it_was(
-    builder: Builder, source: PrebuiltSource, tensors: Tensors, templates: Sequence[Path]
-) -> dict[str, bytes]:
-    """A prebuilt model's configs, to which nothing is added; its other files are copied, and only named here."""
-    files: dict[str, bytes] = {}
-    for where, serving in _servings(builder):
-        files |= _rendered(builder, config_of(builder, tensors, serving, where), where, templates)
-    files[CONFIG] += _record({*files, *source.files})
+    files[CONFIG] += _record({*files, *kind.files_beside(builder.spec.source)})
     return files
 
 

@@ -24,6 +24,7 @@ from modelwright.config.model_config import config_of, tensors_of
 from modelwright.digest import copy_hashed, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
 from modelwright.fsops import fsync_tree, locked, remove_tree, rename_durably, translated
+from modelwright.kinds.registry import source_model
 from modelwright.operations import schema
 from modelwright.operations.scaffold import readable_builders
 from modelwright.project.project import ProjectConfig
@@ -198,7 +199,7 @@ def _golden_record(golden: FoundGolden, sha256: str) -> dict[str, Any]:
 
 def _check_written(project: ProjectConfig, found: Found, staged: Path, target: Path) -> None:
     """Read the builder as a build does. What it comes to must be what the repository has, field by field."""
-    builder = read_builder(staged, project.shown(target / FILE))
+    builder = read_builder(staged, project.shown(target / FILE), source_model)
     for difference in differences(found.config, config_of(builder, tensors_of(builder))):
         raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
 

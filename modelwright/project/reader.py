@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from modelwright.errors import SpecError
+from modelwright.errors import KindError, SpecError
 from modelwright.project.project import ProjectConfig
-from modelwright.project.spec import FILE, KINDS, Builder, ModelSpec, Slo
+from modelwright.project.spec import FILE, Builder, Gates, MetricGate, ModelSpec, Slo, SourceLookup, parse_spec
 from modelwright.suggest import did_you_mean
 
 _MAX_DEPTH = 100
@@ -22,7 +22,7 @@ _MAX_BYTES = 1_000_000  # a model.yaml is a page; more than this is a mistake or
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_builders(project: ProjectConfig) -> dict[str, Builder]:
+def read_builders(project: ProjectConfig, source_model: SourceLookup) -> dict[str, Builder]:
     """Every builder of the project, by model name, in order of name. Raises SpecError, naming the file and line."""
     if not project.builders.is_dir():
         raise SpecError(f"{project.shown(project.builders)}: there is no such folder", "make one: modelwright new NAME")
@@ -31,7 +31,7 @@ def read_builders(project: ProjectConfig) -> dict[str, Builder]:
         if not (folder / FILE).is_file():
             _check_no_other_name(folder, project.shown(folder))
             continue
-        builder = read_builder(folder, project.shown(folder / FILE))
+        builder = read_builder(folder, project.shown(folder / FILE), source_model)
         if builder.name in builders:
             other = builders[builder.name].file
             raise SpecError(f"{builder.file}: the name '{builder.name}' is taken by {other}", "give one another name")
@@ -39,30 +39,36 @@ def read_builders(project: ProjectConfig) -> dict[str, Builder]:
     return dict(sorted(builders.items()))
 
 
-def read_builder(folder: Path, shown: str) -> Builder:
-    """Read `folder`/model.yaml; `shown` is how messages call it."""
+def read_builder(folder: Path, shown: str, source_model: SourceLookup) -> Builder:
+    """Read `folder`/model.yaml; `shown` is how messages call it. Raises SpecError.
+
+    `source_model` finds the model of a `source` by its kind (`kinds.registry.source_model`).
+    """
     data = _parse(folder / FILE, shown)
     if not isinstance(data, dict):
         raise SpecError(f"{shown}: a mapping is needed, got {type(data).__name__}", "see builders/ for examples")
     data.setdefault("name", folder.name)
     try:
-        spec = ModelSpec.model_validate(data)
+        spec = parse_spec(data, source_model)
     except ValidationError as error:
-        raise _spec_error(error, folder / FILE, shown) from None
+        raise _spec_error(error, folder / FILE, shown, data, source_model) from None
+    except KindError as error:
+        line = _line(folder / FILE, ("source", "kind"))
+        raise SpecError(f"{shown}:{line}: source.kind: {error.message}", error.hint) from error
     return Builder(folder, shown, spec)
 
 
-def slo_of(project: ProjectConfig, model: str) -> Slo | None:
+def slo_of(project: ProjectConfig, model: str, source_model: SourceLookup) -> Slo | None:
     """A model's `slo:`, as its model.yaml says now; None where it says nothing, or nothing here builds the model.
 
     Only that one file is read, unless the builder's folder has another name. Raises SpecError.
     """
     folder = project.builders / model
     if (folder / FILE).is_file():
-        builder = read_builder(folder, project.shown(folder / FILE))
+        builder = read_builder(folder, project.shown(folder / FILE), source_model)
         if builder.name == model:
             return builder.spec.slo
-    builders = read_builders(project) if project.builders.is_dir() else {}
+    builders = read_builders(project, source_model) if project.builders.is_dir() else {}
     return builders[model].spec.slo if model in builders else None
 
 
@@ -145,7 +151,9 @@ def _yaml_hint(error: yaml.MarkedYAMLError) -> str:
     return ""
 
 
-def _spec_error(error: ValidationError, file: Path, shown: str) -> SpecError:
+def _spec_error(
+    error: ValidationError, file: Path, shown: str, data: dict[str, Any], source_model: SourceLookup
+) -> SpecError:
     """The first problem, as `file:line: field: what`; pydantic's own wording only where it reads well."""
     # A misspelt field makes two problems, one unknown and one missing: the first explains the second.
     first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -154,14 +162,10 @@ def _spec_error(error: ValidationError, file: Path, shown: str) -> SpecError:
     field = _dotted(path)
     kind = first["type"]
     if kind == "extra_forbidden":
-        return SpecError(f"{where}: {field}: unknown field", did_you_mean(str(path[-1]), _known_fields(first["loc"])))
+        known = _model_at(path, data, source_model).model_fields
+        return SpecError(f"{where}: {field}: unknown field", did_you_mean(str(path[-1]), known))
     if kind == "missing":
         return SpecError(f"{where}: {field}: missing", "")
-    if kind == "union_tag_invalid":
-        given = str(first["ctx"]["tag"])
-        return SpecError(f"{where}: {field}.kind: unknown kind '{given}'", did_you_mean(given, KINDS))
-    if kind == "union_tag_not_found":
-        return SpecError(f"{where}: {field}.kind: missing", f"one of {', '.join(KINDS)}")
     message = first["msg"].removeprefix("Value error, ")
     prefix = f"{where}: {field}: " if path else f"{where}: "
     given = first["input"]
@@ -171,13 +175,8 @@ def _spec_error(error: ValidationError, file: Path, shown: str) -> SpecError:
 
 
 def _field_path(loc: Sequence[int | str]) -> tuple[int | str, ...]:
-    """pydantic's location, less the discriminator's tag and the branches of plain unions, which are no fields."""
-    path: list[int | str] = []
-    for index, part in enumerate(loc):
-        is_tag = index > 0 and loc[index - 1] == "source" and part in KINDS
-        if not is_tag and part not in ("int", "str", "float", "[key]"):
-            path.append(part)
-    return tuple(path)
+    """pydantic's location, less the branches of plain unions, which are no fields."""
+    return tuple(part for part in loc if part not in ("int", "str", "float", "[key]"))
 
 
 def _dotted(path: Sequence[int | str]) -> str:
@@ -187,29 +186,25 @@ def _dotted(path: Sequence[int | str]) -> str:
     return text
 
 
-def _known_fields(loc: Sequence[int | str]) -> list[str]:
-    """The fields of the model in which an unknown one was found."""
-    from modelwright.project import spec
-
-    sources: dict[str, type[BaseModel]] = {
-        "torch": spec.TorchSource,
-        "onnx": spec.OnnxSource,
-        "huggingface": spec.HuggingFaceSource,
-    }
-    sources |= {"python": spec.PythonSource, "ensemble": spec.EnsembleSource, "prebuilt": spec.PrebuiltSource}
-    parents: dict[object, type[BaseModel]] = {"inputs": spec.TensorSpec, "outputs": spec.OutputSpec}
-    parents |= {
-        "steps": spec.EnsembleStep,
-        "gates": spec.MetricGate,
-        "tolerance": spec.Tolerance,
-        "golden": spec.GoldenRecord,
-        "slo": spec.Slo,
-        "margins": spec.SloMargins,
-    }
+def _model_at(path: Sequence[int | str], data: dict[str, Any], source_model: SourceLookup) -> type[BaseModel]:
+    """The model among whose fields the last part of a path was looked for."""
     model: type[BaseModel] = ModelSpec
-    for part in loc[:-1]:
-        model = parents.get(part, sources.get(str(part), model))
-    return list(model.model_fields)
+    for part in path[:-1]:
+        field = model.model_fields.get(str(part))
+        if model is ModelSpec and part == "source":
+            model = source_model(data["source"]["kind"])
+        elif field is not None:
+            model = _model_in(field.annotation) or model
+        elif model is Gates:
+            model = MetricGate
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation: `tuple[EnsembleStep, ...]` has one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _line(file: Path, path: Sequence[int | str]) -> int:

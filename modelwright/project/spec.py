@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -20,15 +20,14 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
+    ValidationInfo,
     WithJsonSchema,
-    model_serializer,
     model_validator,
 )
 
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_NAME
-from modelwright.triton.layout import CONFIG, GOLDEN, MANIFEST, leading_number, version_number
+from modelwright.triton.layout import version_number
 
 FILE = "model.yaml"
 
@@ -63,7 +62,7 @@ def _shape(value: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return value
 
 
-def _inside(value: str) -> str:
+def inside_folder(value: str) -> str:
     """A path of the builder's folder, as written; symbolic links are looked at when the file is."""
     path = PurePosixPath(value)
     if not value or path.is_absolute() or ".." in path.parts:
@@ -101,7 +100,7 @@ def _version(value: object) -> object:
 
 def _plain_path(value: str) -> str:
     """A path as it is published: nothing in it that could be written another way."""
-    if _inside(value) != str(PurePosixPath(value)):
+    if inside_folder(value) != str(PurePosixPath(value)):
         raise ValueError(f"write '{value}' as '{PurePosixPath(value)}'")
     return value
 
@@ -113,7 +112,7 @@ def _pattern(expression: re.Pattern[str]) -> WithJsonSchema:
 
 Name = Annotated[str, AfterValidator(_name), _pattern(_MODEL_NAME)]
 Entry = Annotated[str, AfterValidator(_entry), _pattern(_ENTRY)]
-LocalPath = Annotated[str, AfterValidator(_inside), WithJsonSchema({"type": "string", "minLength": 1})]
+LocalPath = Annotated[str, AfterValidator(inside_folder), WithJsonSchema({"type": "string", "minLength": 1})]
 PlainPath = Annotated[str, AfterValidator(_plain_path)]
 Sha256 = Annotated[str, AfterValidator(_sha256), _pattern(_SHA256)]
 TensorName = Annotated[str, Field(min_length=1)]
@@ -122,11 +121,13 @@ Version = Annotated[int, BeforeValidator(_version)]
 Serving = Annotated[dict[str, JsonValue], BeforeValidator(_json_form)]
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
+    """Frozen; a field that it does not have is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TensorSpec(_Model):
+class TensorSpec(StrictModel):
     """One input or output. A dimension is a number, -1, or a name that tensors share ('sequence')."""
 
     name: TensorName
@@ -142,142 +143,49 @@ class OutputSpec(TensorSpec):
     labels: LocalPath | None = None  # a file of class names, one a line, for Triton's classification extension
 
 
-class TorchSource(_Model):
-    kind: Literal["torch"]
-    entry: Entry  # (**params) → an nn.Module in eval mode
-    params: dict[str, JsonValue] = {}
-    threads: int = Field(1, ge=1)  # part of the result: floating-point sums depend on it
-
-
-class OnnxSource(_Model):
-    kind: Literal["onnx"]
-    path: LocalPath | None = None
-    url: str | None = None
-    sha256: Sha256 | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> OnnxSource:
-        if (self.path is None) == (self.url is None):
-            raise ValueError("give either path or url")
-        if self.url is not None and not self.url.startswith(("https://", "file://")):
-            raise ValueError("url: https:// or file:// is needed")
-        if self.url is not None and self.sha256 is None:
-            raise ValueError("sha256 is needed with url: what a URL serves can change")
-        return self
-
-
-class HuggingFaceSource(_Model):
-    kind: Literal["huggingface"]
-    path: LocalPath | None = None
-    package: str | None = None  # a Python package that carries the directory
-    subfolder: str = ""
-    auto_class: str = "AutoModel"
-    entry: Entry | None = None  # (model, **params) → the nn.Module to export
-    params: dict[str, JsonValue] = {}
-    threads: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _one_place(self) -> HuggingFaceSource:
-        if (self.path is None) == (self.package is None):
-            raise ValueError("give either path or package")
-        if self.subfolder:
-            _inside(self.subfolder)
-        return self
-
-
-class PythonSource(_Model):
-    kind: Literal["python"]
-    model: LocalPath = "model.py"  # has the class TritonPythonModel
-    files: dict[str, str] = {}  # name in the version → file of this folder, or package:path of an installed one
-    requirements: tuple[str, ...] = ()  # exact pins, dependencies included, vendored for the target's Python
-
-    @model_validator(mode="after")
-    def _files_stay_inside(self) -> PythonSource:
-        for name, origin in self.files.items():
-            _inside(name)
-            _inside(origin.partition(":")[2] or origin)
-        return self
-
-
-class EnsembleStep(_Model):
-    model_name: Name
-    model_version: int = -1  # Triton's own default is 0, which is no version
-    input_map: dict[str, str] = Field(min_length=1)  # the model's tensor → the ensemble's
-    output_map: dict[str, str] = Field(min_length=1)
-    model_namespace: str = ""  # which repository, where the server has several with the same names
-
-    @model_serializer(mode="wrap")
-    def _written(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a namespace that nobody gave: keys and versions from before it was a field stay what they are."""
-        fields: dict[str, Any] = default(self)
-        return {key: value for key, value in fields.items() if key != "model_namespace" or value}
-
-
-class EnsembleSource(_Model):
-    kind: Literal["ensemble"]
-    steps: tuple[EnsembleStep, ...] = Field(min_length=1)
-
-
-class Tolerance(_Model):
+class Tolerance(StrictModel):
     """|actual - expected| ≤ atol + rtol · |expected|, in output units."""
 
     atol: float = Field(ge=0)
     rtol: float = Field(0.0, ge=0)
 
 
-class GoldenRecord(_Model):
-    """Golden samples that an adopted version brought along, `N/golden.npz`, and how its answers are compared."""
+class SourceSpec(StrictModel):
+    """`source`: where a model comes from. Each kind has a model of its own, with its name as the value of `kind`."""
 
-    sha256: Sha256
-    batch: int = Field(ge=0)  # rows a request
-    tolerance: dict[str, Tolerance] = {}
-    members: dict[str, Sha256] = {}  # an ensemble's: what each member's version held when the answers were recorded
+    kind: str
+    needs_samples: ClassVar[bool] = True
+    needs_tensors: ClassVar[bool] = True  # inputs and outputs must be declared: nothing else says what they are
 
+    def check(self, spec: ModelSpec) -> None:
+        """Check what this kind asks of the rest of model.yaml. Raises ValueError, in which pydantic sees an error."""
 
-class PrebuiltSource(_Model):
-    """Versions that were made elsewhere, under their own numbers; `modelwright adopt` writes it.
+    def entries(self) -> Mapping[str, Entry]:
+        """{field: module:function} of what the steps of this kind call in the builder's folder."""
+        return {}
 
-    Every file lies in the builder's folder under the path it has in the repository: `3/model.onnx`, `labels.txt`.
-    `serving` is the whole ModelConfig then: nothing in it is derived.
-    """
-
-    kind: Literal["prebuilt"]
-    versions: dict[Version, dict[PlainPath, Sha256]] = Field(min_length=1)  # number → file → digest
-    files: dict[PlainPath, Sha256] = {}  # what lies beside config.pbtxt: labels, warm-up data, shared libraries
-    golden: dict[Version, GoldenRecord] = {}
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """{path in the builder's folder: SHA-256} of every file."""
-        found = {
-            f"{number}/{name}": digest for number, files in self.versions.items() for name, digest in files.items()
-        }
-        return found | self.files | {f"{number}/{GOLDEN}": record.sha256 for number, record in self.golden.items()}
-
-    @model_validator(mode="after")
-    def _names_are_free(self) -> PrebuiltSource:
-        for number, files in self.versions.items():
-            for name in files:
-                if name in (MANIFEST, GOLDEN):
-                    raise ValueError(f"versions.{number}: {name}: Modelwright writes a file of this name itself")
-        for name in self.files:
-            folder, slash, _ = name.partition("/")
-            if name == CONFIG or (slash and leading_number(folder) is not None):
-                raise ValueError(f"files: {name}: is no file of its own beside {CONFIG}")
-        for number in self.golden:
-            if number not in self.versions:
-                raise ValueError(f"golden.{number}: there is no such version")
-        return self
+    def composing(self, serving: Mapping[str, Any]) -> tuple[str, ...]:
+        """The composing models of an ensemble, each once, in order of first use."""
+        return ()
 
 
-Source = Annotated[
-    TorchSource | OnnxSource | HuggingFaceSource | PythonSource | EnsembleSource | PrebuiltSource,
-    Field(discriminator="kind"),
-]
-KINDS = ("torch", "onnx", "huggingface", "python", "ensemble", "prebuilt")
+SourceLookup = Callable[[object], type[SourceSpec]]  # what stands at source.kind → its model; raises KindError
 
 
-class MetricGate(_Model):
+def _by_kind(value: object, info: ValidationInfo) -> SourceSpec:
+    """Read `source` by the model of its kind, which the validation context knows: see `parse_spec`."""
+    if isinstance(value, SourceSpec):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("must be a mapping, with a kind in it")
+    source_model = cast(SourceLookup, info.context)
+    return source_model(value.get("kind")).model_validate(value)
+
+
+Source = Annotated[SourceSpec, BeforeValidator(_by_kind)]
+
+
+class MetricGate(StrictModel):
     min: float | None = None
     max: float | None = None
 
@@ -301,7 +209,7 @@ class Gates(BaseModel):
         return self.__pydantic_extra__
 
 
-class SloMargins(_Model):
+class SloMargins(StrictModel):
     """By which share a candidate may be worse than its baseline before `load ab` fails it."""
 
     throughput: float = Field(0.05, gt=0, lt=1)  # at saturation
@@ -310,7 +218,7 @@ class SloMargins(_Model):
     compute: float = Field(0.05, gt=0)  # the server's, of one execution at equal batch sizes
 
 
-class Slo(_Model):
+class Slo(StrictModel):
     """What `load ab` holds a candidate to, and under which load. Nothing that is built depends on it."""
 
     p50_ms: float | None = Field(None, gt=0)  # service time at the fixed load, at most
@@ -321,13 +229,13 @@ class Slo(_Model):
     margins: SloMargins = SloMargins()
 
 
-class ModelSpec(_Model):
+class ModelSpec(StrictModel):
     name: Name
     description: str = ""
     source: Source
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
-    samples: Entry | None = None  # () → golden inputs {name: (N, *shape)}; only a prebuilt model may do without
+    samples: Entry | None = None  # () → golden inputs {name: (N, *shape)}; some kinds can do without
     reference: Entry | None = None  # (samples) → the outputs they should give, where the source cannot say
     evaluate: Entry | None = None  # (infer) → {"accuracy": 0.99}; infer: inputs → outputs
     files: tuple[str, ...] = ()  # what its code reads: globs of this folder, or package:path of an installed one
@@ -337,7 +245,14 @@ class ModelSpec(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        self._check_given()
+        if self.samples is None and self.source.needs_samples:
+            raise ValueError("samples: missing")
+        if self.source.needs_tensors and not (self.inputs and self.outputs):
+            raise ValueError(f"inputs and outputs are needed with source.kind {self.source.kind}")
+        for field in ("reference", "evaluate"):
+            if getattr(self, field) and self.samples is None:
+                raise ValueError(f"{field}: needs samples")
+        self.source.check(self)
         for tensors in (self.inputs, self.outputs):
             names = [tensor.name for tensor in tensors]
             for name in names:
@@ -346,24 +261,8 @@ class ModelSpec(_Model):
         if self.gates.metrics and not self.evaluate:
             raise ValueError(f"gates.{next(iter(self.gates.metrics))}: a metric needs an evaluate entry")
         for pattern in self.files:
-            _inside(pattern.partition(":")[2] or pattern)
+            inside_folder(pattern.partition(":")[2] or pattern)
         return self
-
-    def _check_given(self) -> None:
-        """What each kind of source needs beside itself."""
-        if isinstance(self.source, PrebuiltSource):
-            for field in ("reference", "evaluate"):
-                if getattr(self, field) and not self.samples:
-                    raise ValueError(f"{field}: needs samples")
-            if any(tensor.labels for tensor in self.outputs):
-                raise ValueError(
-                    "outputs: labels of a prebuilt model stand in serving.output, its files in source.files"
-                )
-            return
-        if self.samples is None:
-            raise ValueError("samples: missing")
-        if not isinstance(self.source, OnnxSource) and not (self.inputs and self.outputs):
-            raise ValueError(f"inputs and outputs are needed with source.kind {self.source.kind}")
 
     @property
     def max_batch_size(self) -> int:
@@ -373,6 +272,14 @@ class ModelSpec(_Model):
     @property
     def batched(self) -> bool:
         return self.max_batch_size > 0
+
+
+def parse_spec(data: Mapping[str, Any], source_model: SourceLookup) -> ModelSpec:
+    """A model.yaml's data as a ModelSpec. Raises pydantic's ValidationError, and KindError for a kind without a model.
+
+    `source_model` is `kinds.registry.source_model`, which knows every kind; this package knows none.
+    """
+    return ModelSpec.model_validate(data, context=source_model)
 
 
 @dataclass(frozen=True)
@@ -390,26 +297,11 @@ class Builder:
     @property
     def composing(self) -> tuple[str, ...]:
         """The composing models of an ensemble, each once, in order of first use."""
-        source = self.spec.source
-        if isinstance(source, EnsembleSource):
-            return tuple(dict.fromkeys(step.model_name for step in source.steps))
-        return _scheduled(self.spec.serving) if isinstance(source, PrebuiltSource) else ()
+        return self.spec.source.composing(self.spec.serving)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """(field, module:function) of every function of this folder that a build calls."""
         spec = self.spec
-        fields: dict[str, Any] = {
-            "source.entry": getattr(spec.source, "entry", None),
-            "samples": spec.samples,
-            "reference": spec.reference,
-            "evaluate": spec.evaluate,
-        }
+        yield from ((f"source.{field}", entry) for field, entry in spec.source.entries().items())
+        fields = {"samples": spec.samples, "reference": spec.reference, "evaluate": spec.evaluate}
         yield from ((field, entry) for field, entry in fields.items() if entry)
-
-
-def _scheduled(serving: Mapping[str, Any]) -> tuple[str, ...]:
-    """The models of `serving.ensemble_scheduling`; what is malformed there, config.py refuses."""
-    scheduling = serving.get("ensemble_scheduling")
-    steps = scheduling.get("step") if isinstance(scheduling, dict) else None
-    names = [step.get("model_name") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from modelwright.kinds.step import StepFunction
-from modelwright.project.spec import Builder
+from modelwright.project.spec import Builder, SourceSpec
 from modelwright.triton.releases import Release
+
+S = TypeVar("S", bound=SourceSpec)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class StepContext:
     declared: frozenset[str]  # files of the builder's folder that the key covers
     server: Path  # where the local server's environments live
     served: tuple[ServedModel, ...] = field(default=())
+
+    def source(self, model: type[S]) -> S:
+        """The builder's source, as the kind that this step belongs to has it."""
+        source = self.builder.spec.source
+        assert isinstance(source, model)
+        return source
 
     def say(self, text: str) -> None:
         """A line for the step's log: in a worker, standard output is that log."""

@@ -15,11 +15,11 @@ from modelwright.config.model_config import tensors_of
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
 from modelwright.facts.made import Made, OnnxSignature
-from modelwright.kinds.recipe import huggingface_directory
+from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
+from modelwright.kinds.onnx import OnnxSource
 from modelwright.onnx.check import check_limits, read_signature
 from modelwright.onnx.signature import Signature
 from modelwright.project.files import local_file
-from modelwright.project.spec import HuggingFaceSource, OnnxSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.triton.tensors import load_tensors, save_tensors
@@ -41,8 +41,7 @@ def from_huggingface(context: StepContext, out: Path) -> Made:
 
     from modelwright.steps.huggingface import load_model
 
-    source = context.builder.spec.source
-    assert isinstance(source, HuggingFaceSource)
+    source = context.source(HuggingFaceSource)
     torch.set_num_threads(source.threads)
     with located(f"{context.builder.file}: source"):
         module = load_model(huggingface_directory(context.builder, source), source.auto_class)
@@ -53,8 +52,7 @@ def from_huggingface(context: StepContext, out: Path) -> Made:
 
 def from_file(context: StepContext, out: Path) -> Made:
     """Take an ONNX file as it is, byte for byte, once its digest and limits are checked."""
-    source = context.builder.spec.source
-    assert isinstance(source, OnnxSource)
+    source = context.source(OnnxSource)
     target = _version_folder(out) / "model.onnx"
     where = f"{context.builder.file}: source"
     if source.url:

@@ -19,7 +19,7 @@ from modelwright.errors import StepError, VerifyError, located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.made import Made
 from modelwright.facts.verified import GoldenComparison, Verified, VerifiedVersions
-from modelwright.project.spec import GoldenRecord, PrebuiltSource
+from modelwright.kinds.prebuilt import GoldenRecord, PrebuiltSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.ensemble import newest_version, version_digest
 from modelwright.triton.layout import GOLDEN
@@ -34,7 +34,7 @@ _HINT = "a version never changes: put the file back, or publish the new one unde
 
 def run(context: StepContext, out: Path) -> Made:
     """Copy every file out of the builder's folder, and check that it is what model.yaml says."""
-    source = _source(context)
+    source = context.source(PrebuiltSource)
     places = {f"{number}/{GOLDEN}": f"golden/{number}.npz" for number in source.golden}
     for number, files in source.versions.items():
         (out / "versions" / str(number)).mkdir(parents=True)
@@ -51,7 +51,7 @@ def run(context: StepContext, out: Path) -> Made:
 
 def verify(context: StepContext, out: Path) -> VerifiedVersions:
     """Facts for each version: what it was compared with, if anything. Keeps `<N>/golden.npz` of those that were."""
-    source = _source(context)
+    source = context.source(PrebuiltSource)
     with located(f"{context.builder.name}: verify"):
         versions = {number: _verify_version(context, source, number, out) for number in source.versions}
     return VerifiedVersions(versions=versions)
@@ -89,7 +89,7 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
             return verify_samples(context, infer, min(spec.max_batch_size, SERVED_BATCH), folder)
     except NotLoadedError as error:
         # Versions that the newest one's config does not fit are kept, as they are where they come from.
-        is_old = record is not None and number != max(_source(context).versions)
+        is_old = record is not None and number != max(context.source(PrebuiltSource).versions)
         if not is_lacking(error.reason) and not is_old:
             raise VerifyError(error.message, error.hint) from None
         return _not_compared(f"not served here: {error.reason}", record)
@@ -135,9 +135,3 @@ def _with_version(context: StepContext, number: int) -> StepContext:
         for model in context.served
     ]
     return replace(context, served=tuple(served))
-
-
-def _source(context: StepContext) -> PrebuiltSource:
-    source = context.builder.spec.source
-    assert isinstance(source, PrebuiltSource)
-    return source

