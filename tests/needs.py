@@ -2,34 +2,42 @@
 
 `make test-quick` runs the tests that have none. So that they stay quick, a test without the mark `torch` cannot import
 an ML framework, not even in a process that it starts, and one without `server` or `browser` cannot start those: it fails
-and names the mark. A test that takes a fixture of `_MARKS` has the mark by itself.
+and names the mark. A test that takes a fixture of `_MARKS` has the mark by itself. Where the local server cannot run,
+tests that need it are skipped.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.fence.sitecustomize import FENCED, FRAMEWORKS
+from modelwright.server.environment import unsupported_reason
+from tests.fence.sitecustomize import FRAMEWORKS, MARKS
 
-_MARKS = {"server": "server", "completing_server": "server", "environment": "server", "browser": "browser"}
+_MARKS = {
+    "server": "server",
+    "servers": "server",
+    "completing_server": "server",
+    "environment": "server",
+    "browser": "browser",
+}
 _FENCE = str(Path(__file__).parent / "fence")
 _IMPORT_TORCH = {"test_export.py"}  # modules that cannot be collected without it
 _QUICK_TO_MAKE = {"sandbox_factory", "environment"}  # fixtures that may be made once a process
-_allowed: set[str] = set()
 
 
 def allowed(mark: str) -> bool:
-    """Whether the running test has a mark."""
-    return mark in _allowed
+    """Whether the running test has a mark: also in the processes that it starts."""
+    return mark in os.environ.get(MARKS, mark).split()
 
 
 def require(mark: str) -> None:
     """Called before what a mark is for is started."""
-    if os.environ[FENCED] and not allowed(mark):
+    if not allowed(mark):
         pytest.fail(f"this test needs pytest.mark.{mark}")
 
 
@@ -73,7 +81,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    _allowed.clear()
-    _allowed.update(mark.name for mark in item.iter_markers())
     os.environ["PYTHONPATH"] = _FENCE
-    os.environ[FENCED] = ""
+    os.environ[MARKS] = " ".join(mark.name for mark in item.iter_markers())
+    if allowed("server") and _no_server():
+        pytest.skip(f"no local server: {_no_server()}")
+
+
+@cache
+def _no_server() -> str | None:
+    return unsupported_reason()

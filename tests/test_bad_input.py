@@ -169,22 +169,25 @@ def test_python_that_does_not_parse(sandbox: Sandbox) -> None:
 
 
 def test_an_entry_that_raises_shows_its_own_code(sandbox: Sandbox) -> None:
-    sandbox.torch_builder(
-        "m", train="def inner():\n    raise ValueError('bad data')\n\n\ndef train(scale):\n    inner()\n"
+    folder = sandbox.onnx_builder("m")
+    (folder / "data.py").write_text(
+        "def inner():\n    raise ValueError('bad data')\n\n\ndef samples():\n    inner()\n\n\ndef evaluate(infer): ...\n"
     )
     error = sandbox.error()
-    assert "builders/m/model.yaml: source.entry train:train raised ValueError: bad data" in error
-    assert 'File "train.py", line 6, in train' in error
-    assert 'File "train.py", line 2, in inner' in error
+    assert "builders/m/model.yaml: samples data:samples raised ValueError: bad data" in error
+    assert 'File "data.py", line 6, in samples' in error
+    assert 'File "data.py", line 2, in inner' in error
     assert "modelwright/" not in error.split("log:")[0]
-    assert "log: .modelwright/logs/m/torch.log" in error
+    assert "log: .modelwright/logs/m/samples.log" in error
 
 
 def test_an_entry_that_exits(sandbox: Sandbox) -> None:
-    sandbox.torch_builder("m", train="import sys\n\n\ndef train(scale):\n    sys.exit(3)\n")
-    assert "source.entry train:train raised SystemExit: 3" in sandbox.error()
+    folder = sandbox.onnx_builder("m")
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n    raise SystemExit(3)\n"))
+    assert "samples data:samples raised SystemExit: 3" in sandbox.error()
 
 
+@pytest.mark.torch
 def test_params_that_the_entry_does_not_take(sandbox: Sandbox) -> None:
     sandbox.torch_builder("m", yaml=TORCH_YAML.replace("scale: 2.0", "scal: 2.0"))
     error = sandbox.error()
@@ -192,11 +195,13 @@ def test_params_that_the_entry_does_not_take(sandbox: Sandbox) -> None:
     assert "hint: its parameters and source.params must agree" in error
 
 
+@pytest.mark.torch
 def test_an_entry_that_returns_no_module(sandbox: Sandbox) -> None:
     sandbox.torch_builder("m", train="def train(scale):\n    return {'a': 1}\n")
     assert "source.entry train:train: expected an nn.Module, got dict" in sandbox.error()
 
 
+@pytest.mark.torch
 def test_an_export_that_fails(sandbox: Sandbox) -> None:
     branch = "        if x.sum().item() > 0:\n            return x\n        return x * self.scale"
     sandbox.torch_builder("m", train=TRAIN_PY.replace("        return x * self.scale", branch))
@@ -205,6 +210,7 @@ def test_an_export_that_fails(sandbox: Sandbox) -> None:
     assert "hint:" in error
 
 
+@pytest.mark.torch
 def test_a_module_whose_forward_raises(sandbox: Sandbox) -> None:
     sandbox.torch_builder("m", train=TRAIN_PY.replace("return x * self.scale", "raise RuntimeError('no')"))
     assert "builders/m/model.yaml: source: " in sandbox.error()
@@ -227,6 +233,7 @@ def test_an_ir_version_above_the_targets(sandbox: Sandbox) -> None:
     assert "26.07" in error
 
 
+@pytest.mark.torch
 def test_nan_outputs(sandbox: Sandbox) -> None:
     sandbox.torch_builder("m", yaml=TORCH_YAML.replace("2.0", ".inf").replace("scale: .inf", "scale: 1.0e+39"))
     error = sandbox.error()
@@ -237,8 +244,8 @@ def test_nan_outputs(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("field", "wrong", "message"),
     [
-        ("outputs", "outputs: [{name: y, dtype: FP32, shape: [3]}]", "[2, 3]"),
-        ("outputs", "outputs: [{name: y, dtype: FP16, shape: [2]}]", "FP16"),
+        pytest.param("outputs", "outputs: [{name: y, dtype: FP32, shape: [3]}]", "[2, 3]", marks=pytest.mark.torch),
+        pytest.param("outputs", "outputs: [{name: y, dtype: FP16, shape: [2]}]", "FP16", marks=pytest.mark.torch),
         ("inputs", "inputs: [{name: x, dtype: FP32, shape: [3]}]", "'x' has shape (4, 2), expected (N, 3)"),
         ("inputs", "inputs: [{name: z, dtype: FP32, shape: [2]}]", "expected tensors ['z'], got ['x']"),
         ("inputs", "inputs: [{name: x, dtype: INT64, shape: [2]}]", "'x' is float32, expected INT64"),
@@ -257,6 +264,7 @@ def test_a_failed_gate(sandbox: Sandbox) -> None:
     assert "hint: nothing was published" in error
 
 
+@pytest.mark.torch
 def test_rows_of_a_batch_that_depend_on_each_other(sandbox: Sandbox) -> None:
     sandbox.torch_builder("m", train=TRAIN_PY.replace("return x * self.scale", "return x * self.scale * x.sum()"))
     error = sandbox.error()
@@ -297,8 +305,8 @@ def test_a_link_that_leaves_the_folder(sandbox: Sandbox, tmp_path: Path) -> None
 
 
 def test_labels_that_do_not_fit(sandbox: Sandbox) -> None:
-    folder = sandbox.torch_builder(
-        "m", yaml=TORCH_YAML.replace("shape: [2]}]\nsamples", "shape: [2], labels: l.txt}]\nsamples")
+    folder = sandbox.onnx_builder(
+        "m", yaml=ONNX_YAML + "outputs: [{name: y, dtype: FP32, shape: [2], labels: l.txt}]\n"
     )
     (folder / "l.txt").write_text("one\ntwo\nthree\n")
     assert "outputs: 'y' has 2 classes, l.txt has 3 lines" in sandbox.error()
@@ -348,11 +356,13 @@ def test_ensembles_that_run_each_other(sandbox: Sandbox) -> None:
     assert "ensembles form a cycle: a → b → a" in sandbox.error()
 
 
+@pytest.mark.server
 def test_a_python_model_that_answers_wrongly(sandbox: Sandbox) -> None:
     sandbox.python_builder(code=PYTHON_MODEL_PY.replace("x + 1", "x + 1.5"))
     assert "plus_one: verify: 'y' differs by 5.0e-01 from the source" in sandbox.error()
 
 
+@pytest.mark.server
 def test_a_python_model_that_does_not_load(sandbox: Sandbox) -> None:
     sandbox.python_builder(code="import nowhere\n" + PYTHON_MODEL_PY)
     error = sandbox.error()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,15 +20,16 @@ from tests.conftest import (
     ENSEMBLE_YAML,
     ONNX_YAML,
     ROOT,
-    TORCH_YAML,
     TRAIN_PY,
     Recorder,
     Sandbox,
     default_sigint,
     doubling_onnx,
 )
+from tests.waiting import wait_until
 
 
+@pytest.mark.torch
 def test_a_first_build_publishes_version_1_with_everything_it_needs(sandbox: Sandbox) -> None:
     sandbox.torch_builder()
     outcome = sandbox.build()["scaled"]
@@ -44,17 +44,16 @@ def test_a_first_build_publishes_version_1_with_everything_it_needs(sandbox: San
 
 
 def test_each_steps_log_is_kept_with_its_artefact(sandbox: Sandbox) -> None:
-    sandbox.torch_builder(
-        train=TRAIN_PY.replace("    return Scale(scale)", "    print('hello log')\n    return Scale(scale)")
-    )
+    folder = sandbox.onnx_builder()
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n    print('hello log')\n"))
     sandbox.build()
-    key = next(entry.key for entry in sandbox.manifest("scaled").lineage if entry.step == "torch")
+    key = next(entry.key for entry in sandbox.manifest("doubled").lineage if entry.step == "samples")
     assert "hello log" in (sandbox.root / ".modelwright/store" / key[:2] / key / "log.txt").read_text()
 
 
 def test_nothing_changed_runs_nothing(sandbox: Sandbox) -> None:
-    sandbox.torch_builder()
     sandbox.onnx_builder()
+    sandbox.onnx_builder("other", factor=2.001)
     sandbox.build()
     before = sandbox.published()
     recorder = Recorder()
@@ -64,6 +63,7 @@ def test_nothing_changed_runs_nothing(sandbox: Sandbox) -> None:
     assert sandbox.published() == before
 
 
+@pytest.mark.torch
 def test_a_change_of_code_rebuilds_that_model_alone(sandbox: Sandbox) -> None:
     folder = sandbox.torch_builder()
     sandbox.onnx_builder()
@@ -79,17 +79,18 @@ def test_a_change_of_code_rebuilds_that_model_alone(sandbox: Sandbox) -> None:
 
 
 def test_a_change_of_serving_renders_config_and_makes_no_version(sandbox: Sandbox) -> None:
-    folder = sandbox.torch_builder()
+    folder = sandbox.onnx_builder()
     sandbox.build()
-    (folder / "model.yaml").write_text(TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 16"))
+    (folder / "model.yaml").write_text(ONNX_YAML.replace("max_batch_size: 8", "max_batch_size: 16"))
     recorder = Recorder()
-    outcome = sandbox.build(listener=recorder)["scaled"]
+    outcome = sandbox.build(listener=recorder)["doubled"]
     assert recorder.ran == []
     assert (outcome.status, outcome.version) == ("config", 1)
-    assert "max_batch_size: 16" in sandbox.config("scaled")
-    assert sandbox.repository.versions("scaled") == [1]
+    assert "max_batch_size: 16" in sandbox.config("doubled")
+    assert sandbox.repository.versions("doubled") == [1]
 
 
+@pytest.mark.torch
 def test_a_change_that_makes_the_same_output_stops_there(sandbox: Sandbox) -> None:
     folder = sandbox.torch_builder()
     sandbox.build()
@@ -120,6 +121,7 @@ def test_a_version_number_is_never_used_twice(sandbox: Sandbox) -> None:
     assert sandbox.build()["doubled"].version == 3
 
 
+@pytest.mark.torch
 def test_the_same_inputs_give_the_same_digests_in_another_checkout(sandbox_factory: Callable[[], Sandbox]) -> None:
     published = []
     for _ in range(2):
@@ -134,6 +136,7 @@ def test_the_same_inputs_give_the_same_digests_in_another_checkout(sandbox_facto
     assert published[0] == published[1]
 
 
+@pytest.mark.torch
 def test_digits_trained_in_another_checkout_is_the_same_file(sandbox_factory: Callable[[], Sandbox]) -> None:
     digests = []
     for _ in range(2):
@@ -147,6 +150,7 @@ def test_digits_trained_in_another_checkout_is_the_same_file(sandbox_factory: Ca
     assert digests[0] == digests[1]
 
 
+@pytest.mark.server
 def test_ensembles_get_a_version_when_a_member_does(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder()
     sandbox.python_builder()
@@ -163,6 +167,7 @@ def test_ensembles_get_a_version_when_a_member_does(sandbox: Sandbox) -> None:
     assert sandbox.manifest("both", 2).made.composing_models["doubled"] == sandbox.manifest("doubled", 2).version_digest
 
 
+@pytest.mark.server
 def test_an_ensemble_and_its_members_go_out_together_or_not_at_all(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder()
     sandbox.python_builder()
@@ -207,8 +212,9 @@ def test_code_may_read_what_it_wrote_itself(sandbox: Sandbox) -> None:
     Path("best.pt").read_text()
     Path("best.pt").unlink()
 """
-    sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", f"def train(scale):\n{checkpoint}"))
-    outcome = sandbox.build()["scaled"]
+    folder = sandbox.onnx_builder()
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", f"def samples():\n{checkpoint}"))
+    outcome = sandbox.build()["doubled"]
     assert outcome.status == "new", outcome.error
 
 
@@ -232,7 +238,7 @@ def test_a_second_build_waits_if_asked(sandbox: Sandbox, tmp_path: Path) -> None
     with locked(lock, "first", wait=False):
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.2)
+        wait_until(lambda: order, "the second's wait")
         order.append("first ends")
     thread.join()
     assert order == [f"first (process {os.getpid()})", "first ends", "second"]
@@ -240,23 +246,14 @@ def test_a_second_build_waits_if_asked(sandbox: Sandbox, tmp_path: Path) -> None
         pass
 
 
-@pytest.mark.parametrize(
-    "where",
-    ["samples", "train", "evaluate", "before_publish"],
-)
+@pytest.mark.parametrize("where", ["samples", "evaluate", "before_publish"])
 def test_kill_9_in_a_step_leaves_the_repository_as_it_was(sandbox: Sandbox, where: str) -> None:
-    folder = sandbox.torch_builder(yaml=TORCH_YAML + "evaluate: data:evaluate\n")
+    folder = sandbox.onnx_builder()
     sandbox.build()
     before = sandbox.published()
-    pause = "    import pathlib, time\n    pathlib.Path('/proc/self/comm').read_text()\n    print('PAUSED', flush=True)\n    time.sleep(60)\n"
-    if where == "train":
-        (folder / "train.py").write_text(
-            TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n    scale = 3.0\n" + pause)
-        )
-    elif where == "before_publish":
-        (folder / "train.py").write_text(TRAIN_PY.replace("x * self", "x * 3 * self"))
-    else:
-        (folder / "train.py").write_text(TRAIN_PY.replace("x * self", "x * 3 * self"))
+    doubling_onnx(folder / "model.onnx", 2.001)
+    pause = "    import pathlib, time\n    pathlib.Path('/proc/self/comm').read_text()\n    print('PAUSED', flush=True)\n    time.sleep(300)\n"
+    if where != "before_publish":
         target = "def samples():\n" if where == "samples" else "def evaluate(infer):\n"
         (folder / "data.py").write_text(DATA_PY.replace(target, target + pause))
     process = subprocess.Popen(
@@ -266,39 +263,29 @@ def test_kill_9_in_a_step_leaves_the_repository_as_it_was(sandbox: Sandbox, wher
         text=True,
     )
     assert process.stderr is not None
-    wanted = {"samples": "samples: ", "train": "torch: ", "evaluate": "verify: ", "before_publish": "verify: done"}[
-        where
-    ]
+    wanted = {"samples": "samples: ", "evaluate": "verify: ", "before_publish": "verify: done"}[where]
     for line in process.stderr:
         if wanted in line:
             break
     if where != "before_publish":
-        _wait_for(
-            lambda: any("PAUSED" in log.read_text() for log in sandbox.root.glob(".modelwright/store/tmp/*/log.txt"))
-        )
+        logs = sandbox.root / ".modelwright/store/tmp"
+        wait_until(lambda: any("PAUSED" in log.read_text() for log in logs.glob("*/log.txt")), "the pause")
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
     if where == "before_publish" and sandbox.published() != before:
-        assert sandbox.repository.damage("scaled", 2) == []  # it was quicker than the kill, and then it is complete
+        assert sandbox.repository.damage("doubled", 2) == []  # it was quicker than the kill, and then it is complete
         return
     assert sandbox.published() == before
     (folder / "data.py").write_text(DATA_PY)
-    (folder / "train.py").write_text(TRAIN_PY.replace("x * self", "x * 3 * self"))
-    assert sandbox.build()["scaled"].status == "new"
+    assert sandbox.build()["doubled"].status == "new"
     assert not list(sandbox.root.glob(".modelwright/store/tmp/*"))
-
-
-def _wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def test_a_worker_that_dies_is_an_error_not_a_hang(sandbox: Sandbox) -> None:
     kill = "    import os, signal\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n" + kill))
+    folder = sandbox.onnx_builder("scaled")
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n" + kill))
     sandbox.onnx_builder()
     outcomes = sandbox.build()
     assert "its process died (signal SIGKILL)" in str(outcomes["scaled"].error)
@@ -321,14 +308,15 @@ def test_a_damaged_artefact_is_not_published(sandbox: Sandbox) -> None:
 
 
 def test_two_builders_with_the_same_content_share_their_steps(sandbox: Sandbox) -> None:
-    sandbox.torch_builder("first")
-    sandbox.torch_builder("second")
+    sandbox.onnx_builder("first")
+    sandbox.onnx_builder("second")
     recorder = Recorder()
     outcomes = sandbox.build(listener=recorder)
-    assert sorted(name for _, name in recorder.ran) == ["onnx", "samples", "torch", "verify"]
+    assert sorted(name for _, name in recorder.ran) == ["onnx", "samples", "verify"]
     assert {outcome.status for outcome in outcomes.values()} == {"new"}
 
 
+@pytest.mark.torch
 def test_random_numbers_without_a_seed_still_give_the_same_model(sandbox_factory: Callable[[], Sandbox]) -> None:
     train = TRAIN_PY.replace("torch.tensor([scale])", "torch.rand(1)")
     digests = []
@@ -341,9 +329,9 @@ def test_random_numbers_without_a_seed_still_give_the_same_model(sandbox_factory
 
 
 def test_a_builder_leaves_nothing_in_its_folder(sandbox: Sandbox) -> None:
-    folder = sandbox.torch_builder()
+    folder = sandbox.onnx_builder()
     sandbox.build()
-    assert sorted(list_tree(folder)) == ["data.py", "model.yaml", "train.py"]
+    assert sorted(list_tree(folder)) == ["data.py", "model.onnx", "model.yaml"]
 
 
 def test_naming_a_model_builds_it_alone(sandbox: Sandbox) -> None:
@@ -371,20 +359,21 @@ def test_weights_beside_an_onnx_file_are_declared_and_published(sandbox: Sandbox
 
 
 def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:
-    pause = "    import time\n    time.sleep(60)\n"
-    sandbox.torch_builder(train=TRAIN_PY.replace("def train(scale):\n", "def train(scale):\n" + pause))
+    pause = "    import time\n    time.sleep(300)\n"
+    folder = sandbox.onnx_builder()
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n" + pause))
     command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(sandbox.root), "build"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=default_sigint
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "torch: never built" in line:
+        if "samples: never built" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
     rest = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=120) == 130
     assert rest == "interrupted; nothing half done was published\n"
     assert sandbox.published() == {}
 
@@ -400,6 +389,7 @@ def test_what_is_edited_while_it_is_built_is_not_kept(sandbox: Sandbox) -> None:
     assert sandbox.build()["doubled"].status == "new"
 
 
+@pytest.mark.server
 def test_what_waits_for_a_failed_model_is_held_however_indirectly(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(factor=3.0)  # fails its gate
     sandbox.python_builder()
@@ -417,6 +407,7 @@ def test_what_waits_for_a_failed_model_is_held_however_indirectly(sandbox: Sandb
     assert sandbox.published() == {}
 
 
+@pytest.mark.server
 def test_an_ensemble_of_an_ensemble(sandbox: Sandbox) -> None:
     sandbox.onnx_builder()
     sandbox.python_builder()
@@ -426,6 +417,7 @@ def test_an_ensemble_of_an_ensemble(sandbox: Sandbox) -> None:
     assert sandbox.cli("verify").exit_code == 0
 
 
+@pytest.mark.torch
 def test_a_hugging_face_directory_in_the_builders_folder(sandbox: Sandbox) -> None:
     """A real transformer, made small: its entry reads a declared file, and a change of its weights is noticed."""
     from transformers import BertConfig, BertModel

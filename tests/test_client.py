@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from modelwright.errors import ServerError
-from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import Ports, RunningServer, running
 from modelwright.triton.client import Client, IndexEntry, connect
 from modelwright.triton.dtypes import BY_CONFIG
@@ -39,9 +38,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[RunningServer]:
-    reason = unsupported_reason()
-    if reason is not None:
-        pytest.skip(f"no local server: {reason}")
     models = [path.name for path in repository.iterdir() if path.name != "idle"]
     log = repository.parent / "server.log"
     with running(shared_environment(), repository, log=log, models=models, stop_grace_s=0) as server:

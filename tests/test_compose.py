@@ -29,7 +29,6 @@ import pytest
 import yaml
 
 from modelwright.project.project import load
-from modelwright.server.environment import unsupported_reason
 from modelwright.triton.client import connect
 from tests.conftest import ROOT
 from tests.server.models import shared_environment
@@ -37,7 +36,6 @@ from tests.server.models import shared_environment
 FILE = ROOT / "docker-compose.yml"
 SERVERS = ("triton", "triton-gpu")
 VARIABLES = ("LOAD_", "TRITON_", "MODEL_", "POLL_", "HTTP_", "GRPC_", "METRICS_", "SHM_", "GPU_", "COMPOSE_")
-needs_server = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
 
 def compose_command() -> list[str] | None:
@@ -359,7 +357,7 @@ def running(tmp_path: Path, mode: str) -> Iterator[tuple[subprocess.Popen[bytes]
         server.wait()
 
 
-@needs_server
+@pytest.mark.server
 @pytest.mark.parametrize("mode", ["explicit", "poll"])
 def test_the_real_server_takes_the_command_serves_and_ends_when_docker_says_so(tmp_path: Path, mode: str) -> None:
     import numpy as np

@@ -17,7 +17,7 @@ from modelwright.cli.main import main
 from modelwright.cli.tables import doctor_as_data, print_doctor
 from modelwright.kinds.export import TORCH
 from modelwright.operations.doctor import Machine, Ran, Row, examine, failing, run_program
-from modelwright.server.environment import Host, unsupported_reason
+from modelwright.server.environment import Host
 from modelwright.server.interpreters import Interpreter
 from tests.conftest import Sandbox
 from tests.server.models import shared_environment
@@ -286,18 +286,18 @@ def test_where_no_python_fits_the_local_server_every_one_that_was_tried_is_named
 @pytest.fixture
 def served(sandbox: Sandbox) -> Sandbox:
     """A project whose server environment is made: the one that all tests share."""
-    if unsupported_reason():
-        pytest.skip(f"no local server: {unsupported_reason()}")
     shared_environment()
     return sandbox
 
 
+@pytest.mark.server
 def test_a_server_environment_that_is_made_is_tried(served: Sandbox) -> None:
     found = row(examine(Machine(served.root)), "local server")
     assert found.state == "ok", found
     assert re.fullmatch(r"tritonserver 2\.51\.0, onnxruntime 1\.27\.0, Python 3\.\d+\.\d+", found.detail)
 
 
+@pytest.mark.server
 def test_a_server_environment_that_does_not_work_is_broken_and_can_be_made_again(served: Sandbox) -> None:
     reason = "tritonserver: error while loading shared libraries: libb64.so.0d: cannot open shared object file"
 
@@ -400,6 +400,7 @@ def test_a_program_that_is_run_gives_an_answer_whatever_becomes_of_it(command: l
     assert run_program(command, 5 if command[0] == "sh" else 0.3) == expected
 
 
+@pytest.mark.torch
 def test_this_machine_is_examined_by_the_command(project: Path) -> None:
     result = CliRunner().invoke(main, ["--project", str(project), "doctor", "--json"])
     data = json.loads(result.output)

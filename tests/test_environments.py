@@ -13,7 +13,6 @@ import pytest
 
 from modelwright.config.environments import check_serving, environments_of, merge
 from modelwright.errors import ConfigError
-from modelwright.server.environment import unsupported_reason
 from modelwright.triton.client import connect
 from modelwright.triton.releases import release
 from tests.conftest import ONNX_YAML, Sandbox, default_sigint
@@ -227,8 +226,6 @@ def test_an_old_target_is_refused_before_anything_runs(sandbox: Sandbox) -> None
 
 # --- on the real server -----------------------------------------------------------------------------------------------
 
-needs_server = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
-
 
 def test_an_environment_that_no_model_has_is_an_error(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=YAML)
@@ -245,7 +242,7 @@ def test_an_environment_where_no_model_has_any(sandbox: Sandbox) -> None:
     )
 
 
-@needs_server
+@pytest.mark.server
 def test_serve_with_an_environment(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=YAML.replace("count: 2", "count: 3"))
     sandbox.onnx_builder("plain")
@@ -281,7 +278,7 @@ def test_serve_with_an_environment(sandbox: Sandbox) -> None:
     assert (groups["doubled"]["count"], groups["plain"]["count"]) == (3, 2)  # 2: the server's own default
 
 
-@needs_server
+@pytest.mark.server
 def test_replay_stays_with_the_base(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=YAML.replace("count: 2, kind: KIND_CPU", "kind: KIND_GPU"))  # no GPU here
     result = sandbox.cli("build", "--replay")

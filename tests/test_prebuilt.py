@@ -23,7 +23,6 @@ from modelwright.operations.adopt import adopt
 from modelwright.operations.replay import replay
 from modelwright.project.spec import parse_spec
 from modelwright.repository.repository import Change
-from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import LEDGER
@@ -35,8 +34,6 @@ from tests.foreign_repository import MODELS, classifier, hand_made, plus
 from tests.manifests import a_manifest
 from tests.server.models import shared_environment
 from tests.test_repository import in_child
-
-on_the_server = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
 SHA = "0" * 64
 
@@ -367,7 +364,7 @@ def test_a_malformed_ensemble_is_refused_by_its_field(sandbox: Sandbox, serving:
     assert "builders/m/model.yaml: serving.ensemble_scheduling" in sandbox.error("build")
 
 
-@on_the_server
+@pytest.mark.server
 def test_an_ensemble_built_here_may_run_prebuilt_members(sandbox: Sandbox, tmp_path: Path) -> None:
     hand_made(tmp_path / "existing")
     adopt(sandbox.project, tmp_path / "existing", ["classifier", "plus"])
@@ -406,7 +403,7 @@ def with_samples(sandbox: Sandbox, more: str = "", data: str = "") -> None:
     path.write_text(path.read_text() + "samples: data:samples\n" + more)
 
 
-@on_the_server
+@pytest.mark.server
 def test_with_samples_every_version_is_run_and_its_answers_are_kept(adopted: Sandbox) -> None:
     with_samples(adopted)
     outcome = adopted.build()["classifier"]
@@ -424,7 +421,7 @@ def test_with_samples_every_version_is_run_and_its_answers_are_kept(adopted: San
     assert recorder.ran == []
 
 
-@on_the_server
+@pytest.mark.server
 def test_a_version_that_fails_its_gate_keeps_all_from_being_published(adopted: Sandbox) -> None:
     with_samples(adopted, "evaluate: data:evaluate\ngates: {accuracy: {min: 0.9}}\n")
     outcome = adopted.build()["classifier"]
@@ -433,7 +430,7 @@ def test_a_version_that_fails_its_gate_keeps_all_from_being_published(adopted: S
     assert adopted.published() == {}
 
 
-@on_the_server
+@pytest.mark.server
 def test_samples_for_a_backend_that_is_not_here_are_no_failure(adopted: Sandbox) -> None:
     with_samples(adopted)
     elsewhere = "backend: tensorrt\n  default_model_filename: model.onnx"
@@ -444,7 +441,7 @@ def test_samples_for_a_backend_that_is_not_here_are_no_failure(adopted: Sandbox)
     assert verification.reason.startswith("not served here: Invalid argument: unable to find backend library")
 
 
-@on_the_server
+@pytest.mark.server
 def test_samples_for_a_model_that_does_not_load_are_one(adopted: Sandbox) -> None:
     with_samples(adopted)
     edit(adopted, "classifier", "data_type: TYPE_FP32, dims: [2], label", "data_type: TYPE_FP32, dims: [3], label")
@@ -453,7 +450,7 @@ def test_samples_for_a_model_that_does_not_load_are_one(adopted: Sandbox) -> Non
     assert "classifier: verify: the server does not load classifier: " in str(outcome.error)
 
 
-@on_the_server
+@pytest.mark.server
 def test_samples_of_our_own_versions_are_checked_again_and_published_again(
     sandbox: Sandbox, sandbox_factory: Any
 ) -> None:
@@ -488,7 +485,7 @@ def test_samples_of_our_own_versions_are_checked_again_and_published_again(
     }  # fmt: skip
 
 
-@on_the_server
+@pytest.mark.server
 def test_samples_that_are_answered_otherwise_stop_the_build(sandbox: Sandbox, sandbox_factory: Any) -> None:
     sandbox.onnx_builder()
     sandbox.build()
@@ -506,7 +503,7 @@ def test_samples_that_are_answered_otherwise_stop_the_build(sandbox: Sandbox, sa
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
-@on_the_server
+@pytest.mark.server
 def test_the_replay_says_that_a_model_loads_or_why_not(sandbox: Sandbox, tmp_path: Path) -> None:
     root = hand_made(tmp_path / "existing")
     elsewhere = 'backend: "tensorrt" default_model_filename: "model.onnx"'
@@ -535,7 +532,7 @@ def test_the_replay_says_that_a_model_loads_or_why_not(sandbox: Sandbox, tmp_pat
     assert sandbox.cli("build", "--replay").output.startswith("Nothing to do")
 
 
-@on_the_server
+@pytest.mark.server
 def test_a_version_that_does_not_fit_the_config_and_is_not_in_its_policy_is_no_failure(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -613,7 +610,7 @@ def sums(address: str) -> list[int]:
     return found
 
 
-@on_the_server
+@pytest.mark.server
 def test_the_adopted_repository_answers_as_the_original_does(sandbox: Sandbox, tmp_path: Path) -> None:
     root = hand_made(tmp_path / "existing")
     original = shutil.copytree(root, tmp_path / "served")  # a server writes __pycache__ beside Python models

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from modelwright.config.model_config import Tensors, config_of
 from modelwright.config.render import parse, render
 from modelwright.errors import ConfigError
-from modelwright.server.environment import ensure, unsupported_reason
+from modelwright.server.environment import ensure
 from modelwright.server.local import running
 from modelwright.triton.client import connect
 from modelwright.triton.messages import differences, is_map, is_repeated, map_value
@@ -417,7 +417,7 @@ ODD = [
 ]
 
 
-@pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
+@pytest.mark.server
 def test_the_servers_own_parser_reads_the_same(sandbox: Sandbox) -> None:
     tags = {f"tag{number}": text for number, text in enumerate(ODD)}  # other names of metrics abort the server
     parameters = {text: {"string_value": text} for text in ODD}

@@ -17,21 +17,21 @@ import pytest
 
 from modelwright.errors import ServerError
 from modelwright.operations.infer import infer
-from modelwright.server.environment import ensure, unsupported_reason
+from modelwright.server.environment import ensure
 from modelwright.server.local import RunningServer, running
 from modelwright.triton.client import connect
 from tests.conftest import (
     ONNX_YAML,
     PYTHON_MODEL_PY,
     PYTHON_YAML,
-    TORCH_YAML,
     Sandbox,
     default_sigint,
     doubling_onnx,
     new_sandbox,
 )
+from tests.server.models import graph, node
 
-pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +72,14 @@ def test_every_version_is_replayed_over_both_protocols(built: Sandbox) -> None:
 
 
 def test_a_version_with_other_tensors_does_not_keep_the_newest_from_being_checked(sandbox: Sandbox) -> None:
-    folder = sandbox.torch_builder()
+    folder = sandbox.onnx_builder(yaml="source: {kind: onnx, path: model.onnx}\nsamples: data:samples\n")
     sandbox.build()
-    text = (
-        (folder / "train.py").read_text().replace("return x * self.scale", "return torch.cat([x, x], 1) * self.scale")
+    wider = graph(
+        [node("Concat", ["x", "x"], ["y"], axis=1)],
+        [("x", "TYPE_FP32", ["batch", 2])],
+        [("y", "TYPE_FP32", ["batch", 4])],
     )
-    (folder / "train.py").write_text(text)
-    (folder / "model.yaml").write_text(
-        TORCH_YAML.replace("name: y, dtype: FP32, shape: [2]", "name: y, dtype: FP32, shape: [4]")
-    )
+    (folder / "model.onnx").write_bytes(wider.SerializeToString())
     result = sandbox.cli("build", "--replay", "--json")
     assert result.exit_code == 0, result.output
     verdicts = {(row["version"], row["verdict"], row["detail"]) for row in json.loads(result.stdout)["replay"]}

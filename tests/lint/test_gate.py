@@ -42,6 +42,7 @@ def test_no_version_number_is_lost_to_a_refusal(sandbox: Sandbox) -> None:
     assert sandbox.build()["doubled"].version == 1
 
 
+@pytest.mark.server
 def test_what_belongs_with_a_refused_model_is_held(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=TOO_LARGE)
     sandbox.python_builder()
@@ -90,6 +91,7 @@ def test_faults_of_models_that_do_not_change_stop_nobody(sandbox: Sandbox) -> No
     assert sandbox.build()["second"].status == "new"
 
 
+@pytest.mark.server
 def test_what_is_published_is_clean(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(
         yaml=ONNX_YAML.replace("{max_batch_size: 8}", "{max_batch_size: 8, model_warmup: [{name: w}]}")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.server.environment import unsupported_reason
 from tests.lint.cases import EXCUSED, Case, all_cases
 from tests.lint.cases.build import ensemble, onnx, python, step
 from tests.lint.generator import generated
@@ -37,9 +36,6 @@ KIND_OF: dict[str, tuple[Tree, dict[str, str]]] = {
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """One server for all tests of the module: what one case leaves behind would show in the next."""
-    reason = unsupported_reason()
-    if reason is not None:
-        pytest.skip(f"no local server: {reason}")
     folder = tmp_path_factory.mktemp("servers")
     with Servers(shared_environment(), folder, auto_complete=False, count=1) as servers:
         yield servers
@@ -64,6 +60,7 @@ def test_a_server_that_ended_is_replaced_for_the_next_case(servers: Servers) -> 
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.server
 def test_the_server_still_says_what_is_recorded(tmp_path: Path) -> None:
     cases = all_cases()[::EVERY]
     changed = []

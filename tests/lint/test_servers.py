@@ -12,7 +12,7 @@ import pytest
 from modelwright.errors import ServerError
 from modelwright.lint.examples import files_of, write
 from modelwright.lint.registry import all_rules
-from modelwright.server.environment import Environment, unsupported_reason
+from modelwright.server.environment import Environment
 from modelwright.server.local import Mode, RunningServer, running
 from modelwright.triton.client import connect
 from tests.server.models import shared_environment
@@ -20,9 +20,6 @@ from tests.server.models import shared_environment
 
 @pytest.fixture(scope="module")
 def environment() -> Environment:
-    reason = unsupported_reason()
-    if reason is not None:
-        pytest.skip(f"no local server: {reason}")
     return shared_environment()
 
 

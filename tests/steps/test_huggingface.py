@@ -51,6 +51,7 @@ def source(folder: Path, **fields: str) -> tuple[Builder, HuggingFaceSource]:
 
 
 class TestDirectory:
+    @pytest.mark.torch
     def test_a_folder(self, tiny: Path) -> None:
         assert huggingface_directory(*source(tiny.parent, path=tiny.name)) == tiny
 
@@ -95,12 +96,14 @@ class TestDirectory:
         with pytest.raises(ValidationError, match=match):
             source(tmp_path, **fields)
 
+    @pytest.mark.torch
     def test_a_link_that_leaves_the_folder(self, tmp_path: Path, tiny: Path) -> None:
         (tmp_path / "weights").symlink_to(tiny)
         with pytest.raises(SpecError, match="a link leaves the builder's folder"):
             huggingface_directory(*source(tmp_path, path="weights"))
 
 
+@pytest.mark.torch
 class TestLoadModel:
     def test_in_eval_mode_and_float32(self, tiny: Path) -> None:
         module = load_model(tiny)
@@ -150,6 +153,7 @@ class TestLoadModel:
             load_model(tiny, "AutoModelForSequenceClassification")
 
 
+@pytest.mark.torch
 def test_a_pooler_without_weights_is_taken_off(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 
@@ -160,6 +164,7 @@ def test_a_pooler_without_weights_is_taken_off(tmp_path: Path) -> None:
         run_torch(module, batch(2, 5), INPUTS, pooled, batched=True)
 
 
+@pytest.mark.torch
 def test_it_exports_with_a_dynamic_length_and_the_same_numbers(tiny: Path, tmp_path: Path) -> None:
     module, path = load_model(tiny), tmp_path / "model.onnx"
     samples = batch(3, 6)
@@ -171,6 +176,7 @@ def test_it_exports_with_a_dynamic_length_and_the_same_numbers(tiny: Path, tmp_p
     compare_outputs(expected, actual, dict.fromkeys(expected, Tolerance(atol=1e-5, rtol=1e-5)))
 
 
+@pytest.mark.torch
 def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
     from transformers import AutoModel
 
@@ -184,6 +190,7 @@ def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
 class TestTextBuilders:
     """The three builders together, as a client sees them, without a server."""
 
+    @pytest.mark.torch
     def test_embeddings_are_those_of_sentence_transformers(self, tmp_path: Path) -> None:
         encoder, text = builder("minilm", "model"), builder("minilm_text", "data")
         reference = builder("minilm_tokenizer", "reference").reference
