@@ -1,19 +1,28 @@
-"""Real projects in temporary folders: tiny builders, built by the real engine in real worker processes."""
+"""Real projects in temporary folders: tiny builders, built by the real engine.
+
+Their steps run in this process, since starting workers costs more than the steps. A test about the workers sets
+`sandbox.workers`, or runs the command in a process of its own.
+"""
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import signal
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner, Result
 
 from modelwright.build import build as engine
+from modelwright.build.executor import Job
+from modelwright.build.inline import InlineExecutor
 from modelwright.build.outcome import Outcome
 from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
@@ -142,11 +151,23 @@ def doubling_onnx(path: Path, factor: float = 2.0, *, batch: str | int = "batch"
     onnx.save(model, path)
 
 
+class TestExecutor(InlineExecutor):
+    """Runs steps in this process, from what a worker would be sent, and with Python's own filter of warnings."""
+
+    __test__ = False
+
+    def submit(self, job: Job) -> None:
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            super().submit(pickle.loads(pickle.dumps(job)))
+
+
 @dataclass
 class Sandbox:
     """A project of its own."""
 
     root: Path
+    workers: bool = False  # whether its steps run in worker processes
 
     @property
     def project(self) -> ProjectConfig:
@@ -184,11 +205,14 @@ class Sandbox:
         return self.write(model, model_yaml=yaml, data_py=DATA_PY)
 
     def build(self, *names: str, listener: Silent | None = None) -> dict[str, Outcome]:
-        outcomes = engine.build(self.project, names, listener or Silent())
+        start = None if self.workers else TestExecutor
+        outcomes = engine.build(self.project, names, listener or Silent(), start_executor=start)
         return {outcome.model: outcome for outcome in outcomes}
 
     def cli(self, *arguments: str) -> Result:
-        return CliRunner().invoke(main, ["--project", str(self.root), *arguments])
+        pool = engine._worker_pool if self.workers else lambda _: TestExecutor()
+        with mock.patch.object(engine, "_worker_pool", pool):
+            return CliRunner().invoke(main, ["--project", str(self.root), *arguments])
 
     def error(self, *arguments: str) -> str:
         """The message of a command that must fail with exit code 1 and publish nothing."""

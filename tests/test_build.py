@@ -124,8 +124,9 @@ def test_a_version_number_is_never_used_twice(sandbox: Sandbox) -> None:
 @pytest.mark.torch
 def test_the_same_inputs_give_the_same_digests_in_another_checkout(sandbox_factory: Callable[[], Sandbox]) -> None:
     published = []
-    for _ in range(2):
+    for workers in (True, False):
         sandbox = sandbox_factory()
+        sandbox.workers = workers
         sandbox.torch_builder()
         sandbox.onnx_builder()
         sandbox.build()
@@ -141,6 +142,7 @@ def test_digits_trained_in_another_checkout_is_the_same_file(sandbox_factory: Ca
     digests = []
     for _ in range(2):
         sandbox = sandbox_factory()
+        sandbox.workers = True
         folder = sandbox.write("digits")
         for path in (ROOT / "builders/digits").glob("*.*"):
             text = path.read_text().replace("epochs: 15", "epochs: 2").replace("min: 0.98", "min: 0.5")
@@ -283,6 +285,7 @@ def test_kill_9_in_a_step_leaves_the_repository_as_it_was(sandbox: Sandbox, wher
 
 
 def test_a_worker_that_dies_is_an_error_not_a_hang(sandbox: Sandbox) -> None:
+    sandbox.workers = True
     kill = "    import os, signal\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     folder = sandbox.onnx_builder("scaled")
     (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n" + kill))

@@ -1,13 +1,15 @@
 """An executor in this process: no worker starts, so builder code runs under the caller's debugger or test.
 
-Modules of a builder's folder are forgotten when its last step ended. What code changes in the interpreter otherwise
-(environment variables, settings of libraries) stays: a build that must not depend on it uses `WorkerPool`.
+Modules of a builder's folder are forgotten after each step, since the next builder's have the same names. What code
+changes in the interpreter otherwise (environment variables, settings of libraries) stays: a build that must not depend
+on it uses `WorkerPool`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from modelwright.build.executor import Done, Failed, Job
@@ -19,18 +21,16 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._ended: list[tuple[Job, Done | Failed]] = []
-        self._folders: dict[str, Path] = {}
-        self._path, self._path_hooks = list(sys.path), list(sys.path_hooks)
 
     def capacity(self) -> int:
         return 0 if self._ended else 1
 
     def submit(self, job: Job) -> None:
-        self._folders[job.model] = job.context.builder.folder
         with (
             (job.staged / "log.txt").open("a", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
+            _modules_forgotten(job.context.builder.folder),
         ):
             self._ended.append((job, run_job(job)))
 
@@ -38,17 +38,23 @@ class InlineExecutor:
         ended, self._ended = self._ended, []
         return ended
 
-    def retire(self, model: str) -> None:
-        folder = self._folders.pop(model, None)
-        if folder is None:
-            return
+    def retire(self, model: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _modules_forgotten(folder: Path) -> Iterator[None]:
+    """Forget the modules of a folder afterwards, and how they were found."""
+    path, path_hooks = list(sys.path), list(sys.path_hooks)
+    try:
+        yield
+    finally:
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if file and Path(file).is_relative_to(folder):
                 del sys.modules[name]
-        sys.path[:], sys.path_hooks[:] = self._path, self._path_hooks
-        sys.path_importer_cache.pop(str(folder), None)
-
-    def close(self) -> None:
-        for model in list(self._folders):
-            self.retire(model)
+        sys.path[:], sys.path_hooks[:] = path, path_hooks
+        for cached in list(sys.path_importer_cache):
+            if Path(cached).is_relative_to(folder):
+                del sys.path_importer_cache[cached]
