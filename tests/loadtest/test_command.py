@@ -132,6 +132,7 @@ def test_compare_says_what_is_no_result(folder: Folder) -> None:
     )
 
 
+@pytest.mark.server
 def test_a_built_repository_is_measured_with_its_golden_samples(sandbox: Sandbox) -> None:
     sandbox.onnx_builder()
     assert sandbox.build()["doubled"].status == "new"
