@@ -50,16 +50,6 @@ def test_architecture_names_tests_that_exist() -> None:
             assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-def test_architecture_names_every_module() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    missing = [
-        path.stem
-        for path in (*(ROOT / "modelwright").glob("*.py"), *(ROOT / "loadtest").glob("*.py"))
-        if path.stem not in ("__init__", "dtypes", "suggest", "tools") and f"`{path.stem}`" not in text
-    ]
-    assert missing == []
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document

@@ -31,7 +31,7 @@ from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.writer import model_yaml, serving_of
-from modelwright.repository.reading import WHOLE, Found, FoundGolden, Left, models_of, read_model
+from modelwright.repository.reading import WHOLE, FoundGolden, FoundModel, Left, models_of, read_model
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.triton.messages import differences
@@ -139,7 +139,7 @@ def _check_name(name: str) -> None:
         raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-def _write(project: ProjectConfig, found: Found, target: Path) -> Adopted:
+def _write(project: ProjectConfig, found: FoundModel, target: Path) -> Adopted:
     """Put the builder together beside its place, or compare it with the one that is there."""
     origins = _origins(found)
     if target.exists() or target.is_symlink():
@@ -160,7 +160,7 @@ def _write(project: ProjectConfig, found: Found, target: Path) -> Adopted:
     return _adopted(found, target, origins, "adopted")
 
 
-def _origins(found: Found) -> dict[str, Path]:
+def _origins(found: FoundModel) -> dict[str, Path]:
     """{path in the builder's folder: file of the repository}."""
     origins = {f"{number}/{name}": path for number, files in found.versions.items() for name, path in files.items()}
     return origins | found.files | {f"{number}/{GOLDEN}": golden.path for number, golden in found.golden.items()}
@@ -175,7 +175,7 @@ def _copy(origin: Path, target: Path) -> str:
     return digest
 
 
-def _text(project: ProjectConfig, found: Found, digests: dict[str, str], target: Path) -> str:
+def _text(project: ProjectConfig, found: FoundModel, digests: dict[str, str], target: Path) -> str:
     source: dict[str, Any] = {
         "kind": "prebuilt",
         "versions": {
@@ -197,14 +197,14 @@ def _golden_record(golden: FoundGolden, sha256: str) -> dict[str, Any]:
     return record | ({"members": golden.composing_models} if golden.composing_models else {})
 
 
-def _check_written(project: ProjectConfig, found: Found, staged: Path, target: Path) -> None:
+def _check_written(project: ProjectConfig, found: FoundModel, staged: Path, target: Path) -> None:
     """Read the builder as a build does. What it comes to must be what the repository has, field by field."""
     builder = read_builder(staged, project.shown(target / FILE), source_model)
     for difference in differences(found.config, config_of(builder, tensors_of(builder))):
         raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
 
 
-def _check_same(project: ProjectConfig, found: Found, target: Path, origins: dict[str, Path]) -> None:
+def _check_same(project: ProjectConfig, found: FoundModel, target: Path, origins: dict[str, Path]) -> None:
     """A builder that is there stays, whatever it is; it is only an error if adoption would write another one."""
     hint = "nothing was overwritten: remove it first, or adopt --into another folder"
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -216,7 +216,9 @@ def _check_same(project: ProjectConfig, found: Found, target: Path, origins: dic
     raise SpecError(f"{project.shown(target)} exists, and is not what would be written", hint)
 
 
-def _adopted(found: Found, target: Path, origins: dict[str, Path], status: Literal["adopted", "unchanged"]) -> Adopted:
+def _adopted(
+    found: FoundModel, target: Path, origins: dict[str, Path], status: Literal["adopted", "unchanged"]
+) -> Adopted:
     size = sum((target / name).stat().st_size for name in origins)
     return Adopted(found.name, status, target, tuple(found.versions), len(origins), size)
 

@@ -46,7 +46,7 @@ class FoundGolden:
 
 
 @dataclass
-class Found:
+class FoundModel:
     """One model of the repository: its files by their names there."""
 
     name: str
@@ -79,7 +79,7 @@ def models_of(root: Path) -> tuple[dict[str, Path], list[Left]]:
     return models, left
 
 
-def read_model(root: Path, folder: Path) -> Found:
+def read_model(root: Path, folder: Path) -> FoundModel:
     """One model, with everything of it that can be carried over. `root` is resolved: links must stay below it.
 
     Raises ConfigError for a config.pbtxt that does not parse, SpecError for what cannot be left behind.
@@ -87,7 +87,7 @@ def read_model(root: Path, folder: Path) -> Found:
     name = folder.name
     if not folder.resolve().is_relative_to(root):
         raise SpecError(f"a link that leads out of the repository, to {folder.resolve()}", "adopt that repository")
-    found = Found(name, parse("", name))
+    found = FoundModel(name, parse("", name))
     walk = _Walk(root, found)
     for path in walk.entries(folder, ""):
         if path.is_dir():
@@ -115,7 +115,7 @@ def read_model(root: Path, folder: Path) -> Found:
     return found
 
 
-def _take_config(found: Found, path: Path) -> None:
+def _take_config(found: FoundModel, path: Path) -> None:
     where = f"{found.name}/{CONFIG}"
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:
@@ -163,7 +163,7 @@ def _not_carried(name: str) -> str:
     return ""
 
 
-def _take_golden(found: Found, number: int) -> None:
+def _take_golden(found: FoundModel, number: int) -> None:
     """Golden samples of a version that Modelwright made; `manifest.json` and `golden.npz` of anyone else are refused.
 
     The samples go along while the version's files are still what they were recorded for.
@@ -202,7 +202,7 @@ def _golden(files: dict[str, Path], path: Path) -> FoundGolden:
 class _Walk:
     """Lists folders of one model. Links are followed below `root`, never in a circle, and only to files and folders."""
 
-    def __init__(self, root: Path, found: Found) -> None:
+    def __init__(self, root: Path, found: FoundModel) -> None:
         self.root, self.found = root, found
         self._seen = 0
         self.executable: list[str] = []
