@@ -117,7 +117,7 @@ class Reporting:
             environment.runner.register_message(_LAST, self._worker_finished)
             environment.runner.register_message(_GIVE_UP, self._worker_gave_up)
         if isinstance(environment.runner, WorkerRunner):
-            environment.runner.register_message(_FINISH, self._finish)
+            environment.runner.register_message(_FINISH, self._asked_to_finish)
         environment.events.test_start.add_listener(self._begin)
         environment.events.spawning_complete.add_listener(self._spawned)
         environment.events.test_stopping.add_listener(self._stopping)
@@ -228,7 +228,12 @@ class Reporting:
             self._is_written = True
             self._write()
 
-    def _finish(self, **_: Any) -> None:
+    def _asked_to_finish(self, environment: Environment, msg: Any, **_: Any) -> None:
+        if self._flushing is None:  # it has no test, or has handed over everything
+            environment.runner.send_message(_LAST)
+        self._finish()
+
+    def _finish(self) -> None:
         """Hand over the rest. A worker's users are idle from then on, until Locust ends them."""
         if self._flushing is None:
             return
@@ -255,16 +260,12 @@ class Reporting:
 
     def _await_workers(self) -> None:
         deadline = time.monotonic() + _LAST_S
-        while time.monotonic() < deadline and any(self._is_awaited(client) for client in self._workers()):
+        clients = self._environment.runner.clients
+        while time.monotonic() < deadline and any(self._is_awaited(client) for client in clients.all):
             gevent.sleep(0.05)
 
     def _is_awaited(self, client: Any) -> bool:
         return client.state != "missing" and client.id not in self._finished
-
-    def _workers(self) -> list[Any]:
-        """Those that have sent rows and that Locust still knows."""
-        sent = {worker for gathered in self._gathered.values() for worker in gathered.clients}
-        return [client for client in self._environment.runner.clients.all if client.id in sent]
 
     def _write(self) -> None:
         """The result. A problem with it must not hide what Locust has to say."""
