@@ -112,7 +112,7 @@ def test_holm_steps_down(p_values: list[float], rejected: list[bool]) -> None:
 
 
 def test_a_gate_of_ten_metrics_takes_no_time() -> None:
-    began = time.monotonic()
+    began_s = time.process_time()
     for _ in range(10):
         estimate([0.01] * 20, 1).interval(0.975)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began_s < 5

@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from modelwright.errors import ModelwrightError
+from modelwright.loadtest.generator.session import Session
+from modelwright.loadtest.payloads.workload import Workload
+from modelwright.server.environment import Environment
 from modelwright.server.local import RunningServer
-from tests.loadtest.commands import SHORT, Folder, alive, ended, family, interrupt, named, project_folder, wait_until
+from tests.loadtest.commands import SHORT, Folder, alive, named, project_folder, wait_until
 from tests.loadtest.models import write_models
 
 FLAKY = ("run", "flaky", "--shape", "IN:4")
@@ -26,7 +31,8 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For commands that start a server of their own."""
     return write_models(tmp_path_factory.mktemp("faults") / "repository")
 
 
@@ -91,14 +97,9 @@ def test_the_port_of_the_other_protocol(folder: Folder, server: RunningServer) -
         assert refused(folder, *FLAKY, "--url", url) == NOT_TRITON.format(url)
 
 
-def cases() -> list[tuple[tuple[str, ...], str]]:
-    at = "Error: http://SERVER: "
-    return [
-        (("run", "flakey"), f"{at}flakey: the server has no such model\n  hint: did you mean 'flaky'?\n"),
-        (
-            (*FLAKY, "--version", "7"),
-            f"{at}flaky: version 7 is not served: it has no such version\n  hint: served: version 1\n",
-        ),
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (
             (*FLAKY, "--version", "v1"),
             "Error: --version v1: a number is needed\n  hint: such as 3; leave it out for the newest\n",
@@ -113,20 +114,6 @@ def cases() -> list[tuple[tuple[str, ...], str]]:
             "Error: --shape IN:x: a name and sizes are needed\n  hint: such as input_ids:128 or image:3,8,8\n",
         ),
         (
-            ("run", "flaky", "--shape", "OUT:4"),
-            "Error: payload for flaky: --shape: flaky has no input 'OUT'\n  hint: known: IN\n",
-        ),
-        (
-            ("run", "flaky"),
-            "Error: payload for flaky: input 'IN' has variable sizes, [-1], and none are given\n"
-            "  hint: give them: --shape IN:128\n",
-        ),
-        (
-            (*FLAKY, "--batch", "9"),
-            "Error: flaky: batch 9 is asked for, the model takes at most 8 rows\n"
-            "  hint: give at most 8, or raise serving.max_batch_size in its model.yaml and build\n",
-        ),
-        (
             (*FLAKY, "--output", "modelwright.toml/x"),
             "Error: --output modelwright.toml/x: cannot be written: Not a directory\n",
         ),
@@ -135,33 +122,77 @@ def cases() -> list[tuple[tuple[str, ...], str]]:
             "Error: --url http://SERVER: is not the URL of a grpc endpoint\n  hint: leave out --protocol grpc\n",
         ),
         (
-            ("run", "sequence_sum"),
-            "Error: sequence_sum: a sequence model is asked over gRPC\n  hint: --protocol grpc, or a grpc:// URL\n",
+            ("run", "flakey"),
+            "Error: http://SERVER: flakey: the server has no such model\n  hint: did you mean 'flaky'?\n",
         ),
-    ]
-
-
-@pytest.mark.parametrize(("arguments", "message"), cases(), ids=[" ".join(given[-3:]) for given, _ in cases()])
+    ],
+    ids=["version", "two loads", "shape", "output", "protocol", "model"],
+)
 def test_a_wrong_option(folder: Folder, server: RunningServer, arguments: tuple[str, ...], message: str) -> None:
     assert refused(folder, *arguments, "--url", f"http://{server.http}") == message.replace("SERVER", server.http)
+
+
+# What a generator process refuses before it sends anything. It hands the error over as it is: the case "model" above
+# comes all the way.
+
+
+def refused_workload(server: RunningServer, model: str, **options: Any) -> str:
+    with pytest.raises(ModelwrightError) as error:
+        Session(Workload(f"http://{server.http}", model, **options))
+    return str(error.value).removeprefix(f"http://{server.http}: ")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (
+            "flaky",
+            {"version": "7"},
+            "flaky: version 7 is not served: it has no such version\n  hint: served: version 1",
+        ),
+        ("flaky", {"shapes": {"OUT": 4}}, "payload for flaky: --shape: flaky has no input 'OUT'\n  hint: known: IN"),
+        (
+            "flaky",
+            {},
+            "payload for flaky: input 'IN' has variable sizes, [-1], and none are given\n"
+            "  hint: give them: --shape IN:128",
+        ),
+        (
+            "flaky",
+            {"shapes": {"IN": 4}, "batch": 9},
+            "flaky: batch 9 is asked for, the model takes at most 8 rows\n"
+            "  hint: give at most 8, or raise serving.max_batch_size in its model.yaml and build",
+        ),
+        (
+            "sequence_sum",
+            {},
+            "sequence_sum: a sequence model is asked over gRPC\n  hint: --protocol grpc, or a grpc:// URL",
+        ),
+    ],
+    ids=["version", "input", "no shape", "batch", "protocol"],
+)
+def test_a_workload_that_does_not_fit(server: RunningServer, model: str, options: dict[str, Any], message: str) -> None:
+    assert refused_workload(server, model, **options) == message
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "payload.json: there is no such file\n  hint: give an .npz or .json file, or a folder of them\n"),
-        ("", "payload.json: is empty\n"),
-        ({"NOPE": [1]}, "payload.json: sample 0: optional has no input 'NOPE'\n  hint: known: BIAS, IN\n"),
-        ({"IN": ["x"]}, "payload.json: sample 0: input 'IN': the model takes FP32, this is ['x']\n"),
-        ({"IN": [1, 2, 3]}, "payload.json: sample 0: input 'IN': shape [1] takes 1 values, there are 3\n"),
+        (None, "payload.json: there is no such file\n  hint: give an .npz or .json file, or a folder of them"),
+        ("", "payload.json: is empty"),
+        ({"NOPE": [1]}, "payload.json: sample 0: optional has no input 'NOPE'\n  hint: known: BIAS, IN"),
+        ({"IN": ["x"]}, "payload.json: sample 0: input 'IN': the model takes FP32, this is ['x']"),
+        ({"IN": [1, 2, 3]}, "payload.json: sample 0: input 'IN': shape [1] takes 1 values, there are 3"),
     ],
     ids=["missing", "empty", "name", "dtype", "shape"],
 )
-def test_a_payload_that_does_not_fit(folder: Folder, server: RunningServer, content: object, message: str) -> None:
+def test_a_payload_that_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: RunningServer, content: object, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     if content is not None:
-        (folder.root / "payload.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    arguments = ("run", "optional", "--payload", "payload.json", "--url", f"http://{server.http}")
-    assert refused(folder, *arguments) == f"Error: {message}"
+        (tmp_path / "payload.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    assert refused_workload(server, "optional", payload="payload.json") == message
 
 
 def test_a_model_that_the_local_repository_does_not_have(folder: Folder, repository: Path) -> None:
@@ -183,21 +214,13 @@ def test_requests_that_fail_are_counted_by_kind_and_the_run_goes_on(folder: Fold
     assert f"{failure.count:,} failed, HTTP 500: every tenth request fails" in done.stdout
 
 
-def test_a_model_of_which_nothing_succeeds_cannot_be_measured(folder: Folder, server: RunningServer) -> None:
-    (folder.root / "long.json").write_text('{"DELAY_MS": [1000]}')
-    message = refused(
-        *(folder, "run", "slow", "--payload", "long.json", "--timeout", "0.1", "--url", f"http://{server.http}")
-    )
-    assert message.startswith(f"Error: http://{server.http}: slow version 1: the first 5 requests failed: timeout: ")
-
-
 def test_a_local_server_that_is_killed_ends_the_run_with_its_data_kept(folder: Folder, repository: Path) -> None:
     run = (*IDENTITY, "--repository", str(repository), "--output", "out", "--duration", "30", "--warmup", "0.2")
     with folder.started(*run) as process:
         folder.await_rows()
-        (server,) = [each for each in named(family(process), "tritonserver") if each.name() == "tritonserver"]
+        (server,) = [each for each in named(process.family(), "tritonserver") if each.name() == "tritonserver"]
         server.kill()
-        done = ended(process)
+        done = process.ended()
     assert done.code == 1, done.stderr
     result = folder.written("out")
     (measured,) = result.measurements
@@ -218,17 +241,17 @@ def test_ctrl_c_leaves_a_report_of_what_there_is_and_nothing_else(
     run = (*model, *options[:1], "--repository", str(repository), "--output", "out", "--duration", "30")
     with folder.started(*run, "--warmup", "0.2", "--processes", "2") as process:
         folder.await_rows()
-        started = family(process)
+        started = process.family()
         assert len(named(started, "modelwright.loadtest.generator.process")) == 2
-        interrupt(process)
-        done = ended(process)
+        process.interrupt()
+        done = process.ended()
     assert done.code == 130, done.stderr
     result = folder.written("out")
     assert not result.complete
     assert result.measurements[0].requests.succeeded > 0
     assert result.measurements[0].validity.reasons == ["stopped by Ctrl-C"]
-    wait_until(lambda: not alive(started), 10)
-    wait_until(lambda: not shared_memory_of(process.pid, *(each.pid for each in started)), 10)
+    wait_until(lambda: not alive(started))
+    wait_until(lambda: not shared_memory_of(process.pid, *(each.pid for each in started)))
     assert list((folder.root / "scratch").iterdir()) == []
 
 
@@ -241,33 +264,33 @@ def shared_memory_of(*pids: int) -> list[str]:
 
 def test_ctrl_c_before_anything_is_measured_leaves_nothing(folder: Folder, repository: Path) -> None:
     with folder.started(*IDENTITY, "--repository", str(repository)) as process:
-        wait_until(lambda: named(family(process), "tritonserver"))
-        started = family(process)
-        interrupt(process)
-        done = ended(process)
+        wait_until(lambda: named(process.family(), "tritonserver"))
+        started = process.family()
+        process.interrupt()
+        done = process.ended()
     assert (done.code, done.stdout) == (130, "")
     assert leftovers(folder) == []
-    wait_until(lambda: not alive(started), 10)
+    wait_until(lambda: not alive(started))
 
 
 def test_a_generator_that_is_killed_is_named_and_the_others_records_are_kept(
     folder: Folder, server: RunningServer
 ) -> None:
-    run = (*IDENTITY, "--url", f"http://{server.http}", "--output", "out", "--duration", "2", "--warmup", "0.2")
+    run = (*IDENTITY, "--url", f"http://{server.http}", "--output", "out", "--duration", "3", "--warmup", "0.1")
     with folder.started(*run, "--processes", "2", "--concurrency", "4") as process:
         folder.await_rows()
-        named(family(process), "modelwright.loadtest.generator.process")[0].kill()
-        done = ended(process)
+        named(process.family(), "modelwright.loadtest.generator.process")[0].kill()
+        done = process.ended()
     assert done.code == 1, done.stderr
     (measured,) = folder.written("out").measurements
-    assert measured.measured_s == pytest.approx(2)
+    assert measured.measured_s == pytest.approx(3)
     assert "which sent requests, was lost: exit code -9; what it had recorded is kept" in measured.validity.reasons[0]
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(folder: Folder, repository: Path) -> None:
     run = ("run", "optional", "--repository", str(repository), *SHORT)
     with folder.started(*run, "--output", "one") as first, folder.started(*run, "--output", "two") as second:
-        assert [ended(each).code for each in (first, second)] == [0, 0]
+        assert [each.ended().code for each in (first, second)] == [0, 0]
     urls = {folder.written(name).measurements[0].target.url for name in ("one", "two")}
     assert len(urls) == 2
 

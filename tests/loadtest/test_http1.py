@@ -203,7 +203,7 @@ def test_a_host_that_has_no_address_is_a_failure_to_connect() -> None:
 
 
 def test_a_server_without_tls_is_a_failure_to_connect() -> None:
-    with listening(Answering(OK), "https") as address, connected(address, 1) as connection:
+    with listening(Answering(OK), "https") as address, connected(address, 0.3) as connection:
         assert kind_of(lambda: connection.call(REQUEST))[0] == "connect"
 
 
@@ -292,9 +292,9 @@ def test_whatever_the_server_says_a_call_ends_in_an_answer_or_a_failure(
 ) -> None:
     address, said = saying
     said.append(answer)
-    with connected(address, 2.0) as connection:
+    with connected(address, 20) as connection:
         begin = time.monotonic()
         with contextlib.suppress(CallError):
             head, body = connection.call(REQUEST)
             assert answer == head + body
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 20  # no call waits for more

@@ -83,13 +83,13 @@ def test_a_percentile_is_numpys_inverted_cdf(values: list[int]) -> None:
         assert value == (None if expected is None else pytest.approx(expected, rel=1e-12))
 
 
-def test_ten_million_latencies_are_summed_up_in_seconds() -> None:
-    ns = np.random.default_rng(1).integers(1, 10**10, 10_000_000)
-    began = time.monotonic()
+def test_two_million_latencies_are_summed_up_in_seconds() -> None:
+    ns = np.random.default_rng(1).integers(1, 10**10, 2_000_000)
+    began_s = time.process_time()
     found, points = latency(ns), curve(ns, ns)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began_s < 5
     assert found.percentiles_ms["p99.9"] == pytest.approx(9_990, rel=1e-3)
-    assert points[-1].quantile == 0.999999
+    assert points[-1].quantile == 0.999996
     assert len(points) <= 60
 
 

@@ -1,34 +1,39 @@
-"""Stock `locust` with these users: every request of every worker is in one result, whatever becomes of the workers."""
+"""Stock Locust with our users: one process, its own workers, a master, its web interface."""
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import time
 import urllib.parse
 import urllib.request
+from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from modelwright.errors import ModelwrightError
 from modelwright.loadtest.document import Measurement, Result
+from modelwright.loadtest.locust import options
 from modelwright.server.local import RunningServer
 from modelwright.triton.client import connect
 from tests.conftest import ROOT
-from tests.loadtest.commands import Done, Folder, alive, ended, family, project_folder, wait_until
+from tests.loadtest.commands import Done, Folder, Running, alive, project_folder, wait_until
 
 FILE = str(ROOT / "loadtest" / "locustfile.py")
-WARMUP_S, RUN_S = 0.5, 4
+WARMUP_S = 0.2
 COMMON = ("--model", "optional", "--warmup", str(WARMUP_S), "--output", "out")
 USERS = ("--users", "6", "--spawn-rate", "100")
-HEADLESS = ("--headless", *USERS, "--run-time", str(RUN_S))
+HEADLESS = ("--headless", *USERS)
+STATS = ("--json-file", "stats")
 _FIRST = 1  # request of each process, which sees whether there is anything to test
+ENOUGH = 700  # requests, of which a p99 can be stated
 
 
 @pytest.fixture
@@ -36,9 +41,30 @@ def folder(tmp_path: Path) -> Folder:
     return project_folder(tmp_path / "project")
 
 
-def locust(folder: Folder, *arguments: str, file: str = FILE) -> Done:
-    with folder.locust("-f", file, *arguments) as process:
-        return ended(process)
+def locust(folder: Folder, *arguments: str) -> Done:
+    """A test that ends by itself."""
+    with folder.locust("-f", FILE, *arguments) as process:
+        return process.ended()
+
+
+def locust_until(folder: Folder, server: RunningServer, requests: int, *arguments: str) -> Done:
+    """A test that is stopped by Ctrl-C when so many requests were answered after its warm-up."""
+    with folder.locust("-f", FILE, *arguments) as process:
+        stop_after(process, server, requests)
+        return process.ended()
+
+
+def stop_after(process: Running, server: RunningServer, requests: int) -> None:
+    wait_until(lambda: spawned(process))
+    time.sleep(WARMUP_S)
+    before = served(server)
+    wait_until(lambda: served(server) > before + requests)
+    process.interrupt()
+
+
+def spawned(process: Running) -> int:
+    """For how many tests Locust has started all users."""
+    return len(re.findall("All users spawned|Spawning is complete", process.stderr()))
 
 
 def served(server: RunningServer, model: str = "optional") -> int:
@@ -59,41 +85,38 @@ def recorded(folder: Folder) -> int:
     return int(row["num_requests"])
 
 
-STATS = ("--json-file", "stats")
-
-
 def check(measurement: Measurement, processes: int) -> None:
     assert measurement.complete
     assert measurement.requests.failed == 0
     assert measurement.client.processes == processes
     assert len(measurement.client.cpu_cores) == processes
-    # It begins when all users are there, which the first of them can delay by two seconds on a busy machine.
-    assert 1 <= measurement.measured_s <= RUN_S - WARMUP_S + 0.5
-    # All requests that began in time are counted: as many ended in each window as the throughput says.
-    assert measurement.requests.succeeded == pytest.approx(measurement.throughput * measurement.measured_s, rel=0.02)
-    assert measurement.response.count == measurement.requests.succeeded
-    assert measurement.response.percentiles_ms["p99"] is not None
+    assert measurement.measured_s > 0
+    # All requests that began in time are counted: about as many ended in it, as the throughput says.
+    assert measurement.requests.succeeded == pytest.approx(measurement.throughput * measurement.measured_s, abs=50)
+    assert measurement.response.count == measurement.requests.succeeded > 100
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_one_process(folder: Folder, server: RunningServer, protocol: str) -> None:
     before = served(server)
     host = f"{protocol}://{getattr(server, protocol)}"
-    done = locust(folder, *COMMON, *HEADLESS, *STATS, "--host", host, "--protocol", protocol)
+    done = locust_until(folder, server, ENOUGH, *COMMON, *HEADLESS, *STATS, "--host", host, "--protocol", protocol)
     assert done.code == 0, done.stderr
     check(measured(folder), 1)
+    assert measured(folder).response.percentiles_ms["p99"] is not None
     assert measured(folder).load.concurrency == 6
     assert served(server) - before - _FIRST == recorded(folder)
-    assert recorded(folder) > measured(folder).requests.succeeded
+    assert recorded(folder) >= measured(folder).requests.succeeded
 
 
 def test_processes_that_locust_forks(folder: Folder, server: RunningServer) -> None:
     before = served(server)
-    done = locust(folder, *COMMON, *HEADLESS, *STATS, "--host", f"http://{server.http}", "--processes", "3")
+    host = ("--host", f"http://{server.http}", "--processes", "3")
+    done = locust_until(folder, server, ENOUGH, *COMMON, *HEADLESS, *STATS, *host)
     assert done.code == 0, done.stderr
     assert done.stderr.count("modelwright: report: ") == 1
     check(measured(folder), 3)
-    assert served(server) - before - 3 * _FIRST == recorded(folder) > measured(folder).requests.succeeded
+    assert served(server) - before - 3 * _FIRST == recorded(folder) >= measured(folder).requests.succeeded
 
 
 def free_port() -> int:
@@ -103,8 +126,8 @@ def free_port() -> int:
 
 
 def master_and_workers(
-    stack: ExitStack, folder: Folder, *arguments: str, workers: int = 3
-) -> tuple[subprocess.Popen[str], list[subprocess.Popen[str]]]:
+    stack: ExitStack, folder: Folder, *arguments: str, workers: int
+) -> tuple[Running, list[Running]]:
     port = str(free_port())
     master = stack.enter_context(
         folder.locust(
@@ -122,29 +145,31 @@ def master_and_workers(
 def test_a_master_with_workers(folder: Folder, server: RunningServer) -> None:
     before = served(server)
     with ExitStack() as stack:
-        host = ("--host", f"http://{server.http}")
-        master, workers = master_and_workers(stack, folder, *COMMON, *HEADLESS, *STATS, *host, "--rate", "300")
-        done = ended(master)
-        assert [ended(worker).code for worker in workers] == [0, 0, 0]
+        host = ("--host", f"http://{server.http}", "--rate", "300", "--arrivals", "constant")
+        master, workers = master_and_workers(stack, folder, *COMMON, *HEADLESS, *STATS, *host, workers=2)
+        stop_after(master, server, 300)
+        done = master.ended()
+        assert [worker.ended().code for worker in workers] == [0, 0]
     assert done.code == 0, done.stderr
     measurement = measured(folder)
-    check(measurement, 3)
+    check(measurement, 2)
     assert (measurement.load.mode, measurement.load.rate) == ("open", 300)
-    assert measurement.throughput == pytest.approx(300, rel=0.15)
+    assert measurement.throughput == pytest.approx(300, rel=0.2)
     assert measurement.client.send_lag_p99_ms is not None
-    assert served(server) - before - 3 * _FIRST == recorded(folder) > measurement.requests.succeeded
+    assert served(server) - before - 2 * _FIRST == recorded(folder) >= measurement.requests.succeeded
 
 
 def test_a_worker_that_is_lost_is_named_and_its_rows_are_kept(folder: Folder, server: RunningServer) -> None:
+    """Ends by its run time: Locust decides on the exit code before a test that Ctrl-C ends has stopped."""
     with ExitStack() as stack:
-        arguments = ("--headless", *USERS, "--run-time", "4", "--host", f"http://{server.http}")
+        arguments = (*HEADLESS, "--run-time", "8", "--host", f"http://{server.http}")
         master, workers = master_and_workers(stack, folder, *COMMON, *arguments, workers=2)
         before = served(server)
         wait_until(lambda: served(server) > before + 100)
-        time.sleep(1.5)
-        workers[0].send_signal(signal.SIGKILL)
-        done = ended(master)
-        assert ended(workers[1]).code == 0
+        time.sleep(2.5)  # a worker sends its rows once a second
+        workers[0].process.send_signal(signal.SIGKILL)
+        done = master.ended()
+        assert workers[1].ended().code == 0
     assert done.code == 1, done.stderr
     result = folder.written("out")
     assert not result.complete
@@ -157,31 +182,27 @@ def test_a_worker_that_is_lost_is_named_and_its_rows_are_kept(folder: Folder, se
 def test_a_wrong_model_ends_the_test_with_one_message(
     folder: Folder, server: RunningServer, processes: tuple[str, ...]
 ) -> None:
-    started = time.monotonic()
-    arguments = ("--headless", *USERS, "--run-time", "40", "--host", f"http://{server.http}")
-    done = locust(folder, "--model", "optionel", *arguments, *processes)
-    assert time.monotonic() - started < 20
+    arguments = ("--run-time", "600", "--host", f"http://{server.http}")  # it ends long before that
+    done = locust(folder, "--model", "optionel", *HEADLESS, *arguments, *processes)
     assert done.code == 1
     assert done.stderr.count("optionel: the server has no such model") == 1
     assert "hint: did you mean 'optional'?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--model", "optional"), "--host: the server's URL is needed"),
-        (("--host", "http://127.0.0.1:1"), "--model: the name of a model is needed"),
-        (("--host", "grpc://127.0.0.1:1", "--model", "optional"), "HttpUser cannot ask grpc://127.0.0.1:1"),
-        (("--host", "http://127.0.0.1:1", "--model", "optional"), "http://127.0.0.1:1: cannot be reached: "),
-    ],
-    ids=["no host", "no model", "wrong protocol", "no server"],
-)
-def test_what_is_missing_is_said(folder: Folder, arguments: tuple[str, ...], message: str) -> None:
-    done = locust(folder, *arguments, "--headless")
-    assert done.code == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_failures_are_in_locusts_statistics_and_in_the_result(folder: Folder, server: RunningServer) -> None:
+    arguments = ("--model", "flaky", "--shape", "IN:4", "--warmup", "0", "--output", "out")
+    with folder.locust("-f", FILE, *arguments, *HEADLESS, *STATS, "--host", f"http://{server.http}") as process:
+        wait_until(lambda: re.search(r"HTTP +flaky +\d+ +[1-9]", process.stderr()))  # Locust's table has failures
+        process.interrupt()
+        done = process.ended()
+    assert done.code == 1, done.stderr  # Locust's own: --exit-code-on-error
+    result: Result = folder.written("out")
+    (failure,) = result.measurements[0].failures
+    assert (failure.kind, failure.message) == ("HTTP 500", "every tenth request fails")
+    (row,) = json.loads((folder.root / "stats.json").read_text())
+    assert row["num_failures"] == failure.count
+    assert row["num_requests"] >= result.measurements[0].requests.succeeded + failure.count
 
 
 OWN = """
@@ -190,34 +211,43 @@ from locust import constant
 from modelwright.loadtest.locust.users import TritonHttpUser
 
 
-class Numbers(TritonHttpUser):
+class Busy(TritonHttpUser):
     host = "http://{server}"
     model = "optional"
-    {wait_time}
+
+
+class Waiting(Busy):
+    model = "slow"
+    wait_time = constant(0.1)
+    workload_options = {{"payload": "zero"}}
 """
 
 
-def test_a_locustfile_of_ones_own_needs_no_options(folder: Folder, server: RunningServer) -> None:
-    (folder.root / "own.py").write_text(OWN.format(server=server.http, wait_time=""))
-    done = locust(folder, *HEADLESS, file="own.py")
+def test_a_locustfile_of_ones_own_needs_no_options_and_its_wait_time_is_respected(
+    folder: Folder, server: RunningServer
+) -> None:
+    (folder.root / "own.py").write_text(OWN.format(server=server.http))
+    with folder.locust("-f", "own.py", *HEADLESS) as process:
+        wait_until(lambda: spawned(process))
+        time.sleep(1)  # the warm-up, without options
+        before = served(server, "slow")
+        wait_until(lambda: served(server, "slow") > before + 12)
+        process.interrupt()
+        done = process.ended()
     assert done.code == 0, done.stderr
     (written,) = (folder.root / ".modelwright" / "load").iterdir()
-    (measurement,) = folder.written(written).measurements
-    assert measurement.target.model == "optional"
-    assert measurement.requests.succeeded > 500
+    by_model = {each.target.model: each for each in folder.written(written).measurements}
+    # Three users, each ten times a second at most; one more each in what may be half a second.
+    assert 0 < by_model["slow"].throughput <= 36
+    assert by_model["optional"].throughput > by_model["slow"].throughput
 
 
-def test_a_wait_time_is_respected(folder: Folder, server: RunningServer) -> None:
-    (folder.root / "own.py").write_text(OWN.format(server=server.http, wait_time="wait_time = constant(0.1)"))
-    done = locust(folder, *HEADLESS, "--output", "out", "--warmup", "0.5", file="own.py")
-    assert done.code == 0, done.stderr
-    # Six users, each ten times a second at most.
-    assert measured(folder).throughput == pytest.approx(60, rel=0.15)
+# --- the web interface ------------------------------------------------------------------------------------------------
 
 
 def ask(port: int, path: str, **form: str) -> Any:
     data = urllib.parse.urlencode(form).encode() if form else None
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=30) as answer:
         return json.loads(answer.read())
 
 
@@ -234,44 +264,65 @@ def test_the_web_interface_starts_and_stops_tests(folder: Folder, server: Runnin
     arguments = ("--web-host", "127.0.0.1", "--web-port", str(port), "--processes", "2")
     with folder.locust("-f", FILE, *COMMON, *arguments) as process:
         wait_until(lambda: answers(port))
-        counts = [one_test(folder, server, port) for _ in range(2)]
-        started = family(process)
-        os.kill(process.pid, signal.SIGINT)
-        done = ended(process)
+        for number in (1, 2):
+            one_test(folder, server, port, process, number)
+        started = process.family()
+        process.interrupt()
+        done = process.ended()
     assert done.code == 0, done.stderr
-    assert all(count > 100 for count in counts)
     assert done.stderr.count("modelwright: report: ") == 2
-    wait_until(lambda: not alive(started), 10)
+    wait_until(lambda: not alive(started))
 
 
 def shown(port: int) -> Any:
-    (row,) = [row for row in ask(port, "/stats/requests")["stats"] if row["name"] == "optional"]
-    return row
+    """The model's row of the table, which is not there before its first numbers."""
+    rows = [row for row in ask(port, "/stats/requests")["stats"] if row["name"] == "optional"]
+    return rows[0] if rows else {"num_requests": 0}
 
 
-def one_test(folder: Folder, server: RunningServer, port: int) -> int:
+def one_test(folder: Folder, server: RunningServer, port: int, process: Running, number: int) -> None:
     """Start it, stop it; what the interface counts is what the result was made of."""
     wait_until(lambda: len(ask(port, "/stats/requests").get("workers", [])) == 2)
     form = {"user_count": "4", "spawn_rate": "100", "host": f"http://{server.http}"}
     assert ask(port, "/swarm", **form)["success"]
-    time.sleep(2.5)
+    wait_until(lambda: spawned(process) == number)
+    time.sleep(WARMUP_S)
+    before = served(server)
+    wait_until(lambda: served(server) > before + 200)
     assert ask(port, "/stop", now="yes")["success"]
     (measurement,) = folder.written("out").measurements
-    wait_until(lambda: shown(port)["num_requests"] > measurement.requests.succeeded)  # the interface lags by 3 s
-    row = shown(port)
+    wait_until(lambda: shown(port)["num_requests"] >= measurement.requests.succeeded)  # the interface lags by 3 s
     assert measurement.load.concurrency == 4
     assert measurement.complete
-    assert row["num_failures"] == 0
-    return measurement.requests.succeeded
+    assert measurement.requests.succeeded > 100
+    assert shown(port)["num_failures"] == 0
 
 
-def test_failures_are_in_locusts_statistics_and_in_the_result(folder: Folder, server: RunningServer) -> None:
-    arguments = ("--model", "flaky", "--shape", "IN:4", "--warmup", "0", "--output", "out")
-    done = locust(folder, *arguments, *HEADLESS, *STATS, "--host", f"http://{server.http}")
-    assert done.code == 1, done.stderr  # Locust's own: --exit-code-on-error
-    result: Result = folder.written("out")
-    (failure,) = result.measurements[0].failures
-    assert (failure.kind, failure.message) == ("HTTP 500", "every tenth request fails")
-    (row,) = json.loads((folder.root / "stats.json").read_text())
-    assert row["num_failures"] == failure.count
-    assert row["num_requests"] >= result.measurements[0].requests.succeeded + failure.count
+# --- users in this process --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def users() -> ModuleType:
+    """Imported without Locust's patches of this process's standard library."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
+        return importlib.import_module("modelwright.loadtest.locust.users")
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "message"),
+    [
+        ("", ("--model", "optional"), "--host: the server's URL is needed"),
+        ("http://127.0.0.1:1", (), "--model: the name of a model is needed"),
+        ("grpc://127.0.0.1:1", ("--model", "optional"), "TritonHttpUser cannot ask grpc://127.0.0.1:1"),
+    ],
+    ids=["no host", "no model", "wrong protocol"],
+)
+def test_what_is_missing_is_said(users: ModuleType, host: str, arguments: tuple[str, ...], message: str) -> None:
+    from locust.env import Environment
+
+    parser = ArgumentParser()
+    options.add_to(parser)
+    environment = Environment(host=host, parsed_options=parser.parse_args(arguments))
+    with pytest.raises(ModelwrightError, match=message):
+        users.TritonHttpUser(environment).workload()

@@ -37,7 +37,7 @@ def protocol(request: pytest.FixtureRequest) -> Literal["http", "grpc"]:
 
 
 @pytest.fixture
-def server(protocol: Literal["http", "grpc"]) -> Iterator[NullServer]:
+def null(protocol: Literal["http", "grpc"]) -> Iterator[NullServer]:
     with null_server(protocol) as server:
         yield server
 
@@ -70,8 +70,8 @@ def http_answer(count: int) -> bytes:
     return json.dumps({"model_name": "m", "model_version": "1", "outputs": [output]}).encode() + data
 
 
-def test_tritonclient_gets_a_valid_answer(server: NullServer, protocol: str) -> None:
-    with triton(protocol, server) as client:
+def test_tritonclient_gets_a_valid_answer(null: NullServer, protocol: str) -> None:
+    with triton(protocol, null) as client:
         for _ in range(3):
             answer = client.infer("anything", request(protocol))
             assert answer.as_numpy("OUTPUT").tolist() == [0]
@@ -87,11 +87,11 @@ def test_tritonclient_gets_the_given_answer(protocol: Literal["http", "grpc"], c
             )
 
 
-def test_large_requests_are_read_to_their_end(server: NullServer, protocol: str) -> None:
-    with triton(protocol, server) as client:
+def test_large_requests_are_read_to_their_end(null: NullServer, protocol: str) -> None:
+    with triton(protocol, null) as client:
         for count in (4_000, 250_000, 5_000_000, 1):
             assert client.infer("m", request(protocol, count)).as_numpy("OUTPUT").tolist() == [0]
-    assert server.delays().count == 4
+    assert null.delays().count == 4
 
 
 def test_http_answers_one_request_after_the_other() -> None:
@@ -139,13 +139,13 @@ def test_what_is_no_request_ends_its_connection_alone(protocol: Literal["http", 
 
 def test_many_calls_share_a_connection() -> None:
     answers: queue.Queue[Any] = queue.Queue()
-    with null_server("grpc", delay_s=0.05) as server, triton("grpc", server) as client:
+    with null_server("grpc", delay_s=0.1) as server, triton("grpc", server) as client:
         client.infer("m", request("grpc"))
         started = time.monotonic()
         for _ in range(50):
             client.async_infer("m", request("grpc"), lambda result, error: answers.put(error or result))
-        found = [answers.get(timeout=10) for _ in range(50)]
-        assert time.monotonic() - started < 1, "one after the other they would take 2.5 s"
+        found = [answers.get(timeout=60) for _ in range(50)]
+        assert time.monotonic() - started < 4, "one after the other they would take 5 s"
         assert [answer.as_numpy("OUTPUT").tolist() for answer in found] == [[0]] * 50
 
 
@@ -251,7 +251,19 @@ def test_a_stream_that_was_reset_gets_no_answer(raw: Raw) -> None:
     assert raw.data() == {}
 
 
+def lateness_ns() -> int:
+    """How late a sleep ends on this machine, here and now."""
+    late = []
+    for _ in range(20):
+        begin_ns = time.monotonic_ns()
+        time.sleep(0.005)
+        late.append(time.monotonic_ns() - begin_ns - 5_000_000)
+    return sorted(late)[15]
+
+
+@pytest.mark.timing
 def test_an_answer_comes_after_the_delay_and_the_server_knows_how_late(protocol: Literal["http", "grpc"]) -> None:
+    late_ns = lateness_ns()
     with null_server(protocol, delay_s=0.005) as server, triton(protocol, server) as client:
         client.infer("m", request(protocol))
         server.delays()
@@ -261,16 +273,17 @@ def test_an_answer_comes_after_the_delay_and_the_server_knows_how_late(protocol:
         elapsed = time.monotonic() - started
         delays = server.delays()
     assert delays.count == 50
-    assert 5_000_000 <= delays.p50_ns < 6_000_000, "a timer of whole milliseconds would be 0.5 ms late, or early"
+    allowed_ns = 1_000_000 + 3 * max(late_ns, lateness_ns())
+    assert 5_000_000 <= delays.p50_ns < 5_000_000 + allowed_ns, "a timer of whole milliseconds would be late, or early"
     assert delays.p50_ns <= delays.p99_ns <= delays.max_ns
     assert elapsed >= 50 * delays.p50_ns / 2e9
 
 
-def test_delays_are_those_since_the_last_question(server: NullServer, protocol: str) -> None:
-    with triton(protocol, server) as client:
+def test_delays_are_those_since_the_last_question(null: NullServer, protocol: str) -> None:
+    with triton(protocol, null) as client:
         client.infer("m", request(protocol))
-    assert server.delays().count == 1
-    assert server.delays() == Delays(0, 0, 0, 0)
+    assert null.delays().count == 1
+    assert null.delays() == Delays(0, 0, 0, 0)
 
 
 def test_the_process_ends_with_the_block(protocol: Literal["http", "grpc"]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +16,8 @@ from modelwright.loadtest.report.forest import forest
 from modelwright.loadtest.report.html import render
 from modelwright.loadtest.report.lines import Line, Spot, throughput_latency
 from tests.conftest import ROOT
-from tests.loadtest import browser, results
-from tests.loadtest.browser import View
+from tests.loadtest import results
+from tests.loadtest.browser import Browser, View
 
 VOID = {"meta", "br"}
 CSS = (ROOT / "modelwright/loadtest/report/report.css").read_text(encoding="utf-8")
@@ -51,19 +51,24 @@ class Page(HTMLParser):
         return " ".join(text for name, texts in self.texts.items() if name not in ("style", "title") for text in texts)
 
 
-@pytest.fixture(scope="module")
-def pages() -> dict[str, Page]:
-    return {kind: Page(render(make())) for kind, make in results.EVERY.items()}
+@cache
+def rendered(kind: str) -> str:
+    return render(results.EVERY[kind]())
+
+
+@cache
+def read(kind: str) -> Page:
+    return Page(rendered(kind))
 
 
 # --- one file that needs nothing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", results.EVERY)
-def test_a_page_has_no_way_out(kind: str, pages: dict[str, Page]) -> None:
-    names = {name for name, _ in pages[kind].tags}
+def test_a_page_has_no_way_out(kind: str) -> None:
+    names = {name for name, _ in read(kind).tags}
     assert names.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "image", "use"})
-    attributes = {name for _, attributes in pages[kind].tags for name in attributes}
+    attributes = {name for _, attributes in read(kind).tags for name in attributes}
     assert not {name for name in attributes if name.startswith("on") or name in ("src", "href", "style", "xlink:href")}
 
 
@@ -71,16 +76,16 @@ def test_the_style_loads_nothing() -> None:
     assert not re.search(r"@import|url\(|@font-face|expression", CSS)
 
 
-def test_the_policy_forbids_everything_but_the_style(pages: dict[str, Page]) -> None:
-    head = [attributes for name, attributes in pages["run"].tags if name == "meta"]
+def test_the_policy_forbids_everything_but_the_style() -> None:
+    head = [attributes for name, attributes in read("run").tags if name == "meta"]
     policy = next(one["content"] for one in head if one.get("http-equiv") == "Content-Security-Policy")
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @pytest.mark.parametrize("kind", ["hostile", "ab hostile"])
-def test_hostile_texts_are_shown_as_texts(kind: str, pages: dict[str, Page]) -> None:
-    assert results.HOSTILE in pages[kind].words()
-    assert results.LONG in pages[kind].words()
+def test_hostile_texts_are_shown_as_texts(kind: str) -> None:
+    assert results.HOSTILE in read(kind).words()
+    assert results.LONG in read(kind).words()
 
 
 def test_the_same_result_gives_the_same_page() -> None:
@@ -144,8 +149,8 @@ SAID = {
 
 
 @pytest.mark.parametrize("kind", SAID)
-def test_it_says(kind: str, pages: dict[str, Page]) -> None:
-    text = " ".join(pages[kind].words().split())
+def test_it_says(kind: str) -> None:
+    text = " ".join(read(kind).words().split())
     assert [said for said in SAID[kind] if said not in text] == []
 
 
@@ -162,8 +167,8 @@ def test_a_client_that_was_the_limit_is_named() -> None:
     assert "The client was the limit: the server may do more." in render(limited)
 
 
-def test_the_command_can_be_pasted(pages: dict[str, Page]) -> None:
-    assert "modelwright load run digits --concurrency 32 --output 'load reports/digits.json'" in pages["run"].words()
+def test_the_command_can_be_pasted() -> None:
+    assert "modelwright load run digits --concurrency 32 --output 'load reports/digits.json'" in read("run").words()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +217,7 @@ def charts(page: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", CHARTS)
 def test_a_chart_stands_only_where_there_is_data(kind: str) -> None:
-    assert charts(render(results.EVERY[kind]())) == CHARTS[kind]
+    assert charts(rendered(kind)) == CHARTS[kind]
 
 
 def test_a_gate_has_its_intervals_and_its_attribution() -> None:
@@ -222,16 +227,15 @@ def test_a_gate_has_its_intervals_and_its_attribution() -> None:
 
 
 @pytest.mark.parametrize("kind", results.EVERY)
-def test_every_chart_says_what_it_shows(kind: str, pages: dict[str, Page]) -> None:
-    drawings = [attributes for name, attributes in pages[kind].tags if name == "svg"]
+def test_every_chart_says_what_it_shows(kind: str) -> None:
+    drawings = [attributes for name, attributes in read(kind).tags if name == "svg"]
     assert all(one.get("aria-hidden") == "true" or (one["role"] == "img" and one["aria-label"]) for one in drawings)
 
 
 def test_no_number_of_a_drawing_is_missing() -> None:
-    for make in results.EVERY.values():
-        assert not re.search(
-            r'="[^"<>]*\b(?:nan|inf|None)\b[^"<>]*"', re.sub(r"<title>.*?</title>", "", render(make()))
-        )
+    for kind in results.EVERY:
+        page = re.sub(r"<title>.*?</title>", "", rendered(kind))
+        assert not re.search(r'="[^"<>]*\b(?:nan|inf|None)\b[^"<>]*"', page)
 
 
 def test_points_lie_where_their_values_are() -> None:
@@ -358,16 +362,16 @@ def test_texts_and_shapes_stand_out(palette: int) -> None:
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
-in_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+in_browser = pytest.mark.xdist_group("browser")  # and not with all tests that use the Triton server
 PHONE, DESKTOP = View(360, dark=False), View(1280, dark=True)
 
 
 @in_browser
 @pytest.mark.parametrize("view", [PHONE, DESKTOP], ids=str)
 @pytest.mark.parametrize("kind", results.EVERY)
-def test_nothing_leaves_its_box(kind: str, view: View, tmp_path: Path) -> None:
-    page = render(results.EVERY[kind]())
-    seen = browser.measure(page, view, tmp_path)
+def test_nothing_leaves_its_box(kind: str, view: View, browser: Browser) -> None:
+    page = rendered(kind)
+    seen = browser.measure(page, view)
     assert (seen["width"], seen["dark"]) == (view.width, view.dark)
     assert seen["scroll_width"] == view.width
     assert seen["figures"] == page.count("<figure>")
@@ -377,38 +381,36 @@ def test_nothing_leaves_its_box(kind: str, view: View, tmp_path: Path) -> None:
 
 
 @in_browser
-def test_what_does_leave_its_box_is_seen(tmp_path: Path) -> None:
-    """The measuring itself: a page made wrong on purpose."""
+def test_the_browser_sees_what_leaves_its_box(browser: Browser) -> None:
+    """A page made wrong on purpose."""
     text = '<text x="{}" y="50" font-size="{}">words</text>'
     drawing = (
         f'<svg viewBox="0 0 360 100" width="340">{text.format(0, 12)}{text.format(9, 12)}{text.format(350, 12)}</svg>'
     )
     small = f'<svg viewBox="0 0 360 100" width="340">{text.format(0, 6)}</svg>'
     page = f"<figure style='margin:0'>{drawing}</figure><figure>{small}</figure><p style='width:50px'>{'x' * 400}</p>"
-    seen = browser.measure(page + "<div style='width:700px'>wide</div>", PHONE, tmp_path)
+    seen = browser.measure(page + "<div style='width:700px'>wide</div>", PHONE)
     assert seen["scroll_width"] > 360
     assert all(seen[name] for name in ("outside", "cut", "touching", "small"))
 
 
 @in_browser
-def test_a_page_follows_the_readers_light_or_dark(tmp_path: Path) -> None:
+def test_a_page_follows_the_readers_light_or_dark(browser: Browser) -> None:
     page = render(results.run())
-    light, dark = (browser.measure(page, View(360, dark), tmp_path)["background"] for dark in (False, True))
+    light, dark = (browser.measure(page, View(360, dark))["background"] for dark in (False, True))
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(20, 23, 27)")
 
 
 @in_browser
 @pytest.mark.parametrize("width", [360, 1280])
-def test_a_screenshot_shows_a_page(width: int, tmp_path: Path) -> None:
+def test_a_screenshot_shows_a_page(width: int, browser: Browser) -> None:
     """Not blank, and light and dark differ. Looking at it is for a person."""
     page, empty = render(results.open_run()), "<!DOCTYPE html>"
     pictures: list[bytes] = []
     for shown, dark in ((page, False), (page, True), (empty, False)):
-        target = tmp_path / f"{len(pictures)}.png"
-        browser.screenshot(shown, View(width, dark), 1200, target)
-        pictures.append(target.read_bytes())
+        pictures.append(browser.screenshot(shown, View(width, dark), 1200))
         assert pictures[-1].startswith(b"\x89PNG")
-        assert int.from_bytes(pictures[-1][16:20], "big") == max(width, 500)
+        assert int.from_bytes(pictures[-1][16:20], "big") == width
     light, dark_one, blank = pictures
     assert light != dark_one
     assert min(len(light), len(dark_one)) > 5 * len(blank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,16 @@ def session(
     return SharedMemory(module.InferenceServerClient(address.authority), signature, payloads, batch, make)
 
 
-def ours() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("modelwright-*")}
+def left(shared: SharedMemory) -> list[str]:
+    """Regions that exist. Those of other processes have other names."""
+    return [name for name in shared._regions if (Path("/dev/shm") / name).exists()]
+
+
+def close(shared: SharedMemory) -> None:
+    names = left(shared)
+    assert names
+    shared.close()
+    assert not [name for name in names if (Path("/dev/shm") / name).exists()]
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -52,7 +61,6 @@ def address(server: RunningServer, request: pytest.FixtureRequest) -> Address:
 def test_answers_are_those_of_each_payload_and_strings_come_in_the_answer(
     server: RunningServer, address: Address
 ) -> None:
-    before = ours()
     payloads: list[Tensors] = [
         {
             "NUMBERS": np.full((2, 3 + seed), seed, np.float32),
@@ -67,30 +75,31 @@ def test_answers_are_those_of_each_payload_and_strings_come_in_the_answer(
         np.testing.assert_array_equal(answer["SAME_NUMBERS"], payloads[number]["NUMBERS"])
         assert answer["SAME_TEXTS"].tolist() == payloads[number]["TEXTS"].tolist()
     caller.close()
-    shared.close()
-    assert ours() == before
+    close(shared)
 
 
 def test_outputs_of_each_caller_have_a_place_of_their_own(server: RunningServer, address: Address) -> None:
-    before = ours()
     payloads: list[Tensors] = [{"DELAY_MS": np.full(1, number, np.float32)} for number in range(4)]
     shared = session(address, server, "slow", payloads)
     one, two = shared.caller(), shared.caller()
     first, second = one.call(3), two.call(1)  # both are answered before either is read
     assert one.parse(first)["OUT"].tolist() == [3]
     assert two.parse(second)["OUT"].tolist() == [1]
-    assert len(ours() - before) == 3  # the inputs, and each caller's outputs
+    assert len(left(shared)) == 3  # the inputs, and each caller's outputs
     for caller in (one, two):
         caller.close()
+    close(shared)
     shared.close()
-    shared.close()
-    assert ours() == before
 
 
-def test_a_server_that_does_not_take_them_is_an_error_and_leaves_nothing(server: RunningServer) -> None:
-    before = ours()
+def test_a_server_that_does_not_take_them_is_an_error_and_leaves_nothing(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"test{os.getpid()}{number}" for number in range(3)]
+    given = iter(names)
+    monkeypatch.setattr("modelwright.loadtest.wire.shm.secrets.token_hex", lambda _: next(given))
     payloads: list[Tensors] = [{"DELAY_MS": np.ones(1, np.float32)}]
     nobody = Address("http", "127.0.0.1", free_port())
     with pytest.raises(LoadError, match=r"--shared-memory: .*\n  hint: the server must be on this machine"):
         session(nobody, server, "slow", payloads)
-    assert ours() == before
+    assert not [name for name in names if (Path("/dev/shm") / f"modelwright-{name}").exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -20,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
-from modelwright.errors import LoadError
+from modelwright.errors import LoadError, ModelwrightError
 from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
 from modelwright.loadtest.generator.recording import RECORD
 from modelwright.loadtest.generator.session import Pace, Session
@@ -36,26 +37,34 @@ from tests.loadtest.wire import free_port
 from tests.manifests import a_manifest, compared_with_golden
 
 Protocol = Literal["http", "grpc"]
-QUICK = Shape(concurrency=4, warmup_s=0.1, duration_s=0.4)
+QUICK = Shape(concurrency=4, warmup_s=0.1, duration_s=0.3)
 
 
 def url(server: RunningServer, protocol: str) -> str:
     return f"{protocol}://{getattr(server, protocol)}"
 
 
-def workloads(server: RunningServer) -> dict[str, Workload]:
+def workloads(server: RunningServer, folder: Path | None = None) -> dict[str, Workload]:
+    """What the processes can be told to send; with golden samples in `folder`, also `right` and `wrong`."""
     both: tuple[Protocol, ...] = ("http", "grpc")
     sizes: dict[str, Any] = {"shapes": {"NUMBERS": 4, "TEXTS": 2}, "timeout_s": 5}
     raw = {str(protocol): Workload(url(server, protocol), "identity", **sizes) for protocol in both}
     client = Workload(url(server, "grpc"), "identity", api="tritonclient", **sizes)
     flaky = Workload(url(server, "http"), "flaky", shapes={"IN": 3}, timeout_s=5)
-    return {**raw, "tritonclient": client, "flaky": flaky}
+    found = {**raw, "tritonclient": client, "flaky": flaky}
+    if folder:
+        for name, protocol, offset in (("right", "http", 0.25), ("wrong", "grpc", 1)):
+            publish_golden(folder / name, offset)
+            checked: dict[str, Any] = {"repository": str(folder / name), "check_every": 1, "timeout_s": 5}
+            found[name] = Workload(url(server, protocol), "optional", **checked)
+    return found
 
 
 @pytest.fixture(scope="module")
 def fleet(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """One process."""
-    with Fleet(workloads(server), 1, tmp_path_factory.mktemp("fleet")) as fleet:
+    folder = tmp_path_factory.mktemp("fleet")
+    with Fleet(workloads(server, folder), 1, folder) as fleet:
         yield fleet
 
 
@@ -69,25 +78,29 @@ def kinds(phase: Phase) -> dict[str, int]:
 # --- what the server sees ---------------------------------------------------------------------------------------------
 
 
+_PATIENCE_S = 20  # with a client that does not send what a test waits for
+
+
 @dataclass
 class Counting:
-    """Answers each request `delay_s` after it came, and counts those that wait for an answer. One thread."""
+    """Answers each request when it comes, and counts those that wait for an answer. One thread.
+
+    After `free` answers it holds all further ones back once, until `hold` requests wait at the same time.
+    """
 
     protocol: Protocol
-    delay_s: float = 0.02
-    stall: tuple[float, float] | None = None  # for how long, how long after the first request
+    hold: int = 0
+    free: int = 0
     most: int = 0
     answered: int = 0
-    arrived_ns: list[int] = field(default_factory=list)
-    stalled_ns: tuple[int, int] = (0, 0)
+    held_ns: tuple[int, int] = (0, 0)  # when the first request was held back, and when all were answered
     port: int = 0
     connections: int = 0  # that are open
     most_connections: int = 0
-    _waiting: deque[tuple[float, Http | Grpc, int]] = field(default_factory=deque)
+    _waiting: deque[tuple[Http | Grpc, int]] = field(default_factory=deque)
 
     def requested(self, connection: Http | Grpc, stream: int = 0) -> None:
-        self.arrived_ns.append(time.monotonic_ns())
-        self._waiting.append((time.monotonic() + self.delay_s, connection, stream))
+        self._waiting.append((connection, stream))
         self.most = max(self.most, len(self._waiting))
 
     def wait_writable(self, connection: socket.socket, wanted: bool) -> None:
@@ -99,9 +112,8 @@ class Counting:
             while not stopped.is_set():
                 for key, _ in selector.select(0.002):
                     self._read(selector, listener, key)
-                self._stall()
-                while self._waiting and self._waiting[0][0] <= time.monotonic():
-                    _, connection, stream = self._waiting.popleft()
+                while self._waiting and not self._holds():
+                    connection, stream = self._waiting.popleft()
                     connection.answer(stream)
                     self.answered += 1
             for key in list(selector.get_map().values()):
@@ -127,11 +139,16 @@ class Counting:
             key.fileobj.close()
             self.connections -= 1
 
-    def _stall(self) -> None:
-        if self.stall and self.arrived_ns and time.monotonic_ns() > self.arrived_ns[0] + self.stall[1] * 1e9:
-            begin_ns = time.monotonic_ns()
-            time.sleep(self.stall[0])
-            self.stalled_ns, self.stall = (begin_ns, time.monotonic_ns()), None
+    def _holds(self) -> bool:
+        """Whether requests that wait are to wait on."""
+        if not self.hold or self.answered < self.free:
+            return False
+        now_ns = time.monotonic_ns()
+        begin_ns, _ = self.held_ns = (self.held_ns[0] or now_ns, now_ns)
+        if len(self._waiting) < self.hold and now_ns < begin_ns + _PATIENCE_S * 1e9:
+            return True
+        self.hold = 0
+        return False
 
 
 @contextmanager
@@ -152,8 +169,8 @@ def counting(protocol: Protocol, **options: Any) -> Iterator[Counting]:
 @pytest.mark.parametrize("target", ["http", "grpc"])
 @pytest.mark.parametrize("users", [1, 8, 64])
 def test_as_many_requests_are_in_flight_as_there_are_users(fleet: Fleet, target: Protocol, users: int) -> None:
-    with counting(target, delay_s=0.1) as server:
-        shape = Shape(concurrency=users, warmup_s=0.1, duration_s=0.4)
+    with counting(target, hold=users) as server:
+        shape = Shape(concurrency=users, warmup_s=0.1, duration_s=0.2)
         phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
     assert server.most == users
     assert phase.clients[0]["most_in_flight"] == users
@@ -161,26 +178,29 @@ def test_as_many_requests_are_in_flight_as_there_are_users(fleet: Fleet, target:
     assert (phase.complete, kinds(phase)) == (True, {})
 
 
-@pytest.mark.parametrize(("target", "most"), [("http", 32), ("grpc", 6)])
+@pytest.mark.parametrize(("target", "callers"), [("http", 1), ("grpc", 6)])
 @pytest.mark.parametrize("how", [{"concurrency": 32}, {"rate": 320, "arrivals": "constant"}], ids=["closed", "open"])
 def test_connections_are_few_and_closed_after_each_phase(
-    fleet: Fleet, target: Protocol, most: int, how: dict[str, Any]
+    fleet: Fleet, target: Protocol, callers: int, how: dict[str, Any]
 ) -> None:
-    with counting(target, delay_s=0.1) as server:
-        for _ in range(2):
-            shape = Shape(**how, warmup_s=0, duration_s=0.5)
-            fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
-            deadline = time.monotonic() + 5
+    """As many as are needed for what is in flight at once, `callers` to a connection."""
+    for _ in range(2):
+        with counting(target, hold=32) as server:
+            shape = Shape(**how, warmup_s=0, duration_s=0.2)
+            phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+            deadline = time.monotonic() + 60
             while server.connections and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert server.connections == 0
-    assert server.most_connections == pytest.approx(most, abs=0 if "concurrency" in how else most // 4)
+        in_flight = phase.clients[0]["most_in_flight"]
+        assert in_flight >= 32
+        assert server.most_connections == math.ceil(in_flight / callers)
 
 
 def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(fleet: Fleet) -> None:
     """Each blocking call of grpcio waits in a thread of gevent's pool, which has ten unless one asks for more."""
-    with counting("grpc", delay_s=0.25) as server:
-        shape = Shape(concurrency=32, warmup_s=0.5, duration_s=0.5)
+    with counting("grpc", hold=32) as server:
+        shape = Shape(concurrency=32, warmup_s=0.1, duration_s=0.2)
         phase = fleet.run("tritonclient", shape, Watch(), url=f"grpc://127.0.0.1:{server.port}")
     assert server.most == 32
     assert len(phase.record.rows()) == server.answered
@@ -191,8 +211,8 @@ def test_three_processes_have_the_concurrency_that_is_asked_for_and_their_record
     server: RunningServer, tmp_path: Path
 ) -> None:
     with Fleet(workloads(server), 3, tmp_path) as fleet:
-        with counting("grpc", delay_s=0.1) as counter:
-            shape = Shape(concurrency=8, warmup_s=0.2, duration_s=0.5)
+        with counting("grpc", hold=8) as counter:
+            shape = Shape(concurrency=8, warmup_s=0.1, duration_s=0.2)
             phase = fleet.run("grpc", shape, Watch(), url=f"grpc://127.0.0.1:{counter.port}")
         rows = phase.record.rows()
         assert (counter.most, len(rows), len(phase.clients)) == (8, counter.answered, 3)
@@ -208,8 +228,8 @@ def test_three_processes_have_the_concurrency_that_is_asked_for_and_their_record
         every = np.concatenate(parts)
         assert latency(rows["end_ns"] - rows["start_ns"]) == latency(every["end_ns"] - every["start_ns"])
 
-        open_loop = Shape(rate=300, warmup_s=0, duration_s=1)
-        with counting("http", delay_s=0) as counter:
+        open_loop = Shape(rate=600, warmup_s=0, duration_s=0.5)
+        with counting("http") as counter:
             phase = fleet.run("http", open_loop, Watch(), url=f"http://127.0.0.1:{counter.port}")
         assert len(phase.record.rows()) == counter.answered == pytest.approx(300, abs=5 * 300**0.5)
 
@@ -223,25 +243,26 @@ def successes(client: Any, model: str) -> int:
 
 @pytest.mark.parametrize("target", ["http", "grpc"])
 def test_a_stall_shows_in_every_request_that_was_to_be_sent_meanwhile(fleet: Fleet, target: Protocol) -> None:
-    """A client that waits for the server would have sent one request during the stall, and reported one bad latency."""
-    with counting(target, delay_s=0, stall=(0.3, 0.4)) as server:
-        shape = Shape(rate=200, arrivals="constant", warmup_s=0, duration_s=1.2)
+    """A client that waits for the server would have sent one request during the stall, and reported one bad latency.
+
+    The server answers 40 requests, then none until 60 wait: 0.3 s at this rate, longer on a busy machine.
+    """
+    with counting(target, free=40, hold=60) as server:
+        shape = Shape(rate=200, arrivals="constant", warmup_s=0, duration_s=0.8)
         phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
     rows = phase.measured()
-    assert len(rows) == 240
-    begin_ns, end_ns = server.stalled_ns
+    assert len(rows) == 160
+    assert server.most >= 60  # they were sent in time, not after the stall
+    begin_ns, end_ns = server.held_ns
     during = rows[(rows["intended_ns"] > begin_ns) & (rows["intended_ns"] < end_ns)]
-    assert len(during) == pytest.approx(60, abs=3)
+    assert len(during) > 30
     assert (during["end_ns"] >= end_ns).all()
-    left_ns = end_ns - during["intended_ns"]
-    assert (during["end_ns"] - during["intended_ns"] >= left_ns).all()
-    assert (during["start_ns"] < end_ns).mean() > 0.9  # they were sent in time, not after the stall
     before = rows[rows["end_ns"] < begin_ns]
-    assert np.median(before["end_ns"] - before["intended_ns"]) < 0.05e9
+    assert np.median(before["end_ns"] - before["intended_ns"]) < np.median(during["end_ns"] - during["intended_ns"])
 
 
 def test_a_session_is_busy_with_requests_that_are_due_and_not_yet_sent(server: RunningServer) -> None:
-    """Whoever waits for `in_flight` alone takes the record before they are in it."""
+    """To wait for `in_flight` alone would take the record before they are in it."""
     session = Session(Workload(url(server, "http"), "identity", shapes={"NUMBERS": 4, "TEXTS": 2}))
     before = successes_of(server)
     sending = gevent.spawn(session.open_loop, Pace(Shape(rate=1e5), time.monotonic_ns()))
@@ -261,7 +282,7 @@ def successes_of(server: RunningServer) -> int:
 
 
 def test_all_processes_of_a_constant_rate_tick_as_one(fleet: Fleet) -> None:
-    with counting("http", delay_s=0) as server:
+    with counting("http") as server:
         shape = Shape(rate=100, arrivals="constant", warmup_s=0.1, duration_s=0.4)
         phase = fleet.run("http", shape, Watch(), url=f"http://127.0.0.1:{server.port}")
     intended = np.sort(phase.record.rows()["intended_ns"])
@@ -273,7 +294,7 @@ def test_the_same_seed_gives_the_same_arrivals_and_payloads(fleet: Fleet) -> Non
     shape = Shape(rate=200, warmup_s=0, duration_s=0.3)
     sent = []
     for seed in (1, 1, 2):
-        with counting("http", delay_s=0) as server:
+        with counting("http") as server:
             phase = fleet.run("http", shape, Watch(), seed, url=f"http://127.0.0.1:{server.port}")
         rows = np.sort(phase.record.rows(), order="intended_ns")
         sent.append(((rows["intended_ns"] - phase.start_ns).tolist(), rows["payload"].tolist()))
@@ -295,32 +316,50 @@ def test_failures_are_counted_by_kind_with_the_servers_message(fleet: Fleet) -> 
 @pytest.mark.parametrize("target", ["http", "grpc"])
 def test_a_server_that_goes_away_leaves_the_rows_so_far_and_failures(fleet: Fleet, target: Protocol) -> None:
     with null_server(target) as server:
-        watch = At(0.3, server.process.kill)
-        shape = Shape(concurrency=4, warmup_s=0, duration_s=0.7)
+        watch = OnRows(server.process.kill)
+        shape = Shape(concurrency=4, warmup_s=0, duration_s=1.5)
         phase = fleet.run(target, shape, watch, url=f"{target}://127.0.0.1:{server.port}")
     rows = phase.record.rows()
     assert (rows["code"] == 0).sum() > 10
-    assert kinds(phase).keys() == {"closed", "connect"}
-    assert kinds(phase)["closed"] <= 8  # each user once, and once more where its new connection was not yet refused
-    assert kinds(phase)["connect"] < 100  # it is not asked as fast as it refuses
+    assert {"connect"} <= kinds(phase).keys() <= {"closed", "connect"}
+    # Each user once, and once more where its new connection was not yet refused; none that had no request in flight.
+    assert kinds(phase).get("closed", 0) <= 8
+    assert kinds(phase)["connect"] < 100  # each user tries again every 0.1 s, not as fast as it is refused
     assert phase.complete
     assert (rows[rows["code"] == 0]["end_ns"] < rows["end_ns"].max()).all()
 
 
 @dataclass
-class At(Watch):
-    """Does something once, so many seconds after the measuring has begun."""
+class OnRows(Watch):
+    """Does something once, when the first rows have come."""
 
-    after_s: float
     act: Callable[[], object]
+    done: bool = False
 
-    def measuring(self) -> None:
-        threading.Timer(self.after_s, self.act).start()
+    def tick(self, rows: Any, left_s: float) -> None:
+        if not self.done:
+            self.done = True
+            self.act()
 
 
 def generators() -> list[psutil.Process]:
     children = psutil.Process().children()
     return [child for child in children if "modelwright.loadtest.generator.process" in " ".join(child.cmdline())]
+
+
+@dataclass
+class OnBothRows(Watch):
+    """Does something once, when both processes have written rows. Their files are in `folder`."""
+
+    folder: Path
+    act: Callable[[], object]
+    done: bool = False
+
+    def over(self) -> str:
+        if not self.done and all(path.stat().st_size for path in self.folder.glob("rows-*.bin")):
+            self.done = True
+            self.act()
+        return ""
 
 
 def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_waiting(
@@ -329,8 +368,8 @@ def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_
     known = {process.pid for process in generators()}
     with Fleet(workloads(server), 2, tmp_path) as fleet:
         victim = next(process for process in generators() if process.pid not in known)
-        shape = Shape(concurrency=4, warmup_s=0, duration_s=1.2)
-        phase = fleet.run("flaky", shape, At(0.8, lambda: os.kill(victim.pid, signal.SIGKILL)))
+        shape = Shape(concurrency=4, warmup_s=0, duration_s=2)
+        phase = fleet.run("flaky", shape, OnBothRows(tmp_path, lambda: os.kill(victim.pid, signal.SIGKILL)))
         assert not phase.complete
         assert len(phase.notes) == len(phase.clients) == 1
         assert "which sent requests, was lost" in phase.notes[0]
@@ -342,7 +381,7 @@ def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_
 
         begin = time.monotonic()
         phase = fleet.run("http", QUICK, Watch())
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 8  # a process that is silent is given up after 10 s
         assert (phase.complete, len(phase.clients)) == (False, 1)
         assert len(phase.record.rows()) > 0
 
@@ -362,36 +401,43 @@ def test_a_watch_can_end_a_phase(server: RunningServer, tmp_path: Path) -> None:
     with Fleet({"http": workloads(server)["http"]}, 1, tmp_path) as fleet:
         begin = time.monotonic()
         phase = fleet.run("http", Shape(concurrency=2, warmup_s=0.1, duration_s=30), Ending())
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20
     assert (phase.complete, phase.notes) == (False, ["enough is enough"])
     assert len(phase.record.rows()) > 0
     assert phase.until_ns <= time.monotonic_ns()
 
 
+def test_a_workload_that_does_not_fit_the_server_is_refused(server: RunningServer, tmp_path: Path) -> None:
+    """What else does not fit is in test_faults.py and test_signature.py."""
+    message = r"identiti: the server has no such model\n  hint: did you mean 'identity'"
+    with pytest.raises(LoadError, match=message), Fleet({"A": Workload(url(server, "http"), "identiti")}, 1, tmp_path):
+        pass
+
+
 @pytest.mark.parametrize(
     ("workload", "message"),
     [
-        pytest.param({"model": "identiti"}, r"identiti: the server has no such model\n  hint: did you mean 'identity'", id="model"),
-        pytest.param({"model": "identity", "version": "4"}, r"version 4 is not served.*\n  hint: served: version 1", id="version"),
+        pytest.param({"version": "4"}, r"version 4 is not served.*\n  hint: served: version 1", id="version"),
         pytest.param({"model": "decoupled_repeat"}, r"a decoupled model is asked over gRPC\n  hint: --protocol grpc", id="protocol"),
     ],
 )  # fmt: skip
-def test_a_workload_that_does_not_fit_the_server_is_refused(
-    server: RunningServer, tmp_path: Path, workload: dict[str, Any], message: str
+def test_a_session_is_made_for_what_the_server_serves(
+    server: RunningServer, workload: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(LoadError, match=message), Fleet({"A": Workload(url(server, "http"), **workload)}, 1, tmp_path):
-        pass
+    with pytest.raises(ModelwrightError, match=message):
+        Session(Workload(**{"url": url(server, "http"), "model": "identity"} | workload))
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_named() -> None:
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(LoadError, match=address), Fleet({"A": Workload(f"http://{address}", "m")}, 1, tmp_path):
-        pass
+    with pytest.raises(ModelwrightError, match=address):
+        Session(Workload(f"http://{address}", "m"))
 
 
 def test_a_model_that_fails_every_request_is_refused(server: RunningServer, tmp_path: Path) -> None:
-    wanted = r"sequence_by_name version 1: the first 5 requests failed: gRPC .*\n  hint: send one by hand"
-    workload = Workload(url(server, "grpc"), "sequence_by_name", timeout_s=5)
+    (tmp_path / "long.json").write_text('{"DELAY_MS": [1000]}')
+    wanted = r"slow version 1: the first 5 requests failed: timeout: no answer within 0.1 s\n  hint: send one by hand"
+    workload = Workload(url(server, "http"), "slow", payload=str(tmp_path / "long.json"), timeout_s=0.1)
     with pytest.raises(LoadError, match=wanted), Fleet({"A": workload}, 1, tmp_path):
         pass
 
@@ -410,18 +456,10 @@ def publish_golden(repository: Path, offset: float) -> None:
     (folder / "manifest.json").write_text(manifest.text())
 
 
-def test_wrong_answers_are_failures(server: RunningServer, tmp_path: Path) -> None:
-    publish_golden(tmp_path / "right", 0.25)
-    publish_golden(tmp_path / "wrong", 1)
-    common: dict[str, Any] = {"model": "optional", "check_every": 1, "timeout_s": 5}
-    targets = {
-        "right": Workload(url(server, "http"), repository=str(tmp_path / "right"), **common),
-        "wrong": Workload(url(server, "grpc"), repository=str(tmp_path / "wrong"), **common),
-    }
-    with Fleet(targets, 1, tmp_path) as fleet:
-        phases = {name: fleet.run(name, QUICK, Watch()) for name in targets}
+def test_wrong_answers_are_failures(fleet: Fleet) -> None:
+    phases = {name: fleet.run(name, QUICK, Watch()) for name in ("right", "wrong")}
     for phase in phases.values():
-        assert phase.record.checked == len(phase.record.rows()) > 40
+        assert phase.record.checked == len(phase.record.rows()) > 10
     assert kinds(phases["right"]) == {}
     rows = phases["wrong"].record.rows()
     assert kinds(phases["wrong"]) == {"wrong answer": int((rows["payload"] % 2).sum())}
