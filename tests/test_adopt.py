@@ -286,7 +286,7 @@ def test_what_is_left_behind_is_named(sandbox: Sandbox, existing: Path, case: st
         (a_file("README.md"), ": README.md", "no folder, so no model"),
         (a_file("modelwright.json"), ": modelwright.json", "the ledger of that repository"),
         (a_link("gone", "nowhere"), "gone: (the model)", "a dangling link"),
-        (a_file(".git/config"), ".git: (the model)", "hidden, though a server takes it for a model"),
+        (a_file(".git/config"), ".git: (the model)", "the folder is hidden, but a server would serve it as a model"),
         (a_file("my model/config.pbtxt"), "my model: (the model)", "use letters, digits"),
         (a_link("outside", "/usr"), "outside: (the model)", "a link that leads out of the repository"),
         (a_file("bare/config.pbtxt"), "bare: (the model)", "has no version directory"),
@@ -424,7 +424,7 @@ def test_a_builder_that_is_there_is_never_overwritten(sandbox: Sandbox, existing
     before = state(sandbox.root / "builders")
     result = sandbox.cli("adopt", str(existing), "plus", "chain")
     assert result.exit_code == 0
-    assert "builders/plus exists, and is not what would be written (nothing was overwritten" in result.output
+    assert "builders/plus exists, and differs from what adoption would write (nothing was overwritten" in result.output
     assert {path: found for path, found in state(sandbox.root / "builders").items() if "plus" in path} == {
         path: found for path, found in before.items() if "plus" in path
     }

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from modelwright import __version__
+from modelwright.cli.doctor import doctor_as_data, print_doctor
 from modelwright.cli.main import main
-from modelwright.cli.tables import doctor_as_data, print_doctor
 from modelwright.kinds.export import TORCH
 from modelwright.operations.doctor import Machine, Ran, Row, examine, failing, run_program
 from modelwright.server.environment import Host
@@ -360,7 +360,9 @@ def test_a_folder_that_cannot_be_written_to_is_broken(project: Path, what: str) 
     folder = project / what
     folder.mkdir(exist_ok=True)
     rows = examine(replace(machine(project), writable=lambda path: path != folder))
-    assert row(rows, what) == Row(what, "broken", f"{folder} is not writable for this user", "make it so", needed=True)
+    assert row(rows, what) == Row(
+        what, "broken", f"{folder} is not writable for this user", f"chown or chmod {folder}", needed=True
+    )
     assert failing(rows)
 
 

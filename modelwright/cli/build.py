@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelwright.api import Project
+from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("build")
 @names_argument
-@click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: the cores.")
+@click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: one a core.")
 @click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
 @click.option(
     "--replay", is_flag=True, help="Afterwards, replay all golden samples on the local server if anything changed."
@@ -28,8 +29,6 @@ def build_command(
     project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
 ) -> None:
     """Build what is not up to date, verify it, publish it."""
-    from modelwright.cli import tables
-
     if not as_data and (models := project.nothing_to_do(names, replayed=replay)):
         tables.print_nothing_to_do(project.config, models)
         return
@@ -58,8 +57,6 @@ def _failed(outcomes: Sequence[Outcome]) -> bool:
 @command
 def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
     """Say what a build would run, and why."""
-    from modelwright.cli import tables
-
     planned = project.plan(names)
     as_json(tables.plan_as_data(planned)) if as_data else tables.print_plan(planned)
 
@@ -68,8 +65,6 @@ def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> Non
 @json_option
 @command
 def status_command(project: Project, as_data: bool) -> None:
-    """Show what is published, and what has moved on."""
-    from modelwright.cli import tables
-
+    """Show what is published, and what a build would change."""
     models = project.status()
     as_json(tables.status_as_data(models)) if as_data else tables.print_status(project.config, models)

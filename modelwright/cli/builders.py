@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelwright.api import Project
+from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
 from modelwright.cli.kinds import CommandWithKinds, KindName
 from modelwright.errors import ModelwrightError
+from modelwright.project.project import ProjectConfig
+
+if TYPE_CHECKING:
+    from modelwright.operations.adopt import Adoption
+    from modelwright.operations.scaffold import Scaffold
 
 
 @click.command("new", cls=CommandWithKinds)
 @click.argument("name")
-@click.option("--kind", type=KindName(), default="torch", show_default=True, help="Where its model comes from.")
+@click.option("--kind", type=KindName(), default="torch", show_default=True, help="The kind of source.")
 @command
 def new_command(project: Project, name: str, kind: str) -> None:
     """Write a builder to start from; it builds as it is."""
-    from modelwright.cli import tables
+    _print_new(project.config, project.new(name, kind))
 
-    tables.print_new(project.config, project.new(name, kind))
+
+def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
+    """The files that were written, and what to type next."""
+    from modelwright.operations.scaffold import missing_requirement
+
+    for folder in scaffold.folders:
+        click.echo(f"Wrote {project.shown(folder)}/")
+        for path in sorted(folder.iterdir()):
+            click.echo(f"  {path.name}")
+    click.echo()
+    steps = {
+        f"modelwright build {scaffold.name}": "build it, verify it, publish version 1",
+        f"modelwright infer {scaffold.name}": "send it a sample",
+        f"edit {project.shown(scaffold.folders[-1] / 'model.yaml')}": "make it yours; build again",
+    }
+    requirement = missing_requirement(scaffold.kind)
+    if requirement:
+        steps = {f"pip install '{requirement}'": "what this kind needs"} | steps
+    tables.print_next(steps)
 
 
 @click.command("adopt")
@@ -31,13 +57,38 @@ def new_command(project: Project, name: str, kind: str) -> None:
 @json_option
 @command
 def adopt_command(project: Project, path: Path, names: tuple[str, ...], into: Path | None, as_data: bool) -> None:
-    """Turn an existing Triton repository into builders; nothing in it is touched."""
-    from modelwright.cli import tables
-
+    """Turn an existing Triton repository into builders. It stays as it is."""
     adopted = project.adopt(path, names, into=into)
-    as_json(tables.adopted_as_data(adopted)) if as_data else tables.print_adopted(project.config, adopted)
+    as_json(_adopted_as_data(adopted)) if as_data else _print_adopted(project.config, adopted)
     if not adopted.any_adopted:
         sys.exit(1)
+
+
+def _print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
+    """The builders that were written, all that was not carried over, and what to type next."""
+    rows = [["model", "", "versions", "files", "size", "builder"]]
+    for item in adopted.models:
+        if item.status != "failed":
+            versions = ", ".join(map(str, item.versions))
+            place = project.shown(item.folder)
+            rows.append([item.model, item.status, versions, str(item.files), tables.size_text(item.size_bytes), place])
+    if len(rows) > 1:
+        tables.print_table(rows)
+    if adopted.left:
+        click.echo("" if len(rows) == 1 else "\nNot carried over:")
+        tables.print_table(
+            [["model", "what", "why"], *([item.model or "-", item.thing, item.why] for item in adopted.left)]
+        )
+    if not adopted.any_adopted:
+        click.echo("Error: nothing was adopted", err=True)
+        return
+    click.echo()
+    click.echo(f"Next: {tables.program()} build --replay    publish them, and load them on a real server")
+
+
+def _adopted_as_data(adopted: Adoption) -> dict[str, Any]:
+    models = [asdict(item) | {"folder": str(item.folder), "versions": list(item.versions)} for item in adopted.models]
+    return {"models": models, "left": [asdict(item) for item in adopted.left]}
 
 
 @click.command("export-schema")

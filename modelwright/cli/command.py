@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _INTERRUPTED = 130  # 128 + SIGINT
 
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
-json_option = click.option("--json", "as_data", is_flag=True, help="For machines.")
+json_option = click.option("--json", "as_data", is_flag=True, help="Print JSON.")
 
 
 def command(function: F) -> F:

@@ -21,11 +21,13 @@ _FORMATS = ("text", "json", "github", "sarif")  # lint.formats.FORMATS, without 
     "--target", metavar="RELEASE", help="Triton release, such as 26.07; default: the project's, else the newest."
 )
 @click.option(
-    "--format", "format_name", type=click.Choice(_FORMATS), default="text", show_default=True, help="For whom to print."
+    "--format", "format_name", type=click.Choice(_FORMATS), default="text", show_default=True, help="Output format."
 )
-@click.option("--explain", metavar="ID", help="Say what a rule is about, with an example, and do nothing else.")
-@click.option("--strict", is_flag=True, help="Let warnings count as errors do.")
-@click.option("--disable-auto-complete-config", "complete", is_flag=True, help="The server runs with this flag.")
+@click.option("--explain", metavar="ID", help="Explain a rule, with an example, and do nothing else.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
+@click.option(
+    "--disable-auto-complete-config", "complete", is_flag=True, help="Check for a server that runs with this flag."
+)
 @click.pass_obj
 def lint_command(
     folder: Path,

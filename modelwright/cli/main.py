@@ -51,7 +51,10 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup)
 @click.version_option(__version__, prog_name="modelwright")
 @click.option(
-    "--project", "folder", type=click.Path(file_okay=False, path_type=Path), help="Its folder, if not this one."
+    "--project",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The project's folder. Default: this one, or the nearest above it.",
 )
 @click.pass_context
 def main(ctx: click.Context, folder: Path | None) -> None:

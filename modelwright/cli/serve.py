@@ -6,13 +6,22 @@ import json
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelwright.api import Project
+from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
 from modelwright.errors import ModelwrightError, ServerError
+from modelwright.project.project import ProjectConfig
+
+if TYPE_CHECKING:
+    from modelwright.operations.infer import Answer
+    from modelwright.server.session import Served
+
+_MOST_VALUES = 8  # of an output, that are shown
 
 
 @click.command("serve")
@@ -20,23 +29,39 @@ from modelwright.errors import ModelwrightError, ServerError
 @click.option("--grpc-port", default=8001, show_default=True)
 @click.option("--metrics-port", default=8002, show_default=True)
 @click.option("--poll", is_flag=True, help="Follow changes of the repository (default: models load once, or by API).")
-@click.option("--environment", default="", metavar="NAME", help="With configs/NAME.pbtxt, where a model has one.")
+@click.option("--environment", default="", metavar="NAME", help="Use configs/NAME.pbtxt of models that have one.")
 @command
 def serve_command(
     project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str
 ) -> None:
     """Serve the repository with a local tritonserver."""
-    from modelwright.cli import tables
     from modelwright.server.local import Ports
 
     # Service managers send SIGTERM. It stops the server as Ctrl-C does: requests in flight may finish.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ports = Ports(http_port, grpc_port, metrics_port)
     with project.serve(ports=ports, poll=poll, environment=environment, say=click.echo) as served:
-        tables.print_served(project.config, served, environment)
+        _print_served(project.config, served, environment)
         with suppress(KeyboardInterrupt):
             served.wait()
             raise ServerError(f"tritonserver ended by itself; see {project.config.shown(served.log)}")
+
+
+def _print_served(project: ProjectConfig, served: Served, environment: str) -> None:
+    """Where a server answers, and with which models."""
+    from modelwright.operations.serve import configured
+    from modelwright.server.environment import SERVER_VERSION
+
+    click.echo(f"tritonserver {SERVER_VERSION} serves {tables.shown(project)}")
+    click.echo(f"  HTTP {served.http}  gRPC {served.grpc}  metrics {served.metrics}")
+    if environment:
+        models = ", ".join(configured(project, environment))
+        click.echo(f"  environment {environment}: {models}; any other model: its config.pbtxt")
+    for name, reason in served.refused.items():
+        click.echo(f"  {name} does not load: {reason}")
+    for name, version in served.ready():
+        click.echo(f"  {name} version {version}")
+    click.echo(f"  log: {project.shown(served.log)}; Ctrl-C stops it")
 
 
 @click.command("infer")
@@ -61,11 +86,9 @@ def infer_command(
     as_data: bool,
 ) -> None:
     """Send a sample; print the answer, with labels."""
-    from modelwright.cli import tables
-
     inputs = dict(map(_input, given))
     answer = project.infer(name, inputs, url=url, version=model_version, sample=sample, top=top, say=progress)
-    as_json(tables.answer_as_data(answer)) if as_data else tables.print_answer(answer)
+    as_json(_answer_as_data(answer)) if as_data else _print_answer(answer)
 
 
 def _input(given: str) -> tuple[str, Any]:
@@ -80,6 +103,37 @@ def _input(given: str) -> tuple[str, Any]:
         raise ModelwrightError(f"--input {name}: not JSON: {error}", hint) from None
 
 
+def _print_answer(answer: Answer) -> None:
+    """The best classes of outputs that have labels; the shape and the first values of the others."""
+    for name, classes in answer.classes.items():
+        click.echo(f"{answer.model} {name}:")
+        for item in classes:
+            click.echo(f"  {item.label or item.index:<12} {item.score:>10.4f}")
+    for name, array in answer.outputs.items():
+        output = _output_as_data(array)
+        values = ", ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in output["values"])
+        rest = ", …" if output["more"] else ""
+        click.echo(f"{answer.model} {name}: {output['dtype']} {output['shape']} [{values}{rest}]")
+
+
+def _answer_as_data(answer: Answer) -> dict[str, Any]:
+    return {
+        "model": answer.model,
+        "classes": {name: [asdict(item) for item in classes] for name, classes in answer.classes.items()},
+        "outputs": {name: _output_as_data(array) for name, array in answer.outputs.items()},
+    }
+
+
+def _output_as_data(array: Any) -> dict[str, Any]:
+    flat = array.ravel()[:_MOST_VALUES].tolist()
+    return {
+        "dtype": "strings" if array.dtype == object else str(array.dtype),
+        "shape": list(array.shape),
+        "values": [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in flat],
+        "more": array.size > _MOST_VALUES,
+    }
+
+
 @click.command("verify")
 @names_argument
 @click.option(
@@ -88,9 +142,7 @@ def _input(given: str) -> tuple[str, Any]:
 @json_option
 @command
 def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
-    """Replay golden samples against any server."""
-    from modelwright.cli import tables
-
+    """Send golden samples to a server, and compare the answers."""
     results = project.verify(names, urls=urls, say=quiet if as_data else progress)
     as_json(tables.replays_as_data(results)) if as_data else tables.print_replays(results)
     if any(result.verdict == "failed" for result in results):

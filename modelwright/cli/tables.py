@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,15 +19,9 @@ if TYPE_CHECKING:
 
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import Planned
-    from modelwright.operations.adopt import Adoption
-    from modelwright.operations.doctor import Row
-    from modelwright.operations.infer import Answer
     from modelwright.operations.replay import Replayed
-    from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
-    from modelwright.server.session import Served
 
-_MOST_VALUES = 8  # of an output that are shown
 _WORST_FIRST = ("failed", "not served here", "loads", "ok")
 _NOT_COMPARED = "not compared"  # there was nothing to compare a prebuilt version with
 _COMPARED_WITH = {
@@ -53,35 +46,35 @@ def console(stderr: bool = False) -> Console:
 def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
     """The table of a build, its errors, and what to type next."""
     if not outcomes:
-        print_line(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {_program()} new NAME")
+        click.echo(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {program()} new NAME")
         return
     idle = not any(outcome.ran or outcome.status != "unchanged" for outcome in outcomes)
     if idle and not results:
         print_nothing_to_do(project, len(outcomes))
         return
-    _print_table(_outcome_table(outcomes, results))
+    print_table(_outcome_table(outcomes, results))
     for outcome in outcomes:
         if outcome.error:
-            print_line()
-            print_line(f"Error: {outcome.error}", error=True)
+            click.echo()
+            click.echo(f"Error: {outcome.error}", err=True)
             if outcome.log and outcome.log.exists():
-                print_line(f"  log: {project.shown(outcome.log)}", error=True)
+                click.echo(f"  log: {project.shown(outcome.log)}", err=True)
     for outcome in outcomes:
         for warning in outcome.warnings:
-            print_line(f"Warning: {warning}", error=True)
+            click.echo(f"Warning: {warning}", err=True)
     failures = [result for result in results or () if result.verdict == "failed"]
     for failure in failures:
-        print_line(f"Error: {failure.model} version {failure.version}, {failure.url}: {failure.detail}", error=True)
+        click.echo(f"Error: {failure.model} version {failure.version}, {failure.url}: {failure.detail}", err=True)
     if not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
-        print_line()
-        _print_next(_hints([outcome.model for outcome in outcomes]))
+        click.echo()
+        print_next(_hints([outcome.model for outcome in outcomes]))
 
 
 def print_nothing_to_do(project: ProjectConfig, models: int) -> None:
     """The answer of a build of this many models that changed nothing."""
-    print_line(f"Nothing to do: {models} model{'s' if models != 1 else ''} up to date in {_shown(project)}.")
-    program = _program()
-    print_line(f"Serve them: {program} serve    Look closer: {program} status")
+    click.echo(f"Nothing to do: {models} model{'s' if models != 1 else ''} up to date in {shown(project)}.")
+    command = program()
+    click.echo(f"Serve them: {command} serve    Look closer: {command} status")
 
 
 def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> list[list[str]]:
@@ -130,23 +123,25 @@ def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
 def _hints(names: Sequence[str]) -> dict[str, str]:
     """Commands that one may want after a build, and what each is for."""
     example = "digits" if "digits" in names else names[0] if names else "NAME"
-    program = _program()
+    command = program()
     return {
-        f"{program} serve": "keep a server up (HTTP 8000, gRPC 8001, metrics 8002)",
-        f"{program} infer {example}": "send it a sample",
-        f"{program} status": "what is published",
+        f"{command} serve": "keep a server up (HTTP 8000, gRPC 8001, metrics 8002)",
+        f"{command} infer {example}": "send it a sample",
+        f"{command} status": "what is published",
     }
 
 
-def _print_next(steps: Mapping[str, str]) -> None:
-    print_line("Next:")
+def print_next(steps: Mapping[str, str]) -> None:
+    click.echo("Next:")
     width = max(map(len, steps))
-    for command, purpose in steps.items():
-        print_line(f"  {command:<{width}}  {purpose}")
+    for step, purpose in steps.items():
+        click.echo(f"  {step:<{width}}  {purpose}")
 
 
-def _program() -> str:
+def program() -> str:
     """What to type to get this program: its name where the shell finds it, its path after a plain `make repo`."""
+    import shutil
+
     started = Path(sys.argv[0])
     if shutil.which("modelwright") or started.name != "modelwright":
         return "modelwright"
@@ -174,90 +169,11 @@ def print_replays(results: Sequence[Replayed]) -> None:
     for result in results:
         error = "-" if result.max_abs_error is None else f"{result.max_abs_error:.1e}"
         rows.append([result.model, str(result.version), result.url, result.verdict, error, result.detail])
-    _print_table(rows)
+    print_table(rows)
 
 
 def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
-
-
-# --- serve and infer --------------------------------------------------------------------------------------------------
-
-
-def print_served(project: ProjectConfig, served: Served, environment: str) -> None:
-    """Where a server answers, and with which models."""
-    from modelwright.operations.serve import configured
-    from modelwright.server.environment import SERVER_VERSION
-
-    print_line(f"tritonserver {SERVER_VERSION} serves {_shown(project)}")
-    print_line(f"  HTTP {served.http}  gRPC {served.grpc}  metrics {served.metrics}")
-    if environment:
-        models = ", ".join(configured(project, environment))
-        print_line(f"  environment {environment}: {models}; any other model: its config.pbtxt")
-    for name, reason in served.refused.items():
-        print_line(f"  {name} does not load: {reason}")
-    for name, version in served.ready():
-        print_line(f"  {name} version {version}")
-    print_line(f"  log: {project.shown(served.log)}; Ctrl-C stops it")
-
-
-def print_answer(answer: Answer) -> None:
-    """The best classes of outputs that have labels; the shape and the first values of the others."""
-    for name, classes in answer.classes.items():
-        print_line(f"{answer.model} {name}:")
-        for item in classes:
-            print_line(f"  {item.label or item.index:<12} {item.score:>10.4f}")
-    for name, array in answer.outputs.items():
-        output = _output_as_data(array)
-        values = ", ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in output["values"])
-        rest = ", …" if output["more"] else ""
-        print_line(f"{answer.model} {name}: {output['dtype']} {output['shape']} [{values}{rest}]")
-
-
-def answer_as_data(answer: Answer) -> dict[str, Any]:
-    return {
-        "model": answer.model,
-        "classes": {name: [asdict(item) for item in classes] for name, classes in answer.classes.items()},
-        "outputs": {name: _output_as_data(array) for name, array in answer.outputs.items()},
-    }
-
-
-def _output_as_data(array: Any) -> dict[str, Any]:
-    flat = array.ravel()[:_MOST_VALUES].tolist()
-    return {
-        "dtype": "strings" if array.dtype == object else str(array.dtype),
-        "shape": list(array.shape),
-        "values": [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in flat],
-        "more": array.size > _MOST_VALUES,
-    }
-
-
-# --- adopt ------------------------------------------------------------------------------------------------------------
-
-
-def print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
-    """The builders that were written, all that was not carried over, and what to type next."""
-    rows = [["model", "", "versions", "files", "size", "builder"]]
-    for item in adopted.models:
-        if item.status != "failed":
-            versions = ", ".join(map(str, item.versions))
-            place = project.shown(item.folder)
-            rows.append([item.model, item.status, versions, str(item.files), size_text(item.size_bytes), place])
-    if len(rows) > 1:
-        _print_table(rows)
-    if adopted.left:
-        print_line("" if len(rows) == 1 else "\nNot carried over:")
-        _print_table([["model", "what", "why"], *([item.model or "-", item.thing, item.why] for item in adopted.left)])
-    if not adopted.any_adopted:
-        print_line("Error: nothing was adopted", error=True)
-        return
-    print_line()
-    print_line(f"Next: {_program()} build --replay    publish them, and load them on a real server")
-
-
-def adopted_as_data(adopted: Adoption) -> dict[str, Any]:
-    models = [asdict(item) | {"folder": str(item.folder), "versions": list(item.versions)} for item in adopted.models]
-    return {"models": models, "left": [asdict(item) for item in adopted.left]}
 
 
 # --- plan and status --------------------------------------------------------------------------------------------------
@@ -268,8 +184,8 @@ def print_plan(planned: Sequence[Planned]) -> None:
     todo = [entry for entry in planned if entry.status != "cached"]
     for entry in todo:
         verb = "run" if entry.status == "run" else "maybe"
-        print_line(f"{verb:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
-    print_line(f"{len(planned)} steps: {len(todo)} to run, {len(planned) - len(todo)} up to date")
+        click.echo(f"{verb:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
+    click.echo(f"{len(planned)} steps: {len(todo)} to run, {len(planned) - len(todo)} up to date")
 
 
 def plan_as_data(planned: Sequence[Planned]) -> list[dict[str, Any]]:
@@ -292,8 +208,8 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
         size = size_text(item.size_bytes) if item.size_bytes else "-"
         created = item.created.isoformat()[:16] if item.created else "-"
         rows.append([item.model, versions, size, metrics_text(item.metrics), created, _state(item)])
-    _print_table(rows)
-    print_line(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
+    print_table(rows)
+    click.echo(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
 
 
 def _state(item: ModelStatus) -> str:
@@ -317,55 +233,11 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
     ]
 
 
-# --- new and doctor ---------------------------------------------------------------------------------------------------
-
-
-def print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
-    """The files that were written, and what to type next."""
-    from modelwright.operations.scaffold import missing_requirement
-
-    for folder in scaffold.folders:
-        print_line(f"Wrote {project.shown(folder)}/")
-        for path in sorted(folder.iterdir()):
-            print_line(f"  {path.name}")
-    print_line()
-    steps = {
-        f"modelwright build {scaffold.name}": "build it, verify it, publish version 1",
-        f"modelwright infer {scaffold.name}": "send it a sample",
-        f"edit {project.shown(scaffold.folders[-1] / 'model.yaml')}": "make it yours; build again",
-    }
-    requirement = missing_requirement(scaffold.kind)
-    if requirement:
-        steps = {f"pip install '{requirement}'": "what this kind needs"} | steps
-    _print_next(steps)
-
-
-def print_doctor(rows: Sequence[Row]) -> None:
-    """A line for each row, its fix below it, and the verdict."""
-    width = max(len(row.what) for row in rows)
-    for row in rows:
-        print_line(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
-        if row.fix:
-            print_line(f"{'':<8}  {'':<{width}}  → {row.fix}")
-    bad = [row.what for row in rows if row.needed and row.state in ("missing", "broken")]
-    print_line()
-    print_line(f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work.")
-
-
-def doctor_as_data(rows: Sequence[Row]) -> dict[str, Any]:
-    from modelwright.operations.doctor import failing
-
-    return {"ok": not failing(rows), "rows": [asdict(row) for row in rows]}
-
-
 # --- printing ---------------------------------------------------------------------------------------------------------
 
 
-def print_line(text: str = "", *, error: bool = False) -> None:
-    click.echo(text, err=error)
-
-
 def size_text(size_bytes: float) -> str:
+    """`98.3 kB`, in powers of 1,000."""
     for unit in ("B", "kB", "MB"):
         if size_bytes < 1000:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -373,12 +245,12 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} GB"
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Columns by width on a pipe, so that nothing is cut; rich's table on a terminal."""
     if not sys.stdout.isatty():
         widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
         for row in rows:
-            print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
     from rich.table import Table
 
@@ -390,5 +262,5 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     console().print(table)
 
 
-def _shown(project: ProjectConfig) -> str:
+def shown(project: ProjectConfig) -> str:
     return project.shown(project.repository)

@@ -1,12 +1,12 @@
-"""`modelwright adopt`: an existing Triton repository becomes builders of kind prebuilt, and is itself left untouched.
+"""Turn an existing Triton repository into builders of kind prebuilt. The repository stays untouched.
 
 builders/<name>/model.yaml holds every file's digest, and the whole ModelConfig as `serving`; the files lie beside it
-under the paths they have in the repository: `3/model.onnx`, `labels.txt`, `warmup/image`. A builder is put together
-beside the others and appears by one rename; one that is there is never touched. What is written is read back: the
-builder must come to the very ModelConfig that the repository has.
+under the paths they have in the repository: `3/model.onnx`, `labels.txt`, `warmup/image`. A builder is written beside
+the others and appears by one rename; one that exists is never touched. What is written is read back: the builder must
+give exactly the ModelConfig that the repository has.
 
-Of versions that Modelwright published, golden.npz goes along: its samples are checked again, and published again with
-the version. Their manifest.json stays behind, because publishing writes a new one. (`foreign.py` reads the repository.)
+Of versions that Modelwright published, golden.npz is copied, too: its samples are checked again, and published again
+with the version. manifest.json is not copied, because publishing writes a new one.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.writer import model_yaml, serving_of
-from modelwright.repository.reading import WHOLE, FoundGolden, FoundModel, Left, models_of, read_model
+from modelwright.repository.reading import WHOLE, FoundGolden, FoundModel, NotCarried, models_of, read_model
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.triton.messages import differences
 
 LOCK = "adopt.lock"
-_STAGING = ".adopt-"  # a folder without a model.yaml: a build passes it by
+_STAGING = ".adopt-"  # a folder without a model.yaml, which a build ignores
 _COMPLETED = "# The repository has no config.pbtxt for it: the server completes the configuration from the model.\n"
 _ABOUT = (
     "# Adopted: the files lie beside this one, and stay what their SHA-256 says. serving is the whole config.pbtxt.\n"
@@ -46,7 +46,7 @@ _ABOUT = (
 
 @dataclass(frozen=True)
 class Adopted:
-    """What became of one model. `unchanged`: its builder was there already, with the same content."""
+    """The result for one model. `unchanged`: its builder existed already, with the same content."""
 
     model: str
     status: Literal["adopted", "unchanged", "failed"]
@@ -58,10 +58,10 @@ class Adopted:
 
 @dataclass
 class Adoption:
-    """What became of each model, and everything that was not carried over."""
+    """The result for each model, and everything that was not carried over."""
 
     models: list[Adopted] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)  # in order of what they belong to
+    left: list[NotCarried] = field(default_factory=list)  # in order of what they belong to
 
     @property
     def any_adopted(self) -> bool:
@@ -75,10 +75,10 @@ def adopt(
     into: Path | None = None,
     started: Callable[[str], object] = lambda model: None,
 ) -> Adoption:
-    """Write a builder for every model of the repository at `path`, or for those named. `started` hears of each.
+    """Write a builder for every model of the repository at `path`, or for those named. `started` is called with each.
 
-    One that cannot be adopted is in the result, and does not stop the others. Raises RepositoryError for a path that is
-    no repository, and for a name that is not in it.
+    A model that cannot be adopted is in the result, and does not stop the others. Raises RepositoryError for a path
+    that is not a repository, and for a name that is not in it.
     """
     root, builders = path.resolve(), (into or project.builders).resolve()
     if builders.is_relative_to(root):
@@ -99,7 +99,7 @@ def adopt(
         for name in names or models:
             started(name)
             _adopt_one(project, root, models[name], builders / name, taken.get(name), adoption)
-    _tell_of_comments(adoption)
+    _merge_comments(adoption)
     return adoption
 
 
@@ -114,25 +114,27 @@ def _adopt_one(
         found = read_model(root, folder)
         adoption.left += found.left
         if found.has_comments:
-            adoption.left.append(Left(name, _COMMENTS, ""))
+            adoption.left.append(NotCarried(name, _COMMENTS, ""))
         if not found.has_config:
-            adoption.left.append(Left(name, CONFIG, "there is none: serving is empty, and the server completes it"))
+            adoption.left.append(
+                NotCarried(name, CONFIG, "there is none: serving is empty, and the server completes it")
+            )
         adoption.models.append(_write(project, found, target))
     except ModelwrightError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        adoption.left.append(Left(name, WHOLE, f"{error.message}{hint}"))
+        adoption.left.append(NotCarried(name, WHOLE, f"{error.message}{hint}"))
         adoption.models.append(Adopted(name, "failed", target))
     except OSError as error:
         if error.filename is None or not Path(str(error.filename)).is_relative_to(root):
             raise
         where = Path(str(error.filename)).relative_to(root)
-        adoption.left.append(Left(name, WHOLE, f"{where}: cannot be read: {error.strerror}"))
+        adoption.left.append(NotCarried(name, WHOLE, f"{where}: cannot be read: {error.strerror}"))
         adoption.models.append(Adopted(name, "failed", target))
 
 
 def _check_name(name: str) -> None:
     if name.startswith("."):
-        raise SpecError("hidden, though a server takes it for a model")
+        raise SpecError("the folder is hidden, but a server would serve it as a model")
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:
@@ -140,7 +142,7 @@ def _check_name(name: str) -> None:
 
 
 def _write(project: ProjectConfig, found: FoundModel, target: Path) -> Adopted:
-    """Put the builder together beside its place, or compare it with the one that is there."""
+    """Write the builder beside its place and rename it, or compare it with the one that exists."""
     origins = _origins(found)
     if target.exists() or target.is_symlink():
         _check_same(project, found, target, origins)
@@ -167,7 +169,7 @@ def _origins(found: FoundModel) -> dict[str, Path]:
 
 
 def _copy(origin: Path, target: Path) -> str:
-    """Copy one file, and read it back: what lies there is what the digest says."""
+    """Copy one file, and read it back to check its digest."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = copy_hashed(origin, target)
     if sha256_file(target) != digest:
@@ -198,14 +200,14 @@ def _golden_record(golden: FoundGolden, sha256: str) -> dict[str, Any]:
 
 
 def _check_written(project: ProjectConfig, found: FoundModel, staged: Path, target: Path) -> None:
-    """Read the builder as a build does. What it comes to must be what the repository has, field by field."""
+    """Read the builder as a build does. Its ModelConfig must equal the repository's, field by field."""
     builder = read_builder(staged, project.shown(target / FILE), source_model)
     for difference in differences(found.config, config_of(builder, tensors_of(builder))):
         raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
 
 
 def _check_same(project: ProjectConfig, found: FoundModel, target: Path, origins: dict[str, Path]) -> None:
-    """A builder that is there stays, whatever it is; it is only an error if adoption would write another one."""
+    """Raise SpecError where the builder that exists differs from the one that adoption would write."""
     hint = "nothing was overwritten: remove it first, or adopt --into another folder"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         text = (target / FILE).read_text(encoding="utf-8")
@@ -213,7 +215,7 @@ def _check_same(project: ProjectConfig, found: FoundModel, target: Path, origins
         same = text == _text(project, found, digests, target)
         if same and all(sha256_file(path) == digests[name] for name, path in origins.items()):
             return
-    raise SpecError(f"{project.shown(target)} exists, and is not what would be written", hint)
+    raise SpecError(f"{project.shown(target)} exists, and differs from what adoption would write", hint)
 
 
 def _adopted(
@@ -235,10 +237,10 @@ def _staging(builders: Path) -> Iterator[Path]:
 _COMMENTS = f"comments in {CONFIG}"
 
 
-def _tell_of_comments(adoption: Adoption) -> None:
-    """Once for all models: comments are lost wherever there are some."""
+def _merge_comments(adoption: Adoption) -> None:
+    """One entry for the comments of all models."""
     models = [item.model for item in adoption.left if item.thing == _COMMENTS]
     adoption.left = [item for item in adoption.left if item.thing != _COMMENTS]
     if models:
         why = "a ModelConfig has no place for them; write them into model.yaml"
-        adoption.left.append(Left(", ".join(models), _COMMENTS, why))
+        adoption.left.append(NotCarried(", ".join(models), _COMMENTS, why))

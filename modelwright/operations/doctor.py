@@ -1,7 +1,8 @@
-"""`modelwright doctor`: what works on this machine, what does not, and how to fix it.
+"""What works on this machine, what does not, and how to fix it.
 
-Each check looks at one thing and gives rows; they run side by side, since most of the time goes into starting programs.
-What is imported is imported by a Python of its own: "installed" is not "works", and torch must not be loaded to ask.
+Each check looks at one thing and returns rows. They run in parallel: most of the time goes into starting programs.
+Libraries are imported in a Python process of their own: an installed library may not work, and this process must not
+load torch.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ _DOCKER = "only needed here for: docker compose up triton"
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was looked at.
+    """The result of one check.
 
-    `missing`: not here, and this project wants it. `broken`: here, and does not work. `optional`: not here, and nothing
-    wants it. `needed`: a build on the CPU or the local server does not work without it. An `ok` row with a fix is a
-    warning.
+    `missing`: not installed, and this project uses it. `broken`: installed, and does not work. `optional`: not
+    installed, and not used. `needed`: a build on the CPU or the local server does not work without it. An `ok` row with
+    a fix is a warning.
     """
 
     what: str
@@ -54,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a program. `code` is None when it was not there, or did not end in time: `error` says which."""
+    """The result of running a program. `code` is None when it is not installed or timed out: `error` says which."""
 
     code: int | None
     output: str = ""
@@ -67,7 +68,7 @@ class Ran:
 
 
 def run_program(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] | None = None) -> Ran:
-    """Run a program to its end. Nothing is raised: not to run is an answer too."""
+    """Run a program. Raises nothing: a program that cannot run is a result, too."""
     if shutil.which(command[0]) is None:
         return Ran(None, error=f"no {command[0]} command")
     try:
@@ -90,7 +91,7 @@ def run_program(command: Sequence[str], timeout_s: float, variables: Mapping[str
 
 @dataclass(frozen=True)
 class Machine:
-    """What is examined, and the ways to ask it: a test gives another machine's answers."""
+    """The machine that is examined, and how to ask it: tests replace the functions."""
 
     folder: Path  # where to look for the project
     run: Callable[[Sequence[str], float, Mapping[str, str] | None], Ran] = run_program
@@ -219,14 +220,14 @@ def _server(machine: Machine) -> list[Row]:
     made = environment.find(project.server, project.target)
     if made is None:
         return [_server_to_be_made(machine, project)]
-    remedy = f"rm -r {project.shown(made.root)}; modelwright serve makes it again"
+    fix = f"rm -r {project.shown(made.root)}; modelwright serve makes it again"
     for command in (
         [str(made.python), "-I", "-c", "import numpy, onnxruntime"],
         [str(made.server), "--help"],  # ends with 1
     ):
         ran = machine.run(command, _IMPORT_TIMEOUT_S, made.variables())
         if ran.code not in (0, 1) or "Error" in ran.error or "error while loading" in ran.error:
-            return [Row("local server", "broken", ran.last_line, remedy, needed=True)]
+            return [Row("local server", "broken", ran.last_line, fix, needed=True)]
     versions = f"tritonserver {environment.SERVER_VERSION}, onnxruntime {project.target.onnxruntime}"
     return [Row("local server", "ok", f"{versions}, Python {made.python_version}", needed=True)]
 
@@ -267,7 +268,7 @@ def _gpu(machine: Machine) -> list[Row]:
     if ran.code is None and ran.error.startswith("no nvidia-smi"):
         return [Row("gpu", "optional", "no NVIDIA driver here; models build and run on the CPU")]
     if ran.code != 0 or not ran.output.strip():
-        return [Row("gpu", "broken", ran.last_line, "nvidia-smi has to work first: driver and device")]
+        return [Row("gpu", "broken", ran.last_line, "make nvidia-smi work: check the driver and the device")]
     names = [_gpu_text(line) for line in ran.output.strip().splitlines()]
     return [Row("gpu", "ok", "; ".join(names))]
 
@@ -296,7 +297,7 @@ def _disk(machine: Machine) -> list[Row]:
 
 def _folder_row(machine: Machine, name: str, folder: Path) -> Row:
     if not machine.writable(folder):
-        return Row(name, "broken", f"{folder} is not writable for this user", "make it so", needed=True)
+        return Row(name, "broken", f"{folder} is not writable for this user", f"chown or chmod {folder}", needed=True)
     free = machine.free_bytes(folder)
     detail = f"writable, {free / 1e9:.1f} GB free"
     if free < _LEAST_FREE_BYTES:
@@ -332,7 +333,7 @@ def _libraries(
 
 
 def _import(machine: Machine, code: str) -> Ran:
-    # A library's own warnings are not this user's trouble.
+    # Warnings of a library about itself would hide the result.
     return machine.run([sys.executable, "-W", "ignore", "-c", code], _IMPORT_TIMEOUT_S, None)
 
 

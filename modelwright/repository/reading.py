@@ -1,7 +1,7 @@
 """A model repository that others made, as adoption reads it: nothing is written there, files are opened to be read.
 
-What a server would make of a name is what counts: `5.tmp` is a version to it, `05` is none, and every folder at the
-root is a model. Whatever cannot be carried over is named (`Left`); what a model is another one without is an error.
+Names mean what they mean to a server: `5.tmp` is a version, `05` is not, and every folder at the root is a model. What
+cannot be carried over is reported (`NotCarried`). Where the model would change without it, that is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STRING = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'')
 
 
 @dataclass(frozen=True)
-class Left:
+class NotCarried:
     """One thing that is not carried over, and why."""
 
     model: str
@@ -57,10 +57,10 @@ class FoundModel:
     files: dict[str, Path] = field(default_factory=dict)  # beside config.pbtxt
     golden: dict[int, FoundGolden] = field(default_factory=dict)
     is_ours: bool = False  # Modelwright published versions of it
-    left: list[Left] = field(default_factory=list)
+    left: list[NotCarried] = field(default_factory=list)
 
 
-def models_of(root: Path) -> tuple[dict[str, Path], list[Left]]:
+def models_of(root: Path) -> tuple[dict[str, Path], list[NotCarried]]:
     """Every folder that a server takes for a model; and what lies beside them. Raises RepositoryError for no folder."""
     if not root.is_dir():
         raise RepositoryError(f"{root}: there is no such folder", "give the folder that --model-repository would name")
@@ -71,11 +71,11 @@ def models_of(root: Path) -> tuple[dict[str, Path], list[Left]]:
         if path.is_dir():
             models[path.name] = path
         elif path.is_symlink() and not path.exists():
-            left.append(Left(_shown(path.name), WHOLE, "a dangling link"))
+            left.append(NotCarried(_shown(path.name), WHOLE, "a dangling link"))
         elif path.name == LEDGER:
-            left.append(Left("", LEDGER, "the ledger of that repository: this one has its own"))
+            left.append(NotCarried("", LEDGER, "the ledger of that repository: this one has its own"))
         else:
-            left.append(Left("", _shown(path.name), "no folder, so no model: a server does not look at it"))
+            left.append(NotCarried("", _shown(path.name), "no folder, so no model: a server does not look at it"))
     return models, left
 
 
@@ -95,9 +95,9 @@ def read_model(root: Path, folder: Path) -> FoundModel:
         elif path.name == CONFIG:
             _take_config(found, path)
         elif path.name.startswith("."):
-            found.left.append(Left(name, path.name, "hidden"))
+            found.left.append(NotCarried(name, path.name, "hidden"))
         elif path.name == FILE or path.name.endswith(".j2"):
-            found.left.append(Left(name, path.name, "Modelwright reads a file of this name in a builder itself"))
+            found.left.append(NotCarried(name, path.name, "Modelwright reads a file of this name in a builder itself"))
         else:
             walk.take(path, path.name)
             found.files[path.name] = path
@@ -108,10 +108,12 @@ def read_model(root: Path, folder: Path) -> FoundModel:
         _take_golden(found, number)
     if walk.executable:
         why = "Modelwright publishes files without it"
-        found.left.append(Left(name, f"the executable bit of {walk.executable[0]}{_and_more(walk.executable)}", why))
+        found.left.append(
+            NotCarried(name, f"the executable bit of {walk.executable[0]}{_and_more(walk.executable)}", why)
+        )
     if found.is_ours:
         why = "Modelwright's own: publishing writes a new one; metrics and lineage stay with the old"
-        found.left.append(Left(name, f"{MANIFEST} of each version", why))
+        found.left.append(NotCarried(name, f"{MANIFEST} of each version", why))
     return found
 
 
@@ -134,7 +136,7 @@ def _take_folder(walk: _Walk, path: Path) -> None:
     found, name = walk.found, path.name
     reason = _not_carried(name)
     if reason:
-        found.left.append(Left(found.name, f"{name}/", reason))
+        found.left.append(NotCarried(found.name, f"{name}/", reason))
         return
     number = version_number(name)
     if number is not None:
@@ -182,7 +184,7 @@ def _take_golden(found: FoundModel, number: int) -> None:
     try:
         found.golden[number] = _golden(files, path)
     except RepositoryError as error:
-        found.left.append(Left(found.name, f"{number}/{GOLDEN}", error.message.replace(str(path), MANIFEST)))
+        found.left.append(NotCarried(found.name, f"{number}/{GOLDEN}", error.message.replace(str(path), MANIFEST)))
     files.pop(GOLDEN)
 
 
@@ -255,7 +257,7 @@ class _Walk:
         return "" if path.name.isprintable() and _is_utf8(path.name) else "its name cannot be written in model.yaml"
 
     def _leave(self, thing: str, why: str) -> None:
-        self.found.left.append(Left(self.found.name, thing, why))
+        self.found.left.append(NotCarried(self.found.name, thing, why))
 
 
 def _and_more(things: list[str]) -> str:
