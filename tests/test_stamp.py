@@ -116,6 +116,21 @@ def test_an_installation_ends_it(sandbox: Sandbox, tmp_path: Path, monkeypatch: 
     assert not held(sandbox)
 
 
+def test_a_module_among_packages_counts_and_its_neighbours_do_not(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-packages"
+    (site / "other").mkdir(parents=True)
+    (site / "toy_kind.py").write_text("KIND = 1")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    sandbox.onnx_builder()
+    stamp.write(sandbox.project, (), 1, [site / "toy_kind.py"], time.time_ns() + LATER_NS)
+    (site / "other" / "file").touch()
+    assert held(sandbox)
+    rewritten_in_place(site / "toy_kind.py")
+    assert not held(sandbox)
+
+
 def test_what_changed_a_moment_ago_is_not_stamped(sandbox: Sandbox) -> None:
     sandbox.onnx_builder()
     stamp.write(sandbox.project, (), 1, [], time.time_ns())

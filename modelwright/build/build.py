@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from modelwright.build import stamp
 from modelwright.build.executor import Executor
 from modelwright.build.listener import Listener
 from modelwright.build.outcome import Outcome
 from modelwright.build.release import release
-from modelwright.build.scheduler import Scheduler
-from modelwright.build.workspace import open_workspace
+from modelwright.build.scheduler import Built, Scheduler
+from modelwright.build.workspace import Workspace, open_workspace
 from modelwright.fsops import locked
 from modelwright.project.project import ProjectConfig
 
@@ -46,9 +48,18 @@ def build(
         finally:
             workspace.fingerprints.save()
     if all(outcome.status == "unchanged" and not outcome.ran for outcome in outcomes):
-        artifacts = [artifact.folder / "artifact.json" for artifact in built.artifacts.values()]
-        stamp.write(project, names, len(outcomes), [*workspace.fingerprints.looked_at, *artifacts], started_ns)
+        stamp.write(project, names, len(outcomes), _looked_at(workspace, built), started_ns)
     return outcomes
+
+
+def _looked_at(workspace: Workspace, built: Built) -> Iterator[Path]:
+    """The files that a build read: those that step keys cover, artifacts, and the code of kinds that are plugged in."""
+    yield from workspace.fingerprints.looked_at
+    yield from (artifact.folder / "artifact.json" for artifact in built.artifacts.values())
+    for builder in workspace.selected:
+        code = getattr(sys.modules[type(builder.spec.source).__module__], "__file__", None)
+        if code:
+            yield Path(code)
 
 
 def _worker_pool(jobs: int | None) -> Executor:

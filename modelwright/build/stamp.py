@@ -57,9 +57,10 @@ def write(
     """
     roots = _roots(project)
     outside = [path for path in looked_at if not any(path.is_relative_to(root) for root in roots)]
-    files = sorted(str(path) for path in outside if path.is_relative_to(project.store))
+    alone = {path for path in outside if path.is_relative_to(project.store) or str(path.parent) in sys.path}
+    files = sorted(map(str, alone))
     # Of installed packages whole folders: a builder may read all that is in one.
-    folders = sorted({str(path.parent) for path in outside if not path.is_relative_to(project.store)})
+    folders = sorted({str(path.parent) for path in outside if path not in alone})
     with suppress(OSError, ValueError):
         state, newest_ns = _state([*roots, *folders], [*_own_files(project), *files])
         if newest_ns + _RACY_NS > started_ns:
