@@ -399,7 +399,7 @@ def test_a_template_that_says_something_else(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('triton = "26.7"', "Triton release '26.7' is not known"),
+        ('triton = "26.7"', "unknown Triton release '26.7'"),
         ('tritn = "26.07"', "modelwright.toml: tritn: unknown field\n  hint: did you mean 'triton'?"),
         ("triton = 26.07", "modelwright.toml: triton: a release is needed"),
         ("triton = ", "modelwright.toml: does not parse"),

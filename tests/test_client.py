@@ -189,7 +189,7 @@ def test_an_unknown_model_is_an_error_with_a_hint(client: Client) -> None:
         pytest.param({"z": ones(1, 4)}, r"unexpected inference input 'z' for model 'doubled'", id="name"),
         pytest.param({}, r"expected 1 inputs but got 0 inputs", id="none"),
         pytest.param({"x": ones(9, 4)}, r"inference request batch-size must be <= 8", id="batch size"),
-        pytest.param({"x": np.ones((1, 4), complex)}, r"input 'x': numpy's complex128 has no Triton", id="complex"),
+        pytest.param({"x": np.ones((1, 4), complex)}, r"input 'x': .*complex128", id="complex"),
         pytest.param({"x": np.float32(1)}, r"doubled: ", id="scalar"),
     ],
 )

@@ -210,10 +210,13 @@ def test_keys_that_yaml_reads_as_something_else(tmp_path: Path, text: str, messa
         ({"instance_group": [{"count": 2**31}]}, r"count: 2147483648 is out of range: -2147483648 to 2147483647"),
         (
             {"instance_group": [{"kind": "KIND_CPUS"}]},
-            r"kind: 'KIND_CPUS' is no Kind\n  hint: did you mean 'KIND_CPU'\?",
+            r"kind: 'KIND_CPUS' is not a value of Kind\n  hint: did you mean 'KIND_CPU'\?",
         ),
-        ({"instance_group": [{"kind": 7}]}, r"kind: 7 is no Kind\n  hint: known: KIND_AUTO"),
-        ({"parameters": {"a": {"string_value": 5}}}, r'a\.string_value: expected text, got 5\n  hint: quote it: "5"'),
+        ({"instance_group": [{"kind": 7}]}, r"kind: 7 .*Kind\n  hint: known: KIND_AUTO"),
+        (
+            {"parameters": {"a": {"string_value": 5}}},
+            r'a\.string_value: expected a string, got 5\n  hint: quote it: "5"',
+        ),
         ({"parameters": ["a"]}, r"serving\.parameters: expected a mapping, got a list"),
         ({"response_cache": {"enable": "yes"}}, r"response_cache\.enable: expected true or false, got 'yes'"),
         ({"dynamic_batching": {"priority_queue_policy": {"x": {}}}}, r"policy\.x: expected a whole number, got 'x'"),

@@ -153,7 +153,7 @@ def test_a_project_file_that_does_not_parse_is_a_failing_row(tmp_path: Path) -> 
     (tmp_path / "modelwright.toml").write_text('triton = "99.99"\n')
     rows = examine(machine(tmp_path))
     assert row(rows, "project").state == "broken"
-    assert row(rows, "project").detail == "Triton release '99.99' is not known"
+    assert row(rows, "project").detail == "unknown Triton release '99.99'"
     assert failing(rows)
 
 

@@ -28,7 +28,7 @@ from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import LEDGER
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
-from modelwright.triton.reasons import is_lacking
+from modelwright.triton.reasons import is_missing_here
 from tests.conftest import DATA_PY, Recorder, Sandbox, doubling_onnx
 from tests.foreign_repository import MODELS, classifier, hand_made, plus
 from tests.manifests import a_manifest
@@ -574,7 +574,7 @@ def test_a_replay_needs_no_golden_samples_to_find_damage(adopted: Sandbox) -> No
     ],
 )
 def test_what_a_server_has_not_is_told_from_what_a_model_has_wrong(reason: str, lacking: bool) -> None:
-    assert is_lacking(reason) == lacking
+    assert is_missing_here(reason) == lacking
 
 
 # --- the original and the adopted, side by side -----------------------------------------------------------------------

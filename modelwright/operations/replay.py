@@ -32,7 +32,7 @@ from modelwright.server import environment
 from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
-from modelwright.triton.reasons import is_lacking
+from modelwright.triton.reasons import is_missing_here
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.batches import in_batches
 from modelwright.verification.comparison import compare_outputs
@@ -125,7 +125,7 @@ def _fail_if_not_served(result: Replayed, refused: Mapping[str, str]) -> Replaye
 
 def _downgrade_if_lacking(result: Replayed) -> Replayed:
     """Downgrade to "not served here" when the local server lacks the dependency."""
-    lacking = result.verdict == "failed" and is_lacking(result.detail)
+    lacking = result.verdict == "failed" and is_missing_here(result.detail)
     return replace(result, verdict="not served here") if lacking else result
 
 

@@ -23,7 +23,7 @@ from modelwright.kinds.prebuilt import GoldenRecord, PrebuiltSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.ensemble import newest_version, version_digest
 from modelwright.triton.layout import GOLDEN
-from modelwright.triton.reasons import is_lacking
+from modelwright.triton.reasons import is_missing_here
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.batches import Infer, in_batches
 from modelwright.verification.comparison import compare_outputs
@@ -90,7 +90,7 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
     except NotLoadedError as error:
         # Versions that the newest one's config does not fit are kept, as they are where they come from.
         is_old = record is not None and number != max(context.source(PrebuiltSource).versions)
-        if not is_lacking(error.reason) and not is_old:
+        if not is_missing_here(error.reason) and not is_old:
             raise VerifyError(error.message, error.hint) from None
         return _not_compared(f"not served here: {error.reason}", record)
 

@@ -3,8 +3,8 @@
     with connect("grpc://127.0.0.1:8001") as client:
         client.infer("digits", {"image": images})["logits"]
 
-A Client can be used from any thread. tritonclient's HTTP client cannot (it belongs to the gevent hub of the thread that
-made it), so each thread gets one of its own; a gRPC channel is shared.
+A Client can be used from any thread. tritonclient's HTTP client belongs to the thread that made it, so each thread gets
+its own; all threads share one gRPC channel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One version of one model in the server's repository; one that was never loaded has no version and no state."""
+    """One version of one model in the server's repository; version and state are empty if it was never loaded."""
 
     name: str
     version: str
@@ -40,7 +40,7 @@ class IndexEntry:
 def connect(url: str, timeout_s: float = 60) -> Client:
     """A client for `http://host:port`, `https://…`, `grpc://…`, `grpcs://…`, or `host:port`, which means HTTP.
 
-    Nothing is sent yet: an unreachable server shows with the first call. `timeout_s` bounds each call.
+    Nothing is sent yet: if the server cannot be reached, the first call raises. `timeout_s` limits each call.
     """
     scheme, separator, address = url.partition("://")
     if not separator:
@@ -54,7 +54,7 @@ def connect(url: str, timeout_s: float = 60) -> Client:
 
 
 class Client:
-    """Calls to one server. Every failure is a ServerError that names the server and the model."""
+    """Calls to one server. Every failure raises a ServerError that names the server and the model."""
 
     def __init__(self, scheme: str, address: str, timeout_s: float) -> None:
         self.url = f"{scheme}://{address}"
@@ -79,7 +79,7 @@ class Client:
             connection.close()
 
     def ready(self) -> bool:
-        """Whether the server answers and says it is ready. An unreachable server is not ready."""
+        """Whether the server says that it is ready. False when it cannot be reached."""
         return self._is_ready("is_server_ready")
 
     def model_ready(self, name: str, version: str = "") -> bool:
@@ -87,7 +87,7 @@ class Client:
         return self._is_ready("is_model_ready", name, version)
 
     def index(self) -> list[IndexEntry]:
-        """Every model in the server's repository, and every version that it knows."""
+        """Every model and version that the server knows."""
         answer = self._call("", "get_model_repository_index")
         entries = answer["models"] if self._is_grpc else answer
         return [
@@ -136,7 +136,7 @@ class Client:
         outputs: Sequence[str] = (),
         class_count: int = 0,
     ) -> Tensors:
-        """Run a model: all its outputs, or those named. Arrays include the batch dimension and may be read-only.
+        """Run a model, for all its outputs or those named. Arrays include the batch dimension and may be read-only.
 
         Strings are object arrays of bytes (str is accepted as input). With a `class_count`, each output is replaced by
         its best classes, as b"value:index" or b"value:index:label".
@@ -165,7 +165,7 @@ class Client:
             array = np.char.encode(array, "utf-8").astype(object)
         datatype = np_to_triton_dtype(array.dtype)
         if datatype is None:
-            raise ServerError(f"{self.url}: {model}: input '{name}': numpy's {array.dtype} has no Triton data type")
+            raise ServerError(f"{self.url}: {model}: input '{name}': Triton has no data type for numpy's {array.dtype}")
         tensor = module.InferInput(name, list(array.shape), datatype)
         tensor.set_data_from_numpy(array)
         return tensor
@@ -186,7 +186,7 @@ class Client:
         return known["connection"]
 
     def _connect_grpc(self) -> Any:
-        # Without limits on message size, as tritonclient does by default; and quick to see a server come back.
+        # No limits on message size, as tritonclient's default; short waits, to notice soon that a server is back.
         arguments = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
@@ -201,7 +201,7 @@ class Client:
         )
 
     def _call(self, model: str, method: str, *arguments: Any, **options: Any) -> Any:
-        """One call of tritonclient's, its answer as plain data, its errors as ServerError."""
+        """Call a method of tritonclient. The answer is plain data; errors become ServerError."""
         from tritonclient.utils import InferenceServerException
 
         if self._is_grpc:
@@ -213,7 +213,7 @@ class Client:
         except OSError as error:
             raise self._unreachable(model, error) from None
         except Exception as error:
-            # geventhttpclient's own errors share no base that is part of its interface.
+            # geventhttpclient has no public base class for its errors.
             if not type(error).__module__.startswith(("geventhttpclient", "_parser")):
                 raise
             raise self._unreachable(model, error) from None
@@ -235,11 +235,11 @@ class Client:
         if isinstance(error, TimeoutError):
             return ServerTimeoutError(
                 f"{self._where(model)}: no answer within {self._timeout_s:g} s",
-                "raise the timeout, or look into the server's log for what keeps it busy",
+                "raise the timeout, or look into the server's log",
             )
         return ServerError(
             f"{self._where(model)}: cannot be reached: {error}",
-            "start it (modelwright serve), or give the URL of a server that runs",
+            "start it (modelwright serve), or give the URL of a running server",
         )
 
     def _where(self, model: str) -> str:
@@ -247,7 +247,7 @@ class Client:
 
 
 class _Shared:
-    """Where a gRPC connection is kept: as threading.local, but one for all threads."""
+    """Holds a gRPC connection like threading.local, but for all threads."""
 
 
 def _is_connection_failure(message: str) -> bool:
@@ -255,9 +255,9 @@ def _is_connection_failure(message: str) -> bool:
 
 
 def _plain(message: Any) -> Any:
-    """A protobuf message as the JSON of the HTTP endpoint: numbers as numbers, enums by name, defaults included.
+    """A protobuf message as the HTTP endpoint's JSON: enums by name, defaults included.
 
-    json_format would give 64-bit integers as strings.
+    64-bit integers are numbers, which json_format would give as strings.
     """
     return {
         field.name: _plain_field(field, getattr(message, field.name))

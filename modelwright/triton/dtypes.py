@@ -1,6 +1,6 @@
 """One table of tensor types: Triton's names, ModelConfig's enum, numpy, ONNX.
 
-Triton calls strings BYTES on the wire and TYPE_STRING in config.pbtxt; model.yaml takes either, and means TYPE_STRING.
+Triton calls strings BYTES on the wire and TYPE_STRING in config.pbtxt; model.yaml accepts BYTES and STRING.
 Source: the KServe v2 protocol's table of data types, and Triton's model_config.proto.
 """
 

@@ -1,6 +1,6 @@
-"""The fields of a protobuf message, walked by its descriptors: nothing here knows what ModelConfig holds.
+"""Protobuf messages, walked by their descriptors; nothing here is about ModelConfig.
 
-`check` compares plain data with a message type, and says where it does not fit; `compared` and `differences` compare
+`check` compares plain data with a message type, and raises where it does not fit; `compared` and `differences` compare
 two messages.
 """
 
@@ -26,7 +26,7 @@ def is_map(field: Any) -> bool:
 
 
 def map_value(field: Any) -> Any:
-    """The field that a map's values are described by."""
+    """The field that describes a map's values."""
     return field.message_type.fields_by_name["value"]
 
 
@@ -34,43 +34,43 @@ def map_value(field: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Field:
-    """What a check asks of a field. Asked once for each: descriptors are slow to ask, and every build checks."""
+class _FieldType:
+    """What `check` needs to know about a field. Looked up once: descriptors are slow, and every build checks."""
 
-    kind: str  # "message", "enum", "text", "flag", "number" or "whole"
+    kind: str  # "message", "enum", "string", "bool", "number" or "whole"
     message: Any  # the descriptor, of a message
     enum: Any  # the descriptor, of an enum
-    key: _Field | None  # of a map; the rest is about its values
+    key: _FieldType | None  # of a map; the rest is about its values
     repeated: bool
     low: int
     high: int
 
 
 @cache
-def _message(descriptor: Any) -> tuple[dict[str, _Field], list[list[str]]]:
+def _message(descriptor: Any) -> tuple[dict[str, _FieldType], list[list[str]]]:
     """The fields of a message by name, and the names of each oneof."""
     known = {field.name: _field(field) for field in descriptor.fields}
     return known, [[field.name for field in oneof.fields] for oneof in descriptor.oneofs]
 
 
-def _field(field: Any) -> _Field:
+def _field(field: Any) -> _FieldType:
     if is_map(field):
         key = _field(field.message_type.fields_by_name["key"])
         return replace(_field(map_value(field)), key=key)
-    kinds = {field.CPPTYPE_STRING: "text", field.CPPTYPE_BOOL: "flag"}
+    kinds = {field.CPPTYPE_STRING: "string", field.CPPTYPE_BOOL: "bool"}
     kinds |= dict.fromkeys((field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE), "number")
     kinds |= {field.CPPTYPE_MESSAGE: "message", field.CPPTYPE_ENUM: "enum"}
     bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
     signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     kind = kinds.get(field.cpp_type, "whole")
-    return _Field(kind, field.message_type, field.enum_type, None, is_repeated(field), low, high)
+    return _FieldType(kind, field.message_type, field.enum_type, None, is_repeated(field), low, high)
 
 
 def check(value: Any, descriptor: Any, where: str) -> None:
-    """Check data that is to become a message, in protobuf's JSON form with the fields' own names.
+    """Check data in protobuf's JSON form, with the fields' own names, against a message type.
 
-    Raises ConfigError that names the field by its path. A null is a field left out.
+    Raises ConfigError that names the field by its path. A null means that the field is left out.
     """
     if not isinstance(value, Mapping):
         raise _expected(where, "fields", value)
@@ -87,7 +87,7 @@ def check(value: Any, descriptor: Any, where: str) -> None:
             raise ConfigError(f"{where}: {' and '.join(given)} exclude each other", hint)
 
 
-def _check_field(value: Any, field: _Field, where: str) -> None:
+def _check_field(value: Any, field: _FieldType, where: str) -> None:
     if field.key is not None:
         if not isinstance(value, Mapping):
             raise _expected(where, "a mapping", value)
@@ -103,15 +103,15 @@ def _check_field(value: Any, field: _Field, where: str) -> None:
         _check_one(value, field, where)
 
 
-def _check_one(value: Any, field: _Field, where: str) -> None:
+def _check_one(value: Any, field: _FieldType, where: str) -> None:
     if field.kind == "message":
         check(value, field.message, where)
     elif field.kind == "enum":
         _check_enum(value, field.enum, where)
-    elif field.kind == "text":
+    elif field.kind == "string":
         if not isinstance(value, str):
-            raise _expected(where, "text", value, f'quote it: "{value}"' if isinstance(value, int | float) else "")
-    elif field.kind == "flag":
+            raise _expected(where, "a string", value, f'quote it: "{value}"' if isinstance(value, int | float) else "")
+    elif field.kind == "bool":
         if not isinstance(value, bool):
             raise _expected(where, "true or false", value)
     elif field.kind == "number":
@@ -122,14 +122,15 @@ def _check_one(value: Any, field: _Field, where: str) -> None:
 
 
 def _check_enum(value: Any, enum: Any, where: str) -> None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value not in enum.values_by_number:
-            raise ConfigError(f"{where}: {value} is no {enum.name}", f"known: {', '.join(enum.values_by_name)}")
-    elif not isinstance(value, str) or value not in enum.values_by_name:
-        raise ConfigError(f"{where}: {value!r} is no {enum.name}", did_you_mean(str(value), enum.values_by_name))
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    known = enum.values_by_number if is_number else enum.values_by_name
+    if not isinstance(value, int | str) or value not in known:
+        names = list(enum.values_by_name)
+        hint = f"known: {', '.join(names)}" if is_number else did_you_mean(str(value), names)
+        raise ConfigError(f"{where}: {value!r} is not a value of {enum.name}", hint)
 
 
-def _check_whole(value: Any, field: _Field, where: str) -> None:
+def _check_whole(value: Any, field: _FieldType, where: str) -> None:
     number = _number(value)
     if number is None or not math.isfinite(number) or number != int(number):
         raise _expected(where, "a whole number", value)
@@ -139,7 +140,7 @@ def _check_whole(value: Any, field: _Field, where: str) -> None:
 
 
 def _number(value: Any) -> float | int | None:
-    """A number, or text that is one; protobuf's JSON form has both."""
+    """A number, also one written as a string: protobuf's JSON form has both. None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if not isinstance(value, str):
@@ -161,7 +162,7 @@ def _expected(where: str, wanted: str, value: Any, hint: str = "") -> ConfigErro
 
 
 class Difference(NamedTuple):
-    """One field that two messages do not have alike: its path, and what each of them has; None for nothing."""
+    """One field that differs between two messages: its path, and its value in each; None where it is not set."""
 
     path: str
     expected: str | None
@@ -171,7 +172,7 @@ class Difference(NamedTuple):
 def differences(expected: Any, actual: Any) -> Iterator[str]:
     """How two messages of one type differ: `dynamic_batching.priority_levels: expected 2, got 1`, in order of fields.
 
-    NaN equals NaN here, which Python's comparison of messages does not have.
+    NaN equals NaN here, unlike in Python's comparison of messages.
     """
     for path, wanted, found in compared(expected, actual):
         if wanted is None:
@@ -213,7 +214,7 @@ def _list_differences(field: Any, expected: Any, actual: Any, where: str) -> Ite
 
 
 def _pair(field: Any, expected: Any, actual: Any, where: str) -> Iterator[Difference]:
-    """One value against another; None stands for one that is not there."""
+    """Compare two values; None is a value that is not set."""
     if expected is not None and actual is not None and field.message_type is not None:
         yield from compared(expected, actual, where)
     elif expected is None or actual is None or repr(expected) != repr(actual):

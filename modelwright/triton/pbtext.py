@@ -1,13 +1,13 @@
-"""config.pbtxt, protobuf's text format, as tritonserver's own parser takes it: what it says, and on which lines.
+"""config.pbtxt, protobuf's text format, read as tritonserver's own parser reads it, with line numbers.
 
-    tree = parse_tree(path.read_bytes())  # what is written where: the grammar alone, any field
+    tree = parse_tree(path.read_bytes())  # fields and where they are: the grammar only, any field names
     config = message_of(tree)             # the ModelConfig that the server would have
 
-protobuf's Python parser is not asked: it differs from the server's C++ one in many places (`tests/pbtext_cases.py`
-lists them with the server's verdicts) and forgets the lines. These are the rules of protobuf's C++ tokenizer and
-text_format, each of them tried on a real tritonserver.
+protobuf's Python parser is not used: it differs from the server's C++ one in many places (`tests/pbtext_cases.py`
+lists them with the server's verdicts) and keeps no line numbers. These are the rules of protobuf's C++ tokenizer and
+text_format, each tried on a real tritonserver.
 
-Hostile input ends in PbtxtError: reading is linear in the text, and messages nest MAX_DEPTH deep at most.
+Hostile input raises PbtxtError: reading is linear in the text, and messages nest at most MAX_DEPTH deep.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class PbtxtError(ValueError):
 
 
 class Field(NamedTuple):
-    """One occurrence of a field. Each element of `name: [a, b]` is one, and stands where the element does.
+    """One occurrence of a field. Each element of `name: [a, b]` is one, at the element's place.
 
-    `value` is a scalar as written, its tokens put together (`- 1` is "-1"); None for a message. An empty list is a
-    Field too, of form "empty", or "bare" where it has no colon; it stands for no element.
+    `value` is a scalar as written, its tokens joined (`- 1` is "-1"); None for a message. An empty list is a Field of
+    form "empty", or "bare" without a colon, and has no element.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Field(NamedTuple):
     value: str | None
     children: tuple[Field, ...]
     form: Literal["plain", "list", "empty", "bare"]
-    name_line: int  # of the name, which stands elsewhere than an element of a list
+    name_line: int  # of the name, which an element of a list is not next to
     name_column: int
 
     @property
     def key(self) -> str | None:
-        """The key of this entry of a map; None for one without, or for another message."""
+        """The key of this entry of a map; None for an entry without a key, or another message."""
         values = [child.value for child in self.children if child.name == "key" and child.value is not None]
         if not values:
             return None
@@ -62,18 +62,19 @@ class Field(NamedTuple):
 
 
 class Tree:
-    """A text as it is written. An empty list is among the fields, though it holds no element: see Field."""
+    """The fields of a text, with their places. Empty lists are among them: see Field."""
 
     def __init__(self, roots: tuple[Field, ...]) -> None:
         self.roots = roots
 
     def line(self, *path: str | int) -> int:
-        """Where a field stands: names from the root down; after a repeated one an index, after a map an entry's key.
+        """The line of a field. The path holds names, an index after a repeated field, a key after a map.
 
             tree.line("input", 1, "dims", 0)
             tree.line("parameters", "execution_mode", "string_value")
 
-        Without an index it is the first occurrence. The line of its nearest ancestor where it is not written, or 1.
+        Without an index: the line of the first occurrence. For a field that is not written: the line of its nearest
+        ancestor, or 1.
         """
         line, scope, group = 1, self.roots, list[Field]()
         for step in path:
@@ -93,12 +94,12 @@ def _element(group: Sequence[Field], step: str | int) -> Field | None:
     elements = [field for field in group if field.form in _ELEMENT]
     keyed = [field for field in elements if field.key == str(step)]
     if keyed:
-        return keyed[-1]  # the one that counts
+        return keyed[-1]  # the last one counts
     return elements[step] if isinstance(step, int) and step < len(elements) else None
 
 
 def _through_value(scope: tuple[Field, ...], step: str | int) -> tuple[Field, ...]:
-    """The fields to look for a name in: those of a map entry's value can be named without `value`."""
+    """The fields to search for a name. In an entry of a map, those of its value, unless the name is `value`."""
     names = {field.name: field for field in scope}
     return names["value"].children if step not in names and "key" in names and "value" in names else scope
 
@@ -127,14 +128,14 @@ _CLOSING = {"{": "}", "<": ">"}
 
 
 def parse_tree(text: str | bytes) -> Tree:
-    """Read a config.pbtxt; bytes keep what is not UTF-8, as the server does. Raises PbtxtError."""
+    """Read a config.pbtxt; bytes that are not UTF-8 are kept, as by the server. Raises PbtxtError."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
     return Tree(_Parser(text).message("", 0))
 
 
 class _Parser:
-    """One token ahead, as the C++ parser."""
+    """A parser with one token of look-ahead, like the C++ one."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -155,7 +156,7 @@ class _Parser:
                 self._line_start = self._text.rfind("\n", 0, at) + 1
             self._kind, self._word, self._at = kind, match[0], at
             if kind == _FAULT:
-                self._fail(_fault(self._text, at))
+                self._fail(_lexical_error(self._text, at))
             return
         self._finish()
 
@@ -172,7 +173,7 @@ class _Parser:
         self._fail(f"expected {what}, got {_quoted(self._word) if self._word else 'the end of the file'}")
 
     def message(self, closing: str, depth: int) -> tuple[Field, ...]:
-        """The fields up to the closing bracket, which is taken too; up to the end of the text where it is empty."""
+        """The fields up to and including the closing bracket; up to the end of the text if `closing` is empty."""
         fields: list[Field] = []
         while self._word != closing:
             if self._kind != _NAME:
@@ -249,15 +250,15 @@ _NUMBER_LIKE = re.compile(r"[0-9.][0-9A-Za-z_.]*")
 _LITERAL_LIKE = re.compile(r"""(?s)"[^"\\\n\0]*(?:\\[^\n\0][^"\\\n\0]*)*|'[^'\\\n\0]*(?:\\[^\n\0][^'\\\n\0]*)*""")
 
 
-def _fault(text: str, at: int) -> str:
-    """Why no token starts at this character."""
+def _lexical_error(text: str, at: int) -> str:
+    """Why no token can start at this character."""
     number = _NUMBER_LIKE.match(text, at)
     if number and len(number[0]) > 1:
-        return f"{_quoted(number[0])} is no number; a space must follow a number"
+        return f"{_quoted(number[0])} is not a number; a space must follow a number"
     literal = _LITERAL_LIKE.match(text, at)
     if literal:
         if text[literal.end() : literal.end() + 1] == text[at]:
-            return f"{_quoted(literal[0] + text[at])} holds an escape that does not exist: write \\\\ for a backslash"
+            return f"{_quoted(literal[0] + text[at])} has an unknown escape: write \\\\ for a backslash"
         return f"{_quoted(literal[0])} is not closed on its line"
     if at == 0 and text[at] == "\ufeff":
         return "the file starts with a byte order mark: save it as UTF-8 without one"
@@ -265,7 +266,7 @@ def _fault(text: str, at: int) -> str:
 
 
 def _shown(text: str, limit: int = 40) -> str:
-    """Somebody's text in a message: short and printable."""
+    """Text of the file in a message: short and printable."""
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
@@ -283,10 +284,9 @@ def parse_message(text: str | bytes, kind: Any = None) -> Any:
 
 
 def message_of(tree: Tree, kind: Any = None) -> Any:
-    """The ModelConfig (or the message of `kind`) that a tree says. Raises PbtxtError for what the server refuses.
+    """The ModelConfig (or the message of `kind`) in a tree. Raises PbtxtError for what the server refuses.
 
-    A string that is not UTF-8 passes, with U+FFFD for its faulty bytes, as the server's own answers lose it:
-    `invalid_strings` finds them.
+    A string that is not UTF-8 is accepted, with U+FFFD for its invalid bytes: `invalid_strings` finds those.
     """
     message = (kind or schema().ModelConfig)()
     _fill(message, tree.roots, _slots(message.DESCRIPTOR))
@@ -294,10 +294,10 @@ def message_of(tree: Tree, kind: Any = None) -> Any:
 
 
 class _Slot(NamedTuple):
-    """What filling needs to know of a field, looked up once."""
+    """What `_fill` needs to know about a field, looked up once."""
 
     repeated: bool
-    presence: bool  # it is known whether it was written, also with its default value
+    presence: bool  # protobuf records that it was written, also with its default value
     oneof: str | None
     convert: Callable[[Field], Any] | None  # of a scalar
     message: Any  # the descriptor of a message; None for a scalar
@@ -313,7 +313,7 @@ def _slot(field: Any) -> _Slot:
     message = field.message_type
     return _Slot(
         repeated=is_repeated(field),
-        # The parts of a map's entry count as written even where they are empty.
+        # Key and value of a map's entry count as written even if they are empty.
         presence=field.has_presence or field.containing_type.GetOptions().map_entry,
         oneof=field.containing_oneof.name if field.containing_oneof else None,
         convert=None if message else _converter(field),
@@ -360,7 +360,7 @@ def _add(elements: Any, field: Field, slot: _Slot) -> None:
 
 
 def _put(entries: Any, field: Field, slot: _Slot) -> None:
-    """The last entry of a key counts; a part that is not written is empty."""
+    """Add an entry to a map. The last entry of a key wins; a missing key or value is empty."""
     slots = _slots(slot.message)
     entry = slot.entry()
     _fill(entry, _inside(field), slots)
@@ -371,15 +371,18 @@ def _put(entries: Any, field: Field, slot: _Slot) -> None:
 
 
 def _check_single(message: Any, field: Field, slot: _Slot, written: set[str]) -> None:
-    """One value, written once, of one member of a oneof. A default value does not count where it leaves no trace."""
+    """Refuse a field that is a list, is written twice, or excludes another of its oneof.
+
+    Where protobuf records no presence, a default value does not count as written.
+    """
     if field.form != "plain":
-        _refuse(field, f"'{field.name}' takes one value, not a list")
+        _refuse(field, f"'{field.name}' needs one value, got a list")
     if field.name in written and (slot.presence or _holds(getattr(message, field.name))):
         _refuse(field, f"'{field.name}' is written twice")
     if slot.oneof:
         other = message.WhichOneof(slot.oneof)
         if other not in (None, field.name):
-            _refuse(field, f"'{field.name}' is written beside '{other}': only one of them can be")
+            _refuse(field, f"'{field.name}' and '{other}' exclude each other: keep one")
     written.add(field.name)
 
 
@@ -389,7 +392,7 @@ def _holds(value: Any) -> bool:
 
 def _inside(field: Field) -> tuple[Field, ...]:
     if field.value is not None:
-        _refuse(field, f"'{field.name}' takes {{ fields }}, got {_quoted(field.value)}")
+        _refuse(field, f"'{field.name}' needs {{ fields }}, got {_quoted(field.value)}")
     return field.children
 
 
@@ -424,11 +427,11 @@ def _converter(field: Any) -> Callable[[Field], Any]:
 
 def _integer(field: Field, *, low: int, high: int) -> int:
     match = _INTEGER.fullmatch(field.value or "")
-    if not match or (match[1] and not low):  # an unsigned one takes no -0 either
+    if not match or (match[1] and not low):  # -0 is not an unsigned integer either
         _wrong(field, "an integer" if low else "an integer without a sign")
     digits = match[2]
     base = 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" else 10
-    # Python refuses to read thousands of decimal digits.
+    # Python refuses to convert thousands of decimal digits.
     number = high + 2 if base == 10 and len(digits) > _LONGEST_INTEGER else int(digits, base)
     number = -number if match[1] else number
     if not low <= number <= high:
@@ -460,9 +463,9 @@ def _bool(field: Field) -> bool:
 def _enum(field: Field, *, numbers: dict[str, int]) -> int:
     value = field.value or ""
     if value[:1] in ("-", *_DIGITS):
-        return _integer(field, low=-(2**31), high=2**31 - 1)  # any number: the enum is an open one
+        return _integer(field, low=-(2**31), high=2**31 - 1)  # any number: proto3's enums are open
     if value not in numbers:
-        _wrong(field, "one of its names")
+        _wrong(field, "one of its enum's names")
     return numbers[value]
 
 
@@ -483,7 +486,7 @@ def _literals(field: Field) -> str:
 def _wrong(field: Field, what: str) -> NoReturn:
     value = field.value
     got = "{" if value is None else f"the string {_shown(value)}" if value[0] in _QUOTES else _quoted(value)
-    _refuse(field, f"'{field.name}' takes {what}, got {got}")
+    _refuse(field, f"'{field.name}' needs {what}, got {got}")
 
 
 _LITERAL = re.compile(r"""(?s)"([^"\\]*(?:\\.[^"\\]*)*)"|'([^'\\]*(?:\\.[^'\\]*)*)'""")
@@ -496,7 +499,7 @@ _LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t
 
 
 def _text(literals: str) -> tuple[str, bool]:
-    """What adjacent literals say, and whether it is UTF-8."""
+    """The text of adjacent literals, and whether it is UTF-8."""
     raw = _raw(literals)
     try:
         return raw.decode(), True
@@ -517,7 +520,7 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
         return chr(point).encode()
     if match["point"]:
         point = int(match["point"], 16)
-        # C++ writes what is beyond Unicode as the escape it was, and half a pair as if it were a letter.
+        # C++ keeps an escape beyond Unicode as it is written, and encodes half a surrogate pair like a letter.
         return chr(point).encode("utf-8", "surrogatepass") if point <= sys.maxunicode else b"\\U%08x" % point
     if match["octal"]:
         return bytes([int(match["octal"], 8) & 0xFF])
@@ -530,17 +533,17 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 
 
 class Unknown(NamedTuple):
-    """A field's name, or an enum's value, that a descriptor does not have."""
+    """The name of a field or of an enum's value that does not exist."""
 
     name: str
     line: int
     column: int
     path: str  # of the field: input[0].data_type, parameters["mode"].value.strin_value
-    known: tuple[str, ...]  # the names that there are instead
+    known: tuple[str, ...]  # the names that exist
 
 
 def unknown_fields(tree: Tree, descriptor: Any) -> list[Unknown]:
-    """The fields that a message does not have, in the text's order; a list is one. What is inside is not looked at."""
+    """The fields that a message does not have, in the text's order; a list counts once. Fields inside are skipped."""
     return list(
         dict.fromkeys(
             Unknown(field.name, field.name_line, field.name_column, path, _field_names(owner))
@@ -551,7 +554,7 @@ def unknown_fields(tree: Tree, descriptor: Any) -> list[Unknown]:
 
 
 def unknown_enum_values(tree: Tree, descriptor: Any) -> list[Unknown]:
-    """The names that are none of their enum's. Numbers pass: the server takes any of them for a value."""
+    """The enum values whose names do not exist. Numbers pass: the server accepts any number."""
     return [
         Unknown(field.value, field.line, field.column, path, _value_names(found.enum_type))
         for field, found, _, path in _walk(tree.roots, descriptor, "")
@@ -560,7 +563,7 @@ def unknown_enum_values(tree: Tree, descriptor: Any) -> list[Unknown]:
 
 
 def without_unknown(tree: Tree, descriptor: Any) -> Tree:
-    """The tree less the fields that a message does not have: what else is wrong with it can then be said, too."""
+    """The tree without the fields that a message does not have, so that other mistakes can be found."""
     return Tree(_known_only(tree.roots, descriptor))
 
 
@@ -576,7 +579,7 @@ def _known_only(fields: Sequence[Field], owner: Any) -> tuple[Field, ...]:
 
 
 def invalid_strings(tree: Tree) -> list[Field]:
-    """The strings that are not UTF-8: the server loads them, and loses them where it hands them on."""
+    """The strings that are not UTF-8: the server loads them, and passes empty strings on."""
     return [
         field for field in _all(tree.roots) if field.value and field.value[0] in _QUOTES and not _text(field.value)[1]
     ]
@@ -589,7 +592,7 @@ def _all(fields: Sequence[Field]) -> Iterator[Field]:
 
 
 def _walk(fields: Sequence[Field], owner: Any, path: str) -> Iterator[tuple[Field, Any, Any, str]]:
-    """(field, its descriptor or None, the message's descriptor, path) of all that lies in known messages."""
+    """(field, its descriptor or None, the message's descriptor, path) of every field in known messages."""
     count: Counter[str] = Counter()
     for field in fields:
         found = owner.fields_by_name.get(field.name)

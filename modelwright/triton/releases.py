@@ -1,4 +1,4 @@
-"""What each Triton release contains: data from `data/triton_releases.json`, which names its sources."""
+"""What each Triton release contains. The data is in `data/triton_releases.json`, with its sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Release:
     server: str  # "2.71.0"
     onnxruntime: str  # "1.27.0"
     python: str  # "3.12": the interpreter of the Python backend
-    max_opset: int  # of the ai.onnx domain, what that onnxruntime accepts
+    max_opset: int  # of the ai.onnx domain, as that onnxruntime accepts it
     max_ir: int
 
     @property
@@ -34,12 +34,12 @@ def _data() -> dict[str, Any]:
 
 
 def release(name: str) -> Release:
-    """The facts of one release. Raises ProjectError for a name that is not in the data."""
+    """One release. Raises ProjectError for an unknown name."""
     data = _data()
     if name not in data["releases"]:
         known = list(data["releases"])
         raise ProjectError(
-            f"Triton release '{name}' is not known",
+            f"unknown Triton release '{name}'",
             f"known releases are {known[0]} to {known[-1]}, written like '{known[-1]}'",
         )
     row = data["releases"][name]
@@ -60,17 +60,17 @@ def known_releases() -> list[str]:
 
 
 def older_than(name: str, since: str) -> bool:
-    """Whether one release came before another. Names are of one width: 24.06 sorts before 24.11."""
+    """Whether one release is older than another. All names have the same width: '24.06' sorts before '24.11'."""
     return name < since
 
 
 def fields_since() -> dict[str, str]:
-    """'ModelConfig.runtime' → the release that brought the field; fields that are older than the data are not in it."""
+    """{'ModelConfig.runtime': the first release with the field}; fields older than the data are left out."""
     fields: dict[str, str] = _data()["config_fields_since"]
     return fields
 
 
 def tensorrt_of(name: str) -> str | None:
-    """The TensorRT of a release's container; None where no source states it."""
+    """The TensorRT version in a release's container; None if it is not known."""
     version: str | None = _data()["releases"][name]["tensorrt"]
     return version

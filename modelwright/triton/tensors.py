@@ -1,8 +1,8 @@
 """Named tensors as files: golden samples and reference outputs.
 
-An `.npz` that `numpy.load` opens without pickle, byte for byte the same for the same tensors. String tensors (numpy
-object arrays of bytes) have no such form in numpy; they are kept as two plain arrays, `NAME#bytes` (uint8) and
-`NAME#ends` (int64, of the tensor's shape), the end offset of each element.
+An `.npz` that `numpy.load` opens without pickle; equal tensors give equal bytes. numpy needs pickle for string tensors
+(object arrays of bytes), so each is kept as two plain arrays: `NAME#bytes` (uint8) and `NAME#ends` (int64, of the
+tensor's shape), the end offset of each element.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ else:
 
 
 def save_tensors(path: Path, tensors: Tensors) -> None:
-    """Write tensors in the order of their names, uncompressed, with zip's fixed epoch as the time of every member."""
+    """Write tensors in the order of their names, uncompressed, with a fixed time for every array in the archive."""
     import numpy as np
 
     plain: dict[str, Any] = {}

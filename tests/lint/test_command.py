@@ -69,7 +69,7 @@ def test_warnings_fail_only_a_strict_run(repository: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: there is no such folder"),
-        (["models", "--target", "99.99"], "Triton release '99.99' is not known"),
+        (["models", "--target", "99.99"], "unknown Triton release '99.99'"),
         (["models/m"], "models/m: is a model, not a repository"),
         (["models/m/config.pbtxt"], "config.pbtxt: is a file"),
         (["--explain", "MW999"], "there is no rule 'MW999'"),
