@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from modelwright.api import Project, lint_repository
+    from modelwright.build.listener import Listener
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import Planned
     from modelwright.errors import ModelwrightError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
+    from modelwright.server.local import Ports
     from modelwright.server.session import Served
 
 # The same, for running code: imported when first used, so that `import modelwright` costs nothing.
@@ -26,10 +28,12 @@ _PUBLIC = {
     "Answer": "operations.infer:Answer",
     "Finding": "lint.engine:Finding",
     "LintReport": "lint.engine:LintReport",
+    "Listener": "build.listener:Listener",
     "ModelStatus": "operations.status:ModelStatus",
     "ModelwrightError": "errors:ModelwrightError",
     "Outcome": "build.outcome:Outcome",
     "Planned": "build.plan:Planned",
+    "Ports": "server.local:Ports",
     "Project": "api:Project",
     "Replayed": "operations.replay:Replayed",
     "Scaffold": "operations.scaffold:Scaffold",
@@ -41,10 +45,12 @@ __all__ = [
     "Answer",
     "Finding",
     "LintReport",
+    "Listener",
     "ModelStatus",
     "ModelwrightError",
     "Outcome",
     "Planned",
+    "Ports",
     "Project",
     "Replayed",
     "Scaffold",

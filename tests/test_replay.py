@@ -72,7 +72,9 @@ def test_every_version_is_replayed_over_both_protocols(built: Sandbox) -> None:
 
 
 def test_a_version_with_other_tensors_does_not_keep_the_newest_from_being_checked(sandbox: Sandbox) -> None:
-    folder = sandbox.onnx_builder(yaml="source: {kind: onnx, path: model.onnx}\nsamples: data:samples\n")
+    folder = sandbox.onnx_builder(
+        yaml="source: {kind: onnx, path: model.onnx}\nsamples: data:samples\nserving: {max_batch_size: 8}\n"
+    )
     sandbox.build()
     wider = graph(
         [node("Concat", ["x", "x"], ["y"], axis=1)],
