@@ -56,7 +56,7 @@ class Repository:
     def __init__(self, root: Path, staging: Path) -> None:
         self.root = root
         self.staging = staging
-        self._manifests: dict[Path, Manifest] = {}  # a published version never changes
+        self._manifests: dict[tuple[str, int], Manifest] = {}  # a published version never changes
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -67,10 +67,11 @@ class Repository:
 
     def versions(self, model: str) -> list[int]:
         """Its versions, lowest first: folders that are named by a plain number."""
-        folder = self.root / model
-        if not folder.is_dir():
+        try:
+            with os.scandir(self.root / model) as entries:
+                numbers = [version_number(entry.name) for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        numbers = (version_number(path.name) for path in folder.iterdir() if path.is_dir())
         return sorted(number for number in numbers if number is not None)
 
     def folder(self, model: str, version: int) -> Path:
@@ -78,10 +79,10 @@ class Repository:
 
     def manifest(self, model: str, version: int) -> Manifest | None:
         """A version's manifest; None for a version that was not made here. Raises RepositoryError for a damaged one."""
-        path = self.folder(model, version) / MANIFEST
-        manifest = self._manifests.get(path) or read(path)
-        if manifest:
-            self._manifests[path] = manifest
+        known = self._manifests.get((model, version))
+        manifest = known or read(self.folder(model, version) / MANIFEST)
+        if manifest and not known:
+            self._manifests[model, version] = manifest
         return manifest
 
     def latest(self, model: str) -> tuple[int, Manifest] | None:
