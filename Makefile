@@ -69,7 +69,7 @@ bench: $(VENV)/.built-dev ## The benchmarks behind the figures in benchmarks/REA
 	@$(BIN)/python -m benchmarks
 
 .PHONY: doctor
-doctor: $(VENV)/.built ## What works on this machine, what does not, and how to mend it
+doctor: $(VENV)/.built ## What works on this machine, what does not, and how to fix it
 	@$(BIN)/modelwright doctor
 
 .PHONY: lock
@@ -77,7 +77,7 @@ lock: $(VENV)/.built-dev ## Resolve constraints.txt again
 	@$(BIN)/python scripts/lock.py
 
 .PHONY: clean
-clean: ## Remove build state (artefacts, caches, the server's environment); published versions stay
+clean: ## Remove build state (artifacts, caches, the server's environment); published versions stay
 	rm -rf .modelwright
 
 .PHONY: help

@@ -9,7 +9,7 @@
     ├── StepError             a build step: the user's code, an export, a download
     ├── VerifyError           a built model that does not do what its source does, or fails a gate
     ├── LintError             a repository that tritonserver would refuse
-    ├── StoreError            the artefact store or the disk under it
+    ├── StoreError            the artifact store or the disk under it
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
     ├── LockedError           another process is building
     ├── ServerError           the server environment, a tritonserver process, or a request to one

@@ -170,7 +170,7 @@ def test_ensembles_get_a_version_when_a_member_does(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.server
-def test_an_ensemble_and_its_members_go_out_together_or_not_at_all(sandbox: Sandbox) -> None:
+def test_an_ensemble_and_its_composing_models_go_out_together_or_not_at_all(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder()
     sandbox.python_builder()
     sandbox.onnx_builder("alone")

@@ -337,7 +337,7 @@ def test_a_member_that_is_no_model_of_the_project_is_an_error(sandbox: Sandbox, 
     assert "hint: adopt it too" in message
 
 
-def test_an_ensemble_and_its_members_go_out_together_or_not_at_all(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_ensemble_and_its_composing_models_go_out_together_or_not_at_all(sandbox: Sandbox, tmp_path: Path) -> None:
     hand_made(tmp_path / "existing")
     adopt(sandbox.project, tmp_path / "existing")
     sandbox.write("plus", data_py="def samples():\n    raise RuntimeError('no')\n")
