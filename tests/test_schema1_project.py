@@ -15,6 +15,7 @@ from modelwright.errors import StoreError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.made import Made
 from modelwright.facts.verified import Verified
+from modelwright.kinds.prebuilt import PrebuiltSource
 from tests.conftest import ROOT, Sandbox
 
 DATA = Path(__file__).parent / "data/built_with_schema1"
@@ -23,7 +24,7 @@ DATA = Path(__file__).parent / "data/built_with_schema1"
 @pytest.fixture
 def built(tmp_path: Path) -> Sandbox:
     """The project as it was left, as if the libraries that are installed here had built it."""
-    root = tmp_path / "project"
+    root = tmp_path / "built_before"
     for part in ("builders", "model_repository"):
         shutil.copytree(DATA / part, root / part)
     shutil.copy(DATA / "modelwright.toml", root)
@@ -81,6 +82,26 @@ def test_a_damaged_manifest_fails_its_model_and_names_the_field(built: Sandbox) 
     output = built.error()
     assert "model_repository/doubled/1/manifest.json: damaged: lineage[1].output: missing" in output
     assert "hint: restore the file" in output
+
+
+# --- adoption ---------------------------------------------------------------------------------------------------------
+
+
+def test_golden_samples_of_schema_1_are_adopted(built: Sandbox, sandbox: Sandbox) -> None:
+    assert sandbox.cli("adopt", str(built.project.repository)).exit_code == 0
+    source = sandbox.builders["doubled"].spec.source
+    assert isinstance(source, PrebuiltSource)
+    assert source.golden[1].batch == 4
+    assert source.golden[1].tolerance["y"].atol == 1e-4
+
+
+def test_golden_samples_of_a_damaged_manifest_stay_behind(built: Sandbox, sandbox: Sandbox) -> None:
+    path = built.repository.folder("doubled", 1) / "manifest.json"
+    path.write_text(path.read_text().replace('"batch": 4', '"batch": "four"'))
+    output = sandbox.cli("adopt", str(built.project.repository)).output
+    assert "1/golden.npz" in output
+    assert "manifest.json: damaged: verification.golden.batch" in output
+    assert not (sandbox.root / "builders/doubled/1/golden.npz").exists()
 
 
 # --- the store --------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from modelwright.kinds.step import Step, StepId
 Before = Callable[[StepId], "JsonObject | None"]
 
 
-def key_of(payload: JsonObject) -> str:
-    return sha256(canonical(payload))
+def key_of(key_content: JsonObject) -> str:
+    return sha256(canonical(key_content))
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Planned:
     status: Literal["cached", "run", "after"]  # `after`: whether it runs depends on what comes out before it
     reason: str
     artifact: Artifact | None = None
-    payload: JsonObject | None = None
+    key_content: JsonObject | None = None
     key: str | None = None
 
 
@@ -40,12 +40,12 @@ def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, be
     if missing:
         names = " and ".join(dict.fromkeys(_called(need, step.model) for need in missing))
         return Planned(step, "after", f"after {names}")
-    payload = step.key_content({role: artifacts[need].digest for role, need in step.needs.items()})
-    key = key_of(payload)
+    key_content = step.key_content({role: artifacts[need].digest for role, need in step.needs.items()})
+    key = key_of(key_content)
     artifact = store.get(key)
     if artifact:
-        return Planned(step, "cached", "up to date", artifact, payload, key)
-    return Planned(step, "run", explain(before(step.id), payload), None, payload, key)
+        return Planned(step, "cached", "up to date", artifact, key_content, key)
+    return Planned(step, "run", explain(before(step.id), key_content), None, key_content, key)
 
 
 def plan(steps: Iterable[Step], store: Store, before: Before) -> list[Planned]:

@@ -265,7 +265,7 @@ def _lineage(step: str, artifact: Artifact) -> LineageStep:
         key=artifact.key,
         output=artifact.digest,
         seconds=artifact.duration_s,
-        key_content=KeyContent.model_validate(artifact.payload),
+        key_content=KeyContent.model_validate(artifact.key_content),
     )
 
 

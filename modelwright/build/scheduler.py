@@ -111,7 +111,7 @@ class Scheduler:
         artifact = self._store.get(planned.key or "")
         if artifact is None:
             return planned
-        return Planned(planned.step, "cached", "up to date", artifact, planned.payload, planned.key)
+        return Planned(planned.step, "cached", "up to date", artifact, planned.key_content, planned.key)
 
     def _is_stopped(self, step: Step) -> bool:
         models = {step.model, *(model for model, _ in step.needs.values())}
@@ -155,8 +155,8 @@ class Scheduler:
             self._take_failure(step, job, result)
             return
         assert planned.key is not None
-        assert planned.payload is not None
-        artifact = self._store.add(job.staged, planned.key, planned.payload, result.facts, result.duration_s)
+        assert planned.key_content is not None
+        artifact = self._store.add(job.staged, planned.key, planned.key_content, result.facts, result.duration_s)
         self.built.artifacts[step.id] = artifact
         self.built.spent_s[step.model] = self.built.spent_s.get(step.model, 0.0) + result.duration_s
         self._listener.finished(step, result.duration_s)

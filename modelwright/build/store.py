@@ -1,10 +1,10 @@
-"""The content-addressed store of artefacts: one folder a key, complete or not there.
+"""The content-addressed store of artifacts: one folder a key, complete or not there.
 
-    store/<key[:2]>/<key>/artifact.json   the key's payload, the files' digests, facts, duration
+    store/<key[:2]>/<key>/artifact.json   what the key is the digest of, the files' digests, facts, duration
                           files/…         what the step made
                           log.txt         what it printed
 
-An artefact is put together under `store/tmp/`, flushed, and renamed into place. What a killed process leaves lies
+An artifact is put together under `store/tmp/`, flushed, and renamed into place. What a killed process leaves lies
 under `tmp/` and is removed by the next build, which holds the lock.
 """
 
@@ -14,7 +14,6 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modelwright.digest import list_tree, sha256_file, tree_digest
 from modelwright.errors import StoreError
@@ -32,7 +31,7 @@ class Artifact:
     files: dict[str, str]  # relative name → SHA-256
     facts: JsonObject  # as they are stored: `facts_as` reads them
     schema: int  # of the facts
-    payload: dict[str, Any]  # what the key is the digest of
+    key_content: JsonObject  # what the key is the digest of
     duration_s: float
 
     def path(self, name: str) -> Path:
@@ -57,7 +56,7 @@ class Store:
         self._loaded: dict[str, Artifact | None] = {}
 
     def get(self, key: str) -> Artifact | None:
-        """The artefact of a key, or None. A damaged entry is as good as none."""
+        """The artifact of a key, or None. A damaged entry is as good as none."""
         if key not in self._loaded:
             self._loaded[key] = self._read(key)
         return self._loaded[key]
@@ -69,11 +68,11 @@ class Store:
             (folder / "files").mkdir(parents=True)
         return folder
 
-    def add(self, staged: Path, key: str, payload: dict[str, Any], facts: Facts, duration_s: float) -> Artifact:
+    def add(self, staged: Path, key: str, key_content: JsonObject, facts: Facts, duration_s: float) -> Artifact:
         """Flush what a step made and move it into place under its key."""
         with translated(self.root):
             files = {name: sha256_file(path) for name, path in list_tree(staged / "files").items()}
-            record = {"schema": SCHEMA, "payload": payload, "files": files, "facts": facts.as_json()}
+            record = {"schema": SCHEMA, "payload": key_content, "files": files, "facts": facts.as_json()}
             record["duration_s"] = round(duration_s, 3)
             (staged / "artifact.json").write_text(json.dumps(record, indent=1))
             fsync_tree(staged)
@@ -86,7 +85,7 @@ class Store:
         return artifact
 
     def drop(self, key: str) -> None:
-        """Forget an artefact, for instance one whose files are no longer what its record says."""
+        """Forget an artifact, for instance one whose files are no longer what its record says."""
         folder = self._folder(key)
         if folder.exists():
             # A rename first: a folder half removed must not be found under its key.
@@ -97,7 +96,7 @@ class Store:
         self._loaded.pop(key, None)
 
     def check(self, artifact: Artifact) -> None:
-        """Read every file again and compare. Raises StoreError, after dropping an artefact that was damaged."""
+        """Read every file again and compare. Raises StoreError, after dropping an artifact that was damaged."""
         actual = {name: sha256_file(path) for name, path in list_tree(artifact.folder / "files").items()}
         if actual != artifact.files:
             self.drop(artifact.key)
@@ -125,7 +124,7 @@ class Store:
                 files=files,
                 facts=record["facts"],
                 schema=record.get("schema", 1),
-                payload=record["payload"],
+                key_content=record["payload"],
                 duration_s=record["duration_s"],
             )
         except (OSError, ValueError, KeyError, TypeError):
