@@ -263,15 +263,17 @@ def test_tensorrt_that_is_not_there_is_optional(project: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "reason"),
     [
-        (Host("Darwin", "arm64", ""), "it runs on Linux x86-64 only, this is Darwin arm64"),
-        (Host("Linux", "x86_64", "glibc 2.31"), "it needs glibc 2.35 or newer, this system has glibc 2.31"),
+        (Host("Darwin", "arm64", ""), "Darwin arm64"),
+        (Host("Linux", "x86_64", "glibc 2.31"), "glibc 2.31"),
     ],
     ids=["macOS", "old glibc"],
 )
 def test_where_the_local_server_cannot_run_the_stock_container_is_named(project: Path, host: Host, reason: str) -> None:
     rows = examine(replace(machine(project), host=host))
     found = row(rows, "local server")
-    assert (found.state, found.detail) == ("broken", f"not on this machine: {reason}")
+    assert found.state == "broken"
+    assert found.detail.startswith("not on this machine: ")
+    assert reason in found.detail
     assert found.fix == "serve with the stock container: docker compose up triton"
     assert failing(rows)
 

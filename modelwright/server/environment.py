@@ -1,9 +1,9 @@
-"""The local server's own environment: tritonserver, onnxruntime and numpy, apart from the project's packages.
+"""The local server's own environment: tritonserver, onnxruntime and numpy, separate from the project's packages.
 
-nvidia-pytriton, the wheel that brings tritonserver, needs numpy 1.x; the project must not inherit that. So the pinned
-wheels go to a directory of their own, laid out like a virtual environment, because the interpreter that tritonserver
-embeds runs isolated: it ignores PYTHONPATH and PYTHONHOME, and finds its packages only through the `python3` on PATH
-and the `pyvenv.cfg` beside it.
+nvidia-pytriton, the wheel that contains tritonserver, needs numpy 1.x; the project must not inherit that. So the pinned
+wheels go to a directory of their own. It has the layout of a virtual environment, because tritonserver's embedded
+interpreter runs isolated: it ignores PYTHONPATH and PYTHONHOME, and finds its packages only through the `python3` on
+PATH and the `pyvenv.cfg` beside it.
 
     <state>/26.07-py3.11-1a2b3c4d/
         environment.json                what was installed, for which interpreter
@@ -13,7 +13,8 @@ and the `pyvenv.cfg` beside it.
         python/                         the Python backend, with the stub of this interpreter
         backends-5e6f7a8b/              --backend-directory: python → ../python, onnxruntime/model.py
 
-An environment appears by rename, complete. A killed installation leaves a staging directory that the next one removes.
+An environment is put in place by a rename, complete. A killed installation leaves a staging directory, which the next
+one removes.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ SERVER_VERSION = "2.51.0"  # of the tritonserver in nvidia-pytriton 0.7.0
 
 _FORMAT = 1  # of the layout above; a change rebuilds
 _PINS = (
-    # Installed without dependencies: only the server's binaries are used, not the Python package.
+    # Without its dependencies: only the server's binaries are used, not the Python package.
     "nvidia-pytriton==0.7.0",
     "numpy==1.26.4",
-    # What `import onnxruntime` may need. Its older releases also name coloredlogs and sympy, for tools not used here.
+    # What `import onnxruntime` may need. Older releases also list coloredlogs and sympy, for tools not used here.
     "flatbuffers==25.12.19",
     "packaging==26.3",
     "protobuf==6.33.6",
@@ -87,7 +88,7 @@ class Environment:
         return self.site_packages / "pytriton/tritonserver/caches"
 
     def variables(self) -> dict[str, str]:
-        """The process environment for `server`: the caller's, without what would lead Python elsewhere."""
+        """The environment variables for `server`: the caller's, without those that change where Python looks."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         kept.pop("VIRTUAL_ENV", None)
         kept["LD_LIBRARY_PATH"] = f"{self.site_packages / 'nvidia_pytriton.libs'}:{self.root / 'lib'}"
@@ -101,7 +102,7 @@ class Host:
 
     system: str
     machine: str
-    libc: str  # "glibc 2.36"; empty where the C library is another
+    libc: str  # "glibc 2.36"; empty for another C library
 
     @classmethod
     def current(cls) -> Host:
@@ -116,12 +117,12 @@ def unsupported_reason(host: Host | None = None) -> str | None:
     """Why the local server cannot run on this machine, or None if it can."""
     host = host or Host.current()
     if host.system != "Linux" or host.machine not in ("x86_64", "AMD64"):
-        return f"it runs on Linux x86-64 only, this is {host.system} {host.machine}"
+        return f"it needs Linux x86-64, this is {host.system} {host.machine}"
     version = re.fullmatch(r"glibc (\d+)\.(\d+).*", host.libc)
     if version is None:
-        return "it needs glibc 2.35 or newer, this system has another C library"
+        return "it needs glibc 2.35 or newer; this system has another C library"
     if (int(version[1]), int(version[2])) < (2, 35):
-        return f"it needs glibc 2.35 or newer, this system has {host.libc}"
+        return f"it needs glibc 2.35 or newer; this system has {host.libc}"
     return None
 
 
@@ -154,13 +155,13 @@ def ensure(
 ) -> Environment:
     """The environment for a release, installed on first use (about 100 MB to download) and reused afterwards.
 
-    `python` names the interpreter to use; by default the release's own if it is on PATH, else the running one.
-    Processes that ask at the same time install once. Raises ServerError when the machine, the interpreter or the
-    package index cannot provide it.
+    `python` is the interpreter to use; the default is the release's own if it is on PATH, else the running one.
+    Of processes that need it at the same time, one installs it. Raises ServerError when the machine, the interpreter
+    or the package index cannot provide it.
     """
     reason = unsupported_reason(host)
     if reason is not None:
-        raise ServerError(f"the local server is not available here: {reason}", _DOCKER_HINT)
+        raise ServerError(f"the local server cannot run on this machine: {reason}", _DOCKER_HINT)
     ready = find(state, release, python, pins=pins)
     if ready is not None:
         return ready
@@ -174,7 +175,7 @@ def ensure(
             _install_first_fit(state, release, say, python, pins, install or pip_install)
             ready = find(state, release, python, pins=pins)
     if ready is None:
-        raise ServerError(f"the local server's environment in {state} vanished while it was being installed")
+        raise ServerError(f"the local server's environment in {state} was removed while it was being installed")
     return ready
 
 
@@ -199,7 +200,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
 
 
 def _interpreter_present(path: Path, facts: dict[str, Any]) -> bool:
-    """False once the interpreter was uninstalled or moved: both links lead to it."""
+    """Whether the interpreter is still installed: both links point to it."""
     return (path / "bin/python3").exists() and (path / "lib" / Path(str(facts["libpython"])).name).exists()
 
 
@@ -214,7 +215,7 @@ def _environment(path: Path, facts: dict[str, Any]) -> Environment:
 
 
 def _backends(root: Path) -> Path:
-    """The backend directory with this version of the packaged shim, which changes more often than the pins do."""
+    """The backend directory with the packaged onnxruntime backend, which changes more often than the pins."""
     source = (files("modelwright.server") / "backends/onnxruntime/model.py").read_bytes()
     final = root / f"backends-{hashlib.sha256(source).hexdigest()[:8]}"
     if final.is_dir():
@@ -234,7 +235,7 @@ def _backends(root: Path) -> Path:
 
 
 def _remove_leftovers(state: Path) -> None:
-    """Under the lock, a staging directory can only be that of a process that was killed."""
+    """Remove staging directories. Under the lock, they can only belong to killed processes."""
     for path in state.glob(".staging-*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -247,7 +248,7 @@ def _install_first_fit(
     pins: Sequence[str] | None,
     install: Install,
 ) -> None:
-    """Install for the best interpreter that the index has wheels for."""
+    """Install for the best interpreter that the package index has wheels for."""
     fit, refused = usable(release, python)
     if not fit:
         raise _no_interpreter(release, refused)
@@ -267,7 +268,7 @@ def _no_interpreter(release: Release, refused: Sequence[str]) -> ServerError:
     allowed = minor_versions(release.onnxruntime)
     tried = "".join(f"\n    {line}" for line in refused)
     return ServerError(
-        f"no Python on this machine can run the local server of {release.name}; tried:{tried}",
+        f"no Python on this machine can run the local server for Triton {release.name}; tried:{tried}",
         f"install Python 3.{allowed.start} to 3.{allowed.stop - 1} with a shared libpython"
         f" (a system package or `uv python install 3.{allowed.stop - 1}`), or {_DOCKER_HINT}",
     )
@@ -298,7 +299,7 @@ def _install(
         (staging / "environment.json").write_text(json.dumps(facts, indent=1) + "\n")
         _try_out(_environment(staging, facts))
         final = state / f"{release.name}-py{interpreter.version}-{_digest(identity)}"
-        if final.exists():  # of an interpreter that is gone
+        if final.exists():  # its interpreter was removed
             shutil.rmtree(final)
         staging.rename(final)
     finally:
@@ -306,7 +307,7 @@ def _install(
 
 
 def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
-    """Turn installed wheels into the layout that the module's docstring draws."""
+    """Turn installed wheels into the layout shown in the module's docstring."""
     executable = Path(interpreter.executable)
     (root / "bin").mkdir()
     (root / "bin/python3").symlink_to(executable)
@@ -314,7 +315,7 @@ def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
     (root / "pyvenv.cfg").write_text(
         f"home = {executable.parent}\ninclude-system-site-packages = false\nversion = {interpreter.full_version}\n"
     )
-    # Importing a model's helper module would otherwise leave __pycache__ in the model repository.
+    # Otherwise importing a model's helper module leaves __pycache__ in the model repository.
     # PYTHONDONTWRITEBYTECODE does not reach an isolated interpreter; a .pth file does.
     (site_packages / "modelwright-no-bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n")
     shutil.rmtree(site_packages / "bin", ignore_errors=True)
@@ -324,7 +325,7 @@ def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
 
 
 def _try_out(environment: Environment) -> None:
-    """Start each program once: a missing library shows here, with its name, and not as a model that won't load."""
+    """Start each program once, so that a missing library is reported by name and not when a model loads."""
     stub = environment.root / "python/triton_python_backend_stub"
     for command in (
         [str(environment.python), "-I", "-c", "import numpy, onnxruntime"],
@@ -333,7 +334,7 @@ def _try_out(environment: Environment) -> None:
     ):
         try:
             done = subprocess.run(command, env=environment.variables(), capture_output=True, text=True, check=False)
-        except OSError as error:  # such as a state directory on a file system mounted noexec
+        except OSError as error:  # such as a state directory on a filesystem mounted noexec
             raise ServerError(f"the local server does not run on this machine: {error}", _DOCKER_HINT) from None
         if done.returncode not in (0, 1) or "Error" in done.stderr or "error while loading" in done.stderr:
             detail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]

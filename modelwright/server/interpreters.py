@@ -1,9 +1,8 @@
 """Which Python runs the local server's models.
 
-tritonserver's Python backend embeds libpython, so the interpreter decides which wheels fit, and it must be one that
-nvidia-pytriton has a stub for, numpy 1.26 has wheels for, and the release's onnxruntime has wheels for. The release's
-own Python comes first, because a builder's vendored packages may depend on it; any other that fits serves as well for
-everything else.
+tritonserver's Python backend embeds libpython. nvidia-pytriton must have a stub for the interpreter, and numpy 1.26 and
+the release's onnxruntime must have wheels for it. The release's own Python is preferred, because a builder's vendored
+packages may depend on it; for everything else any interpreter that fits will do.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    command: str  # what was asked for, and what runs pip
-    executable: str  # the real one, outside any virtual environment
+    command: str  # as given; it runs pip
+    executable: str  # the base interpreter, outside any virtual environment
     version: str  # "3.11"
     full_version: str  # "3.11.7"
-    libpython: str  # the shared library the stub embeds; empty if this Python was built without
+    libpython: str  # the shared library that the stub embeds; empty if this Python was built without one
     pip: bool
 
     @property
@@ -53,7 +52,7 @@ class Interpreter:
 
 
 def probe(command: str) -> Interpreter | None:
-    """Ask an interpreter about itself; None if it does not run (pyenv's shims exist for versions that do not)."""
+    """Run an interpreter to describe it; None if it does not run, like pyenv's shims for versions not installed."""
     try:
         done = subprocess.run([command, "-I", "-c", _PROBE], capture_output=True, text=True, timeout=30, check=True)
         facts = json.loads(done.stdout)
@@ -76,14 +75,14 @@ def problem(interpreter: Interpreter, release: Release) -> str:
     """Why this interpreter cannot run the release's local server; empty if it can."""
     allowed = minor_versions(release.onnxruntime)
     if not interpreter.version.startswith("3.") or interpreter.minor not in allowed:
-        return f"it is Python {interpreter.version}, needed is 3.{allowed.start} to 3.{allowed.stop - 1}"
+        return f"it is Python {interpreter.version}; 3.{allowed.start} to 3.{allowed.stop - 1} is needed"
     if not interpreter.libpython:
-        return "it was built without a shared libpython"
+        return "it has no shared libpython"
     return ""
 
 
 def candidates(release: Release, python: str | None) -> Iterator[str]:
-    """Commands worth probing, best first. An explicit `python` is the only candidate."""
+    """Commands to probe, best first. An explicit `python` is the only one."""
     if python is not None:
         yield python
         return
@@ -95,7 +94,7 @@ def candidates(release: Release, python: str | None) -> Iterator[str]:
 
 
 def usable(release: Release, python: str | None) -> tuple[list[Interpreter], list[str]]:
-    """The interpreters that fit, best first, and for every other candidate why it does not."""
+    """(interpreters that fit, best first; why each other candidate does not fit)."""
     fit: list[Interpreter] = []
     refused: list[str] = []
     for command in candidates(release, python):

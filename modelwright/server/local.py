@@ -1,10 +1,10 @@
-"""A real tritonserver on this machine, for as long as a `with` block lasts.
+"""A real tritonserver on this machine, running for the length of a `with` block.
 
     with running(environment, repository, log=state / "server.log", mode="explicit", models=["digits"]) as server:
         with connect(server.http) as client: ...
 
-It listens on 127.0.0.1 only. Whatever happens to this process, the server, its model processes and their shared memory
-are gone soon after (`supervisor.py` says how).
+It listens on 127.0.0.1 only. When this process ends, even by a kill, `supervisor.py` ends the server, its model
+processes and their shared memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["explicit", "poll", "none"]
 
-_ATTEMPTS = 5  # another program can take a port between our choice and the server's bind
+_ATTEMPTS = 5  # another program can take a port after it was chosen and before the server binds it
 _POLL_S = 0.02
 _LOG_LINE = re.compile(r'^([IWE])\d{4} [\d:.]+ \d+ \S+\] *(?:"(.*)"|(.*))$')
 _POLL_FAILED = re.compile(r"Poll failed for model directory '([^']+)': (.*)\"$", re.MULTILINE)
@@ -73,9 +73,9 @@ class RunningServer:
             raise ServerError(f"tritonserver at {self.http} is still running after {timeout_s:g} s") from None
 
     def failures(self) -> dict[str, str]:
-        """{model: why it is not served} of every model that was loaded, or is to be, and is not ready.
+        """{model: why it is not served} of every model that should be loaded and is not ready.
 
-        A faulty config.pbtxt keeps its model out of the index; the reason is in the log.
+        A model with a faulty config.pbtxt is not in the index: its reason comes from the log.
         """
         reasons: dict[str, list[str]] = {}
         for name, reason in _POLL_FAILED.findall(self.log.read_text(errors="replace")):
@@ -102,19 +102,18 @@ def running(
     auto_complete: bool = False,
     extra_arguments: Sequence[str] = (),
 ) -> Iterator[RunningServer]:
-    """Serve a model repository; the block starts once the server answers and has tried to load its models.
+    """Serve a model repository. The block starts when the server answers and has tried to load its models.
 
     `models` are loaded at start (mode "explicit" only; `["*"]` for all). A model that fails to load does not stop the
     server: see `RunningServer.failures`. Free ports are chosen unless given. At the end of the block requests in flight
-    and models get `stop_grace_s` to finish; 0 kills at once. `auto_complete` lets the server fill in incomplete
-    configurations, as the stock container does; it costs a second per model, because the Python backend starts and
-    stops a process to ask, and the repositories that Modelwright writes do not need it. Raises ServerError when the
-    server does not start.
+    and models get `stop_grace_s` to finish; 0 kills at once. `auto_complete` lets the server complete configs, as the
+    stock container does: it costs a second per model, for a process of the Python backend, and the configs that
+    Modelwright writes do not need it. Raises ServerError when the server does not start.
     """
     if models and mode != "explicit":
         raise ValueError(f"models are named in mode 'explicit' only, not in '{mode}'")
     if not repository.is_dir():
-        raise ServerError(f"{repository}: there is no model repository", "build it first: modelwright build")
+        raise ServerError(f"{repository}: the model repository does not exist", "build it: modelwright build")
     if ports is not None:
         _check_free(host, ports)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +136,7 @@ def running(
 
 
 def _plain_paths(stack: ExitStack, environment: Environment, repository: Path) -> tuple[Environment, Path]:
-    """Both under names without spaces: Triton's Python backend puts them into a shell command, unquoted."""
+    """Both under paths that need no quotes: Triton's Python backend puts them into a shell command without any."""
     if all(shlex.quote(str(path)) == str(path) for path in (environment.root, repository)):
         return environment, repository
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="modelwright-")))
@@ -161,7 +160,7 @@ def _free_ports(host: str) -> Ports:
 
 
 def _check_free(host: str, ports: Ports) -> None:
-    """Raise for a port that something listens on. tritonserver would find out only after it has loaded every model."""
+    """Raise if a port is taken. tritonserver itself notices that only after it has loaded every model."""
     for port in (ports.http, ports.grpc, ports.metrics):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -172,7 +171,9 @@ def _check_free(host: str, ports: Ports) -> None:
 
 
 def _port_error(detail: str) -> _PortTakenError:
-    return _PortTakenError(f"tritonserver cannot listen on {detail}", "stop the program that does, or use other ports")
+    return _PortTakenError(
+        f"tritonserver cannot listen on {detail}", "stop the program that uses the port, or choose other ports"
+    )
 
 
 def _arguments(
@@ -190,7 +191,7 @@ def _arguments(
         f"--model-control-mode={mode}",
         *(["--repository-poll-secs=1"] if mode == "poll" else []),
         *(f"--load-model={name}" for name in models),
-        "--exit-on-error=false",  # one bad model must not take the others down
+        "--exit-on-error=false",  # one bad model must not stop the others
         f"--http-address={host}",
         f"--grpc-address={host}",
         f"--metrics-address={host}",
@@ -202,7 +203,7 @@ def _arguments(
 
 
 def _environment_command(environment: Environment) -> list[str]:
-    """`env` with what differs for the server, and for it alone: its libpython is not the supervisor's."""
+    """The `env` command with the variables that differ for the server: its libpython is not the supervisor's."""
     wanted = environment.variables()
     removed = (f"--unset={name}" for name in os.environ if name not in wanted)
     changed = (f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value)
@@ -226,8 +227,8 @@ def _started(
         *(str(os.getpid()), str(stop_grace_s), identity),
         *_environment_command(environment),
         str(environment.server),
-        # The id tells this server from another one that answers on the same port; the prefix keeps the shared memory
-        # of two servers apart, and lets the supervisor find it.
+        # The id shows that this server answers on the port, and not another one. The prefix separates the shared memory
+        # of two servers, and the supervisor removes it by the prefix.
         f"--id={identity}",
         f"--backend-config=python,shm-region-prefix-name={identity}",
         *arguments,
@@ -239,7 +240,7 @@ def _started(
             stdout=subprocess.PIPE,
             stderr=output,
             cwd=environment.root,  # Python models can import from it; here it holds nothing that shadows a package
-            start_new_session=True,  # Ctrl-C in a terminal reaches us, and we stop the server
+            start_new_session=True,  # Ctrl-C in a terminal reaches only this process, which stops the server
         )
     try:
         assert supervisor.stdout is not None
@@ -255,7 +256,7 @@ def _started(
 
 
 def _await_answer(server: RunningServer, identity: str, with_metrics: bool, timeout_s: float) -> None:
-    """Return when the server answers: tritonserver opens its ports after the first loading of models, metrics last."""
+    """Wait for the server to answer. tritonserver opens its ports after it has loaded its models, metrics last."""
     deadline = time.monotonic() + timeout_s
     while True:
         if not server.alive:
@@ -265,7 +266,7 @@ def _await_answer(server: RunningServer, identity: str, with_metrics: bool, time
         if time.monotonic() > deadline:
             raise ServerError(
                 f"tritonserver did not answer within {timeout_s:g} s; its log: {server.log}{_excerpt(server.log)}",
-                "a model that takes long to load needs a longer start-up timeout",
+                "if a model takes long to load, raise the start-up timeout",
             )
         time.sleep(_POLL_S)
 
@@ -280,8 +281,8 @@ def _accepts(address: str) -> bool:
 
 
 def _server_id(address: str) -> str:
-    """The --id of the server that answers there; empty if none does."""
-    connection = http.client.HTTPConnection(address, timeout=1)  # another program may hold the port and say nothing
+    """The --id of the server that answers at an address; empty if nothing does."""
+    connection = http.client.HTTPConnection(address, timeout=1)  # another program may hold the port and never answer
     try:
         connection.request("GET", "/v2")
         return str(json.loads(connection.getresponse().read()).get("name", ""))
@@ -306,7 +307,7 @@ def _post(address: str, path: str) -> list[dict[str, str]]:
 
 
 def _stop(supervisor: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask the supervisor to end the server; if it does not, kill it, and the kernel kills the server with it."""
+    """Tell the supervisor to stop the server. If it does not, kill it, and the kernel kills the server with it."""
     for pipe in (supervisor.stdin, supervisor.stdout):
         assert pipe is not None
         pipe.close()
@@ -329,7 +330,7 @@ def _start_error(server: RunningServer) -> ServerError:
 
 
 def _excerpt(log: Path, limit: int = 12) -> str:
-    """What matters in a server's log: its errors, and lines that no logger wrote, such as a traceback."""
+    """The end of a server's log: errors, and lines without the logger's prefix, such as a traceback."""
     found: list[str] = []
     text, _, _ = log.read_text(errors="replace").partition("\nUsage: ")  # 400 lines of help follow a wrong argument
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Getting the local server's wheels, with pip as the user has configured it."""
+"""Installs the local server's wheels with pip, as the user has configured it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class NoWheelError(ServerError):
-    """The index has no wheel of a pinned version for an interpreter: another interpreter may do."""
+    """The package index has no wheel of a pinned version for an interpreter; it may have one for another."""
 
 
 def pip_install(interpreter: Interpreter, pins: Sequence[str], target: Path, log: Path) -> None:
     """Install exactly these wheels, with the user's pip configuration. Raises ServerError with the end of pip's output.
 
-    The interpreter's own pip is used; if it has none, the running Python's, told which wheels to pick.
+    Runs the interpreter's own pip or, if it has none, the running Python's with options for that interpreter.
     """
     command = [interpreter.command, "-I", "-m", "pip", "install", "--target", str(target)]
     if not interpreter.pip:
@@ -41,9 +41,9 @@ def pip_install(interpreter: Interpreter, pins: Sequence[str], target: Path, log
 def _pip_error(log: Path) -> ServerError:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     tail = "\n".join(f"    {line}" for line in lines[-8:])
-    message = f"the local server's packages could not be installed; pip says (all of it in {log}):\n{tail}"
+    message = f"pip cannot install the local server's packages; the end of its output (all of it in {log}):\n{tail}"
     if any("No module named pip" in line for line in lines):
-        return ServerError(message, f"give {sys.executable} a pip (python -m ensurepip), or name another interpreter")
+        return ServerError(message, f"install pip for {sys.executable} (python -m ensurepip)")
     if any("No matching distribution" in line for line in lines):
         return NoWheelError(message, "point pip's index-url or find-links at an index that has this version")
     return ServerError(message, "check pip's index and the network, then run the same command again")

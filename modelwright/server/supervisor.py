@@ -1,15 +1,15 @@
-"""Runs one tritonserver and never lets it outlive its purpose. A script of its own: `python -I -S supervisor.py …`.
+"""Runs one tritonserver and stops it when it is no longer needed. A script: `python -I -S supervisor.py …`.
 
-Why not start tritonserver directly: its Python backend spawns one process per model instance and keeps shared-memory
-files in /dev/shm, and neither is cleaned up when the server, or the process that started it, is killed. A mere
-PR_SET_PDEATHSIG does not do: it fires when the *thread* that started the server ends, and misses grandchildren.
+Why not start tritonserver directly: its Python backend starts a process per model instance and keeps shared-memory
+files in /dev/shm. Neither is cleaned up when the server, or the process that started it, is killed. PR_SET_PDEATHSIG
+alone is not enough: it fires when the *thread* that started the server ends, and does not reach grandchildren.
 
-Contract: standard input stays open as long as the server should run; the server's pid is printed as one line; standard
-error goes to the log, and so does everything the server prints. The server is stopped (SIGTERM, then SIGKILL to its
-process group) when standard input closes, when the parent is gone, or on SIGTERM. Exits with the server's exit code, or
-128 + N if signal N ended it.
+Contract: standard input stays open while the server should run. The server's pid is printed on one line. Standard error
+and everything that the server prints go to the log. The server is stopped (SIGTERM, then SIGKILL to its process group)
+when standard input closes, when the parent ends, or on SIGTERM. The exit code is the server's, or 128 + N if signal N
+ended it.
 
-Only the standard library, and only a little of it: this adds to the start-up time of every server.
+It imports little, and only from the standard library: this adds to the start-up time of every server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_POLL_S = 0.5  # only for what no file descriptor announces: the parent's death while a fork of it holds our stdin open
+_POLL_S = 0.5  # for the parent's death while a fork of it still holds our standard input open
 
 
 def _die_with_parent() -> None:
@@ -56,7 +56,7 @@ def _wait(server: subprocess.Popen[bytes], parent: int, wakeups: int, stop: _Sto
 
 
 def _children() -> list[int]:
-    """Live processes that are ours or, once their own parent has died, became ours."""
+    """Our child processes, and orphans that we adopted."""
     try:
         return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     except OSError:  # a kernel without CONFIG_PROC_CHILDREN
@@ -64,7 +64,7 @@ def _children() -> list[int]:
 
 
 def _has_models(server: subprocess.Popen[bytes]) -> bool:
-    """Whether model processes are still there. True when in doubt."""
+    """Whether model processes are still running. True if that cannot be found out."""
     try:
         return any((task / "children").read_text() for task in Path(f"/proc/{server.pid}/task").iterdir())
     except OSError:
@@ -74,7 +74,7 @@ def _has_models(server: subprocess.Popen[bytes]) -> bool:
 def _terminate(server: subprocess.Popen[bytes], grace_s: float) -> None:
     """Let requests in flight finish and models finalize, for at most `grace_s`.
 
-    tritonserver looks once per second whether its models are gone; there is nothing left to wait for once they are.
+    tritonserver checks once per second whether its models have ended; this does not wait for that check.
     """
     deadline = time.monotonic() + grace_s
     if grace_s > 0 and server.poll() is None:
@@ -87,7 +87,7 @@ def _terminate(server: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 def _sweep(server: subprocess.Popen[bytes], shared_memory: str) -> None:
-    """Kill what is left of the group, reap it, and remove its shared memory."""
+    """Kill the rest of the process group, reap it, and remove its shared memory."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()

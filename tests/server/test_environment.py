@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,21 +164,20 @@ def test_programs_that_do_not_run_are_an_error_that_names_the_library(state: Pat
     ("host", "reason"),
     [
         pytest.param(Host("Linux", "x86_64", "glibc 2.35"), None, id="oldest glibc"),
-        pytest.param(Host("Linux", "x86_64", "glibc 2.34"), "it needs glibc 2.35 or newer, this system has glibc 2.34",
-                     id="old glibc"),
-        pytest.param(Host("Linux", "x86_64", ""), "it needs glibc 2.35 or newer, this system has another C library",
-                     id="musl"),
-        pytest.param(Host("Linux", "aarch64", "glibc 2.39"), "it runs on Linux x86-64 only, this is Linux aarch64",
-                     id="arm"),
-        pytest.param(Host("Darwin", "arm64", ""), "it runs on Linux x86-64 only, this is Darwin arm64", id="mac"),
+        pytest.param(Host("Linux", "x86_64", "glibc 2.34"), r"glibc 2\.35.*glibc 2\.34", id="old glibc"),
+        pytest.param(Host("Linux", "x86_64", ""), r"glibc 2\.35.*another C library", id="musl"),
+        pytest.param(Host("Linux", "aarch64", "glibc 2.39"), "Linux x86-64.*Linux aarch64", id="arm"),
+        pytest.param(Host("Darwin", "arm64", ""), "Linux x86-64.*Darwin arm64", id="mac"),
     ],
-)  # fmt: skip
+)
 def test_platforms(host: Host, reason: str | None) -> None:
-    assert unsupported_reason(host) == reason
+    found = unsupported_reason(host)
+    assert (found is None) == (reason is None)
+    assert re.search(reason or "", found or "")
 
 
 def test_an_unsupported_platform_is_pointed_to_the_container(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match=r"not available here: it runs on Linux(?s:.*)docker compose up triton"):
+    with pytest.raises(ServerError, match=r"this machine: .*Linux x86-64(?s:.*)docker compose up triton"):
         ensure(tmp_path, RELEASE, silent, install=refuse, host=Host("Darwin", "arm64", ""))
 
 
@@ -198,7 +198,7 @@ def test_pip_s_own_words_are_in_the_error(monkeypatch: pytest.MonkeyPatch, tmp_p
     interpreter = probe(sys.executable)
     assert interpreter is not None
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(NoWheelError, match=r"(?s)pip says .*No matching distribution found for numpy==0.0.1"):
+    with pytest.raises(NoWheelError, match=r"(?s)pip .*No matching distribution found for numpy==0.0.1"):
         pip_install(interpreter, ["numpy==0.0.1"], tmp_path / "target", tmp_path / "pip.log")
     assert "numpy==0.0.1" in (tmp_path / "pip.log").read_text()
 
@@ -238,12 +238,15 @@ def test_an_interpreter_that_does_not_run_or_fit_is_refused_with_the_reason(tmp_
     broken.write_text("#!/bin/sh\necho 'pyenv: python3.12: command not found' >&2\nexit 127\n")
     broken.chmod(0o755)
     for python, reason in (
-        (str(broken), "it does not run"),
-        (str(tmp_path / "missing"), "it does not run"),
-        (fake_python(tmp_path / "old", "3.9"), "it is Python 3.9, needed is 3.11 to 3.12"),
-        (fake_python(tmp_path / "static", "3.12", libpython=""), "it was built without a shared libpython"),
+        (str(broken), "does not run"),
+        (str(tmp_path / "missing"), "does not run"),
+        (fake_python(tmp_path / "old", "3.9"), "Python 3.9; 3.11 to 3.12"),
+        (fake_python(tmp_path / "static", "3.12", libpython=""), "shared libpython"),
     ):
-        assert usable(RELEASE, python) == ([], [f"{python}: {reason}"])
+        fit, (refused,) = usable(RELEASE, python)
+        assert fit == []
+        assert refused.startswith(f"{python}: ")
+        assert reason in refused
 
 
 def test_no_usable_interpreter_is_an_error_that_lists_what_was_tried(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""The `onnxruntime` backend of the local server: the stock backend's contract, on its Python backend.
+"""The `onnxruntime` backend of the local server: behaves like the stock backend, on top of the Python backend.
 
-The stock container has a native library for `backend: "onnxruntime"`; the local server finds this file instead, for the
-same repository and the same config.pbtxt. A model that loads here should load there, and one that the stock backend
-refuses should be refused here, in nearly the same words. The rules are those of triton-inference-server's
-onnxruntime_backend (`src/onnxruntime.cc`); what this file cannot do (implicit sequence state, batch inputs and outputs,
-ragged batches, GPUs) it says at load, instead of computing something else.
+The stock container has a native library for `backend: "onnxruntime"`; the local server uses this file for the same
+repository and the same config.pbtxt. A model that loads here should load there, and one that the stock backend refuses
+is refused here, with nearly the same message. The rules are those of triton-inference-server's onnxruntime_backend
+(`src/onnxruntime.cc`). A model that needs what is missing here (implicit sequence state, batch inputs and outputs,
+ragged batches, GPUs) is refused when it loads.
 
-Runs in the server environment's interpreter: only numpy, onnxruntime and triton_python_backend_utils can be imported.
+Runs in the server environment's interpreter, which has only numpy, onnxruntime and triton_python_backend_utils.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Imported when first needed: tritonserver starts a process only to ask about auto-completion, and in most cases the
-# answer needs no session.
+# Imported when first needed: tritonserver starts a process only for auto-completion, which often needs no session.
 ort: Any = None
 
 Config = dict[str, Any]  # a ModelConfig, or a part of it, as JSON
 Array = np.ndarray[Any, Any]
-Tensors = dict[str, tuple[str, list[int]]]  # {name: (data type as in a configuration, dims)}
-Member = tuple[int, Any, dict[str, Array]]  # a request: its place in the batch, itself, its inputs
+TensorTypes = dict[str, tuple[str, list[int]]]  # {name: (data type as in a configuration, dims)}
+Batched = tuple[int, Any, dict[str, Array]]  # a request of a batch: its index, itself, its inputs
 
 DEFAULT_MAX_BATCH_SIZE = 4  # what tritonserver passes to backends unless --backend-config says otherwise
 
@@ -82,20 +81,20 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a dynamic batch: requests whose tensors fit together run as one."""
         responses: list[Any] = [None] * len(requests)
-        groups: dict[Any, list[Member]] = {}
+        groups: dict[Any, list[Batched]] = {}
         for index, request in enumerate(requests):
             try:
                 feeds = self.read(request)
                 groups.setdefault(self.group_key(index, feeds), []).append((index, request, feeds))
             except Exception as error:
                 responses[index] = failure(error)
-        for members in groups.values():
-            for index, response in self.answer(members):
+        for group in groups.values():
+            for index, response in self.answer(group):
                 responses[index] = response
         return responses
 
     def read(self, request: Any) -> dict[str, Array]:
-        """The request's tensors as onnxruntime wants them: strings as str, scalars without dimensions."""
+        """The request's tensors for onnxruntime: strings as str, scalars without dimensions."""
         feeds: dict[str, Array] = {}
         for tensor in request.inputs():
             name, array = tensor.name(), tensor.as_numpy()
@@ -110,27 +109,27 @@ class TritonPythonModel:
             return index
         return tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in feeds.items()))
 
-    def answer(self, members: list[Member]) -> list[tuple[int, Any]]:
-        """Run requests together; if that fails, one by one, so that only those at fault fail."""
+    def answer(self, group: list[Batched]) -> list[tuple[int, Any]]:
+        """Run requests together; if that fails, one by one, so that only the faulty ones fail."""
         try:
-            return self.run(members)
+            return self.run(group)
         except Exception as error:
-            if len(members) == 1:
-                return [(members[0][0], failure(error))]
-        return [answer for member in members for answer in self.answer([member])]
+            if len(group) == 1:
+                return [(group[0][0], failure(error))]
+        return [answer for item in group for answer in self.answer([item])]
 
-    def run(self, members: list[Member]) -> list[tuple[int, Any]]:
-        """One inference for all members: concatenated, run, split. Returns (index, response) pairs."""
-        if len(members) == 1:
-            feeds = members[0][2]
+    def run(self, group: list[Batched]) -> list[tuple[int, Any]]:
+        """One inference for all requests: concatenated, run, split. Returns (index, response) pairs."""
+        if len(group) == 1:
+            feeds = group[0][2]
         else:
-            feeds = {name: np.concatenate([feeds[name] for _, _, feeds in members]) for name in members[0][2]}
-        wanted = sorted(set().union(*(request.requested_output_names() for _, request, _ in members)))
+            feeds = {name: np.concatenate([feeds[name] for _, _, feeds in group]) for name in group[0][2]}
+        wanted = sorted(set().union(*(request.requested_output_names() for _, request, _ in group)))
         arrays = dict(zip(wanted, self.session.run(wanted, feeds, self.run_options), strict=True))
         arrays = {name: self.convert(name, array) for name, array in arrays.items()}
         if self.max_batch_size == 0:
-            return [(members[0][0], respond(members[0][1], arrays))]
-        return split(members, arrays)
+            return [(group[0][0], respond(group[0][1], arrays))]
+        return split(group, arrays)
 
     def convert(self, name: str, value: Any) -> Array:
         array = np.asarray(value)
@@ -140,9 +139,9 @@ class TritonPythonModel:
         return array.reshape(self.output_dims[name]) if array.ndim == 0 else array
 
 
-def split(members: list[Member], arrays: dict[str, Array]) -> list[tuple[int, Any]]:
-    """Hand each request its rows."""
-    sizes = [len(next(iter(feeds.values()))) for _, _, feeds in members]
+def split(group: list[Batched], arrays: dict[str, Array]) -> list[tuple[int, Any]]:
+    """Give each request its rows."""
+    sizes = [len(next(iter(feeds.values()))) for _, _, feeds in group]
     for name, array in arrays.items():
         if array.shape[0] < sum(sizes):
             raise ValueError(
@@ -151,7 +150,7 @@ def split(members: list[Member], arrays: dict[str, Array]) -> list[tuple[int, An
             )
     answers: list[tuple[int, Any]] = []
     start = 0
-    for (index, request, _), size in zip(members, sizes, strict=True):
+    for (index, request, _), size in zip(group, sizes, strict=True):
         rows = {name: array[start : start + size] for name, array in arrays.items()}
         answers.append((index, respond(request, rows)))
         start += size
@@ -168,7 +167,7 @@ def failure(error: Exception) -> Any:
 
 
 def decode(name: str, array: Array) -> Array:
-    """Bytes to str, because onnxruntime's Python API would take the repr of a bytes object."""
+    """Bytes to str: onnxruntime's Python API would use the repr of a bytes object."""
     try:
         flat = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
     except UnicodeDecodeError as error:
@@ -190,7 +189,7 @@ def object_array(items: list[Any], shape: tuple[int, ...]) -> Array:
 
 
 def create_session(config: Config, directory: Path) -> Any:
-    """An onnxruntime session for a version directory, with the configuration's options, on the CPU."""
+    """An onnxruntime session on the CPU for a version directory, with the configuration's options."""
     global ort
     import onnxruntime as ort
 
@@ -231,7 +230,7 @@ def session_options(config: Config) -> Any:
     options.inter_op_num_threads = max(0, integer(config, "inter_op_thread_count", 0))
     options.enable_cpu_mem_arena = boolean(config, "enable_mem_arena", True)
     options.enable_mem_pattern = boolean(config, "enable_mem_pattern", True)
-    # Instances are processes here and cannot share a session; a value that cannot be read is an error all the same.
+    # Instances are processes here and cannot share a session; an invalid value is still an error.
     boolean(config, "share_session_between_instances", False)
     key = "session.use_device_allocator_for_initializers"
     if parameter(config, key) is not None:
@@ -251,7 +250,7 @@ def create_run_options(config: Config) -> Any:
 
 
 def check_accelerators(config: Config) -> None:
-    """OpenVINO is the one CPU accelerator of the stock backend; here its models run on onnxruntime's CPU provider."""
+    """Refuse unknown CPU accelerators. The stock one, OpenVINO, is replaced by onnxruntime's CPU provider here."""
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     for accelerator in accelerators.get("cpu_execution_accelerator", []):
         if accelerator["name"] != "openvino":
@@ -286,7 +285,7 @@ def boolean(config: Config, key: str, default: bool) -> bool:
 
 
 def complete_batching(config: Config, tensors: list[tuple[str, list[int]]]) -> None:
-    """Turn batching on where every tensor has a variable first dimension, and refuse it where one has not."""
+    """Turn batching on if the first dimension of every tensor is dynamic; otherwise refuse it."""
     if not all(dims and dims[0] == -1 for _, dims in tensors):
         if config["max_batch_size"] != 0:
             raise pb_utils.TritonModelException(
@@ -300,7 +299,7 @@ def complete_batching(config: Config, tensors: list[tuple[str, list[int]]]) -> N
         config.setdefault("dynamic_batching", {})
 
 
-def complete_io(tensors: Tensors, max_batch_size: int) -> list[Config]:
+def complete_io(tensors: TensorTypes, max_batch_size: int) -> list[Config]:
     """Configuration entries for tensors. One without dimensions of its own is [1], reshaped where it is batched."""
     entries = []
     for name, (data_type, dims) in tensors.items():
@@ -316,9 +315,9 @@ def complete_io(tensors: Tensors, max_batch_size: int) -> list[Config]:
 # Validation
 
 
-def describe(nodes: list[Any]) -> Tensors:
+def describe(nodes: list[Any]) -> TensorTypes:
     """{name: (configuration type, dims)} of a model's inputs or outputs; symbolic and unknown dimensions are -1."""
-    infos: Tensors = {}
+    infos: TensorTypes = {}
     for node in nodes:
         kind = node.type.split("(")[0]
         if kind != "tensor":
@@ -333,7 +332,7 @@ def describe(nodes: list[Any]) -> Tensors:
 
 
 def refuse_unsupported(config: Config) -> None:
-    """Say early what only the stock container can do."""
+    """Refuse a model that only the stock container can serve."""
     found = [field for field in ("batch_input", "batch_output") if config.get(field)]
     found += ["sequence_batching.state"] if config.get("sequence_batching", {}).get("state") else []
     found += ["input.allow_ragged_batch"] if any(i.get("allow_ragged_batch") for i in config["input"]) else []
@@ -345,7 +344,7 @@ def refuse_unsupported(config: Config) -> None:
 
 
 def validate(config: Config, session: Any) -> None:
-    """Check configuration against model, as the stock backend does when it loads an instance."""
+    """Check the configuration against the model, as the stock backend does when it loads an instance."""
     inputs = describe(session.get_inputs())
     controls = sequence_controls(config)
     expected = sum(not entry.get("optional") for entry in config["input"]) + len(controls)
@@ -381,7 +380,7 @@ def sequence_controls(config: Config) -> dict[str, str]:
     return controls
 
 
-def check_control(config: Config, name: str, data_type: str, inputs: Tensors) -> None:
+def check_control(config: Config, name: str, data_type: str, inputs: TensorTypes) -> None:
     if name not in inputs:
         raise pb_utils.TritonModelException(
             f"configuration specified sequence control '{name}', but model does not provide that input"
@@ -398,7 +397,7 @@ def check_control(config: Config, name: str, data_type: str, inputs: Tensors) ->
         )
 
 
-def check_tensor(config: Config, entry: Config, kind: str, tensors: Tensors) -> None:
+def check_tensor(config: Config, entry: Config, kind: str, tensors: TensorTypes) -> None:
     """Check one configured input or output: its name, data type and dims."""
     name = entry["name"]
     if name not in tensors:
@@ -428,7 +427,7 @@ def config_dims(entry: Config) -> list[int]:
 
 
 def check_dims(config: Config, name: str, model_dims: list[int], dims: list[int], exact: bool) -> None:
-    """An output's dims must be the model's; an input's may give a size to a variable dimension."""
+    """Dims of an output must be the model's; those of an input may give a size to a dynamic dimension."""
     batched = config["max_batch_size"] > 0
     if batched and model_dims[0] != -1:
         raise pb_utils.TritonModelException(
