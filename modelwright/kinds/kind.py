@@ -9,9 +9,11 @@ distribution adds a kind with such a module of its own and an entry point in the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -115,6 +117,11 @@ class Kind(Generic[S]):
     # are string.Template: $name, $yaml_name (as YAML has it), $editor (the first line of a model.yaml), $whole (the
     # name that was asked for), and a $suffix for each suffix, the name of that model as YAML has it.
     scaffold: Mapping[str, Callable[[], Files]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        """The module that defines it."""
+        return Path(str(sys.modules[self.source.__module__].__file__))
 
     def answering(self, serving: Mapping[str, Any]) -> dict[str, Any]:
         """Those fields of `serving` that decide what a model answers, not how fast."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -89,13 +90,18 @@ def run_program(command: Sequence[str], timeout_s: float, variables: Mapping[str
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def installed_version(module: str) -> str | None:
+    """The version of a module's distribution, '' where that has another name, None where there is no such module."""
+    return tools.version(module) or ("" if find_spec(module) else None)
+
+
 @dataclass(frozen=True)
 class Machine:
     """The machine that is examined, and how to ask it: tests replace the functions."""
 
     folder: Path  # where to look for the project
     run: Callable[[Sequence[str], float, Mapping[str, str] | None], Ran] = run_program
-    installed: Callable[[str], str | None] = tools.version  # import name → version
+    installed: Callable[[str], str | None] = installed_version  # import name → version
     interpreters: Callable[[Release, str | None], tuple[list[Interpreter], list[str]]] = usable
     registered: Callable[[], Registered] = registered  # the source kinds that there are
     host: Host = field(default_factory=Host.current)
@@ -328,7 +334,7 @@ def _libraries(
         return [Row(what, "ok", ran.output.strip().rpartition("\n")[2], needed=needed)]
     versions = [str(machine.installed(name)) for name in names]
     if len(names) > 1:
-        versions = [f"{name} {version}" for name, version in zip(names, versions, strict=True)]
+        versions = [f"{name} {version}".rstrip() for name, version in zip(names, versions, strict=True)]
     return [Row(what, "ok", ", ".join(versions), needed=needed)]
 
 
