@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from modelwright.build.release import release
 from modelwright.build.scheduler import Built, Scheduler
 from modelwright.build.workspace import Workspace, open_workspace
 from modelwright.fsops import locked
+from modelwright.kinds.registry import kind_of
 from modelwright.project.project import ProjectConfig
 
 LOCK = "build.lock"
@@ -56,10 +56,7 @@ def _looked_at(workspace: Workspace, built: Built) -> Iterator[Path]:
     """The files that a build read: those that step keys cover, artifacts, and the code of kinds that are plugged in."""
     yield from workspace.fingerprints.looked_at
     yield from (artifact.folder / "artifact.json" for artifact in built.artifacts.values())
-    for builder in workspace.selected:
-        code = getattr(sys.modules[type(builder.spec.source).__module__], "__file__", None)
-        if code:
-            yield Path(code)
+    yield from (kind_of(builder).file for builder in workspace.selected)
 
 
 def _worker_pool(jobs: int | None) -> Executor:

@@ -27,13 +27,11 @@ def model_steps(
     Raises SpecError for entries and files that are not there.
     """
     _check_entries(builder, fingerprints)
-    kind = kind_of(builder)
-    fingerprints.file(kind.file)  # looked at, so that a build of nothing notices when a step has another revision
     composing = {name: version_step(builders[name]) for name in builder.composing}
     recipe = Recipe(builder, target, fingerprints, composing)
     entry = builder.spec.samples
     samples = [recipe.code_step(SAMPLES, _SAMPLE, entry)] if entry else []
-    made = kind.steps(recipe, builder.spec.source)
+    made = kind_of(builder).steps(recipe, builder.spec.source)
     return [*samples, *made, _verify_step(recipe, [builders[name] for name in family_of(builder, builders)])]
 
 
