@@ -1,6 +1,6 @@
-"""SHA-256 of files, of sets of files, of canonical JSON; and what builder code imports, read from its text.
+"""SHA-256 of files, sets of files and canonical JSON; and the imports of builder code, read from its text.
 
-`Fingerprints` remembers what it read, by path, size, mtime and inode: a build that changes nothing reads nothing.
+`Fingerprints` remembers results by path, size, mtime and inode: a build that changes nothing reads no file twice.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 from modelwright.errors import SpecError, StepError
 
 _CHUNK = 1 << 20
-# A file changed this recently may change again without its timestamp moving; what was read of it is not remembered.
+# A file changed this recently can change again without a new timestamp, so its digest is not remembered.
 _RACY_NS = 2_000_000_000
 
 
 def canonical(value: Any) -> bytes:
-    """One text for one value: keys sorted, no spaces, UTF-8. Raises ValueError for NaN and infinities."""
+    """JSON with one form per value: keys sorted, no spaces, UTF-8. Raises ValueError for NaN and infinities."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
 
@@ -42,7 +42,7 @@ def sha256_file(path: Path) -> str:
 
 
 def copy_hashed(source: Path, target: Path) -> str:
-    """Copy a file of any size, and its SHA-256: of what was copied, whatever becomes of the source meanwhile."""
+    """Copy a file of any size. Returns the SHA-256 of the bytes that were copied."""
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("xb") as writer:
         while chunk := reader.read(_CHUNK):
@@ -69,11 +69,11 @@ def list_tree(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Code:
-    """What a Python file says about itself, without running it."""
+    """The imports and names of a Python file, read without running it."""
 
     imports: tuple[str, ...]  # dotted names, relative ones with their dots
     names: tuple[str, ...]  # bound at module level
-    star: bool  # `from x import *`: the names are not all known
+    star: bool  # has `from x import *`, so not all names are known
 
     def defines(self, name: str) -> bool:
         return self.star or name in self.names
@@ -95,7 +95,7 @@ class Fingerprints:
         return str(self._entry(path)[3])
 
     def code(self, path: Path, shown: str) -> Code:
-        """Parse a Python file. Raises SpecError with the line where it does not; `shown` is its name in messages."""
+        """Parse a Python file. Raises SpecError with the line of a syntax error; `shown` is its name in messages."""
         entry = self._entry(path)
         if entry[4] is None:
             entry[4] = _read_code(path, shown)
@@ -104,7 +104,7 @@ class Fingerprints:
         return Code(tuple(imports), tuple(names), star)
 
     def save(self) -> None:
-        """Keep what was learnt. Losing it costs time, nothing else, so it is replaced without ceremony."""
+        """Write the cache. It is not flushed to disk: losing it only costs time."""
         if not self._changed:
             return
         self._cache.parent.mkdir(parents=True, exist_ok=True)
@@ -134,14 +134,14 @@ def _read_code(path: Path, shown: str) -> list[Any]:
     except SyntaxError as error:
         raise SpecError(f"{shown}:{error.lineno}: {error.msg}", (error.text or "").strip()) from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SpecError(f"{shown}: is not Python: {error}") from None
+        raise SpecError(f"{shown}: cannot be parsed as Python: {error}") from None
     imports: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
-            # `from package import name`: the name may be a module itself, and then it is one that is imported.
+            # `from package import name`: the name may be a module, which is then imported, too.
             joined = [f"{base}{'' if base.endswith('.') else '.'}{alias.name}" for alias in node.names]
             imports += [base, *joined]
     return [sorted({name for name in imports if name.strip(".")}), *_bound_names(tree)]
@@ -155,7 +155,7 @@ def _bound_names(tree: ast.Module) -> tuple[list[str], bool]:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-            continue  # what it binds inside is its own
+            continue  # names inside are local
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -166,7 +166,7 @@ def _bound_names(tree: ast.Module) -> tuple[list[str], bool]:
 
 
 def module_file(folder: Path, module: str) -> Path | None:
-    """The file of a module of a builder's folder, or None when the name is somebody else's."""
+    """The file of a module in a builder's folder; None for a module from elsewhere."""
     base = folder.joinpath(*module.split("."))
     for candidate in (base.with_name(base.name + ".py"), base / "__init__.py"):
         if candidate.is_file():
@@ -175,10 +175,10 @@ def module_file(folder: Path, module: str) -> Path | None:
 
 
 def code_closure(module: str, folder: Path, shown: str, fingerprints: Fingerprints) -> dict[str, str]:
-    """{relative name: SHA-256} of a module and of everything of this folder that it imports, however indirectly.
+    """{relative name: SHA-256} of a module and all modules of this folder that it imports, also indirectly.
 
-    Read from the text: an import that is put together at run time is not seen here; the worker refuses it instead
-    (`steps/entry.py`).
+    Imports are read from the text. An import whose name is computed at run time is not found here; the worker refuses
+    it (`steps/entry.py`).
     """
     found: dict[str, str] = {}
     waiting = [module]

@@ -1,15 +1,15 @@
-"""Every error a user can meet, in one tree:
+"""Every error that a user can get, in one tree:
 
-    ModelwrightError          a message that says where and what, and a hint that can be acted on
+    ModelwrightError          a message that says what is wrong and where, and a hint what to do
     ├── ProjectError          modelwright.toml
-    │   └── ProjectNotFoundError  there is none, here or above
+    │   └── ProjectNotFoundError  no modelwright.toml here or in a folder above
     ├── SpecError             a builder's model.yaml
-    ├── KindError             a source kind that is not known, or whose plug-in is broken
-    ├── ConfigError           the ModelConfig that follows from it
+    ├── KindError             an unknown source kind, or a broken plug-in
+    ├── ConfigError           the ModelConfig made from a model.yaml
     ├── StepError             a build step: the user's code, an export, a download
-    ├── VerifyError           a built model that does not do what its source does, or fails a gate
+    ├── VerifyError           a built model that differs from its source, or fails a gate
     ├── LintError             a repository that tritonserver would refuse
-    ├── StoreError            the artifact store or the disk under it
+    ├── StoreError            the artifact store, or the disk
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
     ├── LockedError           another process is building
     ├── ServerError           the server environment, a tritonserver process, or a request to one

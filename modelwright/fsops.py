@@ -1,4 +1,4 @@
-"""File operations that survive `kill -9` and power loss: what is renamed into place is on the disk first."""
+"""File operations that survive `kill -9` and power loss: files are on disk before they are renamed into place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fsync_path(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Flush every file and folder below, the folder itself last. What a link leads to is not ours to flush."""
+    """Flush every file and folder below, the folder itself last. Links are not followed."""
     for parent, _, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names):
             if not path.is_symlink():
@@ -43,15 +43,15 @@ def rename_durably(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise RepositoryError(
-                f"{target.parent} is on another filesystem than {source.parent}: publishing by rename is impossible",
-                "put the whole repository's parent folder on one filesystem (paths.repository in modelwright.toml)",
+                f"{target.parent} is on another filesystem than {source.parent}: a rename between them is impossible",
+                "put the repository and its parent folder on one filesystem (paths.repository in modelwright.toml)",
             ) from None
         raise
     fsync_path(target.parent)
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step (renameat2 RENAME_EXCHANGE). False where the system or filesystem cannot."""
+    """Swap two folders in one step (renameat2 RENAME_EXCHANGE). False if the system or filesystem cannot do that."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False
@@ -66,20 +66,20 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder that may be half there."""
+    """Remove a folder, complete or not."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def disk_full(error: OSError, where: Path) -> StoreError | None:
-    """The message for a disk without space or quota; None for any other error."""
+    """The error for a full disk or quota; None for any other error."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    return StoreError(f"{where}: {error.strerror}", "free some space and run the same command again: nothing is lost")
+    return StoreError(f"{where}: {error.strerror}", "free some space and run the same command again; nothing is lost")
 
 
 @contextlib.contextmanager
-def translated(where: Path) -> Iterator[None]:
-    """Turn what a disk can refuse into errors a person can act on."""
+def disk_errors(where: Path) -> Iterator[None]:
+    """Raise StoreError in place of an OSError for a full disk, a read-only filesystem or a missing permission."""
     try:
         yield
     except OSError as error:
@@ -97,12 +97,12 @@ def _refuse(error: OSError, where: Path) -> NoReturn:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, *, wait: bool, say: object = None) -> Iterator[None]:
-    """Hold an exclusive lock while the block runs; the kernel drops it when the process dies, however it dies.
+    """Hold an exclusive lock while the block runs. The kernel releases it when the process ends, even by a kill.
 
-    The file says who holds it. When it is taken: LockedError that names the holder, or with `wait` a call of
-    `say(holder)` and then patience.
+    The file says who holds the lock. If another process does: raises LockedError with its name or, with `wait`, calls
+    `say(holder)` and waits.
     """
-    with translated(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from importlib import metadata
 
-# Import names that are not their distribution's name. A name that is neither here nor installed is left out of the key.
+# Import names that differ from their distribution's name. A name that is neither here nor installed is not in the key.
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
@@ -29,12 +29,12 @@ def version(import_name: str) -> str | None:
 
 
 def python() -> str:
-    """'3.11': what a pickle, a vendored wheel or a random stream may depend on."""
+    """'3.11': pickles, vendored wheels and random numbers can depend on it."""
     return ".".join(platform.python_version_tuple()[:2])
 
 
 def third_party(imports: set[str]) -> dict[str, str]:
-    """{distribution: version} of the installed libraries among some imported names."""
+    """{distribution: version} of the installed libraries among these imported names."""
     names = {name.partition(".")[0] for name in imports if not name.startswith(".")} - sys.stdlib_module_names
     found = {name: version(name) for name in sorted(names)}
     return {name: known for name, known in found.items() if known}

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from modelwright.build.planned_tree import planned_tree
 from modelwright.errors import LintError
-from modelwright.fsops import translated
+from modelwright.fsops import disk_errors
 from modelwright.lint.engine import Finding, lint
 from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
@@ -31,7 +31,7 @@ def check(project: ProjectConfig, changes: Sequence[Change], models: Collection[
     """Lint the repository with the changes made; findings of `models` count. A server of the project completes nothing
     that matters: configs that are rendered are complete, so both kinds of server take them."""
     check_ignores(project.ignores, FILE)
-    with translated(project.repository), _scratch(project) as scratch:
+    with disk_errors(project.repository), _scratch(project) as scratch:
         tree = planned_tree(project.repository, changes, Path(scratch))
         report = lint(tree, Options(project.target), project.ignores, only=models)
         by_model: dict[str, list[Finding]] = {}

@@ -18,7 +18,7 @@ from pathlib import Path
 from modelwright.digest import list_tree, sha256_file, tree_digest
 from modelwright.errors import StoreError
 from modelwright.facts.part import SCHEMA, DamagedError, Facts, FactsT, JsonObject, validated
-from modelwright.fsops import fsync_tree, remove_tree, translated
+from modelwright.fsops import disk_errors, fsync_tree, remove_tree
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Store:
     def stage(self) -> Path:
         """A new folder with `files/` in it, in which a step puts its result together."""
         folder = self.root / "tmp" / uuid.uuid4().hex
-        with translated(self.root):
+        with disk_errors(self.root):
             (folder / "files").mkdir(parents=True)
         return folder
 
     def add(self, staged: Path, key: str, key_content: JsonObject, facts: Facts, duration_s: float) -> Artifact:
         """Flush what a step made and move it into place under its key."""
-        with translated(self.root):
+        with disk_errors(self.root):
             files = {name: sha256_file(path) for name, path in list_tree(staged / "files").items()}
             record = {"schema": SCHEMA, "payload": key_content, "files": files, "facts": facts.as_json()}
             record["duration_s"] = round(duration_s, 3)

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelwright.config.model_config import config_of, tensors_of
 from modelwright.digest import copy_hashed, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
-from modelwright.fsops import fsync_tree, locked, remove_tree, rename_durably, translated
+from modelwright.fsops import disk_errors, fsync_tree, locked, remove_tree, rename_durably
 from modelwright.kinds.registry import source_model
 from modelwright.operations import schema
 from modelwright.operations.scaffold import readable_builders
@@ -90,7 +90,7 @@ def adopt(
         if name not in models:
             raise RepositoryError(f"{name}: is not in {path}", did_you_mean(name, models))
     adoption = Adoption(left=[] if names else left)
-    with locked(project.state / LOCK, "modelwright adopt", wait=False), translated(builders):
+    with locked(project.state / LOCK, "modelwright adopt", wait=False), disk_errors(builders):
         builders.mkdir(parents=True, exist_ok=True)
         for staging in builders.glob(f"{_STAGING}*"):  # of a process that was killed
             remove_tree(staging)

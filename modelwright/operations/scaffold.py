@@ -21,7 +21,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from modelwright.errors import SpecError, located
-from modelwright.fsops import translated
+from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Files, Kind
 from modelwright.kinds.registry import find, registered, source_model
 from modelwright.operations import schema
@@ -59,7 +59,7 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
     folders = [project.builders / model for model in models]
     _check_free(project, folders)
     names = {suffix.lstrip("_"): _as_yaml(f"{name}{suffix}") for suffix in found.scaffold if suffix}
-    with translated(project.builders), _staging(project.builders) as staging:
+    with disk_errors(project.builders), _staging(project.builders) as staging:
         for folder, files in zip(folders, models.values(), strict=True):
             editor_line = schema.editor_line(project, folder).rstrip()
             values = {"name": folder.name, "yaml_name": _as_yaml(folder.name), "editor": editor_line}

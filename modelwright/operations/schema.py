@@ -24,7 +24,7 @@ from typing import Annotated, Any
 from pydantic import Field, create_model
 
 from modelwright.config.model_config import ENVIRONMENTS
-from modelwright.fsops import translated
+from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Kind
 from modelwright.kinds.registry import registered
 from modelwright.project.project import ProjectConfig
@@ -77,7 +77,7 @@ def schema_text() -> str:
 def put_into(project: ProjectConfig) -> bool:
     """Write the project's schema where it is missing or an older one of ours; a file of anyone else stays."""
     path, text = project.root / PLACE, schema_text()
-    with translated(path):
+    with disk_errors(path):
         before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
         if before == text or (before is not None and _MARK not in before):
             return False

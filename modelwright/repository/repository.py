@@ -26,7 +26,7 @@ from typing import Any
 
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.fsops import exchange, fsync_path, fsync_tree, remove_tree, rename_durably, translated
+from modelwright.fsops import disk_errors, exchange, fsync_path, fsync_tree, remove_tree, rename_durably
 from modelwright.repository.manifest import Manifest, read
 from modelwright.triton.layout import CONFIG, CONFIGS, LEDGER, MANIFEST, environment_of, version_number
 
@@ -157,7 +157,7 @@ class Repository:
         if numbers or highest:
             data: dict[str, Any] = {"versions": dict(sorted((ledger | highest | numbers).items()))}
             text = json.dumps(data | ({"fixed": dict(sorted(known.items()))} if known else {}), indent=1) + "\n"
-            with translated(self.root):
+            with disk_errors(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
                 self.staging.mkdir(parents=True, exist_ok=True)
                 staged = self.staging / LEDGER
@@ -169,7 +169,7 @@ class Repository:
     def publish(self, change: Change) -> None:
         """Make a change visible, at once. Raises RepositoryError or StoreError, and then nothing has changed."""
         staged = self.staging / uuid.uuid4().hex
-        with translated(self.root):
+        with disk_errors(self.root):
             staged.mkdir(parents=True)
             try:
                 self._publish(change, staged)

@@ -275,7 +275,7 @@ def test_a_server_that_takes_too_long_is_given_up(environment: Environment, repo
 
 def test_a_repository_that_does_not_exist_is_an_error(environment: Environment, tmp_path: Path, log: Path) -> None:
     with (
-        pytest.raises(ServerError, match="nowhere: .*does not exist"),
+        pytest.raises(ServerError, match=r"nowhere: .*does not exist"),
         running(environment, tmp_path / "nowhere", log=log),
     ):
         pass

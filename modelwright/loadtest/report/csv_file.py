@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from modelwright.fsops import translated
+from modelwright.fsops import disk_errors
 from modelwright.loadtest.document import Latency, Measurement, Result, Server
 from modelwright.loadtest.measure.latency import PERCENTILES
 
@@ -94,7 +94,7 @@ def write_csv(result: Result, path: Path) -> None:
 
     Raises StoreError where the disk refuses.
     """
-    with translated(path), path.open("w", encoding="utf-8", newline="") as file:
+    with disk_errors(path), path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for item in result.measurements:
