@@ -122,7 +122,7 @@ def made(*dims: int | str, dtype: str = "FP32") -> Made:
 BATCHED = {"max_batch_size": 8}
 
 
-def test_tensors_are_derived_from_the_artefact_without_the_batch() -> None:
+def test_tensors_are_derived_from_the_artifact_without_the_batch() -> None:
     tensors = tensors_of(builder(BATCHED), made("batch", 2))
     assert tensors.inputs == (Tensor("x", "FP32", (2,)),)
 
@@ -140,7 +140,7 @@ def test_an_input_may_be_narrowed_in_the_model_yaml() -> None:
     ],
     ids=["shape", "dtype", "batch"],
 )
-def test_contradictions_between_artefact_and_model_yaml(facts: Made, message: str) -> None:
+def test_contradictions_between_artifact_and_model_yaml(facts: Made, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tensors_of(builder(BATCHED), facts)
 

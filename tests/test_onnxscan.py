@@ -111,7 +111,7 @@ class TestDeclarations:
         assert scan(saved(model, tmp_path)).inputs == (Value("x", kind, elem_type, dims),)
 
     @pytest.mark.parametrize(("ir_version", "overridable"), [(3, []), (4, ["w", "s"])])
-    def test_inputs_with_initialisers(self, tmp_path: Path, ir_version: int, overridable: list[str]) -> None:
+    def test_inputs_with_initializers(self, tmp_path: Path, ir_version: int, overridable: list[str]) -> None:
         model = model_of(weights=[numpy_helper.from_array(np.ones(2, np.float32), "w")], ir_version=ir_version)
         model.graph.sparse_initializer.append(sparse(numpy_helper.from_array(np.ones(4, np.float32), "s")))
         model.graph.input.extend([tensor_info("w"), tensor_info("s")])
@@ -183,7 +183,7 @@ class TestExternals:
     @pytest.mark.parametrize("entry", [{"offset": "-1"}, {"length": "1e3"}, {"length": "9" * 5000}], ids=str)
     def test_what_is_no_size(self, tmp_path: Path, entry: dict[str, str]) -> None:
         weight = external_tensor("w", location="data", **entry)
-        with pytest.raises(OnnxScanError, match=r"the external data of 'w' have the (offset|length) '(-1|1e3|999)"):
+        with pytest.raises(OnnxScanError, match=r"external data of .w. has the (offset|length) '(-1|1e3|999)"):
             scan(saved(model_of(weights=[weight]), tmp_path))
 
 
@@ -199,21 +199,21 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("content", "match"),
         [
-            (b"", "holds no ONNX graph"),
+            (b"", "no ONNX graph"),
             (b"not a model at all", "byte [0-9]+: "),
             (model_of().SerializeToString()[:-3], r"byte [0-9]+: cut short, 3 bytes are missing"),
-            (model_of().SerializeToString()[:2], "holds no ONNX graph"),
-            (b"\x08", "byte 1: cut short within a number"),
-            (b"\x08" + b"\x80" * 11, "byte 11: a number that is too long"),
-            (b"\x80\x80\x80\x80\x80\x01", "byte 5: a number that is too long"),
-            (b"\x02\x00", "byte 0: no field has the number 0"),
-            (b"\x3f", "byte 0: a field of the wire type 7"),
-            (b"\x0c", "byte 0: a field of the wire type 4"),
+            (model_of().SerializeToString()[:2], "no ONNX graph"),
+            (b"\x08", "byte 1: cut short"),
+            (b"\x08" + b"\x80" * 11, "byte 11: a number is too long"),
+            (b"\x80\x80\x80\x80\x80\x01", "byte 5: a number is too long"),
+            (b"\x02\x00", "byte 0: invalid field number 0"),
+            (b"\x3f", "byte 0: invalid wire type 7"),
+            (b"\x0c", "byte 0: invalid wire type 4"),
             (b"\x3a\xff\xff\xff\xff\x0f", "byte 6: cut short, 4294967295 bytes are missing"),
-            (b"\x0b\x14", "byte 1: the end of a group that is not open"),
+            (b"\x0b\x14", "byte 1: end of a group"),
             (b"\x0b" * 1000, "groups nest more than 100 deep"),
-            (field(7, field(11, field(1, b"\xff"))), "a name that is not UTF-8"),
-            (field(7, field(11, field(1, b"x" * 70_000))), "a name of 70000 bytes"),
+            (field(7, field(11, field(1, b"\xff"))), "not UTF-8"),
+            (field(7, field(11, field(1, b"x" * 70_000))), "a name has 70000 bytes"),
             (field(7, b"") * 1001, "one message in more than 1000 pieces"),
             (
                 field(7, field(11, field(2, field(1, field(2, field(1, b"") * 500_000))))),
@@ -249,7 +249,7 @@ class TestFaults:
     def test_more_than_protobuf_can_read(self, tmp_path: Path) -> None:
         with (tmp_path / "model.onnx").open("wb") as file:
             file.truncate(2**31)
-        with pytest.raises(OnnxScanError, match="2147483648 bytes, and protobuf reads less than 2 GiB"):
+        with pytest.raises(OnnxScanError, match=r"2147483648 bytes.* 2 GiB"):
             scan(tmp_path / "model.onnx")
 
 

@@ -72,7 +72,7 @@ def canonicalise(model: ModelProto) -> ModelProto:
 def save_canonical(model: ModelProto, out: Path, external_above_bytes: int = EXTERNAL_ABOVE_BYTES) -> None:
     """Canonicalise `model` and write it; the caller must not use `model` afterwards.
 
-    Weights of more than `external_above_bytes` in all go to `<out>.data` beside it, in the order of their names.
+    If the weights have more than `external_above_bytes` in total, they go to `<out>.data` beside it, ordered by name.
     """
     canonicalise(model)
     size_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
@@ -82,7 +82,7 @@ def save_canonical(model: ModelProto, out: Path, external_above_bytes: int = EXT
 
 
 def rename_values(model: ModelProto, names: Mapping[str, str]) -> None:
-    """Rename tensors of the main graph, in place; one that already has a wanted name moves out of its way."""
+    """Rename tensors of the main graph, in place. A tensor that already has a wanted name gets another one."""
     used = {name for graph in _graphs(model) for name in _value_names(graph)}
     renames = dict(names)
     for wanted in names.values():
@@ -98,7 +98,7 @@ def _clean_graph(graph: GraphProto) -> None:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != len(graph.input):
-        # Since IR 4 such an input only says "may be overridden", which Triton never does and which forbids folding.
+        # Since IR 4 such an input means "may be overridden": Triton never does that, and it prevents constant folding.
         kept = [type(value).FromString(value.SerializeToString()) for value in inputs]
         del graph.input[:]
         graph.input.extend(kept)
@@ -119,7 +119,7 @@ def _clean_node(node: NodeProto) -> None:
 
 
 def _name_nodes(nodes: Any, prefix: str) -> None:
-    """Name every node that has no name, or another one's: `Conv_3` is the fourth of its kind that needed a name."""
+    """Name every node without a unique name: `Conv_3` is the fourth Conv that needed a name."""
     used = {node.name for node in nodes}
     seen: set[str] = set()
     counters: dict[str, Iterator[int]] = {}
@@ -138,7 +138,7 @@ def _strip(message: Any) -> None:
 
 
 def _pack(tensor: TensorProto) -> None:
-    """One encoding for each tensor: raw little-endian bytes; only strings have none."""
+    """Store a tensor as raw little-endian bytes, unless it holds strings."""
     from onnx import numpy_helper
 
     _strip(tensor)
@@ -167,7 +167,7 @@ def _move_weights(graph: GraphProto, out: Path) -> None:
 
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The main graph and every graph inside a node, outer before inner."""
+    """The main graph and every graph inside a node, outer ones first."""
     yield model.graph
     for node in _nodes(model):
         for attribute in node.attribute:
@@ -175,7 +175,7 @@ def _graphs(model: ModelProto) -> Iterator[GraphProto]:
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Every node: of the main graph, of the functions, and of the graphs inside nodes, outer before inner."""
+    """Every node of the main graph, the functions, and the graphs inside nodes, outer ones first."""
     waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     while waiting:
         yield from waiting

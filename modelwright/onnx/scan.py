@@ -1,13 +1,13 @@
-"""What an ONNX file declares, read without its weights, without onnx and without numpy.
+"""Reads what an ONNX file declares, without its weights, and without the libraries onnx and numpy.
 
     scan(path).inputs  # (Value("x", "tensor", 1, ("batch", 4)),)
 
-protobuf's wire format is read field by field from a mapping of the file, and what is not wanted is stepped over by its
-length: a file of 2 GB costs what its graph costs. Messages that hold nothing wanted are not entered, so a fault within
-them goes unseen. A damaged or hostile file ends in OnnxScanError: work and memory are linear in the number of fields,
-which is limited, and so is nesting.
+protobuf's wire format is read field by field from a memory map of the file. Fields that are not needed are skipped by
+their length, so the time depends on the graph and not on the weights. Messages without needed fields are not parsed, so
+errors inside them are not found. A damaged or hostile file raises OnnxScanError: time and memory are linear in the
+number of fields, which is limited, and so is nesting.
 
-Numbers of fields are those of onnx-ml.proto.
+Field numbers are those of onnx-ml.proto.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from typing import cast
 from modelwright.onnx.signature import ExternalTensor, Signature, Value, ValueKind
 
 MAX_DEPTH = 100  # protobuf's own
-MAX_BYTES = 2**31 - 1  # protobuf's own: what is larger loads nowhere
-MAX_FIELDS = 10_000_000  # about five seconds; a language model's graph has a tenth of it
+MAX_BYTES = 2**31 - 1  # protobuf's own: nothing loads a larger file
+MAX_FIELDS = 10_000_000  # about five seconds; the graph of a language model has a tenth of that
 MAX_NAMES = 500_000  # of inputs, outputs, dimensions, initializers, external tensors
 MAX_NAME_BYTES = 2**16
 MAX_PIECES = 1000  # of one message
 
 
 class OnnxScanError(ValueError):
-    """Not an ONNX file, a damaged one, or a hostile one. The message does not name the file."""
+    """The file is not ONNX, is damaged, or exceeds a limit. The message does not name the file."""
 
 
 def scan(path: Path) -> Signature:
-    """What a file declares. Raises OnnxScanError; an OSError passes through."""
+    """Read what a file declares. Raises OnnxScanError and OSError."""
     with _opened(path) as data:
         return _Scanner(data).model()
 
@@ -46,12 +46,12 @@ _READ_UP_TO_BYTES = 2**18
 
 @contextmanager
 def _opened(path: Path) -> Iterator[bytes | mmap.mmap]:
-    """The file's bytes: a small one is read, which is quicker than a mapping."""
+    """The file's bytes: a memory map, or for a small file its content, which is faster."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OnnxScanError("not a regular file")
     if status.st_size > MAX_BYTES:
-        raise OnnxScanError(f"{status.st_size} bytes, and protobuf reads less than 2 GiB: weights must be external")
+        raise OnnxScanError(f"{status.st_size} bytes; protobuf reads less than 2 GiB, larger weights must be external")
     if status.st_size <= _READ_UP_TO_BYTES:
         yield path.read_bytes()
         return
@@ -63,11 +63,11 @@ def _opened(path: Path) -> Iterator[bytes | mmap.mmap]:
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
 
-_Span = tuple[int, int]  # where a message lies: its first byte, and the one after its last
+_Span = tuple[int, int]  # the bytes of a message: the first one, and the one after the last
 
 
 class _Pieces(list[_Span]):
-    """A message that is not repeated but written several times is one, as if its pieces followed each other."""
+    """The spans of one message. A message of a field that is not repeated may be written in several pieces."""
 
     def append(self, span: _Span) -> None:
         if len(self) == MAX_PIECES:
@@ -76,14 +76,14 @@ class _Pieces(list[_Span]):
 
 
 class _Reader:
-    """Fields of messages. Every length, number and nesting is checked against the file and the limits."""
+    """Reads fields of messages. Lengths, counts and nesting are checked against the file and the limits."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
         self._fields_left = MAX_FIELDS
 
     def fields(self, pieces: Sequence[_Span], wanted: Mapping[int, str]) -> Iterator[tuple[str, int, int]]:
-        """(name, start, end) of each field with a wanted tag, in the file's order; the others are stepped over."""
+        """(name, start, end) of each field with a wanted tag, in the file's order; other fields are skipped."""
         data, allowed, count = self._data, self._fields_left, 0
         for at, end in pieces:
             while at < end:
@@ -91,7 +91,7 @@ class _Reader:
                 if count > allowed:
                     raise OnnxScanError(f"more than {MAX_FIELDS} fields")
                 tag, after = data[at], at + 2
-                if tag in _USUAL and after <= end and data[at + 1] < 0x80:  # written out, for this is most of the work
+                if tag in _USUAL and after <= end and data[at + 1] < 0x80:  # the common case, inlined for speed
                     start, at = after, self._within(after + data[at + 1], end)
                 else:
                     tag, start, at = self._field(at, end)
@@ -103,23 +103,23 @@ class _Reader:
         self._fields_left -= count
 
     def number(self, start: int, end: int, bits: int = 64) -> int:
-        """A varint as a signed integer; of one that is too large the lower bits count."""
+        """A varint as a signed integer. Of a larger number only the lower bits count."""
         value = self._varint(start, end, 10)[0] & (1 << bits) - 1
         return value - (1 << bits) if value >> (bits - 1) else value
 
     def text(self, start: int, end: int) -> str:
         if end - start > MAX_NAME_BYTES:
-            raise OnnxScanError(f"byte {start}: a name of {end - start} bytes")
+            raise OnnxScanError(f"byte {start}: a name has {end - start} bytes, too many")
         try:
             return self._data[start:end].decode()
         except UnicodeDecodeError:
-            raise OnnxScanError(f"byte {start}: a name that is not UTF-8") from None
+            raise OnnxScanError(f"byte {start}: a name is not UTF-8") from None
 
     def _field(self, at: int, end: int) -> tuple[int, int, int]:
         """(tag, start and end of the payload) of the field that starts here."""
         tag, start = self._varint(at, end, 5)
         if tag < 8 or tag >> 32:
-            raise OnnxScanError(f"byte {at}: no field has the number {tag >> 3}")
+            raise OnnxScanError(f"byte {at}: invalid field number {tag >> 3}")
         wire = tag & 7
         if wire == _BYTES:
             length, start = self._varint(start, end, 5)
@@ -130,7 +130,7 @@ class _Reader:
             return tag, start, self._past_group(tag, start, end)
         if wire in _FIXED_BYTES:
             return tag, start, self._within(start + _FIXED_BYTES[wire], end)
-        raise OnnxScanError(f"byte {at}: a field of the wire type {wire}")
+        raise OnnxScanError(f"byte {at}: invalid wire type {wire}")
 
     def _varint(self, at: int, end: int, limit: int) -> tuple[int, int]:
         value = shift = 0
@@ -143,7 +143,7 @@ class _Reader:
             value |= (byte & 0x7F) << shift
             shift += 7
         raise OnnxScanError(
-            f"byte {at}: " + ("cut short within a number" if at == end else "a number that is too long")
+            f"byte {at}: " + ("cut short in the middle of a number" if at == end else "a number is too long")
         )
 
     def _within(self, at: int, end: int) -> int:
@@ -152,7 +152,7 @@ class _Reader:
         return at
 
     def _past_group(self, tag: int, at: int, end: int) -> int:
-        """Past a group, protobuf's old kind of message, which ONNX has none of."""
+        """The end of a group, an old kind of message that ONNX does not use."""
         open_groups = [tag >> 3]
         while open_groups:
             self._fields_left -= 1
@@ -161,7 +161,7 @@ class _Reader:
             tag, start = self._varint(at, end, 5)
             if tag & 7 == _GROUP_END:
                 if tag >> 3 != open_groups.pop():
-                    raise OnnxScanError(f"byte {at}: the end of a group that is not open")
+                    raise OnnxScanError(f"byte {at}: end of a group that was not opened")
                 at = start
             elif tag & 7 == _GROUP:
                 open_groups.append(tag >> 3)
@@ -173,21 +173,21 @@ class _Reader:
         return at
 
     def _past_run(self, tag: int, at: int, end: int) -> int:
-        """Past the numbers that repeat a tag: a tree ensemble writes millions into one attribute."""
+        """The end of a run of numbers with one tag: a tree ensemble has millions in one attribute."""
         pattern = _run(tag)
         while pattern and (match := pattern.match(self._data, at, end)):
             at = match.end()
         return at
 
 
-# Strings and messages with a tag of one byte, and so nearly every field.
+# Tags of one byte for strings and messages: those of nearly every field.
 _USUAL = frozenset(number << 3 | _BYTES for number in range(1, 16))
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 
 @cache
 def _run(tag: int) -> re.Pattern[bytes] | None:
-    """Fields of a tag of one byte, if they are numbers; a limited count, as the matcher needs memory for each."""
+    """Matches fields with a tag of one byte that are numbers. Limited in count: the matcher needs memory for each."""
     number = {_VARINT: rb"[\x80-\xff]{0,9}[\x00-\x7f]", _FIXED64: b".{8}", _FIXED32: b".{4}"}.get(tag & 7)
     return re.compile(b"(?s:%s%s){1,4096}" % (re.escape(bytes([tag])), number)) if number else None
 
@@ -196,7 +196,7 @@ def _run(tag: int) -> re.Pattern[bytes] | None:
 
 
 def _message(numbers: Mapping[str, int], bytes_: Mapping[str, int]) -> dict[int, str]:
-    """{tag: name} of the fields that are wanted of a message: varints, and strings or messages."""
+    """{tag: name} of the wanted fields of a message: varints, and strings or messages."""
     tags = {number << 3 | _VARINT: name for name, number in numbers.items()}
     return tags | {number << 3 | _BYTES: name for name, number in bytes_.items()}
 
@@ -210,8 +210,8 @@ _GRAPH = _INNER_GRAPH | _message({}, {"input": 11, "output": 12})
 _FUNCTION = _message({}, {"node": 7, "attribute": 11})
 _NODE = _message({}, {"attribute": 5})
 _ATTRIBUTE = _message({}, {"t": 5, "g": 6, "tensors": 10, "graphs": 11, "sparse_tensor": 22, "sparse_tensors": 23})
-# The first byte of each of these tags, also of one that is written longer than it needs to be. Nearly every attribute
-# is a number or a few, and holds none of them.
+# The first byte of each of these tags, also if the tag is written in more bytes than needed. Most attributes hold only
+# numbers, and none of these bytes.
 _ATTRIBUTE_TAGS = re.compile(
     b"[%s]" % re.escape(bytes({tag & 0x7F for tag in _ATTRIBUTE} | {tag & 0x7F | 0x80 for tag in _ATTRIBUTE}))
 )
@@ -222,7 +222,7 @@ _ENTRY = _message({}, {"key": 1, "value": 2})
 _VALUE = _message({}, {"name": 1, "type": 2})
 _TYPE = _message(
     {}, {"tensor": 1, "sequence": 4, "map": 5, "opaque": 7, "sparse_tensor": 8, "optional": 9}
-)  # the members of one oneof: the last one counts
+)  # fields of a oneof: the last one counts
 _TENSOR_TYPE = _message({"elem_type": 1}, {"shape": 2})
 _SHAPE = _message({}, {"dim": 1})
 _DIM = _message({"dim_value": 1}, {"dim_param": 2})  # a oneof
@@ -232,7 +232,7 @@ _OFFSET = re.compile("[0-9]{1,18}")
 
 
 class _Scanner(_Reader):
-    """The messages of one file. `depth` counts the messages around the one that is read."""
+    """Reads the messages of one file. `depth` is the number of messages around the current one."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         super().__init__(data)
@@ -257,7 +257,7 @@ class _Scanner(_Reader):
             else:
                 producer[name.removeprefix("producer_")] = self.text(start, end)
         if not graph:
-            raise OnnxScanError("it holds no ONNX graph")
+            raise OnnxScanError("it has no ONNX graph")
         inputs, outputs, initializers = self._graph(graph)
         return Signature(
             ir_version=ir_version,
@@ -278,7 +278,7 @@ class _Scanner(_Reader):
                 version = self.number(start, end)
         return "" if domain == "ai.onnx" else domain, version
 
-    # -- what the graph takes and gives
+    # -- inputs and outputs
 
     def _graph(self, pieces: _Pieces) -> tuple[tuple[Value, ...], tuple[Value, ...], set[str]]:
         """(inputs, outputs, names of initializers) of the model's graph."""
@@ -308,7 +308,7 @@ class _Scanner(_Reader):
         return Value(name, cast("ValueKind", kind), elem_type, dims)
 
     def _kind(self, pieces: _Pieces) -> tuple[str, _Pieces]:
-        """What a type is, and where that is written."""
+        """The kind of a type, and the pieces of its message."""
         kind, inside = "", _Pieces()
         for name, start, end in self.fields(pieces, _TYPE):
             if name != kind:
@@ -376,7 +376,7 @@ class _Scanner(_Reader):
         self._sparse(single["sparse_tensor"])
 
     def _sparse(self, pieces: _Pieces) -> str:
-        """A sparse tensor, which is called as its values are."""
+        """A sparse tensor's name, which is that of its values."""
         parts: dict[str, _Pieces] = {"values": _Pieces(), "indices": _Pieces()}
         for name, start, end in self.fields(pieces, _SPARSE):
             parts[name].append((start, end))
@@ -384,7 +384,7 @@ class _Scanner(_Reader):
         return self._tensor(parts["values"])
 
     def _tensor(self, pieces: _Pieces) -> str:
-        """A tensor's name; where its data are external, they are taken down."""
+        """A tensor's name. External data is recorded."""
         tensor, external, entries = "", False, _Pieces()
         for name, start, end in self.fields(pieces, _TENSOR):
             if name == "name":
@@ -406,7 +406,7 @@ class _Scanner(_Reader):
             values[entry.get("key", "")] = entry.get("value", "")
         for key in ("offset", "length"):
             if key in values and not _OFFSET.fullmatch(values[key]):
-                raise OnnxScanError(f"the external data of '{tensor}' have the {key} '{values[key]}'")
+                raise OnnxScanError(f"the external data of '{tensor}' has the {key} '{values[key]}'")
         length = int(values["length"]) if "length" in values else None
         return ExternalTensor(tensor, values.get("location", ""), int(values.get("offset", 0)), length)
 
