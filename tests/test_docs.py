@@ -20,6 +20,7 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "benchmarks/README.md",
+    "docs/kinds.md",
     "docs/lint.md",
     "docs/load.md",
     "docs/python-api.md",

@@ -21,84 +21,8 @@ from modelwright.operations.doctor import Machine, Row, examine
 from tests.conftest import ROOT, Sandbox
 from tests.server.models import shared_environment
 
-# All that a kind takes: one module, and an entry point that names its record.
-TOY_KIND = '''
-"""source.kind toy: y = factor * x, written as an ONNX file."""
-
-from typing import Literal
-
-from pydantic import Field
-
-from modelwright.facts.made import Made
-from modelwright.kinds.kind import Kind, Needs
-from modelwright.kinds.step import StepFunction
-from modelwright.kinds.verify import in_onnxruntime
-from modelwright.project.spec import SourceSpec
-
-MODEL_YAML = """$editor
-name: $yaml_name
-source: {kind: toy, factor: 2.0}
-inputs: [{name: x, dtype: FP32, shape: [2]}]
-outputs: [{name: y, dtype: FP32, shape: [2]}]
-samples: data:samples
-reference: data:reference
-serving: {max_batch_size: 8}
-"""
-
-DATA_PY = """
-import numpy as np
-
-
-def samples():
-    return {"x": np.arange(8, dtype=np.float32).reshape(4, 2)}
-
-
-def reference(samples):
-    return {"y": samples["x"] * 2}
-"""
-
-
-class ToySource(SourceSpec):
-    kind: Literal["toy"]
-    factor: float = Field(description="What every number is multiplied by.")
-
-
-def multiply(context, out):
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    factor = context.source(ToySource).factor
-    shape = ["batch", 2]
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "factor"], ["y"])],
-        "multiply",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(np.array([factor], dtype=np.float32), "factor")],
-    )
-    (out / "version").mkdir()
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    onnx.save(model, out / "version/model.onnx")
-    return Made()
-
-
-KIND = Kind(
-    name="toy",
-    source=ToySource,
-    summary="a number",
-    takes="`factor`",
-    verified="in onnxruntime",
-    steps=lambda recipe, source: [
-        recipe.step("multiply", StepFunction("toy", "toy_kind:multiply"), config={"factor": source.factor})
-    ],
-    version_step="multiply",
-    verification=in_onnxruntime,
-    needs=(Needs("toy tools", ("json",), "toy-kind[tools]", details="print('sharp')"),),
-    backend="onnxruntime",
-    scaffold={"": lambda: {"model.yaml": MODEL_YAML, "data.py": DATA_PY}},
-)
-'''
+DOCUMENT = (ROOT / "docs/kinds.md").read_text(encoding="utf-8")
+TOY_KIND = DOCUMENT.partition("```python\n")[2].partition("```\n")[0]  # a whole kind, as the page shows it
 ENTRY = "toy = toy_kind:KIND"
 Install = Callable[..., None]
 
@@ -179,7 +103,7 @@ def test_the_commands_know_it(toy: Sandbox) -> None:
     assert written["$defs"]["ToySource"]["properties"]["factor"]["type"] == "number"
     rows = doctor_rows(toy)
     assert (rows["kind toy"].state, rows["kind toy"].detail) == ("ok", "toy-kind 1.0")
-    assert rows["toy tools"] == Row("toy tools", "ok", "sharp", needed=True)
+    assert (rows["toy models"].state, rows["toy models"].needed) == ("ok", True)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +127,13 @@ def test_mistakes_in_its_model_yaml_are_named(toy: Sandbox, written: str, where:
 def test_a_module_that_it_needs_and_that_is_missing_is_named_with_what_installs_it(
     sandbox: Sandbox, install: Install
 ) -> None:
-    install(TOY_KIND.replace('("json",)', '("no_such_module",)'))
-    assert "pip install 'toy-kind[tools]'" in sandbox.cli("new", "twice", "--kind", "toy").output
+    install(TOY_KIND.replace('modules=("onnx",)', 'modules=("no_such_module",)'))
+    assert "pip install 'toy-kind[onnx]'" in sandbox.cli("new", "twice", "--kind", "toy").output
     output = sandbox.error("build")
     assert "source.kind toy needs no_such_module: not installed" in output
-    assert "pip install 'toy-kind[tools]'" in output
-    row = doctor_rows(sandbox)["toy tools"]
-    assert (row.state, row.fix) == ("missing", "pip install 'toy-kind[tools]'")
+    assert "pip install 'toy-kind[onnx]'" in output
+    row = doctor_rows(sandbox)["toy models"]
+    assert (row.state, row.fix) == ("missing", "pip install 'toy-kind[onnx]'")
 
 
 # --- plug-ins that are broken -----------------------------------------------------------------------------------------

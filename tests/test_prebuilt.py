@@ -111,7 +111,7 @@ def test_a_misspelt_field_gets_a_suggestion(sandbox: Sandbox) -> None:
 
 
 def test_new_does_not_write_one(sandbox: Sandbox) -> None:
-    assert "'prebuilt' has nothing to start a builder from" in sandbox.cli("new", "m", "--kind", "prebuilt").output
+    assert "there is no scaffold for 'prebuilt'" in sandbox.cli("new", "m", "--kind", "prebuilt").output
 
 
 # --- publishing under fixed numbers -----------------------------------------------------------------------------------

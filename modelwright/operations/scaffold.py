@@ -52,7 +52,7 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
         found = find(kind)
     if not found.scaffold:
         known = ", ".join(other.name for other in scaffolded_kinds())
-        raise SpecError(f"--kind: '{kind}' has nothing to start a builder from", f"one of {known}")
+        raise SpecError(f"--kind: there is no scaffold for '{kind}'", f"one of {known}")
     models = {f"{name}{suffix}": files for suffix, files in found.scaffold.items()}
     for model in models:
         _check_name(model)

@@ -33,7 +33,7 @@ class ProjectConfig:
 
     @property
     def state(self) -> Path:
-        """Everything that can be made again, but for the lock: artefacts, caches, the local server's environment."""
+        """Everything that can be made again, but for the lock: artifacts, caches, the local server's environment."""
         return self.root / ".modelwright"
 
     @property
