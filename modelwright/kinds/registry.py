@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
-from modelwright import kinds
 from modelwright.errors import KindError, one_line
 from modelwright.kinds.kind import Kind
 from modelwright.kinds.step import StepId
@@ -48,7 +48,7 @@ def find(name: str) -> Kind[Any]:
 @cache
 def registered() -> Registered:
     """All kinds, in order of their names. Loads every one of them."""
-    names = [module.name for module in pkgutil.iter_modules(kinds.__path__)]
+    names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     found = {name: kind for name in names if (kind := _built_in(name)) is not None}
     plugged: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
@@ -87,7 +87,7 @@ def source_model(given: object) -> type[SourceSpec]:
 def _built_in(name: str) -> Kind[Any] | None:
     if not name.isidentifier():
         return None
-    module = f"{kinds.__name__}.{name}"
+    module = f"{__package__}.{name}"
     try:
         kind = getattr(import_module(module), "KIND", None)
     except ModuleNotFoundError as error:
