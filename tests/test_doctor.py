@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be_written_to_is_broken(project: Path, what: str) 
 
 def test_a_disk_that_is_almost_full_is_broken(project: Path) -> None:
     rows = examine(replace(machine(project), free_bytes=lambda _: 400_000_000))
-    assert row(rows, "model_repository").detail == "writable, 0.4 GB free"
+    assert row(rows, "model_repository").detail == "writable, 400.0 MB free"
     assert failing(rows)
 
 

@@ -48,7 +48,7 @@ def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:
     return Axis(steps[0], steps[-1], start, end, [(step, tick_text(step, step)) for step in shown], math.log10)
 
 
-def latency_axis(values: Sequence[float], start: float, end: float) -> Axis:
+def linear_or_logarithmic(values: Sequence[float], start: float, end: float) -> Axis:
     """Linear from 0 where that shows the values, else logarithmic."""
     positive = [value for value in values if value > 0]
     if positive and max(positive) / min(positive) > _LOG_FROM:
@@ -56,7 +56,7 @@ def latency_axis(values: Sequence[float], start: float, end: float) -> Axis:
     return linear(values, start, end)
 
 
-def percentiles(highest: float, start: float, end: float) -> Axis:
+def quantiles(highest: float, start: float, end: float) -> Axis:
     """Quantiles on a scale of -log10(1 - q): 90, 99 and 99.9 % are equally far apart. `highest` is below 1."""
     shares = [0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999]
     last = max(highest, 0.9)

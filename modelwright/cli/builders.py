@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelwright import text
 from modelwright.api import Project
 from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
@@ -71,7 +72,7 @@ def _print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
         if item.status != "failed":
             versions = ", ".join(map(str, item.versions))
             place = project.shown(item.folder)
-            rows.append([item.model, item.status, versions, str(item.files), tables.size_text(item.size_bytes), place])
+            rows.append([item.model, item.status, versions, str(item.files), text.size(item.size_bytes), place])
     if len(rows) > 1:
         tables.print_table(rows)
     if adopted.left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,8 +137,7 @@ def run_command(
     setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, [batch])
     shape = Shape(None if rate else concurrency or 32, rate, arrivals, warmup, duration)
-    with _Recording(setting, "run", given.models, options) as recording:
-        run.run(setting, given, [shape], recording.findings)
+    _record("run", setting, given.models, options, lambda findings: run.run(setting, given, [shape], findings))
 
 
 @load.command("sweep")
@@ -165,8 +165,7 @@ def sweep_command(
     setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, tuple(dict.fromkeys(batch)))
     shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in dict.fromkeys(concurrency)]
-    with _Recording(setting, "sweep", given.models, options) as recording:
-        run.run(setting, given, shapes, recording.findings)
+    _record("sweep", setting, given.models, options, lambda findings: run.run(setting, given, shapes, findings))
 
 
 @load.command("slo")
@@ -209,8 +208,13 @@ def slo_command(
     percentile, most_ms = ("p99", p99_ms) if p99_ms is not None else ("p50", p50_ms)
     assert most_ms is not None
     shape = Shape(rate=1.0, arrivals=arrivals, warmup_s=warmup, duration_s=duration)
-    with _Recording(setting, "slo", given.models, options) as recording:
-        recording.slo = run.slo(setting, given, shape, run.Objective(percentile, most_ms, max_rate), recording.findings)
+    objective = run.Objective(percentile, most_ms, max_rate)
+    result = _record(
+        *("slo", setting, given.models, options),
+        lambda findings: _Found(slo=run.slo(setting, given, shape, objective, findings)),
+    )
+    if result.slo is None or result.slo.rate is None:
+        sys.exit(FAILED)
 
 
 @load.command("ab")
@@ -263,14 +267,16 @@ def ab_command(
     root = baseline_repository.absolute() if baseline_repository else None
     found, left_out = ab.pairings(setting, names, versions or (), root, slo_of)
     for reason in left_out:
-        setting.say(reason)
+        setting.progress.say(reason)
     if not found:
         click.echo("Nothing to compare: no model has two versions.")
         return
     plan = ab.Plan(rounds, seconds, warmup, seed=options["seed"], metrics=metrics(metric_names))
-    with _Recording(setting, "ab", [pairing.model for pairing in found], options) as recording:
-        recording.gates = ab.gate(setting, found, plan, recording.findings, setting.say)
-    sys.exit(EXIT_CODES[overall(recording.gates)])
+    models = [pairing.model for pairing in found]
+    result = _record(
+        "ab", setting, models, options, lambda findings: _Found(gates=ab.gate(setting, found, plan, findings))
+    )
+    sys.exit(EXIT_CODES[overall(result.gates)])
 
 
 @load.command("compare")
@@ -286,6 +292,7 @@ def compare_command(project: Project, first: Path, second: Path) -> None:
 
 
 def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
+    from modelwright.cli.load_display import ConsoleProgress
     from modelwright.cli.tables import console
     from modelwright.loadtest.locust.options import shapes
     from modelwright.loadtest.measure.lab import Setting
@@ -305,55 +312,63 @@ def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
         timeout_s=options["timeout"],
     )
     repository = (options["repository"] or project.repository).absolute()
-    return Setting(
-        project, repository, workload, console(stderr=True), options["url"], options["protocol"], options["processes"]
-    )
+    progress = ConsoleProgress(console(stderr=True))
+    return Setting(project, repository, workload, progress, options["url"], options["protocol"], options["processes"])
 
 
-class _Recording:
-    """Shows measurements as they are made; at the end, however it comes, writes down what there is."""
+@dataclass(frozen=True)
+class _Found:
+    """What a command finds beside its measurements."""
 
-    def __init__(self, setting: Setting, kind: Kind, models: Sequence[str], options: dict[str, Any]) -> None:
-        from modelwright.loadtest.measure.run import Findings
-        from modelwright.loadtest.report import output
+    slo: Slo | None = None
+    gates: Sequence[Gate] = ()
 
-        self._setting, self._kind, self._models = setting, kind, models
-        self._as_data = options["as_data"]
-        self._folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
-        # A gate tells its rounds itself: sixty measurements are no news.
-        self.findings: Findings = Findings(_ignore if kind == "ab" else lambda made: setting.say(output.line(made)))
-        self.slo: Slo | None = None
-        self.gates: Sequence[Gate] = ()
 
-    def __enter__(self) -> _Recording:
-        return self
+def _record(
+    kind: Kind,
+    setting: Setting,
+    models: Sequence[str],
+    options: dict[str, Any],
+    measure: Callable[[Findings], _Found | None],
+) -> Result:
+    """Measure, and however that ends write down what there is, print it and say where it is.
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from modelwright.loadtest.report import output
+    Exits where a measurement is missing or nothing succeeded; errors go on to where they are printed.
+    """
+    from modelwright.cli import load_text
+    from modelwright.loadtest.measure.run import Findings
+    from modelwright.loadtest.report import output
 
-        if error is not None and not self.findings.measurements:
-            output.remove_if_empty(self._folder)  # nothing was measured: the error says all
-            return
-        if error is not None:
-            self.findings.stopped = _reason(error)
-        result = self._written()
-        if error is None and not result.complete:
-            stopped = any("Ctrl-C" in reason for m in result.measurements for reason in m.validity.reasons)
-            sys.exit(INTERRUPTED if stopped else FAILED)
-        if error is None and (_all_failed(result) or (self.slo and self.slo.rate is None)):
-            sys.exit(FAILED)
+    folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
+    # A gate tells its rounds itself: sixty measurements are no news.
+    findings = Findings(_ignore if kind == "ab" else lambda measured: setting.progress.say(load_text.line(measured)))
 
-    def _written(self) -> Result:
-        from modelwright.cli import load_text as text
-        from modelwright.loadtest.report import output
-
+    def written(found: _Found | None) -> Result:
+        slo, gates = found.slo if found else None, found.gates if found else ()
+        command = ["modelwright", *sys.argv[1:]]
         result = output.result_of(
-            self._kind, self._models, self.findings, is_local=self._setting.url is None, slo=self.slo, gates=self.gates
+            kind, models, findings, command=command, is_local=setting.url is None, slo=slo, gates=gates
         )
-        report = output.write(result, self._folder)
-        click.echo(result.model_dump_json(indent=1) if self._as_data else text.text(result))
-        self._setting.console.print(f"Report: {self._setting.project.shown(report)}", markup=False, soft_wrap=True)
+        report = output.write(result, folder)
+        click.echo(result.model_dump_json(indent=1) if options["as_data"] else load_text.text(result))
+        click.echo(f"Report: {setting.project.shown(report)}", err=True)
         return result
+
+    try:
+        found = measure(findings)
+    except BaseException as error:
+        if findings.measurements:
+            findings.stopped = _reason(error)
+            written(None)
+        else:
+            output.remove_if_empty(folder)  # nothing was measured: the error says all
+        raise
+    result = written(found)
+    if not result.complete:
+        sys.exit(INTERRUPTED if findings.interrupted else FAILED)
+    if any(measured.requests.succeeded == 0 for measured in result.measurements):
+        sys.exit(FAILED)
+    return result
 
 
 def _ignore(measured: Measurement) -> None:
@@ -364,7 +379,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ModelwrightError):
         return error.message
     return "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-
-
-def _all_failed(result: Result) -> bool:
-    return any(measured.requests.succeeded == 0 for measured in result.measurements)

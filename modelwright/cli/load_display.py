@@ -1,79 +1,57 @@
-"""How a measurement goes, while it lasts: throughput and percentiles of the last second or so."""
+"""Load tests on the terminal while they run: throughput and percentiles of the last second or so."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelwright.loadtest.generator.processes import Watch
-from modelwright.loadtest.measure.server_side import Snapshot, snapshot
-from modelwright.loadtest.measure.servers import Server
-from modelwright.triton.client import Client
+from modelwright.loadtest.measure.progress import Display, Progress
+from modelwright.text import milliseconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
+    from rich.status import Status
 
 _KEEP_NS = 1_000_000_000
 _EVERY_S = 0.25
 
 
-class Observer(Watch):
-    """Takes the server's snapshots at both ends of a measurement, and shows what happens between them."""
+class ConsoleProgress(Progress):
+    """Lines on a console, and while a measurement lasts one that is rewritten in place, if it is a terminal."""
 
-    def __init__(self, server: Server, client: Client, model: str, version: str, show: Show) -> None:
-        self._server, self._client = server, client
-        self._model, self._version = model, version
-        self._show = show
-        self.before: Snapshot | None = None
-        self.after: Snapshot | None = None
+    def __init__(self, console: Console) -> None:
+        self._console = console
 
-    def measuring(self) -> None:
-        self.before = self._snapshot()
-        self._show.warm()
+    def say(self, text: str) -> None:
+        self._console.print(text, style="dim", markup=False, soft_wrap=True)
 
-    def measured(self) -> None:
-        self.after = self._snapshot()
-
-    def tick(self, rows: NDArray[Any], left_s: float) -> None:
-        self._show.rows(rows, left_s)
-
-    def over(self) -> str:
-        return self._server.gone()
-
-    def _snapshot(self) -> Snapshot | None:
-        return snapshot(self._client, self._model, self._version, self._server.pid)
+    @contextlib.contextmanager
+    def display(self, label: str) -> Iterator[Display]:
+        if not self._console.is_terminal:
+            yield Display()
+            return
+        with self._console.status(f"{label}: warming up") as status:
+            yield _StatusLine(status, label)
 
 
-class Show:
-    """One line that says how it goes: rewritten in place on a terminal, silent elsewhere."""
-
-    def __init__(self, console: Console, label: str) -> None:
-        self._status = console.status(f"{label}: warming up") if console.is_terminal else None
-        self._label = label
+class _StatusLine(Display):
+    def __init__(self, status: Status, label: str) -> None:
+        self._status, self._label = status, label
         self._recent: deque[NDArray[Any]] = deque()
         self._is_warm = False
         self._failed = 0
         self._shown_s = 0.0
 
-    def __enter__(self) -> Show:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def warm(self) -> None:
+    def measuring(self) -> None:
         self._is_warm = True
 
     def rows(self, rows: NDArray[Any], left_s: float) -> None:
-        if self._status is None:
-            return
         self._failed += int((rows["code"] != 0).sum())
         self._recent.append(rows)
         newest = int(rows["end_ns"].max())
@@ -91,7 +69,7 @@ class Show:
         words = [f"{len(good) / span_s:,.0f} req/s"]
         if len(good):
             p50, p99 = np.percentile(good["end_ns"] - good["start_ns"], [50, 99]) * 1e-6
-            words.append(f"p50 {p50:.2f} ms  p99 {p99:.2f} ms")
+            words.append(f"p50 {milliseconds(p50)}  p99 {milliseconds(p99)}")
         if self._failed:
             words.append(f"[red]{self._failed:,} failed[/red]")
         words.append(f"{max(left_s, 0):.0f} s left" if self._is_warm else "warming up")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelwright.loadtest.document import Failure, Gate, Measurement, MetricVerdict, Result
-from modelwright.loadtest.report.output import milliseconds
+from modelwright.text import change, exact, milliseconds, number, percent, with_unit
 
 _HEAD = ("load", "req/s", "p50", "p90", "p99", "p99.9", "queue", "compute", "failed", "")
 
@@ -21,6 +21,21 @@ def text(result: Result) -> str:
     if result.slo:
         parts.append(result.slo.explanation)
     return "\n".join(parts)
+
+
+def line(measured: Measurement) -> str:
+    """One measurement in one line, told as soon as it is made."""
+    service, failed = measured.service, measured.requests.failed
+    parts = [
+        f"{measured.label}:",
+        f"{measured.throughput:,.0f} req/s",
+        f"p50 {milliseconds(service.percentiles_ms['p50'])}",
+        f"p99 {milliseconds(service.percentiles_ms['p99'])}",
+    ]
+    if failed:
+        worst = max(measured.failures, key=lambda failure: failure.count)
+        parts.append(f"{failed:,} failed ({worst.kind}: {worst.message})")
+    return "  ".join(parts)
 
 
 def _row(measured: Measurement) -> tuple[str, ...]:
@@ -44,8 +59,7 @@ def _gate(gate: Gate) -> str:
     rows += [(f"{item.interval.metric}, A/A", *_metric(item)[1:]) for item in gate.calibration]
     lines += [f"  {line}" for line in _table(rows).splitlines()]
     for bound in gate.thresholds:
-        measured = "n/a" if bound.measured is None else f"{bound.measured:,.3g}"
-        lines.append(f"  {bound.name} {bound.bound:g}: {measured}: {bound.verdict}")
+        lines.append(f"  {bound.name} {exact(bound.bound)}: {number(bound.measured)}: {bound.verdict}")
     attribution = gate.attribution
     lines.append(f"  cause: {attribution.cause}: {attribution.explanation}")
     lines += [f"  differs: {difference}" for difference in attribution.differences]
@@ -56,17 +70,13 @@ def _metric(item: MetricVerdict) -> tuple[str, ...]:
     found = item.interval
     return (
         f"{found.metric} at {found.regime}",
-        _value(found.baseline, found.unit),
-        _value(found.candidate, found.unit),
-        f"{found.ratio - 1:+.1%}",
-        f"{found.low - 1:+.1%} … {found.high - 1:+.1%}",
-        f"{'-' if item.higher_is_better else '+'}{item.margin:.0%}",
+        with_unit(found.baseline, found.unit),
+        with_unit(found.candidate, found.unit),
+        change(found.ratio),
+        f"{change(found.low)} … {change(found.high)}",
+        f"{'-' if item.higher_is_better else '+'}{percent(item.margin)}",
         item.verdict,
     )
-
-
-def _value(value: float, unit: str) -> str:
-    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _remarks(measurements: Sequence[Measurement]) -> list[str]:

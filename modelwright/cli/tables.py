@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelwright import text
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.project.project import ProjectConfig
 
@@ -85,9 +86,9 @@ def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | No
             outcome.model,
             ", ".join(map(str, outcome.published)) or str(outcome.version or "-"),
             _WORDS[outcome.status],
-            size_text(outcome.size_bytes) if outcome.version else "-",
+            text.size(outcome.size_bytes) if outcome.version else "-",
             _error_text(outcome),
-            metrics_text(outcome.metrics),
+            text.metrics(outcome.metrics),
             f"{outcome.build_s:.1f} s",
         ]
         rows.append(row + ([_replay_text(outcome.model, results)] if results else []))
@@ -98,14 +99,6 @@ def _error_text(outcome: Outcome) -> str:
     if outcome.max_abs_error is not None:
         return f"{outcome.max_abs_error:.1e}"
     return _NOT_COMPARED if outcome.compared_with is ComparedWith.NOTHING else "-"
-
-
-def metrics_text(metrics: Mapping[str, float]) -> str:
-    """`0.9944` for accuracy, `cosine_min 1.0000` for a metric of another name; the first one is enough here."""
-    for name, value in metrics.items():
-        shown = f"{value:.4f}"
-        return shown if name == "accuracy" else f"{name} {shown}"
-    return "-"
 
 
 def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
@@ -205,9 +198,9 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
     rows = [["model", "versions", "size", "accuracy", "built", "state"]]
     for item in models:
         versions = ", ".join(map(str, item.versions)) or "-"
-        size = size_text(item.size_bytes) if item.size_bytes else "-"
+        size = text.size(item.size_bytes) if item.size_bytes else "-"
         created = item.created.isoformat()[:16] if item.created else "-"
-        rows.append([item.model, versions, size, metrics_text(item.metrics), created, _state(item)])
+        rows.append([item.model, versions, size, text.metrics(item.metrics), created, _state(item)])
     print_table(rows)
     click.echo(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
 
@@ -234,15 +227,6 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
 
 
 # --- printing ---------------------------------------------------------------------------------------------------------
-
-
-def size_text(size_bytes: float) -> str:
-    """`98.3 kB`, in powers of 1,000."""
-    for unit in ("B", "kB", "MB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} GB"
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -27,6 +27,7 @@ from modelwright.project.project import ProjectConfig, find
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter, usable
+from modelwright.text import size
 from modelwright.triton.releases import Release
 
 State = Literal["ok", "missing", "broken", "optional"]
@@ -305,7 +306,7 @@ def _folder_row(machine: Machine, name: str, folder: Path) -> Row:
     if not machine.writable(folder):
         return Row(name, "broken", f"{folder} is not writable for this user", f"chown or chmod {folder}", needed=True)
     free = machine.free_bytes(folder)
-    detail = f"writable, {free / 1e9:.1f} GB free"
+    detail = f"writable, {size(free)} free"
     if free < _LEAST_FREE_BYTES:
         return Row(name, "broken", detail, "free some space: a build and the local server need 1 GB", needed=True)
     return Row(name, "ok", detail, needed=True)

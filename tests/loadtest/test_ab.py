@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from rich.console import Console
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.document import Measurement
@@ -28,6 +27,7 @@ class Bench:
 
     facts: Facts = field(default_factory=Facts)
     asked: list[tuple[str, Shape, int | None]] = field(default_factory=list)
+    interrupted: bool = False
     workloads: dict[str, Any] = field(default_factory=lambda: {"A": None, "B": None})
 
     def measure(
@@ -128,7 +128,7 @@ def setting(sandbox: Sandbox) -> Setting:
             (folder / "model.onnx").touch()
         (folder.parent / "config.pbtxt").write_text("")
     project = sandbox.project
-    return Setting(project, project.repository, Workload("", ""), Console(quiet=True))
+    return Setting(project, project.repository, Workload("", ""))
 
 
 def found(setting: Setting, names: list[str], *versions: int) -> tuple[list[tuple[str, int, int]], list[str]]:

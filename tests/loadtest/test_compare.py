@@ -51,7 +51,7 @@ def test_the_table_as_a_person_reads_it() -> None:
         "  p50 response, ms     4.00   3.00  -25.0 %",
         "  p99 response, ms     9.00    n/a         ",
         "  server queue, ms     1.00  0.500  -50.0 %",
-        "  server compute, ms   1.60   1.60   +0.0 %",
+        "  server compute, ms   1.60   1.60    0.0 %",
         "  mean batch           6.00   4.00  -33.3 %",
         "  failed                  0      2         ",
         "",

@@ -108,7 +108,7 @@ def test_optional_inputs_are_left_out_unless_they_are_named() -> None:
         ),
         pytest.param(Tensor("x", "BF16", (2,)), {}, r"tensors of type BF16 cannot be sent", id="BF16"),
         pytest.param(
-            Tensor("x", "FP32", (-1, -1)), {"dims": {"x": [10**9, 10**9]}}, r"GiB of payloads, at most 1 GiB", id="huge"
+            Tensor("x", "FP32", (-1, -1)), {"dims": {"x": [10**9, 10**9]}}, r"GB of payloads, at most 1.1 GB", id="huge"
         ),
     ],
 )

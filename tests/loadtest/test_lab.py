@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from rich.console import Console
 
 from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import Record
@@ -33,7 +32,7 @@ class Asked:
 @pytest.mark.parametrize(("given", "used"), [(None, 42), (3, 3)], ids=["of the command line", "of a round"])
 def test_the_seed_reaches_the_processes_that_send(given: int | None, used: int) -> None:
     fleet, workload = Asked(), Workload("http://h:1", "m", seed=42)
-    setting = Setting(cast(Any, None), Path(), workload, Console(quiet=True))
+    setting = Setting(cast(Any, None), Path(), workload)
     Lab(setting, Server(workload.url, None), cast(Any, None), cast(Any, fleet), {"m": workload}).measure(
         "m", Shape(concurrency=1), seed=given
     )

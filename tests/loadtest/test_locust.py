@@ -48,10 +48,15 @@ def locust(folder: Folder, *arguments: str) -> Done:
 
 
 def locust_until(folder: Folder, server: RunningServer, requests: int, *arguments: str) -> Done:
-    """A test that is stopped by Ctrl-C when so many requests were answered after its warm-up."""
+    """A test that is stopped when so many requests were answered after its warm-up."""
     with folder.locust("-f", FILE, *arguments) as process:
         stop_after(process, server, requests)
         return process.ended()
+
+
+def stop(process: Running) -> None:
+    """Not by Ctrl-C, whose KeyboardInterrupt can hit a user between an answer and its record."""
+    process.process.terminate()
 
 
 def stop_after(process: Running, server: RunningServer, requests: int) -> None:
@@ -59,7 +64,7 @@ def stop_after(process: Running, server: RunningServer, requests: int) -> None:
     time.sleep(WARMUP_S)
     before = served(server)
     wait_until(lambda: served(server) > before + requests)
-    process.interrupt()
+    stop(process)
 
 
 def spawned(process: Running) -> int:
@@ -109,9 +114,15 @@ def test_one_process(folder: Folder, server: RunningServer, protocol: str) -> No
     assert recorded(folder) >= measured(folder).requests.succeeded
 
 
+def forked(processes: int) -> tuple[str, ...]:
+    """Options for workers that Locust forks, with a port of their own: others may run Locust on this machine."""
+    port = str(free_port())
+    return "--processes", str(processes), "--master-bind-port", port, "--master-port", port
+
+
 def test_processes_that_locust_forks(folder: Folder, server: RunningServer) -> None:
     before = served(server)
-    host = ("--host", f"http://{server.http}", "--processes", "3")
+    host = ("--host", f"http://{server.http}", *forked(3))
     done = locust_until(folder, server, ENOUGH, *COMMON, *HEADLESS, *STATS, *host)
     assert done.code == 0, done.stderr
     assert done.stderr.count("modelwright: report: ") == 1
@@ -178,12 +189,10 @@ def test_a_worker_that_is_lost_is_named_and_its_rows_are_kept(folder: Folder, se
     assert result.measurements[0].client.processes == 2
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2")], ids=["one process", "two workers"])
-def test_a_wrong_model_ends_the_test_with_one_message(
-    folder: Folder, server: RunningServer, processes: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("processes", [1, 2], ids=["one process", "two workers"])
+def test_a_wrong_model_ends_the_test_with_one_message(folder: Folder, server: RunningServer, processes: int) -> None:
     arguments = ("--run-time", "600", "--host", f"http://{server.http}")  # it ends long before that
-    done = locust(folder, "--model", "optionel", *HEADLESS, *arguments, *processes)
+    done = locust(folder, "--model", "optionel", *HEADLESS, *arguments, *(forked(processes) if processes > 1 else ()))
     assert done.code == 1
     assert done.stderr.count("optionel: the server has no such model") == 1
     assert "hint: did you mean 'optional'?" in done.stderr
@@ -194,7 +203,7 @@ def test_failures_are_in_locusts_statistics_and_in_the_result(folder: Folder, se
     arguments = ("--model", "flaky", "--shape", "IN:4", "--warmup", "0", "--output", "out")
     with folder.locust("-f", FILE, *arguments, *HEADLESS, *STATS, "--host", f"http://{server.http}") as process:
         wait_until(lambda: re.search(r"HTTP +flaky +\d+ +[1-9]", process.stderr()))  # Locust's table has failures
-        process.interrupt()
+        stop(process)
         done = process.ended()
     assert done.code == 1, done.stderr  # Locust's own: --exit-code-on-error
     result: Result = folder.written("out")
@@ -232,7 +241,7 @@ def test_a_locustfile_of_ones_own_needs_no_options_and_its_wait_time_is_respecte
         time.sleep(1)  # the warm-up, without options
         before = served(server, "slow")
         wait_until(lambda: served(server, "slow") > before + 12)
-        process.interrupt()
+        stop(process)
         done = process.ended()
     assert done.code == 0, done.stderr
     (written,) = (folder.root / ".modelwright" / "load").iterdir()
@@ -261,7 +270,7 @@ def answers(port: int) -> bool:
 
 def test_the_web_interface_starts_and_stops_tests(folder: Folder, server: RunningServer) -> None:
     port = free_port()
-    arguments = ("--web-host", "127.0.0.1", "--web-port", str(port), "--processes", "2")
+    arguments = ("--web-host", "127.0.0.1", "--web-port", str(port), *forked(2))
     with folder.locust("-f", FILE, *COMMON, *arguments) as process:
         wait_until(lambda: answers(port))
         for number in (1, 2):

@@ -88,7 +88,7 @@ def test_a_late_client_is_not_valid() -> None:
     late["end_ns"][:20] += 600_000
     reasons = measured(phase(late), OPEN).validity.reasons
     assert reasons == [
-        "the client was late: its sends lagged by 0.60 ms (p99), over 5% of the measured p99 of 10.00 ms; "
+        "the client was late: its sends lagged by 0.60 ms (p99), over 5 % of the measured p99 of 10.00 ms; "
         "use more --processes or another machine"
     ]
     assert measured(phase(late), CLOSED).validity.verdict == "VALID"

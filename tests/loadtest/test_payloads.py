@@ -275,7 +275,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
 def test_payloads_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path)
     monkeypatch.setattr(samples, "MOST_BYTES", 1000)
-    with pytest.raises(LoadError, match=r"m: .* GiB of payloads, at most .*\n  hint: ask for fewer distinct payloads"):
+    with pytest.raises(LoadError, match=r"m: .* kB of payloads, at most .*\n  hint: ask for fewer distinct payloads"):
         prepare(SIGNATURE, repository=tmp_path, batch=8)
 
 

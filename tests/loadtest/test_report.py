@@ -8,19 +8,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from modelwright.charts import axes
-from modelwright.charts.svg import Drawing, fitted, tag, text_width
 from modelwright.loadtest.document import Verdict
-from modelwright.loadtest.report import words
 from modelwright.loadtest.report.forest import forest
 from modelwright.loadtest.report.html import render
-from modelwright.loadtest.report.lines import Line, Spot, throughput_latency
 from tests.conftest import ROOT
 from tests.loadtest import results
 from tests.loadtest.browser import Browser, View
 
 VOID = {"meta", "br"}
-CSS = (ROOT / "modelwright/loadtest/report/report.css").read_text(encoding="utf-8")
+CSS = "".join(
+    (ROOT / "modelwright" / name).read_text(encoding="utf-8")
+    for name in ("charts/chart.css", "loadtest/report/report.css")
+)
 
 
 class Page(HTMLParser):
@@ -171,31 +170,6 @@ def test_the_command_can_be_pasted() -> None:
     assert "modelwright load run digits --concurrency 32 --output 'load reports/digits.json'" in read("run").words()
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0"), (0.01234, "0.0123"), (0.5, "0.500"), (5.934, "5.93"), (11.86, "11.9"), (999.4, "999"), (1234.5, "1,234"),
-        (5_012_400.0, "5,012,400"), (-0.25, "-0.250"), (None, "n/a"), (float("nan"), "n/a"), (float("inf"), "n/a"), (1e-9, "0.000000"),
-    ],
-)  # fmt: skip
-def test_a_number_has_three_digits(value: float | None, text: str) -> None:
-    assert words.number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("ratio", "text"),
-    [
-        (0.877, f"{words.MINUS}12.3 %"),
-        (1.031, "+3.1 %"),
-        (1.0, "0.0 %"),
-        (0.9999, "0.0 %"),
-        (2.4, f"{words.TIMES} 2.40"),
-    ],
-)
-def test_a_ratio_is_said_as_a_change(ratio: float, text: str) -> None:
-    assert words.change(ratio) == text
-
-
 # --- what it draws ----------------------------------------------------------------------------------------------------
 
 CHARTS = {
@@ -238,18 +212,6 @@ def test_no_number_of_a_drawing_is_missing() -> None:
         assert not re.search(r'="[^"<>]*\b(?:nan|inf|None)\b[^"<>]*"', page)
 
 
-def test_points_lie_where_their_values_are() -> None:
-    spots = [Spot(0.0, 0.0, "a", ""), Spot(500.0, 5.0, "b", ""), Spot(1000.0, 10.0, "c", "")]
-    figure = throughput_latency("t", [Line("p50", spots, 0)], "")
-    assert figure
-    circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', figure.svg)
-    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in circles]
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
-    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
-    assert x2 > x0
-    assert y2 < y0
-
-
 def test_a_verdict_is_a_word_and_a_shape_in_the_chart() -> None:
     drawn = {verdict: forest(results.gate("m", verdict, 0.1, 0.01)) for verdict in ("PASS", "FAIL", "INCONCLUSIVE")}
     shapes = {}
@@ -266,64 +228,6 @@ def test_the_margin_is_shaded_on_the_worse_side() -> None:
     worse = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" class="worse" width="([\d.]+)"', figure.svg)
     throughput, p50 = [(float(left), float(width)) for left, width in worse][:2]
     assert throughput[0] + throughput[1] < p50[0]
-
-
-# --- axes -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("values", "labels"),
-    [
-        ([0.0, 9.7], ["0", "2", "4", "6", "8", "10"]),
-        ([5012.0], ["0", "2,000", "4,000", "6,000"]),
-        ([0.0023], ["0", "0.0005", "0.0010", "0.0015", "0.0020", "0.0025"]),
-        ([0.0], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
-        ([], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
-        ([float("nan"), 1.0], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
-        ([11.0], ["0.0", "2.5", "5.0", "7.5", "10.0", "12.5"]),
-    ],
-)
-def test_ticks_are_round(values: list[float], labels: list[str]) -> None:
-    made = [label for _, label in axes.linear(values, 0, 100).ticks]
-    assert (
-        made == [label if float(label) else "0" for label in (one.replace(",", "") for one in labels)] or made == labels
-    )
-
-
-def test_decades_are_equally_far_apart() -> None:
-    axis = axes.logarithmic([0.1, 100.0], 0, 300)
-    assert [label for _, label in axis.ticks] == ["0.1", "1", "10", "100"]
-    assert [axis(value) for value in (0.1, 1, 10, 100)] == pytest.approx([0, 100, 200, 300])
-
-
-def test_percentiles_are_on_a_scale_of_what_is_left() -> None:
-    axis = axes.percentiles(0.9999, 0, 400)
-    assert [label for _, label in axis.ticks] == ["50 %", "90 %", "99 %", "99.9 %", "99.99 %"]
-    assert [axis(share) for share in (0.9, 0.99, 0.999, 0.9999)] == pytest.approx([100, 200, 300, 400])
-
-
-def test_latencies_far_apart_get_a_logarithmic_axis() -> None:
-    assert axes.latency_axis([1.0, 19.0], 0, 1).low == 0
-    assert axes.latency_axis([1.0, 2000.0], 0, 1).low == 1
-
-
-def test_a_label_leaves_out_what_has_no_room() -> None:
-    drawing, area = Drawing(100, ""), (0.0, 0.0, 100.0, 100.0)
-    placed = [drawing.label_near((50, 50), "1,000/s", area) for _ in range(8)]
-    assert placed[0]
-    assert not placed[-1]
-
-
-def test_a_text_is_cut_to_its_room() -> None:
-    assert fitted("short", 100) == "short"
-    cut = fitted(results.LONG, 100)
-    assert cut.endswith("…")
-    assert text_width(cut) <= 100
-    assert fitted("a\x00\n\u202eb", 100) == "a   b"
-
-
-def test_an_element_escapes_text_and_attributes() -> None:
-    assert tag("text", "<b>&", class_='"x"') == '<text class="&#34;x&#34;">&lt;b&gt;&amp;</text>'
 
 
 # --- colours ----------------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.measure.run import Findings, why_failed
 from modelwright.loadtest.measure.servers import Server
 from modelwright.loadtest.payloads.workload import Shape, Workload
-from modelwright.loadtest.report.output import milliseconds
 from modelwright.project.spec import Slo
 from modelwright.repository.repository import Repository
+from modelwright.text import milliseconds
 from modelwright.triton.layout import GOLDEN
 
 _SHARE_OF_CAPACITY = 0.7
@@ -108,9 +108,7 @@ def _versions(model: str, baselines: Repository, candidates: Repository, given: 
     return (old[-2], old[-1]) if len(old) > 1 else f"{model}: has one version, nothing to compare it with"
 
 
-def gate(
-    setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings, say: Callable[[str], None]
-) -> list[Gate]:
+def gate(setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings) -> list[Gate]:
     """Measure and judge; once as many rounds again for models that are undecided."""
     sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
     shapes: dict[str, dict[str, Shape]] = {}
@@ -120,7 +118,8 @@ def gate(
     extended = wants_extension(first) if findings.complete else []
     if not extended:
         return first
-    say(f"undecided after {plan.rounds} rounds: {', '.join(extended)}; {plan.rounds} more, as was declared beforehand")
+    again = f"{plan.rounds} more, as was declared beforehand"
+    setting.progress.say(f"undecided after {plan.rounds} rounds: {', '.join(extended)}; {again}")
     for pairing in found:
         if pairing.model in extended:
             _measure(setting, pairing, plan, sides[pairing.model], findings, shapes)
@@ -159,7 +158,7 @@ def _measure(
             _Round(benches, shapes[pairing.model], plan, number, pairing.model, findings).measure(sides)
             if not findings.complete:
                 return
-            setting.say(_told(pairing.model, number, begun + plan.rounds, sides[-len(_SIDES) :]))
+            setting.progress.say(_told(pairing.model, number, begun + plan.rounds, sides[-len(_SIDES) :]))
 
 
 def _told(model: str, number: int, rounds: int, sides: Sequence[Side]) -> str:
@@ -200,7 +199,7 @@ class _Round:
         name = next(iter(bench.workloads)) if len(bench.workloads) == 1 else side[0]
         # The same arrivals for all sides of a round; other ones in the next.
         seed = self.plan.seed + self.number
-        return self.findings.add(bench.measure(name, self.shapes[regime], label, seed, _MOST_LAG))
+        return self.findings.measure(bench, name, self.shapes[regime], label, seed=seed, most_lag=_MOST_LAG)
 
 
 def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dict[str, Shape]:
@@ -208,7 +207,7 @@ def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dic
     concurrency = pairing.slo.concurrency or _CONCURRENCY
     saturation = Shape(concurrency, warmup_s=plan.warmup_s, duration_s=plan.seconds)
     longer = replace(saturation, warmup_s=1.0, duration_s=max(2.0, plan.seconds))
-    capacity = findings.add(bench.measure("A", longer, f"{pairing.model} capacity of the baseline"))
+    capacity = findings.measure(bench, "A", longer, f"{pairing.model} capacity of the baseline")
     if not capacity.throughput:
         raise LoadError(f"{pairing.model}: {pairing.names[0]} answers no request under load", why_failed(capacity))
     rate = pairing.slo.rate or _SHARE_OF_CAPACITY * capacity.throughput

@@ -31,7 +31,7 @@ from statistics import median
 from modelwright.loadtest.document import Attribution, Measurement, Share
 from modelwright.loadtest.gate.bootstrap import Estimate, estimate
 from modelwright.loadtest.gate.rounds import BASELINES, COMPUTE, FIXED, SATURATION, THROUGHPUT, Side, compared
-from modelwright.loadtest.wording import change, number, percent
+from modelwright.text import change, number, percent
 
 _MOVED = 0.02  # a logarithm: less is nothing, however sure
 _BATCH_MOVED = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelwright.loadtest.document import Measurement, Result
-from modelwright.loadtest.wording import change, number
+from modelwright.text import change, number
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from statistics import median
 from modelwright.loadtest.document import Threshold, Verdict
 from modelwright.loadtest.gate.bootstrap import estimate
 from modelwright.loadtest.gate.rounds import P50, P99, THROUGHPUT, Metric, Side, too_few, values
-from modelwright.loadtest.wording import number, percent
 from modelwright.project.spec import Slo
+from modelwright.text import number, percent
 
 
 def thresholds(sides: Sequence[Side], slo: Slo, seed: int, confidence: float) -> list[tuple[Threshold, str]]:

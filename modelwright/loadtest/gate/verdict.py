@@ -57,8 +57,8 @@ from modelwright.loadtest.gate.rounds import (
     too_few,
 )
 from modelwright.loadtest.gate.thresholds import thresholds
-from modelwright.loadtest.wording import change, number, percent
 from modelwright.project.spec import Slo
+from modelwright.text import change, number, percent
 
 ROUNDS = 10
 LOOK_CONFIDENCE = 0.975  # of each of two looks

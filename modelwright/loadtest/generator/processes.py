@@ -45,6 +45,7 @@ class Phase:
     record: Record
     clients: list[dict[str, Any]] = field(default_factory=list)  # of the processes that reported
     complete: bool = True
+    interrupted: bool = False  # by Ctrl-C
     notes: list[str] = field(default_factory=list)
 
     def measured(self) -> NDArray[Any]:
@@ -196,6 +197,7 @@ class Fleet:
         try:
             following.to_the_end(until_ns + round((self._workloads[target].timeout_s + _LATE_S) * 1e9))
         except KeyboardInterrupt:
+            phase.interrupted = True
             following.cut_short("stopped by Ctrl-C")
         return phase
 

@@ -10,6 +10,7 @@ costs as much as the request.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -280,7 +281,8 @@ class Reporting:
             models = sorted({measured.target.model for measured in findings.measurements})
             given = self._environment.parsed_options.output
             folder = output.folder_for(_FOLDER, Path(given) if given else None, "locust", models)
-            result = output.result_of("run", models, findings, is_local=False)
+            command = ["locust", *sys.argv[1:]]
+            result = output.result_of("run", models, findings, command=command, is_local=False)
             _log.info("report: %s", output.write(result, folder))
             if not result.complete:
                 self._environment.process_exit_code = 1

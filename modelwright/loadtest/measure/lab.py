@@ -11,22 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from modelwright.cli.load_display import Observer, Show
 from modelwright.loadtest.document import Measurement
 from modelwright.loadtest.generator.processes import Fleet, Phase
 from modelwright.loadtest.measure import servers
 from modelwright.loadtest.measure.ceiling import Ceilings
 from modelwright.loadtest.measure.measurement import MOST_LAG, label_of, load_of, measurement, target_of
+from modelwright.loadtest.measure.observer import Observer
+from modelwright.loadtest.measure.progress import Progress
 from modelwright.loadtest.measure.server_side import difference
 from modelwright.loadtest.measure.servers import Server
 from modelwright.loadtest.payloads.workload import Shape, Workload
 from modelwright.project.project import ProjectConfig
 from modelwright.triton.client import Client, connect
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,10 @@ class Setting:
     project: ProjectConfig
     repository: Path
     workload: Workload
-    console: Console
+    progress: Progress = field(default_factory=Progress)
     url: str | None = None
     protocol: str | None = None
     processes: int = 1
-
-    def say(self, text: str) -> None:
-        self.console.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -55,7 +50,7 @@ def server_for(
         return
     log = setting.project.logs / "load.log"
     where = repository or setting.repository
-    with servers.local(setting.project, where, wanted, setting.protocol or "http", log, setting.say) as server:
+    with servers.local(setting.project, where, wanted, setting.protocol or "http", log, setting.progress.say) as server:
         yield server
 
 
@@ -70,16 +65,18 @@ class Lab:
     workloads: Mapping[str, Workload]
     ceilings: Ceilings = field(default_factory=Ceilings)
     server_info: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False  # Ctrl-C ended the last measurement
 
     def measure(
         self, name: str, shape: Shape, label: str = "", seed: int | None = None, most_lag: float = MOST_LAG
     ) -> Measurement:
         """One measurement of a target; `seed` is the workload's unless given.
 
-        A stop by Ctrl-C, or a server that dies, gives an incomplete one.
+        Incomplete after Ctrl-C, or where the server or a generator process ended.
         """
         workload = self.workloads[name]
         phase, observer = self._phase(name, shape, label, workload.seed if seed is None else seed)
+        self.interrupted = phase.interrupted
         load = load_of(shape, workload.batch, self.setting.processes)
         # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
         ceiling = self.ceilings.of(self.fleet, name, workload) if phase.complete else None
@@ -96,8 +93,8 @@ class Lab:
     def _phase(self, name: str, shape: Shape, label: str, seed: int) -> tuple[Phase, Observer]:
         workload, version = self.workloads[name], self.fleet.targets[name]["version"]
         words = label or label_of(load_of(shape, workload.batch, self.setting.processes))
-        with Show(self.setting.console, f"{workload.model} {words}") as show:
-            observer = Observer(self.server, self.client, workload.model, version, show)
+        with self.setting.progress.display(f"{workload.model} {words}") as display:
+            observer = Observer(self.server, self.client, workload.model, version, display)
             return self.fleet.run(name, shape, observer, seed), observer
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelwright.loadtest.document import CurvePoint, Latency, Stability, Window
-from modelwright.loadtest.wording import percent
+from modelwright.text import percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

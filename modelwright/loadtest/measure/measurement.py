@@ -24,6 +24,7 @@ from modelwright.loadtest.generator.recording import WRONG, FailureKind
 from modelwright.loadtest.measure.latency import NEEDED, curve, latency, stability, windows
 from modelwright.loadtest.payloads.workload import Shape, Workload
 from modelwright.loadtest.wire.calls import address_of
+from modelwright.text import percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -200,7 +201,7 @@ def _lag(client: Client, service: Latency, most: float) -> list[str]:
     if client.send_lag_p99_ms is None or not p99_ms or client.send_lag_p99_ms <= most * p99_ms:
         return []
     return [
-        f"the client was late: its sends lagged by {client.send_lag_p99_ms:.2f} ms (p99), over {most:.0%} of the "
+        f"the client was late: its sends lagged by {client.send_lag_p99_ms:.2f} ms (p99), over {percent(most)} of the "
         f"measured p99 of {p99_ms:.2f} ms; use more --processes or another machine"
     ]
 

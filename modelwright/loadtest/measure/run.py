@@ -24,13 +24,14 @@ _CAPACITY = Shape(concurrency=32, warmup_s=0.5, duration_s=2.0)
 
 @dataclass
 class Findings:
-    """Measurements as they are made: what there is when a command is stopped is in it."""
+    """Results so far; kept if the command is interrupted."""
 
     listener: Callable[[Measurement], None]
     measurements: list[Measurement] = field(default_factory=list)
     server: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    stopped: str = ""  # by what, where further measurements were to be made
+    stopped: str = ""  # why measurements that were planned are missing
+    interrupted: bool = False  # by Ctrl-C
 
     @property
     def complete(self) -> bool:
@@ -40,6 +41,12 @@ class Findings:
         self.measurements.append(measurement)
         self.listener(measurement)
         return measurement
+
+    def measure(self, bench: Lab, name: str, shape: Shape, label: str = "", **options: Any) -> Measurement:
+        """One more measurement, kept."""
+        measurement = bench.measure(name, shape, label, **options)
+        self.interrupted = self.interrupted or bench.interrupted
+        return self.add(measurement)
 
     def note(self, model: str, notes: Sequence[str]) -> None:
         """What a reader should know of a model's payloads, once."""
@@ -80,7 +87,7 @@ def run(setting: Setting, given: Subject, shapes: Sequence[Shape], findings: Fin
                 for name, workload in bench.workloads.items():
                     for shape in shapes:
                         label = label_of(load_of(shape, workload.batch, setting.processes))
-                        findings.add(bench.measure(name, shape, f"{model} {label}" if len(given.models) > 1 else label))
+                        findings.measure(bench, name, shape, f"{model} {label}" if len(given.models) > 1 else label)
                         if not findings.complete:
                             return  # Ctrl-C, or the server is gone
 
@@ -147,7 +154,7 @@ class _Search:
 
     def _capacity(self) -> float:
         """Throughput of a closed loop, in which nothing ever waits long: more cannot be served."""
-        measured = self.findings.add(self.bench.measure(self.name, _CAPACITY, "capacity: 32 in flight"))
+        measured = self.findings.measure(self.bench, self.name, _CAPACITY, "capacity: 32 in flight")
         if not measured.throughput:
             raise LoadError(f"{measured.target.model}: no request succeeded", why_failed(measured))
         return measured.throughput
@@ -158,7 +165,7 @@ class _Search:
         duration_s = max(self.shape.duration_s, 1.2 * needed / rate)
         shape = replace(self.shape, rate=rate, concurrency=None, duration_s=duration_s)
         label = f"probe {len(self.probes) + 1}: {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} req/s"
-        measured = self.findings.add(self.bench.measure(self.name, shape, label))
+        measured = self.findings.measure(self.bench, self.name, shape, label)
         value = measured.response.percentiles_ms[self.objective.percentile]
         holds = value is not None and value <= self.objective.most_ms and not measured.requests.failed
         self.probes.append((rate, measured, holds))

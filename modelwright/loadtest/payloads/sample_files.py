@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.errors import LoadError, one_line
 from modelwright.loadtest.payloads.samples import MOST_BYTES, check_fits, check_names, matches, numpy_name
 from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.text import size
 from modelwright.triton.tensors import Tensors, load_tensors
 
 if TYPE_CHECKING:
@@ -69,13 +70,11 @@ def _file(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]])
     return samples
 
 
-def _check_bytes(size: int, path: Path) -> None:
-    if size == 0:
+def _check_bytes(size_bytes: int, path: Path) -> None:
+    if size_bytes == 0:
         raise LoadError(f"{path}: is empty")
-    if size > MOST_BYTES:
-        raise LoadError(
-            f"{path}: {size / 2**30:,.1f} GiB, at most {MOST_BYTES / 2**30:g} GiB are read", "keep fewer samples"
-        )
+    if size_bytes > MOST_BYTES:
+        raise LoadError(f"{path}: {size(size_bytes)}, at most {size(MOST_BYTES)} are read", "keep fewer samples")
 
 
 # --- .npz -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.signature import Signature, Tensor
 from modelwright.suggest import did_you_mean
+from modelwright.text import size
 from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
 from modelwright.triton.tensor_files import raw
 from modelwright.triton.tensors import Tensors
@@ -112,7 +113,7 @@ def check_size(size_bytes: int, where: str) -> None:
     """Raises LoadError for payloads that would not fit into memory with what they are serialised to."""
     if size_bytes > MOST_BYTES:
         raise LoadError(
-            f"{where}: {size_bytes / 2**30:,.1f} GiB of payloads, at most {MOST_BYTES / 2**30:g} GiB are allowed",
+            f"{where}: {size(size_bytes)} of payloads, at most {size(MOST_BYTES)} are allowed",
             "ask for fewer distinct payloads, a smaller batch or smaller shapes",
         )
 

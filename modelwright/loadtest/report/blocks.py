@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from markupsafe import Markup
-
-from modelwright.charts.svg import marker, tag
+from modelwright.charts.figure import Figure
 
 Tone = Literal["good", "bad", "unsure", "plain"]
 _TONES: dict[str, Tone] = {
@@ -35,23 +33,6 @@ class Badge:
     @property
     def tone(self) -> Tone:
         return _TONES.get(self.word, "plain")
-
-
-@dataclass(frozen=True)
-class Key:
-    """A line of a chart's legend."""
-
-    swatch: Markup
-    text: str
-
-
-@dataclass(frozen=True)
-class Figure:
-    title: str
-    svg: Markup
-    caption: str = ""
-    legend: Sequence[Key] = ()
-    kind: ClassVar[str] = "figure"
 
 
 @dataclass(frozen=True)
@@ -155,20 +136,3 @@ class Page:
     subtitle: str
     headline: Headline
     blocks: Sequence[Block] = field(default_factory=tuple)
-
-
-def line_key(series: int, text: str, *, dashed: bool = False, mark: bool = True) -> Key:
-    parts = tag("line", x1=1, y1=7, x2=27, y2=7, class_=f"l s{series}" + (" dash" if dashed else ""))
-    return Key(_swatch(parts + (marker((14, 7), series) if mark else Markup("")), 28), text)
-
-
-def area_key(class_: str, text: str) -> Key:
-    return Key(_swatch(tag("rect", x=1, y=2, width=12, height=10, class_=class_), 14), text)
-
-
-def mark_key(mark: Markup, text: str) -> Key:
-    return Key(_swatch(mark, 14), text)
-
-
-def _swatch(content: Markup, width: int) -> Markup:
-    return tag("svg", content, viewBox=f"0 0 {width} 14", width=width, height=14, aria_hidden="true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from modelwright import text as fmt
 from modelwright.loadtest.document import Gate, Measurement, Result, Slo
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.report import words
@@ -57,8 +58,8 @@ def _until(result: Result) -> str:
     if not result.measurements:
         return "nothing"
     last = result.measurements[-1]
-    return f"{last.label}: {words.seconds(last.measured_s)} of {words.seconds(last.load.duration_s)}" + (
-        f", and {words.count(len(result.measurements) - 1, 'measurement')} before it"
+    return f"{last.label}: {fmt.seconds(last.measured_s)} of {fmt.seconds(last.load.duration_s)}" + (
+        f", and {fmt.counted(len(result.measurements) - 1, 'measurement')} before it"
         if len(result.measurements) > 1
         else ""
     )
@@ -82,8 +83,8 @@ def outcome(item: Measurement) -> list[str]:
     """Throughput and latency in words, or why there are none."""
     if not item.requests.succeeded:
         return [_nothing(item)]
-    rows = f" ({words.number(item.inferences)} rows a second)" if item.load.batch != 1 else ""
-    sentences = [f"{words.number(item.throughput)} requests a second{rows}.", _latency(item)]
+    rows = f" ({fmt.number(item.inferences)} rows a second)" if item.load.batch != 1 else ""
+    sentences = [f"{fmt.number(item.throughput)} requests a second{rows}.", _latency(item)]
     if item.requests.failed:
         sentences.append(f"{words.failed_share(item)} of the requests failed.")
     if item.requests.wrong:
@@ -96,7 +97,7 @@ def _nothing(item: Measurement) -> str:
         return "No request was measured."
     kinds = ", ".join(failure.kind for failure in item.failures[:3])
     return (
-        f"No request succeeded: {words.count(item.requests.failed, 'request')} failed{f' ({kinds})' if kinds else ''}."
+        f"No request succeeded: {fmt.counted(item.requests.failed, 'request')} failed{f' ({kinds})' if kinds else ''}."
     )
 
 
@@ -106,15 +107,16 @@ def _latency(item: Measurement) -> str:
         return "Too few requests succeeded to say how long they take."
     if p99 is None:
         few = f"for a p99 there are too few: {item.response.count:,} succeeded, {NEEDED['p99']:,} are needed"
-        return f"Half of the requests took no longer than {words.ms(p50)}; {few}."
-    return f"Half of the requests took no longer than {words.ms(p50)}, and 99 % no longer than {words.ms(p99)}."
+        return f"Half of the requests took no longer than {fmt.milliseconds(p50)}; {few}."
+    half = f"Half of the requests took no longer than {fmt.milliseconds(p50)}"
+    return f"{half}, and 99 % no longer than {fmt.milliseconds(p99)}."
 
 
 def tiles(item: Measurement) -> list[Tile]:
     values = item.response.percentiles_ms
     failed = words.failed_share(item)
     return [
-        Tile("throughput", words.number(item.throughput), "requests a second"),
+        Tile("throughput", fmt.number(item.throughput), "requests a second"),
         Tile("p50", *_tile_value(values.get("p50"), "p50")),
         Tile("p99", *_tile_value(values.get("p99"), "p99")),
         Tile("failed", failed.split(" ")[0], f"of {item.requests.succeeded + item.requests.failed:,} requests"),
@@ -122,7 +124,7 @@ def tiles(item: Measurement) -> list[Tile]:
 
 
 def _tile_value(value: float | None, name: str) -> tuple[str, str]:
-    return (words.number(value), "ms") if value is not None else (words.NONE, f"needs {NEEDED[name]:,} requests")
+    return (fmt.number(value), "ms") if value is not None else (fmt.NOT_KNOWN, f"needs {NEEDED[name]:,} requests")
 
 
 # --- several ----------------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def _of_several(result: Result) -> Headline:
     items = result.measurements
     valid = sum(item.validity.verdict == "VALID" for item in items)
     word = "STOPPED EARLY" if not items else "VALID" if valid == len(items) else "MIXED" if valid else "INVALID"
-    lead = f"{words.count(len(items), 'measurement')}, {_how_many(valid, len(items))} valid."
+    lead = f"{fmt.counted(len(items), 'measurement')}, {_how_many(valid, len(items))} valid."
     lead = lead if items else "Nothing was measured."
     groups = by_target(items)
     best = _fastest(items)
@@ -169,9 +171,9 @@ def _best(items: Sequence[Measurement]) -> str:
     if best is None or not best.requests.succeeded:
         return f"{words.target(items[0].target)}: no request succeeded."
     p99 = best.response.percentiles_ms.get("p99")
-    latency = f", p99 {words.ms(p99)}" if p99 is not None else ""
-    rows = f" ({words.number(best.inferences)} rows/s)" if best.load.batch != 1 else ""
-    return f"{words.target(best.target)} is fastest at {best.label}: {words.rate(best.throughput)}{rows}{latency}."
+    latency = f", p99 {fmt.milliseconds(p99)}" if p99 is not None else ""
+    rows = f" ({fmt.number(best.inferences)} rows/s)" if best.load.batch != 1 else ""
+    return f"{words.target(best.target)} is fastest at {best.label}: {fmt.rate(best.throughput)}{rows}{latency}."
 
 
 # --- slo and gate -----------------------------------------------------------------------------------------------------
@@ -188,12 +190,12 @@ def best_probe(result: Result, slo: Slo) -> Measurement | None:
 
 
 def _of_slo(result: Result, slo: Slo) -> Headline:
-    objective = f"{slo.percentile} of at most {words.given(slo.objective_ms)} ms"
+    objective = f"{slo.percentile} of at most {fmt.exact(slo.objective_ms)} ms"
     asked = words.target(result.measurements[0].target) if result.measurements else result.title
     if slo.rate is None:
         first = f"{asked} did not hold a {objective}, not even at the lowest rate that was tried."
     else:
-        first = f"{asked} holds a {objective} up to {words.number(slo.rate)} requests a second."
+        first = f"{asked} holds a {objective} up to {fmt.number(slo.rate)} requests a second."
     by = {
         "objective": "",
         "client": "The client was the limit: the server may do more.",
@@ -201,7 +203,7 @@ def _of_slo(result: Result, slo: Slo) -> Headline:
     }[slo.limited_by]
     best = best_probe(result, slo)
     word = "OBJECTIVE HOLDS" if slo.rate is not None else "OBJECTIVE DOES NOT HOLD"
-    text = " ".join(text for text in (words.sentence(slo.explanation), by) if text)
+    text = " ".join(text for text in (fmt.sentence(slo.explanation), by) if text)
     about = [best] if best else []
     return Headline(Badge(word), first, text, tiles(best) if best else [], _blocks(result, about), _at(best))
 
@@ -215,7 +217,7 @@ def _of_gates(result: Result) -> Headline:
     said = [gate_sentence(gate) for gate in result.gates]
     if len(said) == 1:
         return Headline(Badge(worst), said[0], blocks=_blocks(result, []))
-    lead = f"{words.count(len(verdicts), 'model')} compared: {counted}."
+    lead = f"{fmt.counted(len(verdicts), 'model')} compared: {counted}."
     return Headline(Badge(worst), lead, blocks=[Bullets("", said), *_blocks(result, [])])
 
 

@@ -7,15 +7,19 @@ what stands in charts, and a policy in the page forbids whatever would get past 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelwright import charts
+from modelwright import text as fmt
+from modelwright.charts.figure import Figure
+from modelwright.charts.lines import Line, Spot
 from modelwright.loadtest.document import Gate, Measurement, Result, Slo
 from modelwright.loadtest.report import bars, forest, lines, tables, words
-from modelwright.loadtest.report.blocks import Badge, Block, Bullets, Card, Figure, Figures, Folded, Page, Text
+from modelwright.loadtest.report.blocks import Badge, Block, Bullets, Card, Figures, Folded, Page, Text
 from modelwright.loadtest.report.headline import by_target, headline, outcome
-from modelwright.loadtest.report.lines import Line, Spot
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -34,7 +38,7 @@ def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(charts.__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -112,7 +116,7 @@ def _details(items: Sequence[Measurement], most: int = _MOST_DETAILED) -> list[B
 
 def _hint(item: Measurement) -> str:
     p99 = item.response.percentiles_ms.get("p99")
-    return words.rate(item.throughput) + (f" · p99 {words.ms(p99)}" if p99 is not None else "")
+    return fmt.rate(item.throughput) + (f" · p99 {fmt.milliseconds(p99)}" if p99 is not None else "")
 
 
 def _detail(item: Measurement) -> list[Block]:
@@ -134,7 +138,7 @@ def _sweep(items: Sequence[Measurement], groups: int) -> list[Figure | None]:
         "requests in flight." if items[0].load.mode == "closed" else "the rate asked for."
     )
     if len(batches) > 1 and all(len(group) == 1 for group in grouped):
-        grouped, caption = [list(items)], f"Numbers at the points: the load {words.TIMES} rows a request."
+        grouped, caption = [list(items)], f"Numbers at the points: the load {fmt.TIMES} rows a request."
     if len(grouped) == 1:
         series = [_line(grouped[0], name, colour) for colour, name in enumerate(("p50", "p99"))]
         return [lines.throughput_latency(f"Throughput against latency{of}", _last_labelled(series), caption)]
@@ -156,7 +160,7 @@ def _line(items: Sequence[Measurement], name: str, colour: int, title: str = "")
             item.inferences if rows else item.throughput,
             value,
             words.short_load(item.load, len({other.load.batch for other in items}) > 1),
-            f"{item.label}: {words.rate(item.throughput)}, {name} {words.ms(value)}",
+            f"{item.label}: {fmt.rate(item.throughput)}, {name} {fmt.milliseconds(value)}",
         )
         for item in items
         if (value := item.response.percentiles_ms.get(name)) is not None
@@ -192,10 +196,7 @@ def _slo_names(slo: Slo) -> list[str]:
 def _probe_line(probes: Sequence[Measurement], name: str, colour: int, held: dict[str, bool]) -> Line:
     line = _line(probes, name, colour)
     shown = [item for item in probes if item.response.percentiles_ms.get(name) is not None]
-    spots = [
-        Spot(spot.throughput, spot.latency_ms, spot.label, spot.title, held[item.label])
-        for spot, item in zip(line.spots, shown, strict=True)
-    ]
+    spots = [replace(spot, hollow=not held[item.label]) for spot, item in zip(line.spots, shown, strict=True)]
     return Line(line.name, spots, colour)
 
 
@@ -210,7 +211,7 @@ def _gates(result: Result) -> list[Block]:
         tabled = [tables.measurements(group), *_present(tables.client(group), tables.server(group))]
         inner = [*tabled, *_details(group, _MOST_DETAILED // len(groups))]
         about = f"Measurements of {group[0].target.model}"
-        blocks.append(Folded(about, inner, hint=words.count(len(group), "measurement")))
+        blocks.append(Folded(about, inner, hint=fmt.counted(len(group), "measurement")))
     return blocks
 
 
@@ -225,7 +226,7 @@ def _gate(gate: Gate) -> list[Block]:
     return [
         Text(f"{gate.candidate} (candidate) against {gate.baseline} (baseline)."),
         *([Bullets("Why:", gate.reasons)] if gate.reasons else []),
-        Text(words.sentence(cause.explanation), f"Cause: {cause.cause}"),
+        Text(fmt.sentence(cause.explanation), f"Cause: {cause.cause}"),
         *_differences(cause.differences),
         *_figures(*charts),
         *_present(tables.thresholds(gate)),

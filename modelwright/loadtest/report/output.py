@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright import __version__
 from modelwright.errors import LoadError
-from modelwright.loadtest.document import Gate, Machine, Measurement, Result, Slo
+from modelwright.loadtest.document import Gate, Machine, Result, Slo
 
 if TYPE_CHECKING:
     from modelwright.loadtest.measure.run import Findings
@@ -47,6 +46,7 @@ def result_of(
     models: Sequence[str],
     findings: Findings,
     *,
+    command: Sequence[str],
     is_local: bool,
     slo: Slo | None = None,
     gates: Sequence[Gate] = (),
@@ -57,7 +57,7 @@ def result_of(
         title=f"{words[kind]}: {', '.join(models)}",
         modelwright=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=["modelwright", *sys.argv[1:]],
+        command=list(command),
         machine=_machine(is_local),
         server=findings.server,
         complete=findings.complete,
@@ -99,25 +99,6 @@ def read(path: Path) -> Result:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise LoadError(f"{path}: not a load test's result: {where}: {first['msg']}") from None
-
-
-def line(measurement: Measurement) -> str:
-    """One measurement in one line of text."""
-    service, failed = measurement.service, measurement.requests.failed
-    parts = [
-        f"{measurement.label}:",
-        f"{measurement.throughput:,.0f} req/s",
-        f"p50 {milliseconds(service.percentiles_ms['p50'])}",
-        f"p99 {milliseconds(service.percentiles_ms['p99'])}",
-    ]
-    if failed:
-        worst = max(measurement.failures, key=lambda failure: failure.count)
-        parts.append(f"{failed:,} failed ({worst.kind}: {worst.message})")
-    return "  ".join(parts)
-
-
-def milliseconds(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
 def _machine(is_local: bool) -> Machine:

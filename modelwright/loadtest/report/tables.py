@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 
-from modelwright.cli.tables import size_text
+from modelwright import text as fmt
 from modelwright.loadtest.document import Client, Gate, Latency, Measurement, Result, Server, Target
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.report import words
@@ -24,8 +24,8 @@ def measurements(items: Sequence[Measurement]) -> Table:
     numeric = frozenset(range(first, len(head) + len(NEEDED) + 1))
     rows: list[list[Cell]] = []
     for item in items:
-        row: list[Cell] = [item.label, *([words.target(item.target)] if several else []), words.number(item.throughput)]
-        row += [words.number(item.inferences)] if rows_differ else []
+        row: list[Cell] = [item.label, *([words.target(item.target)] if several else []), fmt.number(item.throughput)]
+        row += [fmt.number(item.inferences)] if rows_differ else []
         row += [words.percentile(item.response, name) for name in NEEDED]
         rows.append([*row, words.failed_share(item), Badge(item.validity.verdict)])
     note = "Latencies are response times, from the intended start; failed requests are in none of them."
@@ -49,10 +49,10 @@ def _latency_row(name: str, latency: Latency) -> list[Cell]:
     return [
         name,
         f"{latency.count:,}",
-        words.ms(latency.mean_ms),
-        words.ms(latency.min_ms),
+        fmt.milliseconds(latency.mean_ms),
+        fmt.milliseconds(latency.min_ms),
         *stated,
-        words.ms(latency.max_ms),
+        fmt.milliseconds(latency.max_ms),
     ]
 
 
@@ -68,7 +68,7 @@ def failures(items: Sequence[Measurement]) -> Table | None:
 
 
 def _first(first_s: float) -> str:
-    return f"{words.number(-first_s)} s before, in the warm-up" if first_s < 0 else words.seconds(first_s)
+    return f"{fmt.number(-first_s)} s before, in the warm-up" if first_s < 0 else fmt.seconds(first_s)
 
 
 # --- client and server ------------------------------------------------------------------------------------------------
@@ -79,12 +79,12 @@ def client(items: Sequence[Measurement]) -> Block:
     columns: list[Column] = [
         ("processes", lambda item: str(item.client.processes)),
         ("CPU of each", lambda item: cores(item.client.cpu_cores)),
-        ("memory", lambda item: size_text(item.client.memory_bytes)),
-        ("send lag p99", lambda item: words.ms(item.client.send_lag_p99_ms)),
-        ("event loop lag p99", lambda item: words.ms(item.client.loop_lag_p99_ms)),
+        ("memory", lambda item: fmt.size(item.client.memory_bytes)),
+        ("send lag p99", lambda item: fmt.milliseconds(item.client.send_lag_p99_ms)),
+        ("event loop lag p99", lambda item: fmt.milliseconds(item.client.loop_lag_p99_ms)),
         ("CPU a request", lambda item: _micro(item.client.cpu_us_per_request)),
         ("could send at most", lambda item: _ceiling(item.client)),
-        ("network and client", lambda item: words.ms(item.client.network_and_client_ms)),
+        ("network and client", lambda item: fmt.milliseconds(item.client.network_and_client_ms)),
         ("answers checked", lambda item: f"{item.requests.checked:,}, {item.requests.wrong:,} wrong"),
         ("steady", lambda item: "yes" if item.stability.stable else f"no: {item.stability.reason}"),
     ]
@@ -97,21 +97,21 @@ def server(items: Sequence[Measurement]) -> Block | None:
     columns: list[Column] = [
         ("requests", _of_server(lambda server: f"{server.requests:,}")),
         ("executions", _of_server(lambda server: f"{server.executions:,}")),
-        ("mean batch", _of_server(lambda server: words.number(server.mean_batch))),
-        ("time in the server", _of_server(lambda server: words.ms(server.mean_ms))),
-        ("queue", _of_server(lambda server: words.ms(server.queue_ms))),
-        ("compute input", _of_server(lambda server: words.ms(server.compute_input_ms))),
-        ("compute infer", _of_server(lambda server: words.ms(server.compute_infer_ms))),
-        ("compute output", _of_server(lambda server: words.ms(server.compute_output_ms))),
+        ("mean batch", _of_server(lambda server: fmt.number(server.mean_batch))),
+        ("time in the server", _of_server(lambda server: fmt.milliseconds(server.mean_ms))),
+        ("queue", _of_server(lambda server: fmt.milliseconds(server.queue_ms))),
+        ("compute input", _of_server(lambda server: fmt.milliseconds(server.compute_input_ms))),
+        ("compute infer", _of_server(lambda server: fmt.milliseconds(server.compute_infer_ms))),
+        ("compute output", _of_server(lambda server: fmt.milliseconds(server.compute_output_ms))),
         ("cache hits", _of_server(lambda server: f"{server.cache_hits:,}")),
         ("CPU", _of_server(lambda server: cores([] if server.cpu_cores is None else [server.cpu_cores]))),
-        ("memory", _of_server(lambda s: words.NONE if s.memory_bytes is None else size_text(s.memory_bytes))),
+        ("memory", _of_server(lambda s: fmt.NOT_KNOWN if s.memory_bytes is None else fmt.size(s.memory_bytes))),
     ]
     return _table_or_pairs("Server", known, columns) if known else None
 
 
 def _of_server(text: Callable[[Server], str]) -> Callable[[Measurement], str]:
-    return lambda item: text(item.server) if item.server else words.NONE
+    return lambda item: text(item.server) if item.server else fmt.NOT_KNOWN
 
 
 def _table_or_pairs(title: str, items: Sequence[Measurement], columns: Sequence[Column]) -> Block:
@@ -126,17 +126,19 @@ def _table_or_pairs(title: str, items: Sequence[Measurement], columns: Sequence[
 def cores(busy: Sequence[float]) -> str:
     """`0.98 cores`, `0.98, 0.97 cores`."""
     return (
-        f"{', '.join(words.number(one) for one in busy)} {'core' if busy == [1.0] else 'cores'}" if busy else words.NONE
+        f"{', '.join(fmt.number(one) for one in busy)} {'core' if busy == [1.0] else 'cores'}"
+        if busy
+        else fmt.NOT_KNOWN
     )
 
 
 def _micro(value: float | None) -> str:
-    return words.number(value) if value is None else f"{words.number(value)} µs"
+    return fmt.number(value) if value is None else f"{fmt.number(value)} µs"
 
 
 def _ceiling(of: Client) -> str:
     source = f" (by {of.ceiling_source})" if of.ceiling_source else ""
-    return words.rate(of.ceiling) + source
+    return fmt.rate(of.ceiling) + source
 
 
 # --- a gate -----------------------------------------------------------------------------------------------------------
@@ -148,12 +150,12 @@ def metrics(gate: Gate) -> Table:
         [
             item.interval.metric,
             item.interval.regime,
-            f"{words.number(item.interval.baseline)} {item.interval.unit}",
-            f"{words.number(item.interval.candidate)} {item.interval.unit}",
+            f"{fmt.number(item.interval.baseline)} {item.interval.unit}",
+            f"{fmt.number(item.interval.candidate)} {item.interval.unit}",
             words.change(item.interval.ratio),
             f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
-            f"{words.MINUS if item.higher_is_better else '+'}{words.percent(item.margin)}",
-            words.NONE if item.p_value is None else f"{item.p_value:.3g}{', rejected' if item.rejected else ''}",
+            f"{words.MINUS if item.higher_is_better else '+'}{fmt.percent(item.margin)}",
+            fmt.NOT_KNOWN if item.p_value is None else f"{item.p_value:.3g}{', rejected' if item.rejected else ''}",
             Badge(item.verdict),
         ]
         for item in gate.metrics
@@ -169,7 +171,7 @@ def calibration(gate: Gate) -> Table | None:
             item.interval.regime,
             words.change(item.interval.ratio),
             f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
-            f"± {words.percent(item.margin)}",
+            f"± {fmt.percent(item.margin)}",
             Badge(item.verdict),
         ]
         for item in gate.calibration
@@ -181,8 +183,7 @@ def calibration(gate: Gate) -> Table | None:
 
 def thresholds(gate: Gate) -> Table | None:
     rows: list[list[Cell]] = [
-        [item.name, words.given(item.bound), words.number(item.measured), Badge(item.verdict)]
-        for item in gate.thresholds
+        [item.name, fmt.exact(item.bound), fmt.number(item.measured), Badge(item.verdict)] for item in gate.thresholds
     ]
     head = ["slo in model.yaml", "bound", "measured", "verdict"]
     return Table("Thresholds", head, rows, frozenset({1, 2})) if rows else None
@@ -195,10 +196,10 @@ def rounds(gate: Gate) -> Table:
             str(item.round),
             str(item.order),
             item.side,
-            words.number(item.throughput),
-            words.ms(item.p50_ms),
-            words.ms(item.p99_ms),
-            words.ms(item.compute_ms),
+            fmt.number(item.throughput),
+            fmt.milliseconds(item.p50_ms),
+            fmt.milliseconds(item.p99_ms),
+            fmt.milliseconds(item.compute_ms),
             f"{item.failed:,}",
         ]
         for item in gate.rounds
@@ -215,7 +216,7 @@ def machine(result: Result) -> Pairs:
     pairs = [
         ("CPU", result.machine.cpu),
         ("cores", str(result.machine.cores)),
-        ("memory", size_text(result.machine.memory_bytes)),
+        ("memory", fmt.size(result.machine.memory_bytes)),
         ("system", result.machine.system),
         ("client and server", "share this machine" if shared else "are on different machines"),
     ]
@@ -242,8 +243,8 @@ def targets(items: Sequence[Measurement]) -> Table:
         [
             words.target(target),
             target.url,
-            target.payload or words.NONE,
-            words.NONE if target.payload_bytes is None else size_text(target.payload_bytes),
+            target.payload or fmt.NOT_KNOWN,
+            fmt.NOT_KNOWN if target.payload_bytes is None else fmt.size(target.payload_bytes),
         ]
         for target in distinct.values()
     ]

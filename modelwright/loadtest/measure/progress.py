@@ -1,0 +1,32 @@
+"""What whoever runs load tests is told, while they run and between them. The command line shows it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Display:
+    """One measurement, while it lasts; shows nothing by itself."""
+
+    def measuring(self) -> None:
+        """The warm-up is over."""
+
+    def rows(self, rows: NDArray[Any], left_s: float) -> None:
+        """Requests that ended since the last call (recording.RECORD), and the seconds that are left."""
+
+
+class Progress:
+    """Says nothing and shows nothing by itself."""
+
+    def say(self, text: str) -> None:
+        """One line that is worth knowing."""
+
+    @contextlib.contextmanager
+    def display(self, label: str) -> Iterator[Display]:
+        """For one measurement of this label."""
+        yield Display()
