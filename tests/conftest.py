@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 
 from modelwright.build import build as engine
 from modelwright.build.executor import Job
@@ -48,6 +49,10 @@ __all__ = [
     "pytest_ignore_collect",
     "pytest_runtest_setup",
 ]
+
+# How long an example takes says nothing where other programs run, too.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 

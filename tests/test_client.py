@@ -16,6 +16,7 @@ from modelwright.errors import ServerError
 from modelwright.server.local import Ports, RunningServer, running
 from modelwright.triton.client import Client, IndexEntry, connect
 from modelwright.triton.dtypes import BY_CONFIG
+from tests.ports import free_port
 from tests.server.models import config, config_for, double, identity, publish, shared_environment
 
 PROTOCOLS = ("http", "grpc")
@@ -50,7 +51,7 @@ def url_of(server: RunningServer, protocol: str) -> str:
 
 @pytest.fixture(params=PROTOCOLS)
 def client(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with connect(url_of(server, request.param), timeout_s=20) as client:
+    with connect(url_of(server, request.param), timeout_s=60) as client:
         yield client
 
 
@@ -215,12 +216,6 @@ def test_one_client_serves_many_threads(client: Client) -> None:
         thread.join()
     assert wrong == []
     assert client.model_ready("doubled")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

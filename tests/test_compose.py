@@ -12,11 +12,9 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,10 +29,13 @@ import yaml
 from modelwright.project.project import load
 from modelwright.triton.client import connect
 from tests.conftest import ROOT
+from tests.ports import free_port, free_ports
 from tests.server.models import shared_environment
+from tests.waiting import PATIENCE_S, wait_until
 
 FILE = ROOT / "docker-compose.yml"
 SERVERS = ("triton", "triton-gpu")
+pytestmark = pytest.mark.xdist_group("compose")  # what compose reads is cached in a process
 VARIABLES = ("LOAD_", "TRITON_", "MODEL_", "POLL_", "HTTP_", "GRPC_", "METRICS_", "SHM_", "GPU_", "COMPOSE_")
 
 
@@ -305,22 +306,12 @@ instance_group [ { count: 1 kind: KIND_CPU } ]
 """
 
 
-def free_ports() -> tuple[int, int, int]:
-    sockets = [socket.socket() for _ in range(3)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    first, second, third = (int(each.getsockname()[1]) for each in sockets)
-    for each in sockets:
-        each.close()
-    return first, second, third
-
-
 def healthy(port: int) -> bool:
     """What the container's health check says, asked of another port."""
     kind, *command = config()["triton"]["healthcheck"]["test"]
     assert kind == "CMD"
     command[-1] = command[-1].replace("$$", "$").replace("/dev/tcp/127.0.0.1/8000", f"/dev/tcp/127.0.0.1/{port}")
-    return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=PATIENCE_S).returncode == 0
 
 
 @contextmanager
@@ -335,7 +326,7 @@ def running(tmp_path: Path, mode: str) -> Iterator[tuple[subprocess.Popen[bytes]
     version.mkdir(parents=True)
     (version / "model.py").write_text(MODEL_PY)
     (version.parent / "config.pbtxt").write_text(CONFIG)
-    http, grpc, metrics = free_ports()
+    http, grpc, metrics = free_ports(3)
     extra = f"--backend-directory={made.backends} --http-port={http} --grpc-port={grpc} --metrics-port={metrics}"
     extra += f" --http-address=127.0.0.1 --backend-config=python,shm-region-prefix-name=compose-{os.getpid()}"
     command, environment = container(MODEL_CONTROL=mode, TRITON_ARGS=extra, POLL_SECS="1")
@@ -345,11 +336,8 @@ def running(tmp_path: Path, mode: str) -> Iterator[tuple[subprocess.Popen[bytes]
     with (tmp_path / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env={**variables, **environment}, stdout=log, stderr=log, cwd=made.root)
     try:
-        deadline = time.monotonic() + 30
-        while not healthy(http):
-            assert server.poll() is None, (tmp_path / "server.log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
-            time.sleep(0.2)
+        wait_until(lambda: healthy(http) or server.poll() is not None, "the server's start")
+        assert server.poll() is None, (tmp_path / "server.log").read_text()
         yield server, http
     finally:
         if server.poll() is None:
@@ -367,12 +355,12 @@ def test_the_real_server_takes_the_command_serves_and_ends_when_docker_says_so(t
             assert client.infer("same", {"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[1.0, 1.0]]
         # `docker stop` signals the container's first process: bash has become the server.
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        assert server.wait(PATIENCE_S) == 0
         assert not healthy(port)
 
 
 def test_the_health_check_fails_where_nothing_listens() -> None:
-    assert not healthy(free_ports()[0])
+    assert not healthy(free_port())
 
 
 def test_the_health_check_fails_where_the_answer_is_not_200() -> None:

@@ -16,8 +16,9 @@ from modelwright.errors import ConfigError
 from modelwright.triton.client import connect
 from modelwright.triton.releases import release
 from tests.conftest import ONNX_YAML, Sandbox, default_sigint
+from tests.ports import free_ports
 from tests.test_config import builder
-from tests.test_replay import free_ports
+from tests.waiting import PATIENCE_S
 
 BOTH = "environments: {cpu: {instance_group: [{count: 2, kind: KIND_CPU}]}, gpu: {instance_group: [{kind: KIND_GPU}]}}"
 YAML = ONNX_YAML.replace("max_batch_size: 8", f"max_batch_size: 8, {BOTH}")
@@ -273,7 +274,7 @@ def test_serve_with_an_environment(sandbox: Sandbox) -> None:
                 groups = {name: client.config(name)["instance_group"][0] for name in ("doubled", "plain")}
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=20)
+            process.wait(timeout=PATIENCE_S)
     assert "environment cpu: doubled; any other model: its config.pbtxt" in lines
     assert (groups["doubled"]["count"], groups["plain"]["count"]) == (3, 2)  # 2: the server's own default
 

@@ -422,12 +422,20 @@ class TestAgainstOnnx:
             assert not refused_by_scan(path), path
             agrees(path)
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=300,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
     @given(st.randoms(use_true_random=False), st.integers(0, 4))
     def test_damaged_files_read_alike_or_are_refused(self, tmp_path: Path, chance: random.Random, number: int) -> None:
         agrees(saved(damaged(chance, corpus()[number]), tmp_path))
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=200,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
     @given(st.binary(max_size=300))
     def test_random_bytes_read_alike_or_are_refused(self, tmp_path: Path, content: bytes) -> None:
         agrees(saved(content, tmp_path))

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,7 +28,9 @@ from tests.conftest import (
     doubling_onnx,
     new_sandbox,
 )
+from tests.ports import free_ports
 from tests.server.models import graph, node
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -203,21 +204,12 @@ def test_infer_that_the_usual_server_refuses_is_an_error_and_starts_no_other(
 
 
 def test_infer_without_a_server_starts_one(built: Sandbox) -> None:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
-            pytest.skip("something serves on port 8000 of this machine")
+    if listening(8000):
+        pytest.skip("something serves on port 8000 of this machine")
     result = built.cli("infer", "doubled")
     assert result.exit_code == 0, result.output
     assert "starting one for this call" in result.output
     assert "doubled y: float32 [1, 2] [0.0000, 2.0010]" in result.output
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -239,16 +231,16 @@ def test_serve_serves_until_it_is_stopped(built: Sandbox, stop: signal.Signals) 
         assert client.model_ready("both")
     process.send_signal(stop)
     try:
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     finally:
         process.kill()  # a test that fails leaves no server behind
     process.stdout.close()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", http)) != 0:
-                return
-    pytest.fail("the server is still there")
+    wait_until(lambda: not listening(http), "the server's end")
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_vendored_requirement_is_used_by_the_server(sandbox: Sandbox) -> None:

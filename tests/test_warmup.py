@@ -316,7 +316,7 @@ def test_the_server_warms_up_with_what_was_meant(sandbox: Sandbox) -> None:
     repository = sandbox.project.repository
     with running(environment, repository, log=log, models=["*"], stop_grace_s=0, extra_arguments=arguments) as server:
         assert server.failures() == {}
-        with urllib.request.urlopen(f"http://{server.http}/v2/models/onnx/stats", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{server.http}/v2/models/onnx/stats", timeout=60) as answer:
             statistics = json.load(answer)["model_stats"][0]
     text = log.read_text()
     runs = re.findall(r"model '(\w+)' instance \w+_0 is running warmup sample '(\w+)' for iteration (\d)", text)

@@ -32,12 +32,12 @@ from tests.lint.trees import Tree, clear, models, write
 
 Kind = Literal["loads", "refused", "aborts", "hangs"]
 
-LOAD_TIMEOUT_S = 30
-_UNLOAD_TIMEOUT_S = 10
+LOAD_TIMEOUT_S = 120
+_UNLOAD_TIMEOUT_S = 60
 _POLL_S = 0.005
 _WATCH_S = 0.5
-_GRACE_S = 2
-_DEATH_S = 10
+_GRACE_S = 5
+_DEATH_S = 60
 _NOT_POLLED = "failed to poll from model repository"
 _STUB_DIED = re.compile(r"(?:Failed to preinitialize Python stub: |terminate called after )(.*)")
 _OWN_SIGNAL = "Signal ("  # the server's own end, with a stack trace that takes it seconds

@@ -198,7 +198,7 @@ def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (700_000_000, 700_000_000))
 
     command = [sys.executable, "-m", "modelwright.cli.main", "lint", str(tmp_path), "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=bound, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, preexec_fn=bound, check=False)
     assert done.returncode == 1, done.stderr[-2000:]
 
 
@@ -227,7 +227,9 @@ def mutated(draw: st.DrawFn) -> bytes:
     return data
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=mutated())
 def test_no_mutated_config_ends_in_a_traceback(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     report = with_config(tmp_path_factory.mktemp("m"), data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from modelwright.server.environment import Environment
 from modelwright.server.local import Mode, RunningServer, running
 from modelwright.triton.client import connect
 from tests.server.models import shared_environment
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,9 @@ def test_mw507_a_dangling_link_at_the_root_takes_every_model_out(environment: En
     with serving(environment, root, "poll") as server, connect(server.http) as client:
         assert client.model_ready("m")
         write({"gone": all_rules()["MW507"].example.fault_files["/gone"]}, root)
-        deadline = time.monotonic() + 20
-        while client.model_ready("m") and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not client.model_ready("m")
+        wait_until(lambda: not client.model_ready("m"), "the model's end")
         (root / "gone").unlink()
-        while not client.model_ready("m") and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert client.model_ready("m")
+        wait_until(lambda: client.model_ready("m"), "the model's return")
 
 
 def test_mw509_a_hidden_folder_is_a_model_that_fails(environment: Environment, root: Path) -> None:

@@ -134,7 +134,7 @@ from tests.server.models import RELEASE
 def install(interpreter, pins, target, log):
     (target / "half").touch()
     print("installing", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 ensure(Path(sys.argv[1]), RELEASE, lambda message: None, install=install)
 """

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from modelwright.server.environment import Environment
 from modelwright.server.local import Ports, running
 from modelwright.triton.client import connect
 from tests.server.models import config, double, identity, publish
+from tests.waiting import PATIENCE_S, wait_until
 
 PYTHON_MODEL = """
 import helper
@@ -45,9 +45,9 @@ from tests.server.models import shared_environment
 folder = Path(sys.argv[1])
 with running(shared_environment(), folder / "repository", log=folder / "server.log", models=["*"]) as server:
     if sys.argv[2] == "fork" and os.fork() == 0:
-        time.sleep(30)  # holds a copy of every pipe
+        time.sleep(600)  # holds a copy of every pipe
     print(server.pid, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -82,13 +82,6 @@ def shared_memory(pid: int) -> set[str]:
     return {path.name for path in Path("/dev/shm").glob(f"modelwright-{pid}-*")}
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def test_it_serves_on_loopback_only(environment: Environment, repository: Path, log: Path) -> None:
     with running(environment, repository, log=log, models=["doubled"], stop_grace_s=0) as server:
         with connect(server.http) as client:
@@ -113,7 +106,7 @@ def ports_of(*addresses: str) -> set[int]:
 def test_the_metrics_endpoint_answers(environment: Environment, repository: Path, log: Path) -> None:
     with running(environment, repository, log=log, stop_grace_s=0) as server:
         host, _, port = server.metrics.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
             connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             assert b"nv_" in connection.makefile("rb").read()
 
@@ -160,7 +153,9 @@ def test_poll_mode_finds_a_new_version(environment: Environment, repository: Pat
         wait_until(lambda: client.model_ready("doubled", "2"))
 
 
-@pytest.mark.parametrize(("grace_s", "finalized"), [pytest.param(5, True, id="5"), pytest.param(0, False, id="0")])
+@pytest.mark.parametrize(
+    ("grace_s", "finalized"), [pytest.param(PATIENCE_S, True, id="enough"), pytest.param(0, False, id="none")]
+)
 def test_models_finalize_when_the_stop_grants_them_time(
     environment: Environment, tmp_path: Path, log: Path, grace_s: float, finalized: bool
 ) -> None:
@@ -182,7 +177,7 @@ def test_a_killed_server_is_noticed_and_cleaned_up(environment: Environment, rep
     with running(environment, repository, log=log, models=["*"]) as server:
         assert shared_memory(os.getpid()) > before
         os.kill(server.pid, signal.SIGKILL)
-        assert server.wait(timeout_s=5) == 128 + signal.SIGKILL
+        assert server.wait(timeout_s=PATIENCE_S) == 128 + signal.SIGKILL
         assert not server.alive
     assert processes_of(repository) == []
     assert shared_memory(os.getpid()) == before

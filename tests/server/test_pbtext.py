@@ -32,7 +32,7 @@ class Asked:
     def __init__(self, server: RunningServer, repository: Path) -> None:
         self._server, self._repository = server, repository
         host, _, port = server.http.rpartition(":")
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=120)
 
     def complaints(self, text: bytes) -> list[str]:
         """What its parser has against a text. An unknown field at the end keeps it from going on to load it."""

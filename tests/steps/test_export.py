@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from modelwright.triton.releases import release
 from modelwright.verification.comparison import compare_outputs
 
 pytestmark = pytest.mark.torch
-BUILDERS = Path(__file__).parents[2] / "builders"
 NEWEST, OLDEST = release("26.07"), release("23.10")
 
 
@@ -98,10 +96,24 @@ def check(path: Path, module: nn.Module, samples: Any, inputs: Any, outputs: Any
     compare_outputs(expected, run_session(load_session(path), samples), dict.fromkeys(expected, CLOSE))
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier, with its result as `p`."""
+    return export(Classifier(), tokens(), [IDS], [Spec("p", "FP32", (3,))], tmp_path_factory.mktemp("exported"))
+
+
+class Several(Classifier):
+    """The same, with a result for each of several names."""
+
+    def forward(self, ids: Any) -> Any:
+        result = super().forward(ids)
+        return tuple(result + number for number in range(6))
+
+
 class TestNames:
-    @pytest.mark.parametrize("name", ["embedding", "relu", "softmax", "words.weight", "output", "val_0"])
-    def test_an_output_may_be_called_like_an_inner_tensor(self, tmp_path: Path, name: str) -> None:
-        module, outputs = Classifier(), [Spec(name, "FP32", (3,))]
+    def test_an_output_may_be_called_like_an_inner_tensor(self, tmp_path: Path) -> None:
+        names = ("embedding", "relu", "softmax", "words.weight", "output", "val_0")
+        module, outputs = Several(), [Spec(name, "FP32", (3,)) for name in names]
         path = export(module, tokens(), [IDS], outputs, tmp_path)
         check(path, module, tokens(3, 11), [IDS], outputs)
 
@@ -110,16 +122,14 @@ class TestNames:
         samples = {"embedding": tokens()["ids"]}
         check(export(module, samples, inputs, outputs, tmp_path), module, samples, inputs, outputs)
 
-    def test_weights_keep_the_names_they_have_in_the_module(self, tmp_path: Path) -> None:
-        path = export(Classifier(), tokens(), [IDS], [Spec("p", "FP32", (3,))], tmp_path)
-        weights = {tensor.name for tensor in onnx.load(path).graph.initializer}
+    def test_weights_keep_the_names_they_have_in_the_module(self, exported: Path) -> None:
+        weights = {tensor.name for tensor in onnx.load(exported).graph.initializer}
         assert {"words.weight", "score.weight", "score.bias"} <= weights
 
 
 class TestSignature:
-    def test_it_is_the_specs(self, tmp_path: Path) -> None:
-        path = export(Classifier(), tokens(), [IDS], [Spec("p", "FP32", (3,))], tmp_path)
-        found = read_signature(path)
+    def test_it_is_the_specs(self, exported: Path) -> None:
+        found = read_signature(exported)
         assert found.inputs == (Value("ids", "tensor", TensorProto.INT64, ("batch", "sequence")),)
         assert found.outputs == (Value("p", "tensor", TensorProto.FLOAT, ("batch", 3)),)
 
@@ -293,8 +303,7 @@ class TestFailures:
 
 
 class TestRepeatable:
-    def test_another_process_and_folder_write_the_same_file(self, tmp_path: Path) -> None:
-        path = export(Classifier(), tokens(), [IDS], [Spec("p", "FP32", (3,))], tmp_path)
+    def test_another_process_and_folder_write_the_same_file(self, exported: Path, tmp_path: Path) -> None:
         folder = tmp_path / "elsewhere"
         folder.mkdir()
         code = (
@@ -311,10 +320,10 @@ class TestRepeatable:
             cwd=folder, env={"PYTHONHASHSEED": "99"}, capture_output=True, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"")  # and nothing is printed
-        assert (folder / "model.onnx").read_bytes() == path.read_bytes()
+        assert (folder / "model.onnx").read_bytes() == exported.read_bytes()
 
-    def test_nothing_of_this_machine_is_in_the_file(self, tmp_path: Path) -> None:
-        content = export(Classifier(), tokens(), [IDS], [Spec("p", "FP32", (3,))], tmp_path).read_bytes()
+    def test_nothing_of_this_machine_is_in_the_file(self, exported: Path) -> None:
+        content = exported.read_bytes()
         assert not any(word in content for word in (b"test_export", b"site-packages", b"pytorch", b"Classifier"))
 
 
@@ -330,25 +339,3 @@ def test_the_module_and_the_samples_are_left_alone(tmp_path: Path) -> None:
     before = samples["x"].copy()
     run_torch(module, samples, [X], [Y], batched=True)
     np.testing.assert_array_equal(samples["x"], before)
-
-
-def test_the_digits_builder_learns_the_same_in_every_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(BUILDERS / "digits"))
-    for name in ("data", "train"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    data, train = importlib.import_module("data"), importlib.import_module("train")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        first, second = (train.train(epochs=2, lr=0.005, seed=7).state_dict() for _ in range(2))
-        module = train.train(epochs=15, lr=0.005, seed=7)
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(False)
-        for name in ("data", "train"):
-            del sys.modules[name]
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    inputs, outputs = [Spec("image", "FP32", (1, 8, 8))], [Spec("logits", "FP32", (10,))]
-    path = export(module, data.samples(), inputs, outputs, tmp_path)
-    assert data.evaluate(lambda batch: run_session(load_session(path), batch))["accuracy"] >= 0.98
-    assert len((BUILDERS / "digits/labels.txt").read_text().split()) == 10

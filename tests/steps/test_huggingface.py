@@ -188,20 +188,7 @@ def test_eager_attention_gives_what_the_default_gives(tiny: Path) -> None:
 
 
 class TestTextBuilders:
-    """The three builders together, as a client sees them, without a server."""
-
-    @pytest.mark.torch
-    def test_embeddings_are_those_of_sentence_transformers(self, tmp_path: Path) -> None:
-        encoder, text = builder("minilm", "model"), builder("minilm_text", "data")
-        reference = builder("minilm_tokenizer", "reference").reference
-        module = encoder.embed(load_model(MINILM))
-        outputs = [TensorSpec(name="embedding", dtype="FP32", shape=(384,))]  # clashes with a tensor of the exporter's
-        path = tmp_path / "model.onnx"
-        onnx_from_torch(module, encoder.samples(), INPUTS, outputs, path, release("26.07"), batched=True)
-        session = load_session(path)
-        result = text.evaluate(lambda batch: run_session(session, reference({"TEXT": batch["text"]})))
-        assert result["cosine_min"] > 0.99999
-        assert len(text.sentences()) == text.COUNT
+    """What the local server does not show: tests/test_shipped.py asks the three builders together."""
 
     def test_the_tokeniser_answers_as_the_reference(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton_utils())
