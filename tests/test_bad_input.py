@@ -126,11 +126,11 @@ SPECS = {
     ),
     "a batch size that is no whole number": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: 8.0"),
-        "serving.max_batch_size: 8 was understood\n  hint: write it as a whole number from 0",
+        "serving.max_batch_size: parsed as 8\n  hint: write it as a whole number from 0",
     ),
     "a batch size below zero": (
         TORCH_YAML.replace("max_batch_size: 8", "max_batch_size: -1"),
-        "serving.max_batch_size: -1 was understood",
+        "serving.max_batch_size: parsed as -1",
     ),
     "a batch size in camel case": (
         TORCH_YAML.replace("max_batch_size: 8", "maxBatchSize: 8"),
@@ -322,10 +322,10 @@ ENSEMBLES = {
     "an unknown input": ("input_map: {x: x}", "input_map: {z: x}", "source.steps[0].input_map: doubled has no tensor 'z'"),
     "an unknown output": ("output_map: {y: middle}", "output_map: {z: middle}", "source.steps[0].output_map: doubled has no tensor 'z'"),
     "nothing writes it": ("input_map: {x: middle}", "input_map: {x: midle}", "nothing writes 'midle'\n  hint: did you mean 'middle'?"),
-    "two writers": ("output_map: {y: middle}", "output_map: {y: y}", "'y' is written by steps[0] (doubled) already"),
-    "another dtype": ("inputs: [{name: x, dtype: FP32", "inputs: [{name: x, dtype: FP16", "'x' is FP16 from the ensemble's inputs, FP32 is expected"),
-    "another shape": ("outputs: [{name: y, dtype: FP32, shape: [2]", "outputs: [{name: y, dtype: FP32, shape: [3]", "'y' has shape [-1, 2] from steps[1] (plus_one), [-1, 3] is expected"),
-    "a batch that is too large": ("max_batch_size: 8", "max_batch_size: 9", "max_batch_size is 9 here and 8 for doubled"),
+    "two writers": ("output_map: {y: middle}", "output_map: {y: y}", "'y' is already written by steps[0] (doubled)"),
+    "another dtype": ("inputs: [{name: x, dtype: FP32", "inputs: [{name: x, dtype: FP16", "'x' is FP16 from the ensemble's inputs, expected FP32"),
+    "another shape": ("outputs: [{name: y, dtype: FP32, shape: [2]", "outputs: [{name: y, dtype: FP32, shape: [3]", "'y' has shape [-1, 2] from steps[1] (plus_one), expected [-1, 3]"),
+    "a batch that is too large": ("max_batch_size: 8", "max_batch_size: 9", "max_batch_size is 9 here and 8 in doubled"),
 }  # fmt: skip
 
 
@@ -392,7 +392,7 @@ def test_a_template_that_says_something_else(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder("m")
     (folder / "config.pbtxt.j2").write_text('name: "m"\nbackend: "onnxruntime"\n')
     error = sandbox.error()
-    assert "builders/m/model.yaml: the text of config.pbtxt.j2 does not say what the builder does:\n" in error
+    assert "builders/m/model.yaml: the text that config.pbtxt.j2 renders differs" in error
     assert "    max_batch_size: expected 8, got 0\n    input[0]: missing, expected { name:" in error
 
 

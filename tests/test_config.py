@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.config.model_config import Tensor, Tensors, config_of, tensors_of
+from modelwright.config.model_config import ConfigTensor, ConfigTensors, config_of, tensors_of
 from modelwright.config.render import parse, render
 from modelwright.errors import ConfigError, SpecError
 from modelwright.facts.made import Made, OnnxSignature, OnnxTensor
@@ -57,7 +57,7 @@ SERVING: dict[str, Any] = {
     "an explicit default": {"max_batch_size": 0},
 }
 
-TENSORS = Tensors((Tensor("x", "FP32", (2,)),), (Tensor("y", "BYTES", (-1,), "labels.txt"),))
+TENSORS = ConfigTensors((ConfigTensor("x", "FP32", (2,)),), (ConfigTensor("y", "BYTES", (-1,), "labels.txt"),))
 
 
 def builder(serving: dict[str, Any], **fields: Any) -> Builder:
@@ -124,7 +124,7 @@ BATCHED = {"max_batch_size": 8}
 
 def test_tensors_are_derived_from_the_artifact_without_the_batch() -> None:
     tensors = tensors_of(builder(BATCHED), made("batch", 2))
-    assert tensors.inputs == (Tensor("x", "FP32", (2,)),)
+    assert tensors.inputs == (ConfigTensor("x", "FP32", (2,)),)
 
 
 def test_an_input_may_be_narrowed_in_the_model_yaml() -> None:
@@ -227,7 +227,7 @@ def test_keys_that_yaml_reads_as_something_else(tmp_path: Path, text: str, messa
             r"serving: dynamic_batching and sequence_batching exclude each other",
         ),
         ({"version_policy": {"all": {}, "latest": {}}}, r"serving\.version_policy: latest and all exclude each other"),
-        ({"ensemble_scheduling": {}}, r"serving\.ensemble_scheduling: it is for ensembles"),
+        ({"ensemble_scheduling": {}}, r"serving\.ensemble_scheduling: only an ensemble"),
         ({"input": [{"name": "z"}]}, r"serving\.input: the model has no input 'z'"),
         ({"input": [{"name": "x"}, {"name": "x"}]}, r"serving\.input: 'x' is given twice"),
         (

@@ -65,12 +65,12 @@ def test_an_environment_has_the_whole_serving() -> None:
 BAD: dict[str, tuple[Any, str]] = {
     "no mapping": (["cpu"], "serving.environments: expected a mapping, got ['cpu']"),
     "no fields": ({"cpu": 5}, "serving.environments.cpu: expected fields, got 5"),
-    "one inside another": ({"cpu": {"environments": {}}}, "environments.cpu: an environment has none of its own"),
-    "a path": ({"../cpu": {}}, "environments: '../cpu' cannot name an environment"),
-    "a folder": ({"a/b": {}}, "environments: 'a/b' cannot name an environment"),
-    "a hidden name": ({".cpu": {}}, "environments: '.cpu' cannot name an environment"),
-    "an empty name": ({"": {}}, "environments: '' cannot name an environment"),
-    "a line break": ({"cpu\n": {}}, "cannot name an environment"),
+    "one inside another": ({"cpu": {"environments": {}}}, "environments.cpu: an environment cannot have environments"),
+    "a path": ({"../cpu": {}}, "environments: '../cpu' cannot be the name"),
+    "a folder": ({"a/b": {}}, "environments: 'a/b' cannot be the name"),
+    "a hidden name": ({".cpu": {}}, "environments: '.cpu' cannot be the name"),
+    "an empty name": ({"": {}}, "environments: '' cannot be the name"),
+    "a line break": ({"cpu\n": {}}, "cannot be the name"),
     "an unknown field": ({"cpu": {"instance_grp": []}}, "serving.environments.cpu.instance_grp: unknown field"),
     "a derived field": (
         {"cpu": {"backend": "python"}},
@@ -109,7 +109,7 @@ def test_another_scheduler_takes_a_null() -> None:
 def test_a_release_that_reads_one_config_only() -> None:
     serving: dict[str, Any] = {"environments": {"cpu": {}}}
     check_serving(builder(serving), release("24.06"))
-    with pytest.raises(ConfigError, match=r"Triton 24\.05 reads config\.pbtxt alone\n  hint: --model-config-name came"):
+    with pytest.raises(ConfigError, match=r"Triton 24\.05 .*config\.pbtxt\n  hint: .*24\.06"):
         check_serving(builder(serving), release("24.05"))
     check_serving(builder({}), release("24.05"))
 
@@ -222,7 +222,7 @@ def test_an_environment_uses_the_builders_own_template(sandbox: Sandbox) -> None
 def test_an_old_target_is_refused_before_anything_runs(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=YAML)
     (sandbox.root / "modelwright.toml").write_text('triton = "24.05"\n')
-    assert "serving.environments: Triton 24.05 reads config.pbtxt alone" in sandbox.error()
+    assert "serving.environments: Triton 24.05 only reads config.pbtxt" in sandbox.error()
 
 
 # --- on the real server -----------------------------------------------------------------------------------------------

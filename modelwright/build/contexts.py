@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modelwright.build.store import Artifact
 from modelwright.build.workspace import Workspace, known
 from modelwright.config.ensembles import check_ensemble
-from modelwright.config.model_config import Tensors, config_of, tensors_of
+from modelwright.config.model_config import ConfigTensors, config_of, tensors_of
 from modelwright.config.render import plain_text
 from modelwright.facts.made import Made
 from modelwright.kinds.model_steps import VERIFY
@@ -73,5 +73,5 @@ class Contexts:
             is_complete=not kind.whole_config or bool(builder.composing or (config.input and config.output)),
         )
 
-    def _tensors(self, builder: Builder) -> Tensors:
+    def _tensors(self, builder: Builder) -> ConfigTensors:
         return tensors_of(builder, self.artifacts[version_step(builder)].facts_as(Made))

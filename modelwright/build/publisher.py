@@ -13,7 +13,7 @@ from typing import Any
 from modelwright import __version__
 from modelwright.build.store import Artifact
 from modelwright.config import model_files
-from modelwright.config.model_config import Tensor, Tensors, tensors_of
+from modelwright.config.model_config import ConfigTensor, ConfigTensors, tensors_of
 from modelwright.config.render import shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
@@ -137,7 +137,7 @@ class Publisher:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             self._cache.write_text(json.dumps(self._rendered))
 
-    def _top_files(self, builder: Builder, tensors: Tensors, verified: Artifact) -> dict[str, bytes | None]:
+    def _top_files(self, builder: Builder, tensors: ConfigTensors, verified: Artifact) -> dict[str, bytes | None]:
         templates = [self._project.templates, shipped_templates()]
         inputs = {
             "revision": _CONFIG_REVISION,
@@ -269,14 +269,14 @@ def _lineage(step: str, artifact: Artifact) -> LineageStep:
     )
 
 
-def _published_tensors(builder: Builder, tensors: Tensors) -> PublishedTensors:
-    def side(tensors: tuple[Tensor, ...]) -> tuple[PublishedTensor, ...]:
+def _published_tensors(builder: Builder, tensors: ConfigTensors) -> PublishedTensors:
+    def side(tensors: tuple[ConfigTensor, ...]) -> tuple[PublishedTensor, ...]:
         return tuple(PublishedTensor(name=item.name, dtype=item.dtype, dims=item.dims) for item in tensors)
 
     return PublishedTensors(batched=builder.spec.batched, inputs=side(tensors.inputs), outputs=side(tensors.outputs))
 
 
-def _all(tensors: Tensors) -> tuple[Any, ...]:
+def _all(tensors: ConfigTensors) -> tuple[Any, ...]:
     return (*tensors.inputs, *tensors.outputs)
 
 

@@ -9,7 +9,7 @@ from modelwright.build.plan import Planned, in_order, plan
 from modelwright.build.store import Store
 from modelwright.config.ensembles import check_ensemble
 from modelwright.config.environments import check_serving
-from modelwright.config.model_config import Tensors, tensors_of
+from modelwright.config.model_config import ConfigTensors, tensors_of
 from modelwright.digest import Fingerprints
 from modelwright.errors import SpecError
 from modelwright.facts.part import JsonObject
@@ -73,7 +73,7 @@ class LastPublished:
         return self._known[model].get(name)
 
 
-def known(tensors: Tensors) -> Tensors | None:
+def known(tensors: ConfigTensors) -> ConfigTensors | None:
     """None where neither a file nor model.yaml names the tensors yet."""
     return tensors if tensors.inputs else None
 

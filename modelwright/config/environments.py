@@ -1,4 +1,4 @@
-"""`serving.environments`: the same model, configured once more for servers of another kind.
+"""`serving.environments`: more configs of the same model, for servers of another kind.
 
     serving:
       max_batch_size: 64
@@ -6,8 +6,8 @@
       environments:
         gpu: {instance_group: [{kind: KIND_GPU}]}      # → <model>/configs/gpu.pbtxt
 
-A server started with `--model-config-name=gpu` reads that file in place of config.pbtxt, of every model that has one.
-Verification runs once, so an environment may change how a model is run, not what it is asked and answers.
+A server started with `--model-config-name=gpu` reads this file in place of config.pbtxt, for every model that has one.
+A model is verified once, so an environment may change how it runs, but not its requests and responses.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from modelwright.triton.releases import Release
 
 _FIRST_RELEASE = (24, 6)  # whose server has --model-config-name
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-# What a request and its answer look like: verification and golden replay of one config hold for all.
+# The form of requests and responses, which must be the same everywhere: one verification counts for all environments.
 _SAME = ("max_batch_size", "input", "output", "batch_input", "batch_output", "model_transaction_policy")
 
 
 def environments_of(builder: Builder) -> dict[str, dict[str, Any]]:
-    """{environment: its whole `serving`}: the base with the environment's own on top. Raises ConfigError."""
+    """{environment: its whole `serving`}: the base, overridden by the environment's fields. Raises ConfigError."""
     given = builder.spec.serving.get(ENVIRONMENTS)
     if given is None:
         return {}
@@ -40,12 +40,12 @@ def environments_of(builder: Builder) -> dict[str, dict[str, Any]]:
     merged = {}
     for name, patch in given.items():
         if not _NAME.fullmatch(name):
-            hint = "use letters, digits, '_', '-' and '.': it is a file's name"
-            raise ConfigError(f"{place}: {name!r} cannot name an environment", hint)
+            hint = "use letters, digits, '_', '-' and '.': it becomes a file name"
+            raise ConfigError(f"{place}: {name!r} cannot be the name of an environment", hint)
         if patch is not None and not isinstance(patch, Mapping):
             raise ConfigError(f"{place}.{name}: expected fields, got {patch!r}", "write it as field: value")
         if ENVIRONMENTS in (patch or {}):
-            raise ConfigError(f"{place}.{name}: an environment has none of its own", "put it beside this one")
+            raise ConfigError(f"{place}.{name}: an environment cannot have environments", "move them one level up")
         merged[name] = merge(base, patch or {})
     return merged
 
@@ -65,18 +65,18 @@ def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_serving(builder: Builder, target: Release) -> None:
-    """What can be said about `serving` and its environments before anything is built. Raises ConfigError."""
+    """Check `serving` and its environments, as far as possible before anything is built. Raises ConfigError."""
     base = parse_serving(builder, builder.spec.serving)
     environments = environments_of(builder)
     if environments and _number(target) < _FIRST_RELEASE:
-        where = f"{builder.file}: {SERVING}.{ENVIRONMENTS}: Triton {target.name} reads config.pbtxt alone"
-        raise ConfigError(where, "--model-config-name came with 24.06: raise triton in modelwright.toml")
+        where = f"{builder.file}: {SERVING}.{ENVIRONMENTS}: Triton {target.name} only reads config.pbtxt"
+        raise ConfigError(where, "environments need 24.06 or later: raise triton in modelwright.toml")
     for name, serving in environments.items():
         _check_same(builder, where_of(name), base, serving)
 
 
 def where_of(name: str) -> str:
-    """How messages call an environment's `serving`."""
+    """The name of an environment's `serving` in messages."""
     return f"{SERVING}.{ENVIRONMENTS}.{name}"
 
 

@@ -1,7 +1,7 @@
-"""spec.serving + what the artifact says about its tensors → ModelConfig, the protobuf message behind config.pbtxt.
+"""`serving` and the tensors of the artifact → ModelConfig, the protobuf message behind config.pbtxt.
 
-`serving` is checked by ModelConfig's own descriptors and read by protobuf's own JSON parser, so every field works, by
-its own name. What follows from the model is filled in here, and may not be written otherwise.
+`serving` is checked against ModelConfig's own descriptors and read by protobuf's JSON parser, so every field works,
+under its own name. Fields that follow from the model are filled in here; `serving` may not contradict them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _DERIVED = {
     "platform": "it follows from source.kind",
     "backend": "it follows from source.kind",
 }
-ENVIRONMENTS = "environments"  # the one key of `serving` that is ours: see environments.py
-SERVING = "serving"  # how messages call it
+ENVIRONMENTS = "environments"  # the only key of `serving` that is not a field of ModelConfig: see environments.py
+SERVING = "serving"  # its name in messages
 _ENSEMBLE = "ensemble"  # the platform of models that only pass tensors on
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One input or output as config.pbtxt states it: without the batch dimension, -1 where dynamic."""
+class ConfigTensor:
+    """One input or output as in config.pbtxt: dims without the batch dimension, -1 where dynamic."""
 
     name: str
     dtype: str
@@ -41,43 +41,45 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Tensors:
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+class ConfigTensors:
+    inputs: tuple[ConfigTensor, ...]
+    outputs: tuple[ConfigTensor, ...]
 
 
-def tensors_of(builder: Builder, made: Made | None = None) -> Tensors:
-    """Inputs and outputs: as the ONNX file declares them, checked against model.yaml, or as model.yaml does.
+def tensors_of(builder: Builder, made: Made | None = None) -> ConfigTensors:
+    """Inputs and outputs: those of the ONNX file, checked against model.yaml, or those of model.yaml.
 
     `made` is None before anything is built.
     """
     spec = builder.spec
     if kind_of(builder).whole_config:
         config = parse_serving(builder, spec.serving)
-        return Tensors(_written(config.input), _written(config.output))
+        return ConfigTensors(_written(config.input), _written(config.output))
     labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
     signature = made.signature if made else None
     if signature is None:
-        return Tensors(_declared(spec.inputs, {}), _declared(spec.outputs, labels))
+        return ConfigTensors(_declared(spec.inputs, {}), _declared(spec.outputs, labels))
     inputs = _derived(builder, "inputs", signature.inputs, spec.inputs, {})
-    return Tensors(inputs, _derived(builder, "outputs", signature.outputs, spec.outputs, labels))
+    return ConfigTensors(inputs, _derived(builder, "outputs", signature.outputs, spec.outputs, labels))
 
 
-def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[Tensor, ...]:
-    return tuple(Tensor(spec.name, spec.dtype, tuple(spec.dims), labels.get(spec.name)) for spec in specs)
+def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[ConfigTensor, ...]:
+    return tuple(ConfigTensor(spec.name, spec.dtype, tuple(spec.dims), labels.get(spec.name)) for spec in specs)
 
 
-def _written(entries: Any) -> tuple[Tensor, ...]:
-    """The tensors of a config that is given whole; one that the server completes has none."""
+def _written(entries: Any) -> tuple[ConfigTensor, ...]:
+    """The tensors of a config that is given whole. It has none if the server completes it."""
     types = schema().DataType
     names = [types.Name(entry.data_type) if entry.data_type in types.values() else "" for entry in entries]
     dtypes = [BY_CONFIG[name].name if name in BY_CONFIG else name for name in names]
-    return tuple(Tensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True))
+    return tuple(
+        ConfigTensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True)
+    )
 
 
 def _derived(
     builder: Builder, field: str, actual: Sequence[OnnxTensor], specs: Sequence[TensorSpec], labels: Mapping[str, str]
-) -> tuple[Tensor, ...]:
+) -> tuple[ConfigTensor, ...]:
     expected = {spec.name: spec for spec in specs}
     names = [tensor.name for tensor in actual]
     if expected and set(expected) != set(names):
@@ -89,7 +91,7 @@ def _derived(
         dims = tuple(-1 if isinstance(dim, str) else int(dim) for dim in tensor.dims)
         if builder.spec.batched:
             dims = _without_batch(builder, field, tensor.name, dims)
-        found = Tensor(tensor.name, tensor.dtype, dims, labels.get(tensor.name))
+        found = ConfigTensor(tensor.name, tensor.dtype, dims, labels.get(tensor.name))
         if expected:
             found = _agreed(builder, field, found, expected[found.name])
         derived.append(found)
@@ -106,8 +108,11 @@ def _without_batch(builder: Builder, field: str, name: str, dims: tuple[int, ...
     return dims[1:]
 
 
-def _agreed(builder: Builder, field: str, found: Tensor, spec: TensorSpec) -> Tensor:
-    """The model.yaml's word where it narrows an input's dynamic dimension; an error where the two contradict."""
+def _agreed(builder: Builder, field: str, found: ConfigTensor, spec: TensorSpec) -> ConfigTensor:
+    """The tensor with model.yaml's dims, which may give a size to a dynamic dimension of an input.
+
+    Raises ConfigError if model and model.yaml contradict each other.
+    """
     where = f"{builder.file}: {field}: '{found.name}'"
     if found.dtype != spec.dtype:
         raise ConfigError(f"{where} is {found.dtype} in the model, {spec.dtype} in model.yaml")
@@ -117,21 +122,21 @@ def _agreed(builder: Builder, field: str, found: Tensor, spec: TensorSpec) -> Te
     )
     if not same:
         raise ConfigError(f"{where} has shape {list(found.dims)} in the model, {list(spec.shape)} in model.yaml")
-    return Tensor(found.name, found.dtype, tuple(spec.dims), found.labels)
+    return ConfigTensor(found.name, found.dtype, tuple(spec.dims), found.labels)
 
 
 def config_of(
-    builder: Builder, tensors: Tensors, serving: Mapping[str, Any] | None = None, where: str = SERVING
+    builder: Builder, tensors: ConfigTensors, serving: Mapping[str, Any] | None = None, where: str = SERVING
 ) -> Any:
-    """The ModelConfig of a model. `serving` stands in for the spec's own where another or a part of it is wanted.
+    """The ModelConfig of a model, with `serving` in place of the spec's own if given.
 
-    Raises ConfigError for a field that ModelConfig does not have, a value it does not take, or one that is derived;
-    `where` is how it calls what was given.
+    Raises ConfigError for an unknown field, an invalid value, or a field that follows from the model. `where` is the
+    name of `serving` in messages.
     """
     config = parse_serving(builder, builder.spec.serving if serving is None else serving, where)
     kind = kind_of(builder)
     if kind.whole_config:
-        return config  # whoever made the model wrote all of it
+        return config  # it came with the model
     _merge(builder, f"{where}.input", config.input, tensors.inputs)
     _merge(builder, f"{where}.output", config.output, tensors.outputs)
     config.name = builder.name
@@ -142,7 +147,7 @@ def config_of(
 
 
 def parse_serving(builder: Builder, serving: Mapping[str, Any], where: str = SERVING) -> Any:
-    """`serving` alone as a ModelConfig: what can be said about it before anything is built. Raises ConfigError."""
+    """`serving` alone as a ModelConfig, as far as it can be checked before anything is built. Raises ConfigError."""
     from google.protobuf import json_format
 
     written = {name: value for name, value in serving.items() if name != ENVIRONMENTS}
@@ -157,31 +162,31 @@ def parse_serving(builder: Builder, serving: Mapping[str, Any], where: str = SER
         raise ConfigError(f"{builder.file}: {where}: {' '.join(str(error).split())}") from None
     if message.max_batch_size != builder.spec.max_batch_size or (message.max_batch_size < 0 and not whole):
         hint = "write it as a whole number from 0: max_batch_size: 8"
-        raise ConfigError(f"{builder.file}: {where}.max_batch_size: {message.max_batch_size} was understood", hint)
+        raise ConfigError(f"{builder.file}: {where}.max_batch_size: parsed as {message.max_batch_size}", hint)
     return message
 
 
 def _check_derived(builder: Builder, serving: Mapping[str, Any], where: str) -> None:
     for field, reason in _DERIVED.items():
         if field in serving:
-            raise ConfigError(f"{builder.file}: {where}.{field}: {reason}", "leave it out")
+            raise ConfigError(f"{builder.file}: {where}.{field}: {reason}", "remove it")
     scheduling = serving.get("ensemble_scheduling")
     if kind_of(builder).platform != _ENSEMBLE:
         if scheduling is not None:
             hint = "write source: {kind: ensemble, steps: …}"
-            raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling: it is for ensembles", hint)
+            raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling: only an ensemble has it", hint)
         return
     if isinstance(scheduling, Mapping) and "step" in scheduling:
         reason = "it follows from source.steps"
-        raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling.step: {reason}", "leave it out")
+        raise ConfigError(f"{builder.file}: {where}.ensemble_scheduling.step: {reason}", "remove it")
     for field in ("dynamic_batching", "sequence_batching"):
         if serving.get(field) is not None:
             hint = "write it in the serving of the models that it runs"
             raise ConfigError(f"{builder.file}: {where}.{field}: an ensemble does not batch", hint)
 
 
-def _merge(builder: Builder, where: str, written: Any, tensors: Sequence[Tensor]) -> None:
-    """Add name, dtype and dims to what `serving.input` says of a tensor (reshape, format, …), in the model's order."""
+def _merge(builder: Builder, where: str, written: Any, tensors: Sequence[ConfigTensor]) -> None:
+    """Add name, dtype and dims to the entries of `serving.input` (reshape, format, …), in the model's order."""
     side = where.rpartition(".")[2]
     given: dict[str, Any] = {}
     for entry in written:
@@ -189,7 +194,9 @@ def _merge(builder: Builder, where: str, written: Any, tensors: Sequence[Tensor]
             hint = did_you_mean(entry.name, [tensor.name for tensor in tensors])
             raise ConfigError(f"{builder.file}: {where}: the model has no {side} '{entry.name}'", hint)
         if entry.name in given:
-            raise ConfigError(f"{builder.file}: {where}: '{entry.name}' is given twice", "put its fields together")
+            raise ConfigError(
+                f"{builder.file}: {where}: '{entry.name}' is given twice", "put its fields into one entry"
+            )
         given[entry.name] = entry
     merged = []
     for tensor in tensors:
@@ -202,8 +209,8 @@ def _merge(builder: Builder, where: str, written: Any, tensors: Sequence[Tensor]
     written.extend(merged)
 
 
-def _fill(entry: Any, tensor: Tensor, where: str) -> None:
-    """What follows from the model, which may be written too, but not otherwise."""
+def _fill(entry: Any, tensor: ConfigTensor, where: str) -> None:
+    """Set the fields that follow from the model. Raises ConfigError if the entry contradicts them."""
     derived: dict[str, Any] = {
         "name": tensor.name,
         "data_type": schema().DataType.Value(BY_NAME[tensor.dtype].config),
@@ -215,7 +222,7 @@ def _fill(entry: Any, tensor: Tensor, where: str) -> None:
     for difference in fields.differences(wanted, entry):
         field = difference.partition(":")[0]
         if field in derived and getattr(entry, field):
-            raise ConfigError(f"{where}: {difference}", "it follows from the model: leave it out here")
+            raise ConfigError(f"{where}: {difference}", "it follows from the model: remove it here")
     for field in derived:
         entry.ClearField(field)
     entry.MergeFrom(wanted)

@@ -1,4 +1,4 @@
-"""What lies beside a model's versions, all of it made from model.yaml:
+"""The files beside a model's versions, all made from model.yaml:
 
     config.pbtxt            what the server reads
     configs/<name>.pbtxt    the same for an environment (environments.py)
@@ -6,8 +6,8 @@
     warmup/…                data for model_warmup: golden samples, or files of the builder's folder warmup/
     initial_state/…         data for sequence states: files of the builder's folder initial_state/
 
-config.pbtxt ends with a line that names the others. It is the record of what may be removed once no model.yaml asks for
-it: replaced together with them, and for nobody else's files.
+config.pbtxt ends with a line that names the other files. A publish replaces all of them together, and removes a file
+that this line names and that is no longer made. Files that are not named are never touched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from modelwright.config import environments, warmup
 from modelwright.config.environments import environments_of
-from modelwright.config.model_config import SERVING, Tensors, config_of, parse_serving
+from modelwright.config.model_config import SERVING, ConfigTensors, config_of, parse_serving
 from modelwright.config.render import render
 from modelwright.errors import ConfigError
 from modelwright.kinds.registry import kind_of
@@ -33,13 +33,13 @@ _NAMING = ("output", "model_warmup", "sequence_batching")  # fields that can nam
 
 
 def sources(builder: Builder) -> dict[str, Path]:
-    """{name below the model's folder: file of the builder's folder} of what is published as it is.
+    """{name below the model's folder: file of the builder's folder} of files that are copied.
 
-    Raises SpecError or ConfigError for a name that is none, or a file that is not there.
+    Raises SpecError or ConfigError for an invalid name or a missing file.
     """
     found: dict[str, Path] = {}
     if kind_of(builder).whole_config:
-        return found  # they are among the kind's `files_beside`, and are published as they are
+        return found  # they are the kind's `files_beside`
     for index, tensor in enumerate(builder.spec.outputs):
         if tensor.labels:
             field = f"outputs[{index}].labels"
@@ -56,15 +56,15 @@ def sources(builder: Builder) -> dict[str, Path]:
 
 
 def warms_up(builder: Builder) -> bool:
-    """Whether golden samples can be part of the files."""
+    """Whether the files can contain golden samples, as data of a warm-up."""
     whole = kind_of(builder).whole_config
     return not whole and any("model_warmup" in serving for _, serving in _servings(builder))
 
 
-def make(builder: Builder, tensors: Tensors, golden: Path, templates: Sequence[Path]) -> dict[str, bytes]:
-    """Every file that is made. `golden` is the verified golden.npz; `templates` are the project's folders.
+def make(builder: Builder, tensors: ConfigTensors, golden: Path, templates: Sequence[Path]) -> dict[str, bytes]:
+    """{name: content} of every file. `golden` is the verified golden.npz; `templates` are the project's folders.
 
-    A kind's `files_beside` are copied by whoever publishes; the record names them too. Raises ConfigError.
+    The publisher copies a kind's `files_beside`; the record names them, too. Raises ConfigError.
     """
     kind = kind_of(builder)
     files = {name: path.read_bytes() for name, path in sources(builder).items()}
@@ -73,7 +73,9 @@ def make(builder: Builder, tensors: Tensors, golden: Path, templates: Sequence[P
         if not kind.whole_config:
             for name, data in warmup.complete(config, serving, tensors, golden, f"{builder.file}: {where}").items():
                 if files.setdefault(name, data) != data:
-                    raise ConfigError(f"{builder.file}: {where}: '{name}' is the golden sample's", "rename your file")
+                    raise ConfigError(
+                        f"{builder.file}: {where}: '{name}' is the name of a golden sample", "rename your file"
+                    )
             _check_data(builder, config, files, where)
             _check_labels(builder, config, files)
         files |= _rendered(builder, config, where, templates)
@@ -88,7 +90,7 @@ def _rendered(builder: Builder, config: Any, where: str, templates: Sequence[Pat
 
 
 def recorded(config: str) -> list[str]:
-    """What a published config.pbtxt says was made with it; names that cannot have been are left out."""
+    """The files that a published config.pbtxt names as made with it; invalid names are left out."""
     line = config.rstrip("\n").rpartition("\n")[2]
     try:
         names = json.loads(line.removeprefix(_RECORD)) if line.startswith(_RECORD) else []
@@ -98,7 +100,7 @@ def recorded(config: str) -> list[str]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name can be one of these files: inside the model's folder, in no version, not config.pbtxt itself."""
+    """Whether a name can be one of these files: inside the model's folder, outside versions, not config.pbtxt."""
     path = PurePosixPath(name)
     plain = path.as_posix() == name and not path.is_absolute() and ".." not in path.parts and "\0" not in name
     return plain and bool(path.parts) and not path.parts[0].isdecimal() and name != CONFIG
@@ -110,26 +112,26 @@ def _record(files: Collection[str]) -> bytes:
 
 
 def _servings(builder: Builder) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(how messages call it, the whole `serving`): the base, then each environment."""
+    """(name in messages, the whole `serving`) of the base, then of each environment."""
     yield SERVING, builder.spec.serving
     for name, serving in environments_of(builder).items():
         yield environments.where_of(name), serving
 
 
 def _named(builder: Builder, config: Any, where: str) -> Iterator[tuple[str, str]]:
-    """(field, name below the model's folder) of every file that a config names and the builder's folder holds."""
+    """(field, name below the model's folder) of every file that a config refers to."""
     for index, output in enumerate(config.output):
         if output.label_filename:
             field = f"{where}.output[{index}].label_filename"
             yield field, _label_name(builder, field, output.label_filename)
     for field, name, _ in _data_files(config, where):
         if not is_ours(name):
-            raise ConfigError(f"{builder.file}: {field}: '{name}' is no plain path inside the model's folder")
+            raise ConfigError(f"{builder.file}: {field}: '{name}' is not a plain path inside the model's folder")
         yield field, name
 
 
 def _data_files(config: Any, where: str) -> Iterator[tuple[str, str, Any]]:
-    """(field, name below the model's folder, the message that has it) of tensors that come from files."""
+    """(field, name below the model's folder, its message) of tensors that come from files."""
     for index, entry in enumerate(config.model_warmup):
         for key in sorted(entry.inputs):
             if entry.inputs[key].input_data_file:
@@ -144,7 +146,7 @@ def _data_files(config: Any, where: str) -> Iterator[tuple[str, str, Any]]:
 
 def _label_name(builder: Builder, field: str, name: str) -> str:
     if not is_ours(name) or PurePosixPath(name).parts[0] in DATA_FOLDERS:
-        hint = "labels lie beside config.pbtxt: labels.txt"
+        hint = "write a name like labels.txt: label files are beside config.pbtxt"
         raise ConfigError(f"{builder.file}: {field}: '{name}' cannot name a label file", hint)
     return name
 
@@ -155,7 +157,7 @@ def _check_data(builder: Builder, config: Any, files: Mapping[str, bytes], where
 
 
 def _check_labels(builder: Builder, config: Any, files: Mapping[str, bytes]) -> None:
-    """One line for each class, where the number of classes is known: Triton would leave the rest without a name."""
+    """Check that a label file has one line per class: Triton gives the other classes no name. Raises ConfigError."""
     for output in config.output:
         if not output.label_filename or not output.dims or -1 in output.dims:
             continue
@@ -164,5 +166,6 @@ def _check_labels(builder: Builder, config: Any, files: Mapping[str, bytes]) -> 
         if len(lines) != count:
             where = f"{builder.file}: outputs: '{output.name}' has {count} classes"
             raise ConfigError(
-                f"{where}, {output.label_filename} has {len(lines)} lines", "one name a line, in the order of classes"
+                f"{where}, {output.label_filename} has {len(lines)} lines",
+                "write one name per line, in the order of the classes",
             )

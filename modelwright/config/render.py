@@ -1,11 +1,11 @@
-"""ModelConfig → config.pbtxt through Jinja, parsed back: the text must be the same message, or it is an error.
+"""ModelConfig → config.pbtxt with Jinja. The text is parsed again and must give the same message.
 
-`templates/config.pbtxt.j2` is the project's. A builder's folder may hold one of its own: a whole template, or one that
-begins with `{% extends "project/config.pbtxt.j2" %}` and overrides blocks. Templates run sandboxed, read nothing but
-`*.j2` files of these two folders, and a name they use that is not there is an error.
+The project's template is `templates/config.pbtxt.j2`. A builder's folder can have its own: a complete template, or one
+that begins with `{% extends "project/config.pbtxt.j2" %}` and overrides blocks. Templates run sandboxed, can read only
+the `*.j2` files of these two folders, and may not use undefined names.
 
-A template gets `config`, the fields that are set by their own names; `source`, the file to edit; `environment`, the
-name of the environment or ""; and `rest(name)`, one field as protobuf itself prints it.
+A template gets `config`, the set fields by name; `source`, the file to edit; `environment`, the name of the environment
+or ""; and `rest(name)`, one field as protobuf prints it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from modelwright.errors import ConfigError
 from modelwright.triton.messages import differences, is_map, is_repeated, map_value
 
 TEMPLATE = "config.pbtxt.j2"
-_PROJECT = "project/"  # in front of a template's name: not the builder's own
-_LINE_CHARS = 100  # a part that fits is written on one line
+_PROJECT = "project/"  # prefix for a template of the project, also if the builder has one with this name
+_LINE_CHARS = 100  # a field that fits is written on one line
 _MOST_DIFFERENCES = 10
-# Their kind 0, which protobuf leaves out, is a choice like any other: CONTROL_SEQUENCE_START, say.
+# In these messages kind 0 has a meaning, such as CONTROL_SEQUENCE_START, though protobuf leaves a 0 out.
 _KINDS = {
     "inference.BatchInput",
     "inference.BatchOutput",
@@ -40,24 +40,23 @@ _ESCAPED_BYTES = re.compile(r'[\\"\x00-\x1f\x7f-\xff]')
 
 
 def shipped_templates() -> Path:
-    """The templates of this package: inside it once installed, beside it in a checkout."""
+    """The templates of this package: inside it when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "templates"
     return inside if inside.is_dir() else package.parent / "templates"
 
 
 def template_files(folders: Sequence[Path]) -> list[Path]:
-    """Every template that a rendering may read, for its key."""
+    """Every template that rendering may read; a key covers them."""
     return sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*.j2"))
 
 
 def render(config: Any, source: str, folders: Sequence[Path], own: Path | None = None, environment: str = "") -> str:
-    """The text of config.pbtxt. `folders` are searched for templates in order, `own` (the builder's) before them.
+    """The text of config.pbtxt. Templates are searched in `own` (the builder's folder), then in `folders` in order.
 
-    `source` names the file to edit. Raises ConfigError for a template that fails, or whose text says something else
-    than `config`.
+    `source` is the file to edit. Raises ConfigError for a template that fails, or whose text differs from `config`.
     """
-    # Most builders have no template of their own: they share an environment, which compiles each template once.
+    # Builders without a template of their own share a Jinja environment, which compiles each template once.
     jinja = _environment(tuple(folders), own if own and template_files([own]) else None)
     values = {
         "config": _fields(config),
@@ -67,9 +66,9 @@ def render(config: Any, source: str, folders: Sequence[Path], own: Path | None =
     }
     try:
         text = str(jinja.get_template(TEMPLATE).render(values))
-    except Exception as error:  # a template is a program of its own, and may fail in any way
+    except Exception as error:  # a template is a program and can fail in any way
         raise _template_error(error, source) from None
-    # One empty line between sections, whatever the templates leave; no text of a config holds a line break itself.
+    # One empty line between sections, however many the templates write; strings of a config contain no line breaks.
     lines = [line.rstrip() for line in text.strip().split("\n")]
     text = "\n".join(line for index, line in enumerate(lines) if line or lines[index - 1]) + "\n"
     _check(text, config, source)
@@ -77,7 +76,7 @@ def render(config: Any, source: str, folders: Sequence[Path], own: Path | None =
 
 
 def parse(text: str | bytes, source: str, kind: Any = None) -> Any:
-    """config.pbtxt → ModelConfig, or a message of `kind`, as the server reads it. Raises ConfigError with the line."""
+    """Parse a config.pbtxt as a ModelConfig or a message of `kind`, as the server does. Raises ConfigError."""
     from modelwright.triton.pbtext import PbtxtError, parse_message
 
     try:
@@ -87,7 +86,7 @@ def parse(text: str | bytes, source: str, kind: Any = None) -> Any:
 
 
 def plain_text(config: Any) -> str:
-    """protobuf's own printing, for configs that no one reads."""
+    """A config as protobuf prints it, for configs that nobody reads."""
     from google.protobuf import text_format
 
     return str(text_format.MessageToString(config))
@@ -101,8 +100,8 @@ def _check(text: str, config: Any, source: str) -> None:
     shown = [f"\n    {line}" for line in found[:_MOST_DIFFERENCES]]
     more = "\n    …" if len(found) > _MOST_DIFFERENCES else ""
     raise ConfigError(
-        f"{source}: the text of {TEMPLATE} does not say what the builder does:{''.join(shown)}{more}",
-        "a template lays out fields; change their values in model.yaml",
+        f"{source}: the text that {TEMPLATE} renders differs from the builder's config:{''.join(shown)}{more}",
+        "a template only lays out fields; change values in model.yaml",
     )
 
 
@@ -115,7 +114,7 @@ def _environment(folders: tuple[Path, ...], own: Path | None) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def find(name: str) -> Path | None:
-        """Names are looked up in the builder's folder first; those below project/ are not."""
+        """The builder's folder comes first, except for names below project/."""
         shared, name = name.startswith(_PROJECT), name.removeprefix(_PROJECT)
         for folder in folders if shared or own is None else (own, *folders):
             if _TEMPLATE_NAME.fullmatch(name) and _is_inside(folder / name, folder):
@@ -149,7 +148,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _template_error(error: Exception, source: str) -> ConfigError:
-    """The template and the line: a syntax error knows them, for any other the traceback has them."""
+    """The error with template and line: from a syntax error itself, otherwise from the traceback."""
     from jinja2 import TemplateNotFound, TemplateSyntaxError, UndefinedError
 
     if isinstance(error, TemplateSyntaxError):
@@ -159,7 +158,7 @@ def _template_error(error: Exception, source: str) -> ConfigError:
         name, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else (TEMPLATE, 0)
     where = f"{source}: template {name}{f':{line}' if line else ''}"
     if isinstance(error, TemplateNotFound):
-        hint = f"templates are *.j2 files of the builder's folder, or {_PROJECT}NAME: those of the project"
+        hint = f"use a *.j2 file of the builder's folder, or {_PROJECT}NAME for one of the project"
         return ConfigError(f"{where}: there is no template '{error.name}'", hint)
     kind = "" if isinstance(error, TemplateSyntaxError | UndefinedError) else f"{type(error).__name__}: "
     return ConfigError(f"{where}: {kind}{' '.join(str(error).split())}")
@@ -169,7 +168,7 @@ def _template_error(error: Exception, source: str) -> ConfigError:
 
 
 class _Enum(str):
-    """The name of an enum's value: the one kind of text that is written without quotes."""
+    """The name of an enum's value, which is written without quotes."""
 
 
 class _Map(dict[Any, Any]):
@@ -177,7 +176,7 @@ class _Map(dict[Any, Any]):
 
 
 def _fields(message: Any) -> dict[str, Any]:
-    """The fields of a message that are set: dicts, lists, numbers, text; 64-bit numbers are numbers."""
+    """The set fields of a message, as dicts, lists, numbers and strings; 64-bit integers are numbers."""
     found = {field.name: _value(field, value) for field, value in message.ListFields()}
     if message.DESCRIPTOR.full_name in _KINDS and "kind" not in found:
         found["kind"] = _Enum(message.DESCRIPTOR.fields_by_name["kind"].enum_type.values_by_number[0].name)
@@ -200,7 +199,7 @@ def _one(field: Any, value: Any) -> Any:
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal number that is this 32-bit one: 0.1, not 0.10000000149011612."""
+    """The shortest decimal form of a 32-bit number: 0.1, not 0.10000000149011612."""
     for digits in range(6, 9):
         rounded = float(f"{value:.{digits}g}")
         if abs(rounded) <= abs(value) * 2 and struct.pack("f", rounded) == struct.pack("f", value):
@@ -234,14 +233,14 @@ def _inline_field(name: str, value: Any) -> list[str]:
 
 
 def _quoted(value: str | bytes) -> str:
-    """Text in quotes, as both parsers of protobuf's text format read it (C++ has octal escapes where JSON has \\u)."""
+    """A string in quotes, as both of protobuf's parsers read it: with octal escapes, where JSON has \\u."""
     characters, escaped = (value, _ESCAPED) if isinstance(value, str) else (value.decode("latin-1"), _ESCAPED_BYTES)
     text = escaped.sub(lambda match: _ESCAPES.get(match[0]) or f"\\{ord(match[0]):03o}", characters)
     return f'"{text}"'
 
 
 def _is_short(value: Any, notes: Mapping[str, str], pad: str = "") -> bool:
-    """Whether a part goes on one line: it fits, and no field of it has a note."""
+    """Whether a value goes on one line: it fits, and none of its fields has a note."""
     return len(pad) + len(_inline(value)) <= _LINE_CHARS and not _is_noted(value, notes)
 
 
@@ -255,7 +254,7 @@ def _is_noted(value: Any, notes: Mapping[str, str]) -> bool:
 
 
 def _rest(config: Any, name: str) -> str:
-    """One field of the message, printed by protobuf itself."""
+    """One field of the message, as protobuf prints it."""
     part = type(config)()
     part.CopyFrom(config)
     for field, _ in config.ListFields():

@@ -1,10 +1,10 @@
-"""`serving.model_warmup`: what an entry leaves out follows from the model and its golden samples.
+"""`serving.model_warmup`: fills in what an entry leaves out, from the model and its golden samples.
 
     model_warmup: [{name: first}]        every input gets the first golden sample, written to <model>/warmup/
 
-An input's `data_type` and `dims` are the model's; where its dims are dynamic, the sample's. An input without a source
-of data gets the sample. An entry holds one request of batch size 1, which the server copies `batch_size` times; it
-skips an entry whose `batch_size` is 0, so that is 1 unless it is written.
+An input without `data_type` and `dims` gets the model's, with the sample's size for a dynamic dimension. An input
+without data gets the sample. An entry is one request of batch size 1, which the server copies `batch_size` times. The
+server skips an entry whose `batch_size` is 0, so it is 1 unless it is written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.config.model_config import Tensor, Tensors
+from modelwright.config.model_config import ConfigTensor, ConfigTensors
 from modelwright.errors import ConfigError
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 from modelwright.triton.layout import WARMUP
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 _SOURCE = "input_data_type"  # the oneof: zero_data, random_data or input_data_file
 
 
-def complete(config: Any, serving: Mapping[str, Any], tensors: Tensors, golden: Path, where: str) -> dict[str, bytes]:
-    """Fill in the entries of `config.model_warmup`, as `serving` has them. Gives the files they need, by name.
+def complete(
+    config: Any, serving: Mapping[str, Any], tensors: ConfigTensors, golden: Path, where: str
+) -> dict[str, bytes]:
+    """Fill in the entries of `config.model_warmup`, which are those of `serving`. Returns {name: content} of its files.
 
     `golden` is the verified golden.npz. Raises ConfigError, with `where` in front of the field.
     """
@@ -50,14 +52,14 @@ def complete(config: Any, serving: Mapping[str, Any], tensors: Tensors, golden: 
 
 
 def _complete_input(
-    given: Any, tensor: Tensor | None, samples: Mapping[str, np.ndarray[Any, Any]], where: str
+    given: Any, tensor: ConfigTensor | None, samples: Mapping[str, np.ndarray[Any, Any]], where: str
 ) -> dict[str, bytes]:
     source = given.WhichOneof(_SOURCE)
     if tensor is None:
-        # Sequence controls can be warmed up with, and are no inputs that a client sends: written in full or not at all.
+        # A sequence control is not an input of the config. It can be warmed up if its entry is complete.
         if given.data_type and given.dims and source:
             return {}
-        raise ConfigError(f"{where}: the model has no such input", f"its inputs: {', '.join(sorted(samples))}")
+        raise ConfigError(f"{where}: the model has no such input", f"known: {', '.join(sorted(samples))}")
     sample = samples[tensor.name]
     given.data_type = given.data_type or schema().DataType.Value(BY_NAME[tensor.dtype].config)
     if not given.dims:
@@ -67,8 +69,10 @@ def _complete_input(
     if source:
         return {}
     if list(given.dims) != list(sample.shape):
-        hint = "leave dims out, or give zero_data, random_data or input_data_file"
-        raise ConfigError(f"{where}: dims are {list(given.dims)}, the golden sample's {list(sample.shape)}", hint)
+        hint = "remove dims, or add zero_data, random_data or input_data_file"
+        raise ConfigError(
+            f"{where}: dims are {list(given.dims)}, those of the golden sample {list(sample.shape)}", hint
+        )
     name = _file_name(tensor.name)
     given.input_data_file = name
     return {f"{WARMUP}/{name}": raw(sample)}
@@ -77,12 +81,12 @@ def _complete_input(
 def _concrete(dims: list[int], shape: list[int], where: str) -> list[int]:
     if len(dims) != len(shape):
         hint = "write them without -1"
-        raise ConfigError(f"{where}: dims {dims} cannot follow the golden sample, whose shape is {shape}", hint)
+        raise ConfigError(f"{where}: dims {dims} do not fit the golden sample, whose shape is {shape}", hint)
     return [actual if dim == -1 else dim for dim, actual in zip(dims, shape, strict=True)]
 
 
 def _file_name(tensor: str) -> str:
-    """A file's name for a tensor, whatever characters its own has."""
+    """A file name for a tensor, whose name may have any characters."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", tensor)
     return f"golden-{plain}" if plain == tensor else f"golden-{plain}-{hashlib.sha256(tensor.encode()).hexdigest()[:8]}"
 
