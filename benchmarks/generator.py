@@ -16,10 +16,10 @@ from typing import Any, Literal
 from benchmarks import projects, timing
 from benchmarks.options import Options
 from benchmarks.table import Section, load
-from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
+from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase, Watch
 from modelwright.loadtest.measure.latency import latency
 from modelwright.loadtest.measure.servers import local
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.null_server import null_server
 from modelwright.project.project import ProjectConfig, find
 
@@ -73,10 +73,10 @@ def _throughput(project: ProjectConfig, options: Options) -> Section:
                 ("gRPC, tritonclient's `infer()`", grpc, _TRITONCLIENT),
             )
         }
-        with Fleet(workloads, 1, Path(folder)) as fleet:
-            shape = Shape(_IN_FLIGHT, warmup_s=0.5, duration_s=seconds)
+        with GeneratorProcesses(workloads, 1, Path(folder)) as generators:
+            shape = LoadShape(_IN_FLIGHT, warmup_s=0.5, duration_s=seconds)
             takers: dict[str, Callable[[], _Reached]] = {
-                name: lambda name=name: _reached(fleet.run(name, shape, Watch()))  # type: ignore[misc]
+                name: lambda name=name: _reached(generators.run(name, shape, Watch()))  # type: ignore[misc]
                 for name in workloads
             }
             if options.perf_analyzer:
@@ -174,20 +174,20 @@ def _processes(project: ProjectConfig, options: Options) -> Section:
 
 
 def _ceiling(project: ProjectConfig, protocol: Protocol, processes: int, seconds: float) -> tuple[float, float]:
-    shape = Shape(2 * _IN_FLIGHT, warmup_s=0.3, duration_s=seconds)
-    with _aimed(project, protocol, processes) as fleet, null_server(protocol) as server:
-        phase = fleet.run(_MODEL, shape, Watch(), url=f"{protocol}://127.0.0.1:{server.port}")
+    shape = LoadShape(2 * _IN_FLIGHT, warmup_s=0.3, duration_s=seconds)
+    with _aimed(project, protocol, processes) as generators, null_server(protocol) as server:
+        phase = generators.run(_MODEL, shape, Watch(), url=f"{protocol}://127.0.0.1:{server.port}")
     cores = sum(client["cpu_s"] / client["wall_s"] for client in phase.clients)
     return _reached(phase).throughput, cores
 
 
 @contextmanager
-def _aimed(project: ProjectConfig, protocol: Protocol, processes: int) -> Iterator[Fleet]:
+def _aimed(project: ProjectConfig, protocol: Protocol, processes: int) -> Iterator[GeneratorProcesses]:
     """Clients that know the model, and will ask somebody else."""
     with tempfile.TemporaryDirectory() as folder, _served(project) as urls:
         workload = Workload(urls[protocol == "grpc"], _MODEL, repository=str(project.repository), check_every=0)
-        with Fleet({_MODEL: workload}, processes, Path(folder)) as fleet:
-            yield fleet
+        with GeneratorProcesses({_MODEL: workload}, processes, Path(folder)) as generators:
+            yield generators
 
 
 def _clock(project: ProjectConfig, options: Options) -> Section:
@@ -219,9 +219,9 @@ def _clock(project: ProjectConfig, options: Options) -> Section:
 def _error(
     project: ProjectConfig, protocol: Protocol, arrivals: Literal["constant", "poisson"], seconds: float
 ) -> list[float]:
-    shape = Shape(rate=1000.0, arrivals=arrivals, warmup_s=1.0, duration_s=seconds)
-    with _aimed(project, protocol, 1) as fleet, null_server(protocol, delay_s=0.005) as server:
-        reached = _reached(fleet.run(_MODEL, shape, Watch(), url=f"{protocol}://127.0.0.1:{server.port}"))
+    shape = LoadShape(rate=1000.0, arrivals=arrivals, warmup_s=1.0, duration_s=seconds)
+    with _aimed(project, protocol, 1) as generators, null_server(protocol, delay_s=0.005) as server:
+        reached = _reached(generators.run(_MODEL, shape, Watch(), url=f"{protocol}://127.0.0.1:{server.port}"))
         own = server.delays()
     return [
         reached.p50_ms - 5,

@@ -8,9 +8,18 @@ import pytest
 
 from modelwright.charts import axes
 from modelwright.charts.bars import Bar, Histogram, histogram, stacked
-from modelwright.charts.intervals import Row, Span, intervals
-from modelwright.charts.intervals import Titles as IntervalTitles
-from modelwright.charts.lines import Line, Quantiles, Slice, Spot, TimeTitles, Titles, over_time, quantile_curves, xy
+from modelwright.charts.intervals import IntervalRow, IntervalTitles, Span, intervals
+from modelwright.charts.lines import (
+    Line,
+    LineTitles,
+    Quantiles,
+    Slice,
+    Spot,
+    TimeTitles,
+    over_time,
+    quantile_curves,
+    xy,
+)
 from modelwright.charts.svg import Drawing, fitted, tag, text_width
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -18,7 +27,7 @@ from modelwright.charts.svg import Drawing, fitted, tag, text_width
 
 def test_points_lie_where_their_values_are() -> None:
     spots = [Spot(0.0, 0.0, "a", ""), Spot(500.0, 5.0, "b", ""), Spot(1000.0, 10.0, "c", "")]
-    figure = xy(Titles("t", "requests a second"), [Line("p50", spots, 0)])
+    figure = xy(LineTitles("t", "requests a second"), [Line("p50", spots, 0)])
     assert figure
     circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', figure.svg)
     (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in circles]
@@ -29,8 +38,8 @@ def test_points_lie_where_their_values_are() -> None:
 
 
 def test_a_chart_without_points_is_none() -> None:
-    assert xy(Titles("t", "x"), [Line("a", [], 0)]) is None
-    assert quantile_curves(Titles("t", "x"), [Quantiles("a", [(0.5, 1.0)])], ()) is None
+    assert xy(LineTitles("t", "x"), [Line("a", [], 0)]) is None
+    assert quantile_curves(LineTitles("t", "x"), [Quantiles("a", [(0.5, 1.0)])], ()) is None
 
 
 def test_a_line_has_a_gap_where_a_value_is_not_known() -> None:
@@ -66,7 +75,7 @@ def test_sides_of_a_histogram_stand_beside_each_other() -> None:
 def test_an_interval_beyond_the_chart_ends_in_an_arrow() -> None:
     titles = IntervalTitles("t", "change", "", "", "")
     rows = [
-        Row("g", name, "", Span(low, 0.5, high, ""), 0.05, False, "fail", "")
+        IntervalRow("g", name, "", Span(low, 0.5, high, ""), 0.05, False, "fail", "")
         for name, low, high in (("a", 0, 0.9), ("b", 0, 9))
     ]
     assert intervals(titles, rows[:1]).svg.count("iv fail open") == 0

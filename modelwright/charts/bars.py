@@ -10,8 +10,8 @@ from modelwright.charts.axes import draw_horizontal, draw_vertical, gutter, line
 from modelwright.charts.figure import Figure, area_key
 from modelwright.charts.svg import WIDTH, Box, Drawing, fitted, text_width
 
-_MOST_BARS = 24
-_MOST_SPOKEN = 6
+_MAX_BARS = 24
+_MAX_SPOKEN = 6
 _PITCH = 42.0  # of stacked bars: a line of text, the bar, a gap
 _LEFT, _RIGHT = 2.0, WIDTH - 18
 
@@ -28,12 +28,12 @@ def stacked(
     title: str, bars: Sequence[Bar], names: Sequence[str], axis_title: str, caption: str = "", unit: str = "ms"
 ) -> Figure | None:
     """Horizontal bars on one scale, their names above them. None without bars."""
-    shown = bars[:_MOST_BARS]
+    shown = bars[:_MAX_BARS]
     if not shown:
         return None
     used = [index for index in range(len(names)) if any(bar.parts[index] > 0 for bar in shown)]
     height = len(shown) * _PITCH + 42
-    totals = [f"{fitted(bar.name, 300)} {fmt.with_unit(sum(bar.parts), unit)}" for bar in shown[:_MOST_SPOKEN]]
+    totals = [f"{fitted(bar.name, 300)} {fmt.with_unit(sum(bar.parts), unit)}" for bar in shown[:_MAX_SPOKEN]]
     drawing = Drawing(height, f"{title}: {'; '.join(totals)}")
     scale = linear([sum(bar.parts) for bar in shown], _LEFT, _RIGHT, ticks=4)
     for value, _ in scale.ticks:

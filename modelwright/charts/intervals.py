@@ -21,7 +21,7 @@ MINUS = "\N{MINUS SIGN}"
 _LEFT, _RIGHT, _TOP = 14.0, WIDTH - 14, 8.0
 _HEADING = 22.0  # the name of a group
 _PITCH = 56.0  # a line of text, the interval, the second interval
-_LEAST, _MOST = -0.6, 1.0  # changes beyond these are drawn as arrows at the edge; the text has the number
+_MIN, _MAX = -0.6, 1.0  # changes beyond these are drawn as arrows at the edge; the text has the number
 _SHAPES: dict[str, int] = {"pass": 0, "inconclusive": 3}  # circle, diamond; `fail` is a cross
 
 
@@ -36,7 +36,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Row:
+class IntervalRow:
     """One interval in its group. `text` stands at the right end of its name, `beside` is drawn below it."""
 
     group: str
@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Titles:
+class IntervalTitles:
     """Of the chart, its axis and its caption; `beside` is what the second intervals are."""
 
     chart: str
@@ -61,7 +61,7 @@ class Titles:
     spoken: str
 
 
-def intervals(titles: Titles, rows: Sequence[Row]) -> Figure:
+def intervals(titles: IntervalTitles, rows: Sequence[IntervalRow]) -> Figure:
     """At least one row. Left of 0 % is less, right of it more; the shaded side is the worse one."""
     groups = list(dict.fromkeys(row.group for row in rows))
     bottom = _TOP + len(groups) * _HEADING + len(rows) * _PITCH
@@ -80,12 +80,12 @@ def intervals(titles: Titles, rows: Sequence[Row]) -> Figure:
     return Figure(titles.chart, drawing.svg(), titles.caption, _keys(rows, titles.beside))
 
 
-def _axis(rows: Sequence[Row]) -> Axis:
+def _axis(rows: Sequence[IntervalRow]) -> Axis:
     """Symmetric enough to show 0 and every margin on its worse side."""
     spans = [span for row in rows for span in (row.span, row.beside) if span]
     reach = max(row.margin for row in rows) * 1.6
-    low = max(min([*(span.low for span in spans), -reach]), _LEAST)
-    high = min(max([*(span.high for span in spans), reach]), _MOST)
+    low = max(min([*(span.low for span in spans), -reach]), _MIN)
+    high = min(max([*(span.high for span in spans), reach]), _MAX)
     step = round_step((high - low) / 6)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     count = round((high - low) / step)
@@ -97,7 +97,7 @@ def _percent(change: float) -> str:
     return "0 %" if abs(change) < 1e-9 else f"{MINUS if change < 0 else '+'}{abs(change) * 100:.3g} %"
 
 
-def _zones(drawing: Drawing, row: Row, axis: Axis, top: float) -> None:
+def _zones(drawing: Drawing, row: IntervalRow, axis: Axis, top: float) -> None:
     """The margin as a band around 0, and beyond its worse end what is too much."""
     box_top, box_bottom = top + 20, top + _PITCH - 4
     edge = axis(-row.margin if row.higher_is_better else row.margin)
@@ -107,7 +107,7 @@ def _zones(drawing: Drawing, row: Row, axis: Axis, top: float) -> None:
     drawing.line((edge, box_top), (edge, box_bottom), "limit")
 
 
-def _row(drawing: Drawing, row: Row, axis: Axis, top: float) -> None:
+def _row(drawing: Drawing, row: IntervalRow, axis: Axis, top: float) -> None:
     room = _RIGHT - _LEFT - text_width(row.text) - 10
     drawing.text(_LEFT, top + 14, fitted(row.name, room), full=row.name, class_="t strong halo")
     drawing.text(_RIGHT, top + 14, row.text, anchor="end", class_=f"t strong halo {row.outcome}")
@@ -136,7 +136,7 @@ def _mark(outcome: Outcome, at: tuple[float, float], title: str = "") -> Markup:
     return marker(at, _SHAPES[outcome], title, f"m {outcome}")
 
 
-def _keys(rows: Sequence[Row], beside: str) -> list[Key]:
+def _keys(rows: Sequence[IntervalRow], beside: str) -> list[Key]:
     keys = [mark_key(_mark(outcome, (7, 7)), outcome.upper()) for outcome in dict.fromkeys(row.outcome for row in rows)]
     keys += [area_key("margin", "within the margin"), area_key("worse", "worse than allowed")]
     line = tag("path", d=path_of([(0, 7), (14, 7)]) + path_of([(7, 3), (7, 11)]), class_="iv aa")

@@ -23,7 +23,7 @@ from modelwright.charts.svg import SERIES, WIDTH, Box, Drawing, Point, cross, ma
 _TOP, _RIGHT = 30.0, WIDTH - 20  # room for the axis title, and for the half of the last label
 _HEIGHT = 270.0
 _BOTTOM = _HEIGHT - 44
-_MOST_MARKED = 40  # points of a line over time that have markers
+_MAX_MARKED = 40  # points of a line over time that have markers
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Titles:
+class LineTitles:
     """Of a chart and its axes; `unit` is that of the vertical one, and `hollow` what a hollow point means."""
 
     chart: str
@@ -59,7 +59,7 @@ class Titles:
     hollow: str = ""
 
 
-def xy(titles: Titles, lines: Sequence[Line], limit: float | None = None, limit_text: str = "") -> Figure | None:
+def xy(titles: LineTitles, lines: Sequence[Line], limit: float | None = None, limit_text: str = "") -> Figure | None:
     """Lines through points; `limit` is a horizontal line with a text. None where no line has a point."""
     lines = [line for line in lines if line.spots]
     if not lines:
@@ -201,7 +201,7 @@ def _with_gaps(drawing: Drawing, slices: Sequence[Slice], series: int, across: A
     for run in _runs(values):
         places = [(across(slices[index].middle_s), upper(values[index] or 0.0)) for index in run]
         drawing.path(places, f"l s{series}")
-        for place in places if len(slices) <= _MOST_MARKED or len(run) == 1 else ():
+        for place in places if len(slices) <= _MAX_MARKED or len(run) == 1 else ():
             drawing.marker(place, series)
 
 
@@ -241,7 +241,7 @@ class Quantiles:
     dashed: bool = False
 
 
-def quantile_curves(titles: Titles, curves: Sequence[Quantiles], named: Sequence[float]) -> Figure | None:
+def quantile_curves(titles: LineTitles, curves: Sequence[Quantiles], named: Sequence[float]) -> Figure | None:
     """Values by quantile, the first curve above the others; the `named` quantiles are marked. None without a curve."""
     highest = max((quantile for quantile, _ in curves[0].points), default=0.0)
     if len(curves[0].points) < 2:

@@ -16,7 +16,7 @@ from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:
-    from modelwright.loadtest.document import Gate, Measurement, Result, Slo
+    from modelwright.loadtest.document import Gate, Measurement, Result, SloResult
     from modelwright.loadtest.measure.lab import Setting
     from modelwright.loadtest.measure.run import Findings
     from modelwright.loadtest.report.output import Kind
@@ -127,7 +127,7 @@ def run_command(
 ) -> None:
     """Measure models under one load; all of the repository unless named."""
     from modelwright.loadtest.measure import run
-    from modelwright.loadtest.payloads.workload import Shape
+    from modelwright.loadtest.payloads.workload import LoadShape
 
     if concurrency and rate:
         raise LoadError(
@@ -136,7 +136,7 @@ def run_command(
         )
     setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, [batch])
-    shape = Shape(None if rate else concurrency or 32, rate, arrivals, warmup, duration)
+    shape = LoadShape(None if rate else concurrency or 32, rate, arrivals, warmup, duration)
     _record("run", setting, given.models, options, lambda findings: run.run(setting, given, [shape], findings))
 
 
@@ -160,11 +160,11 @@ def sweep_command(
 ) -> None:
     """Measure every concurrency at every batch size."""
     from modelwright.loadtest.measure import run
-    from modelwright.loadtest.payloads.workload import Shape
+    from modelwright.loadtest.payloads.workload import LoadShape
 
     setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, tuple(dict.fromkeys(batch)))
-    shapes = [Shape(number, warmup_s=warmup, duration_s=duration) for number in dict.fromkeys(concurrency)]
+    shapes = [LoadShape(number, warmup_s=warmup, duration_s=duration) for number in dict.fromkeys(concurrency)]
     _record("sweep", setting, given.models, options, lambda findings: run.run(setting, given, shapes, findings))
 
 
@@ -199,16 +199,16 @@ def slo_command(
     Exit code 1 when it holds at no rate.
     """
     from modelwright.loadtest.measure import run
-    from modelwright.loadtest.payloads.workload import Shape
+    from modelwright.loadtest.payloads.workload import LoadShape
 
     if (p50_ms is None) == (p99_ms is None):
         raise LoadError("--p99-ms or --p50-ms: one of both is needed", "such as --p99-ms 20")
     setting = _setting(project.config, options)
     given = run.subject(setting, [name], model_version, [batch])
-    percentile, most_ms = ("p99", p99_ms) if p99_ms is not None else ("p50", p50_ms)
-    assert most_ms is not None
-    shape = Shape(rate=1.0, arrivals=arrivals, warmup_s=warmup, duration_s=duration)
-    objective = run.Objective(percentile, most_ms, max_rate)
+    percentile, max_ms = ("p99", p99_ms) if p99_ms is not None else ("p50", p50_ms)
+    assert max_ms is not None
+    shape = LoadShape(rate=1.0, arrivals=arrivals, warmup_s=warmup, duration_s=duration)
+    objective = run.Objective(percentile, max_ms, max_rate)
     result = _record(
         *("slo", setting, given.models, options),
         lambda findings: _Found(slo=run.slo(setting, given, shape, objective, findings)),
@@ -320,7 +320,7 @@ def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
 class _Found:
     """What a command finds beside its measurements."""
 
-    slo: Slo | None = None
+    slo: SloResult | None = None
     gates: Sequence[Gate] = ()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelwright.loadtest.measure.progress import Display, Progress
+from modelwright.loadtest.measure.progress import MeasurementDisplay, Progress
 from modelwright.text import milliseconds
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ class ConsoleProgress(Progress):
         self._console.print(text, style="dim", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def display(self, label: str) -> Iterator[Display]:
+    def display(self, label: str) -> Iterator[MeasurementDisplay]:
         if not self._console.is_terminal:
-            yield Display()
+            yield MeasurementDisplay()
             return
         with self._console.status(f"{label}: warming up") as status:
             yield _StatusLine(status, label)
 
 
-class _StatusLine(Display):
+class _StatusLine(MeasurementDisplay):
     def __init__(self, status: Status, label: str) -> None:
         self._status, self._label = status, label
         self._recent: deque[NDArray[Any]] = deque()

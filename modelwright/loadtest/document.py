@@ -87,7 +87,7 @@ class BatchSize(_Part):
     compute_ms: float  # mean compute_infer of one execution
 
 
-class Server(_Part):
+class ServerStatistics(_Part):
     """What the server says of the same time: differences of its statistics. Means are per request.
 
     `requests` counts successful ones. CPU and memory are null where the server is not on this machine and has no
@@ -108,7 +108,7 @@ class Server(_Part):
     memory_bytes: int | None  # resident, of all the server's processes
 
 
-class Client(_Part):
+class ClientHealth(_Part):
     """How the load generator itself did. Lag is a request's actual less its intended start (open loop only)."""
 
     processes: int
@@ -128,7 +128,7 @@ class Validity(_Part):
     notes: list[str] = Field(default_factory=list)  # what a reader should know although it is
 
 
-class Load(_Part):
+class OfferedLoad(_Part):
     """What was asked for. Closed loop: `concurrency` requests in flight; open loop: `rate` requests a second."""
 
     mode: Literal["closed", "open"]
@@ -158,7 +158,7 @@ class Measurement(_Part):
 
     label: str  # unique in the document: "32 in flight", "1,000 req/s", "round 3 B"
     target: Target
-    load: Load
+    load: OfferedLoad
     started: str  # ISO 8601, UTC
     measured_s: float  # what was really measured: less than load.duration_s after Ctrl-C or a dead server
     complete: bool
@@ -171,12 +171,12 @@ class Measurement(_Part):
     windows: list[Window]
     stability: Stability
     failures: list[Failure]
-    server: Server | None
-    client: Client
+    server: ServerStatistics | None
+    client: ClientHealth
     validity: Validity
 
 
-class Slo(_Part):
+class SloResult(_Part):
     """The highest open-loop rate at which the objective held; `probes` are labels of measurements, in order."""
 
     percentile: str  # "p99"
@@ -274,7 +274,7 @@ class Gate(_Part):
     seed: int
 
 
-class Machine(_Part):
+class MachineFacts(_Part):
     cpu: str
     cores: int
     memory_bytes: int
@@ -291,10 +291,10 @@ class Result(_Part):
     modelwright: str
     created: str  # ISO 8601, UTC
     command: list[str]
-    machine: Machine
+    machine: MachineFacts
     server: dict[str, Any]  # name, version and extensions, as the server tells
     complete: bool  # false after Ctrl-C, a lost worker or a dead server
     notes: list[str] = Field(default_factory=list)
     measurements: list[Measurement]
-    slo: Slo | None = None
+    slo: SloResult | None = None
     gates: list[Gate] = Field(default_factory=list)

@@ -8,22 +8,22 @@ from typing import Any
 from modelwright.loadtest.document import (
     Attribution,
     BatchSize,
-    Client,
+    ClientHealth,
     CurvePoint,
     Failure,
     Gate,
     Interval,
     Latency,
-    Load,
-    Machine,
+    MachineFacts,
     Measurement,
     MetricVerdict,
+    OfferedLoad,
     Requests,
     Result,
     Round,
-    Server,
+    ServerStatistics,
     Share,
-    Slo,
+    SloResult,
     Stability,
     Target,
     Threshold,
@@ -74,10 +74,10 @@ def windows(throughput: float, p50_ms: float, failed: int = 0) -> list[Window]:
     ]
 
 
-def server(p50_ms: float, requests: int = 150_000, mean_batch: float = 6.0) -> Server:
+def server(p50_ms: float, requests: int = 150_000, mean_batch: float = 6.0) -> ServerStatistics:
     sizes = [(1, 0.08), (2, 0.06), (4, 0.14), (6, 0.2), (7, 0.12), (8, 0.4)]
     executions = round(requests / mean_batch)
-    return Server(
+    return ServerStatistics(
         requests=requests,
         executions=executions,
         mean_ms=p50_ms * 0.9,
@@ -95,7 +95,7 @@ def server(p50_ms: float, requests: int = 150_000, mean_batch: float = 6.0) -> S
     )
 
 
-def client(p50_ms: float, **changed: Any) -> Client:
+def client(p50_ms: float, **changed: Any) -> ClientHealth:
     values: dict[str, Any] = {
         "processes": 1,
         "cpu_cores": [0.71],
@@ -107,7 +107,7 @@ def client(p50_ms: float, **changed: Any) -> Client:
         "ceiling_source": "CPU time",
         "network_and_client_ms": p50_ms * 0.18,
     }
-    return Client(**values | changed)
+    return ClientHealth(**values | changed)
 
 
 def target(model: str = "digits", version: str = "3", **changed: Any) -> Target:
@@ -122,15 +122,15 @@ def target(model: str = "digits", version: str = "3", **changed: Any) -> Target:
     return Target(**values | changed)
 
 
-def closed(concurrency: int = 32, batch: int = 1) -> Load:
-    return Load(mode="closed", concurrency=concurrency, batch=batch, warmup_s=5.0, duration_s=30.0)
+def closed(concurrency: int = 32, batch: int = 1) -> OfferedLoad:
+    return OfferedLoad(mode="closed", concurrency=concurrency, batch=batch, warmup_s=5.0, duration_s=30.0)
 
 
-def opened(rate: float = 1000.0) -> Load:
-    return Load(mode="open", rate=rate, arrivals="poisson", warmup_s=5.0, duration_s=30.0)
+def opened(rate: float = 1000.0) -> OfferedLoad:
+    return OfferedLoad(mode="open", rate=rate, arrivals="poisson", warmup_s=5.0, duration_s=30.0)
 
 
-def measurement(label: str, load: Load, throughput: float, p50_ms: float, **changed: Any) -> Measurement:
+def measurement(label: str, load: OfferedLoad, throughput: float, p50_ms: float, **changed: Any) -> Measurement:
     """A healthy one; `changed` fields replace its own."""
     requests = int(throughput * 30)
     late = 1.0 if load.mode == "closed" else 1.15
@@ -173,7 +173,7 @@ def result(kind: str, title: str, measurements: list[Measurement], **changed: An
             "--output",
             "load reports/digits.json",
         ],
-        "machine": Machine(
+        "machine": MachineFacts(
             cpu="AMD EPYC 9B14",
             cores=2,
             memory_bytes=8_326_000_000,
@@ -257,7 +257,7 @@ def slo(*, holds: bool = True) -> Result:
         items.append(measurement(f"{rate:,} req/s", opened(rate), min(rate, 4780), p50_ms))
         held.append(p50_ms * 1.15 * 2 <= 20)
     best = max((rate for rate, ok in zip(rates, held, strict=True) if ok), default=None)
-    found = Slo(
+    found = SloResult(
         percentile="p99",
         objective_ms=20.0,
         rate=best,

@@ -11,13 +11,13 @@ import numpy as np
 
 from modelwright.loadtest.document import (
     BatchSize,
-    Client,
+    ClientHealth,
     Failure,
     Latency,
-    Load,
     Measurement,
+    OfferedLoad,
     Requests,
-    Server,
+    ServerStatistics,
     Stability,
     Target,
     Validity,
@@ -61,7 +61,7 @@ def measurement(facts: Facts, mode: Literal["closed", "open"] = "open", label: s
     return Measurement(
         label=label,
         target=Target(url="http://localhost:8000", protocol="http", model="m", version="1"),
-        load=Load(
+        load=OfferedLoad(
             mode=mode,
             concurrency=32 if mode == "closed" else None,
             rate=None if mode == "closed" else 700.0,
@@ -81,7 +81,7 @@ def measurement(facts: Facts, mode: Literal["closed", "open"] = "open", label: s
         stability=Stability(stable=True, tolerance=0.1, reason=""),
         failures=[Failure(kind=kind, message="no", count=count, first_s=1.0) for kind, count in facts.failures.items()],
         server=server(facts) if facts.statistics else None,
-        client=Client(
+        client=ClientHealth(
             processes=1,
             cpu_cores=[0.3],
             memory_bytes=1,
@@ -98,9 +98,9 @@ def measurement(facts: Facts, mode: Literal["closed", "open"] = "open", label: s
     )
 
 
-def server(facts: Facts) -> Server:
+def server(facts: Facts) -> ServerStatistics:
     executions = sum(facts.batches.values())
-    return Server(
+    return ServerStatistics(
         requests=facts.requests,
         executions=executions,
         mean_ms=facts.queue + facts.compute,

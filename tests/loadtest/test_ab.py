@@ -15,7 +15,7 @@ from modelwright.loadtest.gate.ab import Pairing, Plan
 from modelwright.loadtest.gate.rounds import METRICS, P50, THROUGHPUT, Metric, Side
 from modelwright.loadtest.measure.lab import Setting
 from modelwright.loadtest.measure.run import Findings
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.spec import Slo
 from tests.conftest import Sandbox
 from tests.loadtest.synthetic import Facts, measurement
@@ -26,12 +26,12 @@ class Bench:
     """A lab that measures nothing and keeps what it was asked for: target, shape and seed."""
 
     facts: Facts = field(default_factory=Facts)
-    asked: list[tuple[str, Shape, int | None]] = field(default_factory=list)
+    asked: list[tuple[str, LoadShape, int | None]] = field(default_factory=list)
     interrupted: bool = False
     workloads: dict[str, Any] = field(default_factory=lambda: {"A": None, "B": None})
 
     def measure(
-        self, name: str, shape: Shape, label: str = "", seed: int | None = None, most_lag: float = 0
+        self, name: str, shape: LoadShape, label: str = "", seed: int | None = None, max_lag: float = 0
     ) -> Measurement:
         self.asked.append((name, shape, seed))
         return measurement(self.facts, "open" if shape.is_open else "closed", label)
@@ -45,7 +45,7 @@ def findings() -> Findings:
     return Findings(lambda _: None)
 
 
-def loads(bench: Bench, plan: Plan, slo: Slo | None = None) -> dict[str, Shape]:
+def loads(bench: Bench, plan: Plan, slo: Slo | None = None) -> dict[str, LoadShape]:
     return ab._shapes(cast(Any, bench), pairing(slo), plan, findings())
 
 
@@ -56,8 +56,8 @@ def test_the_fixed_load_is_a_share_of_what_the_baseline_can_serve() -> None:
     bench = Bench(Facts(throughput=1000))
     shapes = loads(bench, Plan(seconds=2))
     assert [(name, shape.duration_s) for name, shape, _ in bench.asked] == [("A", 2)]
-    assert shapes["saturation"] == Shape(32, warmup_s=0.2, duration_s=2)
-    assert shapes["fixed load"] == Shape(rate=700, warmup_s=0.2, duration_s=2)
+    assert shapes["saturation"] == LoadShape(32, warmup_s=0.2, duration_s=2)
+    assert shapes["fixed load"] == LoadShape(rate=700, warmup_s=0.2, duration_s=2)
 
 
 @pytest.mark.parametrize(("metrics", "seconds"), [(METRICS, 1.2 * 662 / 100), ([P50], 0.5)], ids=["a p99", "a p50"])
@@ -81,7 +81,7 @@ def test_a_baseline_that_answers_nothing_under_load_is_an_error() -> None:
 
 
 def rounds(bench: Bench, plan: Plan, made: Findings, count: int) -> list[Side]:
-    shapes = {"fixed load": Shape(rate=700), "saturation": Shape(32)}
+    shapes = {"fixed load": LoadShape(rate=700), "saturation": LoadShape(32)}
     benches: Any = {"A": bench, "A2": bench, "B": bench}
     sides: list[Side] = []
     for number in range(1, count + 1):

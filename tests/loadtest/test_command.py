@@ -63,12 +63,12 @@ def test_sweep_measures_every_concurrency_at_every_batch(folder: Folder, server:
 
 
 @pytest.mark.parametrize(
-    ("most_ms", "rate", "code"), [("1000", 100, 0), ("0.001", 1000, 1)], ids=["holds", "never holds"]
+    ("max_ms", "rate", "code"), [("1000", 100, 0), ("0.001", 1000, 1)], ids=["holds", "never holds"]
 )
 def test_slo_says_at_which_rate_the_objective_holds(
-    folder: Folder, server: RunningServer, most_ms: str, rate: int, code: int
+    folder: Folder, server: RunningServer, max_ms: str, rate: int, code: int
 ) -> None:
-    arguments = ("slo", "optional", "--p50-ms", most_ms, "--max-rate", str(rate), *BRIEF)
+    arguments = ("slo", "optional", "--p50-ms", max_ms, "--max-rate", str(rate), *BRIEF)
     done = load(folder, server, *arguments, code=code)
     slo = folder.written("out").slo
     assert slo is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.loadtest.document import Machine, Measurement, Result
+from modelwright.loadtest.document import MachineFacts, Measurement, Result
 from modelwright.loadtest.gate.compare import compare, text
 from tests.loadtest.synthetic import Facts, measurement
 
@@ -19,7 +19,7 @@ def document(*measurements: Measurement, **changes: Any) -> Result:
         modelwright=changes.get("modelwright", "0.1.0"),
         created="2026-01-01T00:00:00+00:00",
         command=["load", "run"],
-        machine=Machine.model_validate(machine | changes.get("machine", {})),
+        machine=MachineFacts.model_validate(machine | changes.get("machine", {})),
         server={"name": "triton", "version": changes.get("version", "2.51.0")},
         complete=changes.get("complete", True),
         measurements=list(measurements),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from modelwright.errors import ModelwrightError
-from modelwright.loadtest.generator.session import Session
+from modelwright.loadtest.generator.context import UserContext
 from modelwright.loadtest.payloads.workload import Workload
 from modelwright.server.environment import Environment
 from modelwright.server.local import RunningServer
@@ -57,7 +57,7 @@ def refused(folder: Folder, *arguments: str) -> str:
 def test_no_server_at_the_url(folder: Folder, protocol: str) -> None:
     message = refused(folder, *FLAKY, "--url", f"{protocol}://127.0.0.1:1")
     assert message.startswith(f"Error: {protocol}://127.0.0.1:1: cannot be reached: ")
-    assert message.endswith("  hint: start it (modelwright serve), or give the URL of a server that runs\n")
+    assert "  hint: start it (modelwright serve)" in message
 
 
 NOT_TRITON = """\
@@ -138,7 +138,7 @@ def test_a_wrong_option(folder: Folder, server: RunningServer, arguments: tuple[
 
 def refused_workload(server: RunningServer, model: str, **options: Any) -> str:
     with pytest.raises(ModelwrightError) as error:
-        Session(Workload(f"http://{server.http}", model, **options))
+        UserContext(Workload(f"http://{server.http}", model, **options))
     return str(error.value).removeprefix(f"http://{server.http}: ")
 
 

@@ -8,21 +8,21 @@ import pytest
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.generated import Making, generate
-from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.triton.dtypes import BY_NAME
 
 
-def model(*inputs: Tensor, max_batch_size: int = 8) -> Signature:
-    return Signature("m", "1", max_batch_size, inputs, (Tensor("y", "FP32", (1,)),))
+def model(*inputs: InterfaceTensor, max_batch_size: int = 8) -> ModelInterface:
+    return ModelInterface("m", "1", max_batch_size, inputs, (InterfaceTensor("y", "FP32", (1,)),))
 
 
-def made(signature: Signature, batch: int = 1, distinct: int = 1, seed: int = 7, **making: Any) -> list[Any]:
-    return generate(signature, Making(**making), batch=batch, distinct=distinct, seed=seed)
+def made(interface: ModelInterface, batch: int = 1, distinct: int = 1, seed: int = 7, **making: Any) -> list[Any]:
+    return generate(interface, Making(**making), batch=batch, distinct=distinct, seed=seed)
 
 
 def test_every_data_type_gets_values_of_its_range() -> None:
-    signature = model(*(Tensor(name, name, (50,)) for name in BY_NAME if name != "STRING"))
-    request = made(signature, batch=2)[0]
+    interface = model(*(InterfaceTensor(name, name, (50,)) for name in BY_NAME if name != "STRING"))
+    request = made(interface, batch=2)[0]
     for name, array in request.items():
         assert (array.shape, str(array.dtype)) == ((2, 50), BY_NAME[name].numpy)
         if array.dtype.kind == "f":
@@ -34,29 +34,31 @@ def test_every_data_type_gets_values_of_its_range() -> None:
 
 
 def test_integers_and_strings_are_as_asked_for() -> None:
-    signature = model(Tensor("ids", "INT64", (100,)), Tensor("text", "BYTES", (1,)))
-    request = made(signature, integers=(5, 6), string_length=3)[0]
+    interface = model(InterfaceTensor("ids", "INT64", (100,)), InterfaceTensor("text", "BYTES", (1,)))
+    request = made(interface, integers=(5, 6), string_length=3)[0]
     assert set(request["ids"].ravel().tolist()) == {5, 6}
     assert len(request["text"][0, 0]) == 3
 
 
 def test_zeros_are_one_request_of_zeros_and_empty_strings() -> None:
-    requests = made(model(Tensor("x", "INT8", (2,)), Tensor("s", "BYTES", (1,))), distinct=64, zero=True)
+    requests = made(
+        model(InterfaceTensor("x", "INT8", (2,)), InterfaceTensor("s", "BYTES", (1,))), distinct=64, zero=True
+    )
     assert [{name: array.tolist() for name, array in request.items()} for request in requests] == [
         {"x": [[0, 0]], "s": [[b""]]}
     ]
 
 
 def test_requests_differ_and_follow_from_the_seed() -> None:
-    signature = model(Tensor("x", "FP32", (4,)), Tensor("s", "BYTES", (1,)))
-    requests = [str(request) for request in made(signature, distinct=64)]
+    interface = model(InterfaceTensor("x", "FP32", (4,)), InterfaceTensor("s", "BYTES", (1,)))
+    requests = [str(request) for request in made(interface, distinct=64)]
     assert len(set(requests)) == 64
-    assert requests == [str(request) for request in made(signature, distinct=64)]
-    assert requests != [str(request) for request in made(signature, distinct=64, seed=8)]
+    assert requests == [str(request) for request in made(interface, distinct=64)]
+    assert requests != [str(request) for request in made(interface, distinct=64, seed=8)]
 
 
 def test_a_model_without_batching_gets_no_batch_dimension() -> None:
-    assert made(model(Tensor("x", "FP32", (4,)), max_batch_size=0))[0]["x"].shape == (4,)
+    assert made(model(InterfaceTensor("x", "FP32", (4,)), max_batch_size=0))[0]["x"].shape == (4,)
 
 
 @pytest.mark.parametrize(
@@ -70,48 +72,65 @@ def test_a_model_without_batching_gets_no_batch_dimension() -> None:
     ],
 )
 def test_variable_sizes_are_given(dims: tuple[int, ...], given: Any, shape: tuple[int, ...]) -> None:
-    assert made(model(Tensor("x", "FP32", dims)), dims={"x": given})[0]["x"].shape == shape
+    assert made(model(InterfaceTensor("x", "FP32", dims)), dims={"x": given})[0]["x"].shape == shape
 
 
 def test_optional_inputs_are_left_out_unless_they_are_named() -> None:
-    signature = model(Tensor("x", "FP32", (1,)), Tensor("bias", "FP32", (-1,), optional=True), max_batch_size=0)
-    assert made(signature)[0].keys() == {"x"}
-    assert made(signature, dims={"bias": 3})[0].keys() == {"x", "bias"}
-    assert made(model(Tensor("only", "FP32", (1,), optional=True)))[0].keys() == {"only"}
+    interface = model(
+        InterfaceTensor("x", "FP32", (1,)), InterfaceTensor("bias", "FP32", (-1,), optional=True), max_batch_size=0
+    )
+    assert made(interface)[0].keys() == {"x"}
+    assert made(interface, dims={"bias": 3})[0].keys() == {"x", "bias"}
+    assert made(model(InterfaceTensor("only", "FP32", (1,), optional=True)))[0].keys() == {"only"}
 
 
 @pytest.mark.parametrize(
     ("tensor", "making", "message"),
     [
         pytest.param(
-            Tensor("input_ids", "INT64", (-1,)),
+            InterfaceTensor("input_ids", "INT64", (-1,)),
             {},
             r"payload for m: input 'input_ids' has variable sizes, \[-1\], and none are given\n"
             r"  hint: give them: --shape input_ids:128$",
             id="no value",
         ),
-        pytest.param(Tensor("x", "FP32", (3, -1)), {}, r"--shape x:3,128$", id="no value for one of two"),
+        pytest.param(InterfaceTensor("x", "FP32", (3, -1)), {}, r"--shape x:3,128$", id="no value for one of two"),
         pytest.param(
-            Tensor("x", "FP32", (3, -1)),
+            InterfaceTensor("x", "FP32", (3, -1)),
             {"dims": {"x": [4, 5]}},
             r"--shape x:4,5 does not fit \[3, -1\]",
             id="fixed size",
         ),
-        pytest.param(Tensor("x", "FP32", (-1, -1)), {"dims": {"x": 5}}, r"x:5 does not fit \[-1, -1\]", id="too few"),
-        pytest.param(Tensor("x", "FP32", (-1,)), {"dims": {"x": -1}}, r"x:-1 does not fit \[-1\]", id="negative"),
-        pytest.param(Tensor("x", "FP32", (2,)), {"dims": {"x": 3}}, r"x:3 does not fit \[2\]", id="another size"),
         pytest.param(
-            Tensor("x", "UINT8", (2,)), {"integers": (0, 256)}, r"from 0 to 256 .*UINT8 holds 0\.\.255", id="range"
+            InterfaceTensor("x", "FP32", (-1, -1)), {"dims": {"x": 5}}, r"x:5 does not fit \[-1, -1\]", id="too few"
         ),
         pytest.param(
-            Tensor("x", "INT8", (2,)), {"integers": (3, 2)}, r"integers from 3 to 2 are asked for", id="reversed"
+            InterfaceTensor("x", "FP32", (-1,)), {"dims": {"x": -1}}, r"x:-1 does not fit \[-1\]", id="negative"
         ),
-        pytest.param(Tensor("x", "BF16", (2,)), {}, r"tensors of type BF16 cannot be sent", id="BF16"),
         pytest.param(
-            Tensor("x", "FP32", (-1, -1)), {"dims": {"x": [10**9, 10**9]}}, r"GB of payloads, at most 1.1 GB", id="huge"
+            InterfaceTensor("x", "FP32", (2,)), {"dims": {"x": 3}}, r"x:3 does not fit \[2\]", id="another size"
+        ),
+        pytest.param(
+            InterfaceTensor("x", "UINT8", (2,)),
+            {"integers": (0, 256)},
+            r"from 0 to 256 .*UINT8 holds 0\.\.255",
+            id="range",
+        ),
+        pytest.param(
+            InterfaceTensor("x", "INT8", (2,)),
+            {"integers": (3, 2)},
+            r"integers from 3 to 2 are asked for",
+            id="reversed",
+        ),
+        pytest.param(InterfaceTensor("x", "BF16", (2,)), {}, r"tensors of type BF16 cannot be sent", id="BF16"),
+        pytest.param(
+            InterfaceTensor("x", "FP32", (-1, -1)),
+            {"dims": {"x": [10**9, 10**9]}},
+            r"GB of payloads, at most 1.1 GB",
+            id="huge",
         ),
     ],
 )
-def test_what_cannot_be_made_is_refused(tensor: Tensor, making: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_made_is_refused(tensor: InterfaceTensor, making: dict[str, Any], message: str) -> None:
     with pytest.raises(LoadError, match=message):
         made(model(tensor), **making)

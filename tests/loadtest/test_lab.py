@@ -10,8 +10,8 @@ import pytest
 from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import Record
 from modelwright.loadtest.measure.lab import Lab, Setting
-from modelwright.loadtest.measure.servers import Server
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.measure.servers import ServerUnderTest
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 
 
 class Asked:
@@ -24,16 +24,16 @@ class Asked:
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def run(self, target: str, shape: Shape, watch: Any, seed: int) -> Phase:
+    def run(self, target: str, shape: LoadShape, watch: Any, seed: int) -> Phase:
         self.seeds.append(seed)
         return Phase(0, 1, Record())
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, 42), (3, 3)], ids=["of the command line", "of a round"])
 def test_the_seed_reaches_the_processes_that_send(given: int | None, used: int) -> None:
-    fleet, workload = Asked(), Workload("http://h:1", "m", seed=42)
+    generators, workload = Asked(), Workload("http://h:1", "m", seed=42)
     setting = Setting(cast(Any, None), Path(), workload)
-    Lab(setting, Server(workload.url, None), cast(Any, None), cast(Any, fleet), {"m": workload}).measure(
-        "m", Shape(concurrency=1), seed=given
+    Lab(setting, ServerUnderTest(workload.url, None), cast(Any, None), cast(Any, generators), {"m": workload}).measure(
+        "m", LoadShape(concurrency=1), seed=given
     )
-    assert fleet.seeds == [used]
+    assert generators.seeds == [used]

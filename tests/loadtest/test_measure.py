@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright.loadtest.document import Measurement, Server, Target
+from modelwright.loadtest.document import Measurement, ServerStatistics, Target
 from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import RECORD, WRONG, FailureKind, Record
 from modelwright.loadtest.measure.measurement import label_of, load_of, measurement
 from modelwright.loadtest.measure.server_side import Snapshot, difference
-from modelwright.loadtest.payloads.workload import Shape
+from modelwright.loadtest.payloads.workload import LoadShape
 from tests.loadtest.test_serverside import statistics
 
 TARGET = Target(url="http://x:1", protocol="http", model="m", version="1")
 SECOND = 10**9
 START = 100 * SECOND  # of the measurement; it lasts 10 s
-CLOSED = Shape(concurrency=8, warmup_s=1, duration_s=10)
-OPEN = Shape(rate=100, warmup_s=1, duration_s=10)
+CLOSED = LoadShape(concurrency=8, warmup_s=1, duration_s=10)
+OPEN = LoadShape(rate=100, warmup_s=1, duration_s=10)
 
 
 def client(**changed: Any) -> dict[str, Any]:
-    return {"cpu_s": 1.0, "wall_s": 10.0, "memory_bytes": 5, "loop_lag_p99_ms": 0.2, "most_in_flight": 8} | changed
+    return {"cpu_s": 1.0, "wall_s": 10.0, "memory_bytes": 5, "loop_lag_p99_ms": 0.2, "max_in_flight": 8} | changed
 
 
 def rows(
@@ -45,7 +45,12 @@ def phase(*parts: Any, failures: tuple[str, ...] = (), **changed: Any) -> Phase:
 
 
 def measured(
-    phase: Phase, shape: Shape = CLOSED, *, batch: int = 1, server: Server | None = None, ceiling: float | None = None
+    phase: Phase,
+    shape: LoadShape = CLOSED,
+    *,
+    batch: int = 1,
+    server: ServerStatistics | None = None,
+    ceiling: float | None = None,
 ) -> Measurement:
     load = load_of(shape, batch, max(len(phase.clients), 1))
     return measurement("x", TARGET, load, phase, server, ceiling)
@@ -111,7 +116,9 @@ def test_a_late_client_that_made_few_requests_is_judged_by_the_slowest() -> None
         pytest.param(CLOSED, None, False, id="by CPU time, a tenth of a core"),
     ],
 )
-def test_over_half_of_what_the_client_can_send_is_not_valid(shape: Shape, ceiling: float | None, busy: bool) -> None:
+def test_over_half_of_what_the_client_can_send_is_not_valid(
+    shape: LoadShape, ceiling: float | None, busy: bool
+) -> None:
     found = measured(phase(rows(1000)), shape, ceiling=ceiling)
     assert [("the client may be the limit" in reason) for reason in found.validity.reasons] == [True] * busy
     assert found.client.ceiling_source == ("null server" if ceiling else "CPU time")
@@ -186,16 +193,16 @@ def test_what_the_server_does_not_account_for_is_network_and_client() -> None:
 @pytest.mark.parametrize(
     ("shape", "batch", "label"),
     [
-        (Shape(concurrency=8), 1, "8 in flight"),
-        (Shape(concurrency=8), 4, "8 in flight, batch 4"),
-        (Shape(rate=1234.5), 1, "1,234 req/s"),
-        (Shape(rate=0.5), 2, "0.5 req/s, batch 2"),
+        (LoadShape(concurrency=8), 1, "8 in flight"),
+        (LoadShape(concurrency=8), 4, "8 in flight, batch 4"),
+        (LoadShape(rate=1234.5), 1, "1,234 req/s"),
+        (LoadShape(rate=0.5), 2, "0.5 req/s, batch 2"),
     ],
 )
-def test_labels(shape: Shape, batch: int, label: str) -> None:
+def test_labels(shape: LoadShape, batch: int, label: str) -> None:
     assert label_of(load_of(shape, batch, 1)) == label
 
 
 def test_arrivals_are_named_in_an_open_loop_only() -> None:
-    assert load_of(Shape(rate=5, arrivals="constant"), 1, 2).arrivals == "constant"
-    assert load_of(Shape(concurrency=5), 1, 2).arrivals is None
+    assert load_of(LoadShape(rate=5, arrivals="constant"), 1, 2).arrivals == "constant"
+    assert load_of(LoadShape(concurrency=5), 1, 2).arrivals is None

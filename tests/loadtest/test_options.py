@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.errors import ModelwrightError
 from modelwright.loadtest.locust import options
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def test_a_rate_makes_an_open_loop() -> None:
     assert not options.shape(parsed(), 8, 60).is_open
     assert options.shape(parsed(), 8, 60).concurrency == 8
     shape = options.shape(parsed("--rate", "100", "--arrivals", "constant", "--warmup", "2"), 8, 60)
-    assert shape == Shape(None, 100.0, "constant", 2, 60)
+    assert shape == LoadShape(None, 100.0, "constant", 2, 60)
 
 
 @pytest.mark.parametrize("shape", ["ids", "ids:", ":3", "ids:x", "ids:3,", "ids:-1", ""])

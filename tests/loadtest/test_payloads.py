@@ -14,16 +14,16 @@ import pytest
 from modelwright.errors import LoadError, ModelwrightError
 from modelwright.facts.made import Made
 from modelwright.loadtest.payloads import samples
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface, SequencePolicy, read_interface
 from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
-from modelwright.loadtest.payloads.signature import Sequence, Signature, Tensor, read_signature
 from modelwright.project.spec import Tolerance
 from modelwright.triton.client import Client
 from modelwright.verification.golden import save_golden
 from tests.manifests import a_manifest, compared_with_golden
 from tests.server.models import graph, node
 
-SIGNATURE = Signature("m", "3", 8, (Tensor("x", "FP32", (2,)),), (Tensor("y", "FP32", (2,)),))
-FIXED = Signature("m", "3", 0, SIGNATURE.inputs, SIGNATURE.outputs)
+INTERFACE = ModelInterface("m", "3", 8, (InterfaceTensor("x", "FP32", (2,)),), (InterfaceTensor("y", "FP32", (2,)),))
+FIXED = ModelInterface("m", "3", 0, INTERFACE.inputs, INTERFACE.outputs)
 EXACT = {"y": Tolerance(atol=0)}
 
 
@@ -49,7 +49,7 @@ def rows(payloads: Payloads) -> list[list[float]]:
 
 def test_golden_samples_come_one_by_one_with_their_answers(tmp_path: Path) -> None:
     publish(tmp_path)
-    payloads = prepare(SIGNATURE, repository=tmp_path)
+    payloads = prepare(INTERFACE, repository=tmp_path)
     assert rows(payloads) == [[index] for index in range(40)]
     for item in payloads.items:
         assert item.expected is not None
@@ -62,7 +62,7 @@ def test_golden_samples_come_one_by_one_with_their_answers(tmp_path: Path) -> No
 @pytest.mark.parametrize("batch", [2, 5, 8])
 def test_golden_rows_are_combined_to_as_many_requests_as_are_asked_for(tmp_path: Path, batch: int) -> None:
     publish(tmp_path, count=7, batch=7)
-    payloads = prepare(SIGNATURE, repository=tmp_path, batch=batch)
+    payloads = prepare(INTERFACE, repository=tmp_path, batch=batch)
     assert len({tuple(row) for row in rows(payloads)}) == len(payloads.items) == 64 if batch > 2 else 42  # 7 * 6 pairs
     for item in payloads.items:
         assert item.expected is not None
@@ -72,14 +72,14 @@ def test_golden_rows_are_combined_to_as_many_requests_as_are_asked_for(tmp_path:
 
 def test_every_sample_is_used_before_they_are_combined(tmp_path: Path) -> None:
     publish(tmp_path, count=16)
-    assert rows(prepare(SIGNATURE, repository=tmp_path, batch=4))[:4] == [
+    assert rows(prepare(INTERFACE, repository=tmp_path, batch=4))[:4] == [
         [first, first + 1, first + 2, first + 3] for first in (0, 4, 8, 12)
     ]
 
 
 def test_the_same_seed_gives_the_same_requests(tmp_path: Path) -> None:
     publish(tmp_path)
-    one, same, other = (rows(prepare(SIGNATURE, repository=tmp_path, batch=3, seed=seed)) for seed in (1, 1, 2))
+    one, same, other = (rows(prepare(INTERFACE, repository=tmp_path, batch=3, seed=seed)) for seed in (1, 1, 2))
     assert one == same != other
 
 
@@ -94,12 +94,14 @@ def test_a_model_without_batching_gets_samples_as_they_are(tmp_path: Path) -> No
 
 def test_few_samples_are_a_danger_where_answers_are_cached(tmp_path: Path) -> None:
     publish(tmp_path, count=5)
-    payloads = prepare(SIGNATURE, repository=tmp_path)
+    payloads = prepare(INTERFACE, repository=tmp_path)
     assert payloads.description == "golden samples of version 3, 5 distinct"
     assert payloads.notes == ["5 distinct payloads: where the model has a response cache, that is what answers"]
 
 
-TOKENS = Signature("m", "3", 64, (Tensor("text", "BYTES", (1,)),), (Tensor("ids", "INT64", (-1,)),))
+TOKENS = ModelInterface(
+    "m", "3", 64, (InterfaceTensor("text", "BYTES", (1,)),), (InterfaceTensor("ids", "INT64", (-1,)),)
+)
 TEXTS = {"text": np.array([[f"text {index}".encode()] for index in range(40)], object)}
 IDS = {"ids": np.ones((40, 9), np.int64)}
 
@@ -122,9 +124,11 @@ def test_rows_that_are_padded_together_are_compared_in_whole_requests(
 
 
 def test_sizes_that_follow_the_inputs_are_no_padding(tmp_path: Path) -> None:
-    signature = Signature("m", "3", 8, (Tensor("ids", "INT64", (-1,)),), (Tensor("tags", "FP32", (-1, 4)),))
+    interface = ModelInterface(
+        "m", "3", 8, (InterfaceTensor("ids", "INT64", (-1,)),), (InterfaceTensor("tags", "FP32", (-1, 4)),)
+    )
     publish(tmp_path, inputs={"ids": np.ones((40, 9), np.int64)}, outputs={"tags": np.ones((40, 9, 4), np.float32)})
-    payloads = prepare(signature, repository=tmp_path)
+    payloads = prepare(interface, repository=tmp_path)
     assert all(item.expected is not None for item in payloads.items)
 
 
@@ -147,8 +151,8 @@ def quantised(folder: Path) -> None:
 def test_rows_that_are_quantised_together(tmp_path: Path, merges: bool, compared: int, note: str) -> None:
     publish(tmp_path, count=16, batch=8)
     quantised(tmp_path / "m" / "3")
-    signature = Signature("m", "3", 8, SIGNATURE.inputs, SIGNATURE.outputs, merges_requests=merges)
-    payloads = prepare(signature, repository=tmp_path, batch=8)
+    interface = ModelInterface("m", "3", 8, INTERFACE.inputs, INTERFACE.outputs, merges_requests=merges)
+    payloads = prepare(interface, repository=tmp_path, batch=8)
     assert sum(item.expected is not None for item in payloads.items) == compared
     assert re.search(note, payloads.notes[0])
 
@@ -157,7 +161,7 @@ def test_an_ensemble_is_quantised_where_a_member_is(tmp_path: Path) -> None:
     publish(tmp_path, model="member", version=1)
     quantised(tmp_path / "member" / "1")
     publish(tmp_path, composing_models={"member": "d"})
-    payloads = prepare(SIGNATURE, repository=tmp_path)
+    payloads = prepare(INTERFACE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert "DynamicQuantizeLinear" in payloads.notes[0]
 
@@ -165,13 +169,13 @@ def test_an_ensemble_is_quantised_where_a_member_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        pytest.param({"sequence": Sequence(False)}, "more than one request", id="sequence"),
+        pytest.param({"sequence": SequencePolicy(False)}, "more than one request", id="sequence"),
         pytest.param({"decoupled": True}, "come in parts", id="decoupled"),
     ],
 )
 def test_answers_with_a_history_are_not_compared(tmp_path: Path, change: dict[str, Any], note: str) -> None:
     publish(tmp_path)
-    payloads = prepare(Signature("m", "3", 8, SIGNATURE.inputs, SIGNATURE.outputs, **change), repository=tmp_path)
+    payloads = prepare(ModelInterface("m", "3", 8, INTERFACE.inputs, INTERFACE.outputs, **change), repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert note in payloads.notes[0]
 
@@ -180,7 +184,7 @@ def test_an_ensembles_older_version_has_no_answers_of_its_own_any_more(tmp_path:
     publish(tmp_path, model="member", version=2)
     publish(tmp_path, composing_models={"member": "of an older one"})
     publish(tmp_path, composing_models={"member": "d"}, version=4)
-    payloads = prepare(SIGNATURE, repository=tmp_path)
+    payloads = prepare(INTERFACE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert payloads.notes == ["answers are not compared: it runs another version of member now"]
 
@@ -188,67 +192,67 @@ def test_an_ensembles_older_version_has_no_answers_of_its_own_any_more(tmp_path:
 def test_a_version_without_a_manifest_is_sent_and_not_compared(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "m/3/manifest.json").unlink()
-    payloads = prepare(SIGNATURE, repository=tmp_path)
+    payloads = prepare(INTERFACE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert payloads.notes == ["answers are not compared: the version has no manifest"]
 
 
 def test_without_golden_samples_of_that_version_values_are_made_up(tmp_path: Path) -> None:
     publish(tmp_path, version=2)
-    payloads = prepare(SIGNATURE, repository=tmp_path, batch=2)
+    payloads = prepare(INTERFACE, repository=tmp_path, batch=2)
     assert payloads.description == "random values, 64 distinct"
     assert {item.inputs["x"].shape for item in payloads.items} == {(2, 2)}
 
 
 def test_a_given_shape_asks_for_values_made_up(tmp_path: Path) -> None:
     publish(tmp_path)
-    assert prepare(SIGNATURE, repository=tmp_path, dims={"x": 2}).description == "random values, 64 distinct"
+    assert prepare(INTERFACE, repository=tmp_path, dims={"x": 2}).description == "random values, 64 distinct"
     with pytest.raises(LoadError, match=r"m version 3: --shape x: golden samples have shapes of their own"):
-        prepare(SIGNATURE, source="golden", repository=tmp_path, dims={"x": 2})
+        prepare(INTERFACE, source="golden", repository=tmp_path, dims={"x": 2})
 
 
 def test_zeros_are_one_payload(tmp_path: Path) -> None:
-    payloads = prepare(SIGNATURE, source="zero")
+    payloads = prepare(INTERFACE, source="zero")
     assert (payloads.description, len(payloads.items), len(payloads.notes)) == ("zeros, 1 distinct", 1, 1)
     assert payloads.notes[0].startswith("1 distinct payload: ")
 
 
 def test_a_file(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text(json.dumps([{"x": [index % 2, 0]} for index in range(5)]))
-    payloads = prepare(SIGNATURE, source=str(tmp_path / "s.json"))
+    payloads = prepare(INTERFACE, source=str(tmp_path / "s.json"))
     assert rows(payloads) == [[0], [1], [0], [1], [0]]
     assert payloads.description == "s.json, 5 samples, 2 distinct"
-    assert len(prepare(SIGNATURE, source=str(tmp_path / "s.json"), distinct=3).items) == 3
+    assert len(prepare(INTERFACE, source=str(tmp_path / "s.json"), distinct=3).items) == 3
 
 
 def test_rows_of_one_request_have_one_shape(tmp_path: Path) -> None:
-    signature = Signature("m", "1", 8, (Tensor("x", "FP32", (-1,)),), ())
+    interface = ModelInterface("m", "1", 8, (InterfaceTensor("x", "FP32", (-1,)),), ())
     (tmp_path / "s.json").write_text(json.dumps([{"x": [0.0] * length} for length in (1, 2, 1, 2, 1, 3)]))
-    payloads = prepare(signature, source=str(tmp_path / "s.json"), batch=2)
+    payloads = prepare(interface, source=str(tmp_path / "s.json"), batch=2)
     assert {item.inputs["x"].shape for item in payloads.items} == {(2, 1), (2, 2), (2, 3)}
 
 
 def test_nan_is_sent_and_named(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('[{"x": [NaN, 1]}]')
-    payloads = prepare(SIGNATURE, source=str(tmp_path / "s.json"))
+    payloads = prepare(INTERFACE, source=str(tmp_path / "s.json"))
     assert payloads.notes[0] == "input 'x' has NaN among its values"
 
 
 @pytest.mark.parametrize(
-    ("signature", "options", "message"),
+    ("interface", "options", "message"),
     [
-        pytest.param(SIGNATURE, {"batch": 9}, r"m: batch 9 is asked for, the model takes at most 8 rows", id="large"),
+        pytest.param(INTERFACE, {"batch": 9}, r"m: batch 9 is asked for, the model takes at most 8 rows", id="large"),
         pytest.param(FIXED, {"batch": 2}, r"m: batch 2 is asked for, the model does not batch\n  hint: .*batch at 1", id="none"),
-        pytest.param(SIGNATURE, {"batch": 0}, r"m: batch 0: a request has at least one row", id="zero"),
-        pytest.param(SIGNATURE, {"distinct": 0}, r"0 distinct payloads are asked for", id="none asked for"),
-        pytest.param(SIGNATURE, {"source": "golden"}, r"m version 3: no golden samples in this project\n  hint: let", id="golden"),
-        pytest.param(SIGNATURE, {"dims": {"xx": 2}}, r"--shape: m has no input 'xx'\n  hint: did you mean 'x'|known: x", id="shape"),
-        pytest.param(SIGNATURE, {"source": "no.json"}, r"no\.json: there is no such file", id="file"),
+        pytest.param(INTERFACE, {"batch": 0}, r"m: batch 0: a request has at least one row", id="zero"),
+        pytest.param(INTERFACE, {"distinct": 0}, r"0 distinct payloads are asked for", id="none asked for"),
+        pytest.param(INTERFACE, {"source": "golden"}, r"m version 3: no golden samples in this project\n  hint: let", id="golden"),
+        pytest.param(INTERFACE, {"dims": {"xx": 2}}, r"--shape: m has no input 'xx'\n  hint: did you mean 'x'|known: x", id="shape"),
+        pytest.param(INTERFACE, {"source": "no.json"}, r"no\.json: there is no such file", id="file"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_sent_is_refused(signature: Signature, options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_sent_is_refused(interface: ModelInterface, options: dict[str, Any], message: str) -> None:
     with pytest.raises(LoadError, match=message):
-        prepare(signature, **options)
+        prepare(interface, **options)
 
 
 @pytest.mark.parametrize(
@@ -262,21 +266,21 @@ def test_what_cannot_be_sent_is_refused(signature: Signature, options: dict[str,
 def test_golden_samples_of_another_model_are_refused(tmp_path: Path, damage: dict[str, Any], message: str) -> None:
     publish(tmp_path, **damage)
     with pytest.raises(LoadError, match=message):
-        prepare(SIGNATURE, repository=tmp_path)
+        prepare(INTERFACE, repository=tmp_path)
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "m/3/manifest.json").write_text("{")
     with pytest.raises(ModelwrightError, match=r"manifest\.json: .*\n  hint: restore"):
-        prepare(SIGNATURE, repository=tmp_path)
+        prepare(INTERFACE, repository=tmp_path)
 
 
 def test_payloads_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path)
-    monkeypatch.setattr(samples, "MOST_BYTES", 1000)
+    monkeypatch.setattr(samples, "MAX_BYTES", 1000)
     with pytest.raises(LoadError, match=r"m: .* kB of payloads, at most .*\n  hint: ask for fewer distinct payloads"):
-        prepare(SIGNATURE, repository=tmp_path, batch=8)
+        prepare(INTERFACE, repository=tmp_path, batch=8)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +302,8 @@ def test_answers_are_checked(actual: dict[str, Any], difference: str) -> None:
 
 
 def test_a_real_server_takes_what_was_made_up(client: Client) -> None:
-    signature = read_signature(client, "identity")
-    payloads = prepare(signature, batch=3, dims={"NUMBERS": 5, "TEXTS": 2})
+    interface = read_interface(client, "identity")
+    payloads = prepare(interface, batch=3, dims={"NUMBERS": 5, "TEXTS": 2})
     for item in payloads.items[:4]:
         answer = client.infer("identity", item.inputs)
         expected = {f"SAME_{name}": array for name, array in item.inputs.items()}

@@ -22,11 +22,11 @@ import psutil
 import pytest
 
 from modelwright.errors import LoadError, ModelwrightError
-from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
+from modelwright.loadtest.generator.context import Pace, UserContext
+from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase, Watch
 from modelwright.loadtest.generator.recording import RECORD
-from modelwright.loadtest.generator.session import Pace, Session
 from modelwright.loadtest.measure.latency import latency
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.null_protocols import Grpc, Http
 from modelwright.loadtest.wire.null_server import null_server
 from modelwright.project.spec import Tolerance
@@ -37,7 +37,7 @@ from tests.loadtest.wire import free_port
 from tests.manifests import a_manifest, compared_with_golden
 
 Protocol = Literal["http", "grpc"]
-QUICK = Shape(concurrency=4, warmup_s=0.1, duration_s=0.3)
+QUICK = LoadShape(concurrency=4, warmup_s=0.1, duration_s=0.3)
 
 
 def url(server: RunningServer, protocol: str) -> str:
@@ -61,11 +61,11 @@ def workloads(server: RunningServer, folder: Path | None = None) -> dict[str, Wo
 
 
 @pytest.fixture(scope="module")
-def fleet(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def generators(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratorProcesses]:
     """One process."""
     folder = tmp_path_factory.mktemp("fleet")
-    with Fleet(workloads(server, folder), 1, folder) as fleet:
-        yield fleet
+    with GeneratorProcesses(workloads(server, folder), 1, folder) as generators:
+        yield generators
 
 
 def kinds(phase: Phase) -> dict[str, int]:
@@ -96,7 +96,7 @@ class Counting:
     held_ns: tuple[int, int] = (0, 0)  # when the first request was held back, and when all were answered
     port: int = 0
     connections: int = 0  # that are open
-    most_connections: int = 0
+    max_connections: int = 0
     _waiting: deque[tuple[Http | Grpc, int]] = field(default_factory=deque)
 
     def requested(self, connection: Http | Grpc, stream: int = 0) -> None:
@@ -125,7 +125,7 @@ class Counting:
             handler = (Grpc if self.protocol == "grpc" else Http)(self, made, b"")
             selector.register(made, selectors.EVENT_READ, handler)
             self.connections += 1
-            self.most_connections = max(self.most_connections, self.connections)
+            self.max_connections = max(self.max_connections, self.connections)
             return
         assert isinstance(key.fileobj, socket.socket)
         try:
@@ -168,12 +168,14 @@ def counting(protocol: Protocol, **options: Any) -> Iterator[Counting]:
 
 @pytest.mark.parametrize("target", ["http", "grpc"])
 @pytest.mark.parametrize("users", [1, 8, 64])
-def test_as_many_requests_are_in_flight_as_there_are_users(fleet: Fleet, target: Protocol, users: int) -> None:
+def test_as_many_requests_are_in_flight_as_there_are_users(
+    generators: GeneratorProcesses, target: Protocol, users: int
+) -> None:
     with counting(target, hold=users) as server:
-        shape = Shape(concurrency=users, warmup_s=0.1, duration_s=0.2)
-        phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+        shape = LoadShape(concurrency=users, warmup_s=0.1, duration_s=0.2)
+        phase = generators.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
     assert server.most == users
-    assert phase.clients[0]["most_in_flight"] == users
+    assert phase.clients[0]["max_in_flight"] == users
     assert len(phase.record.rows()) == server.answered
     assert (phase.complete, kinds(phase)) == (True, {})
 
@@ -181,27 +183,27 @@ def test_as_many_requests_are_in_flight_as_there_are_users(fleet: Fleet, target:
 @pytest.mark.parametrize(("target", "callers"), [("http", 1), ("grpc", 6)])
 @pytest.mark.parametrize("how", [{"concurrency": 32}, {"rate": 320, "arrivals": "constant"}], ids=["closed", "open"])
 def test_connections_are_few_and_closed_after_each_phase(
-    fleet: Fleet, target: Protocol, callers: int, how: dict[str, Any]
+    generators: GeneratorProcesses, target: Protocol, callers: int, how: dict[str, Any]
 ) -> None:
     """As many as are needed for what is in flight at once, `callers` to a connection."""
     for _ in range(2):
         with counting(target, hold=32) as server:
-            shape = Shape(**how, warmup_s=0, duration_s=0.2)
-            phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+            shape = LoadShape(**how, warmup_s=0, duration_s=0.2)
+            phase = generators.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
             deadline = time.monotonic() + 60
             while server.connections and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert server.connections == 0
-        in_flight = phase.clients[0]["most_in_flight"]
+        in_flight = phase.clients[0]["max_in_flight"]
         assert in_flight >= 32
-        assert server.most_connections == math.ceil(in_flight / callers)
+        assert server.max_connections == math.ceil(in_flight / callers)
 
 
-def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(fleet: Fleet) -> None:
+def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(generators: GeneratorProcesses) -> None:
     """Each blocking call of grpcio waits in a thread of gevent's pool, which has ten unless one asks for more."""
     with counting("grpc", hold=32) as server:
-        shape = Shape(concurrency=32, warmup_s=0.1, duration_s=0.2)
-        phase = fleet.run("tritonclient", shape, Watch(), url=f"grpc://127.0.0.1:{server.port}")
+        shape = LoadShape(concurrency=32, warmup_s=0.1, duration_s=0.2)
+        phase = generators.run("tritonclient", shape, Watch(), url=f"grpc://127.0.0.1:{server.port}")
     assert server.most == 32
     assert len(phase.record.rows()) == server.answered
     assert kinds(phase) == {}
@@ -210,17 +212,17 @@ def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(fleet: Fleet
 def test_three_processes_have_the_concurrency_that_is_asked_for_and_their_records_are_one(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    with Fleet(workloads(server), 3, tmp_path) as fleet:
+    with GeneratorProcesses(workloads(server), 3, tmp_path) as generators:
         with counting("grpc", hold=8) as counter:
-            shape = Shape(concurrency=8, warmup_s=0.1, duration_s=0.2)
-            phase = fleet.run("grpc", shape, Watch(), url=f"grpc://127.0.0.1:{counter.port}")
+            shape = LoadShape(concurrency=8, warmup_s=0.1, duration_s=0.2)
+            phase = generators.run("grpc", shape, Watch(), url=f"grpc://127.0.0.1:{counter.port}")
         rows = phase.record.rows()
         assert (counter.most, len(rows), len(phase.clients)) == (8, counter.answered, 3)
-        assert sorted(client["most_in_flight"] for client in phase.clients) == [2, 3, 3]
+        assert sorted(client["max_in_flight"] for client in phase.clients) == [2, 3, 3]
 
         with connect(url(server, "http"), 5) as client:
             before = successes(client, "identity")
-            phase = fleet.run("http", QUICK, Watch())
+            phase = generators.run("http", QUICK, Watch())
             rows = phase.record.rows()
             assert successes(client, "identity") - before == len(rows) > 0
         parts = [np.fromfile(tmp_path / f"rows-{number}.bin", RECORD) for number in range(3)]
@@ -228,9 +230,9 @@ def test_three_processes_have_the_concurrency_that_is_asked_for_and_their_record
         every = np.concatenate(parts)
         assert latency(rows["end_ns"] - rows["start_ns"]) == latency(every["end_ns"] - every["start_ns"])
 
-        open_loop = Shape(rate=600, warmup_s=0, duration_s=0.5)
+        open_loop = LoadShape(rate=600, warmup_s=0, duration_s=0.5)
         with counting("http") as counter:
-            phase = fleet.run("http", open_loop, Watch(), url=f"http://127.0.0.1:{counter.port}")
+            phase = generators.run("http", open_loop, Watch(), url=f"http://127.0.0.1:{counter.port}")
         assert len(phase.record.rows()) == counter.answered == pytest.approx(300, abs=5 * 300**0.5)
 
 
@@ -242,14 +244,16 @@ def successes(client: Any, model: str) -> int:
 
 
 @pytest.mark.parametrize("target", ["http", "grpc"])
-def test_a_stall_shows_in_every_request_that_was_to_be_sent_meanwhile(fleet: Fleet, target: Protocol) -> None:
+def test_a_stall_shows_in_every_request_that_was_to_be_sent_meanwhile(
+    generators: GeneratorProcesses, target: Protocol
+) -> None:
     """A client that waits for the server would have sent one request during the stall, and reported one bad latency.
 
     The server answers 40 requests, then none until 60 wait: 0.3 s at this rate, longer on a busy machine.
     """
     with counting(target, free=40, hold=60) as server:
-        shape = Shape(rate=200, arrivals="constant", warmup_s=0, duration_s=0.8)
-        phase = fleet.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
+        shape = LoadShape(rate=200, arrivals="constant", warmup_s=0, duration_s=0.8)
+        phase = generators.run(target, shape, Watch(), url=f"{target}://127.0.0.1:{server.port}")
     rows = phase.measured()
     assert len(rows) == 160
     assert server.most >= 60  # they were sent in time, not after the stall
@@ -263,17 +267,17 @@ def test_a_stall_shows_in_every_request_that_was_to_be_sent_meanwhile(fleet: Fle
 
 def test_a_session_is_busy_with_requests_that_are_due_and_not_yet_sent(server: RunningServer) -> None:
     """To wait for `in_flight` alone would take the record before they are in it."""
-    session = Session(Workload(url(server, "http"), "identity", shapes={"NUMBERS": 4, "TEXTS": 2}))
+    context = UserContext(Workload(url(server, "http"), "identity", shapes={"NUMBERS": 4, "TEXTS": 2}))
     before = successes_of(server)
-    sending = gevent.spawn(session.open_loop, Pace(Shape(rate=1e5), time.monotonic_ns()))
-    while not session.is_busy:
+    sending = gevent.spawn(context.open_loop, Pace(LoadShape(rate=1e5), time.monotonic_ns()))
+    while not context.is_busy:
         gevent.sleep(0)
-    session.is_over = True
-    assert session.in_flight == 0
-    while session.is_busy:
+    context.is_over = True
+    assert context.in_flight == 0
+    while context.is_busy:
         gevent.sleep(0.001)
     sending.join(5)
-    assert len(np.frombuffer(session.recorder.take(), RECORD)) == successes_of(server) - before > 0
+    assert len(np.frombuffer(context.recorder.take(), RECORD)) == successes_of(server) - before > 0
 
 
 def successes_of(server: RunningServer) -> int:
@@ -281,21 +285,21 @@ def successes_of(server: RunningServer) -> int:
         return successes(client, "identity")
 
 
-def test_all_processes_of_a_constant_rate_tick_as_one(fleet: Fleet) -> None:
+def test_all_processes_of_a_constant_rate_tick_as_one(generators: GeneratorProcesses) -> None:
     with counting("http") as server:
-        shape = Shape(rate=100, arrivals="constant", warmup_s=0.1, duration_s=0.4)
-        phase = fleet.run("http", shape, Watch(), url=f"http://127.0.0.1:{server.port}")
+        shape = LoadShape(rate=100, arrivals="constant", warmup_s=0.1, duration_s=0.4)
+        phase = generators.run("http", shape, Watch(), url=f"http://127.0.0.1:{server.port}")
     intended = np.sort(phase.record.rows()["intended_ns"])
     assert np.diff(intended).tolist() == [10_000_000] * 49
     assert len(phase.measured()) == 40
 
 
-def test_the_same_seed_gives_the_same_arrivals_and_payloads(fleet: Fleet) -> None:
-    shape = Shape(rate=200, warmup_s=0, duration_s=0.3)
+def test_the_same_seed_gives_the_same_arrivals_and_payloads(generators: GeneratorProcesses) -> None:
+    shape = LoadShape(rate=200, warmup_s=0, duration_s=0.3)
     sent = []
     for seed in (1, 1, 2):
         with counting("http") as server:
-            phase = fleet.run("http", shape, Watch(), seed, url=f"http://127.0.0.1:{server.port}")
+            phase = generators.run("http", shape, Watch(), seed, url=f"http://127.0.0.1:{server.port}")
         rows = np.sort(phase.record.rows(), order="intended_ns")
         sent.append(((rows["intended_ns"] - phase.start_ns).tolist(), rows["payload"].tolist()))
     assert sent[0] == sent[1] != sent[2]
@@ -304,8 +308,8 @@ def test_the_same_seed_gives_the_same_arrivals_and_payloads(fleet: Fleet) -> Non
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_failures_are_counted_by_kind_with_the_servers_message(fleet: Fleet) -> None:
-    phase = fleet.run("flaky", Shape(concurrency=4, warmup_s=0.1, duration_s=0.5), Watch())
+def test_failures_are_counted_by_kind_with_the_servers_message(generators: GeneratorProcesses) -> None:
+    phase = generators.run("flaky", LoadShape(concurrency=4, warmup_s=0.1, duration_s=0.5), Watch())
     count = len(phase.record.rows())
     assert list(kinds(phase)) == ["HTTP 500"]
     assert kinds(phase)["HTTP 500"] == pytest.approx(count / 10, abs=2)
@@ -314,11 +318,13 @@ def test_failures_are_counted_by_kind_with_the_servers_message(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize("target", ["http", "grpc"])
-def test_a_server_that_goes_away_leaves_the_rows_so_far_and_failures(fleet: Fleet, target: Protocol) -> None:
+def test_a_server_that_goes_away_leaves_the_rows_so_far_and_failures(
+    generators: GeneratorProcesses, target: Protocol
+) -> None:
     with null_server(target) as server:
         watch = OnRows(server.process.kill)
-        shape = Shape(concurrency=4, warmup_s=0, duration_s=1.5)
-        phase = fleet.run(target, shape, watch, url=f"{target}://127.0.0.1:{server.port}")
+        shape = LoadShape(concurrency=4, warmup_s=0, duration_s=1.5)
+        phase = generators.run(target, shape, watch, url=f"{target}://127.0.0.1:{server.port}")
     rows = phase.record.rows()
     assert (rows["code"] == 0).sum() > 10
     assert {"connect"} <= kinds(phase).keys() <= {"closed", "connect"}
@@ -342,7 +348,7 @@ class OnRows(Watch):
             self.act()
 
 
-def generators() -> list[psutil.Process]:
+def running_generators() -> list[psutil.Process]:
     children = psutil.Process().children()
     return [child for child in children if "modelwright.loadtest.generator.process" in " ".join(child.cmdline())]
 
@@ -365,11 +371,11 @@ class OnBothRows(Watch):
 def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_waiting(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    known = {process.pid for process in generators()}
-    with Fleet(workloads(server), 2, tmp_path) as fleet:
-        victim = next(process for process in generators() if process.pid not in known)
-        shape = Shape(concurrency=4, warmup_s=0, duration_s=2)
-        phase = fleet.run("flaky", shape, OnBothRows(tmp_path, lambda: os.kill(victim.pid, signal.SIGKILL)))
+    known = {process.pid for process in running_generators()}
+    with GeneratorProcesses(workloads(server), 2, tmp_path) as generators:
+        victim = next(process for process in running_generators() if process.pid not in known)
+        shape = LoadShape(concurrency=4, warmup_s=0, duration_s=2)
+        phase = generators.run("flaky", shape, OnBothRows(tmp_path, lambda: os.kill(victim.pid, signal.SIGKILL)))
         assert not phase.complete
         assert len(phase.notes) == len(phase.clients) == 1
         assert "which sent requests, was lost" in phase.notes[0]
@@ -380,7 +386,7 @@ def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_
         assert len(phase.record.rows()) == written // RECORD.itemsize
 
         begin = time.monotonic()
-        phase = fleet.run("http", QUICK, Watch())
+        phase = generators.run("http", QUICK, Watch())
         assert time.monotonic() - begin < 8  # a process that is silent is given up after 10 s
         assert (phase.complete, len(phase.clients)) == (False, 1)
         assert len(phase.record.rows()) > 0
@@ -398,9 +404,9 @@ class Ending(Watch):
 
 
 def test_a_watch_can_end_a_phase(server: RunningServer, tmp_path: Path) -> None:
-    with Fleet({"http": workloads(server)["http"]}, 1, tmp_path) as fleet:
+    with GeneratorProcesses({"http": workloads(server)["http"]}, 1, tmp_path) as generators:
         begin = time.monotonic()
-        phase = fleet.run("http", Shape(concurrency=2, warmup_s=0.1, duration_s=30), Ending())
+        phase = generators.run("http", LoadShape(concurrency=2, warmup_s=0.1, duration_s=30), Ending())
         assert time.monotonic() - begin < 20
     assert (phase.complete, phase.notes) == (False, ["enough is enough"])
     assert len(phase.record.rows()) > 0
@@ -408,9 +414,12 @@ def test_a_watch_can_end_a_phase(server: RunningServer, tmp_path: Path) -> None:
 
 
 def test_a_workload_that_does_not_fit_the_server_is_refused(server: RunningServer, tmp_path: Path) -> None:
-    """What else does not fit is in test_faults.py and test_signature.py."""
+    """What else does not fit is in test_faults.py and test_interface.py."""
     message = r"identiti: the server has no such model\n  hint: did you mean 'identity'"
-    with pytest.raises(LoadError, match=message), Fleet({"A": Workload(url(server, "http"), "identiti")}, 1, tmp_path):
+    with (
+        pytest.raises(LoadError, match=message),
+        GeneratorProcesses({"A": Workload(url(server, "http"), "identiti")}, 1, tmp_path),
+    ):
         pass
 
 
@@ -425,20 +434,20 @@ def test_a_session_is_made_for_what_the_server_serves(
     server: RunningServer, workload: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelwrightError, match=message):
-        Session(Workload(**{"url": url(server, "http"), "model": "identity"} | workload))
+        UserContext(Workload(**{"url": url(server, "http"), "model": "identity"} | workload))
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(ModelwrightError, match=address):
-        Session(Workload(f"http://{address}", "m"))
+        UserContext(Workload(f"http://{address}", "m"))
 
 
 def test_a_model_that_fails_every_request_is_refused(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "long.json").write_text('{"DELAY_MS": [1000]}')
     wanted = r"slow version 1: the first 5 requests failed: timeout: no answer within 0.1 s\n  hint: send one by hand"
     workload = Workload(url(server, "http"), "slow", payload=str(tmp_path / "long.json"), timeout_s=0.1)
-    with pytest.raises(LoadError, match=wanted), Fleet({"A": workload}, 1, tmp_path):
+    with pytest.raises(LoadError, match=wanted), GeneratorProcesses({"A": workload}, 1, tmp_path):
         pass
 
 
@@ -456,8 +465,8 @@ def publish_golden(repository: Path, offset: float) -> None:
     (folder / "manifest.json").write_text(manifest.text())
 
 
-def test_wrong_answers_are_failures(fleet: Fleet) -> None:
-    phases = {name: fleet.run(name, QUICK, Watch()) for name in ("right", "wrong")}
+def test_wrong_answers_are_failures(generators: GeneratorProcesses) -> None:
+    phases = {name: generators.run(name, QUICK, Watch()) for name in ("right", "wrong")}
     for phase in phases.values():
         assert phase.record.checked == len(phase.record.rows()) > 10
     assert kinds(phases["right"]) == {}

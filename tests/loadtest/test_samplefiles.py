@@ -16,16 +16,18 @@ import pytest
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads import sample_files as samplefiles
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.loadtest.payloads.sample_files import read_samples
-from modelwright.loadtest.payloads.signature import Signature, Tensor
 from modelwright.triton.tensors import save_tensors
 
-OUTPUT = (Tensor("y", "FP32", (1,)),)
-PLAIN = Signature("m", "1", 8, (Tensor("x", "FP32", (2,)),), OUTPUT)
-IMAGE = Signature("m", "1", 8, (Tensor("x", "FP32", (1, 2, 2)),), OUTPUT)
-VARIABLE = Signature("m", "1", 8, (Tensor("x", "INT32", (-1, -1)),), OUTPUT)
-TEXT = Signature("m", "1", 8, (Tensor("text", "BYTES", (2,)),), OUTPUT)
-TWO = Signature("m", "1", 8, (Tensor("x", "FP32", (2,)), Tensor("bias", "INT8", (1,), optional=True)), OUTPUT)
+OUTPUT = (InterfaceTensor("y", "FP32", (1,)),)
+PLAIN = ModelInterface("m", "1", 8, (InterfaceTensor("x", "FP32", (2,)),), OUTPUT)
+IMAGE = ModelInterface("m", "1", 8, (InterfaceTensor("x", "FP32", (1, 2, 2)),), OUTPUT)
+VARIABLE = ModelInterface("m", "1", 8, (InterfaceTensor("x", "INT32", (-1, -1)),), OUTPUT)
+TEXT = ModelInterface("m", "1", 8, (InterfaceTensor("text", "BYTES", (2,)),), OUTPUT)
+TWO = ModelInterface(
+    "m", "1", 8, (InterfaceTensor("x", "FP32", (2,)), InterfaceTensor("bias", "INT8", (1,), optional=True)), OUTPUT
+)
 
 
 def values(samples: list[Any]) -> list[dict[str, Any]]:
@@ -59,11 +61,11 @@ def test_strings_of_an_npz(tmp_path: Path, kind: str) -> None:
 
 B64 = base64.b64encode(np.array([1, 2], "<f4").tobytes()).decode()
 STRINGS = base64.b64encode(b"\x01\x00\x00\x00a\x02\x00\x00\x00bc").decode()
-ONE_TEXT = Signature("m", "1", 8, (Tensor("text", "BYTES", (1,)),), OUTPUT)
+ONE_TEXT = ModelInterface("m", "1", 8, (InterfaceTensor("text", "BYTES", (1,)),), OUTPUT)
 
 
 @pytest.mark.parametrize(
-    ("signature", "data", "expected"),
+    ("interface", "data", "expected"),
     [
         pytest.param(PLAIN, {"x": [1, 2.5]}, [{"x": [1, 2.5]}], id="one sample"),
         pytest.param(PLAIN, [{"x": [1, 2]}, {"x": [3, 4]}], [{"x": [1, 2]}, {"x": [3, 4]}], id="a list"),
@@ -83,13 +85,13 @@ ONE_TEXT = Signature("m", "1", 8, (Tensor("text", "BYTES", (1,)),), OUTPUT)
         pytest.param(TWO, [{"x": [1, 2]}, {"x": [1, 2], "bias": [3]}], [{"x": [1, 2]}, {"x": [1, 2], "bias": [3]}], id="optional"),
     ],
 )  # fmt: skip
-def test_the_forms_of_json(tmp_path: Path, signature: Signature, data: Any, expected: Any) -> None:
-    assert values(read_samples(signature, written(tmp_path, data))) == expected
+def test_the_forms_of_json(tmp_path: Path, interface: ModelInterface, data: Any, expected: Any) -> None:
+    assert values(read_samples(interface, written(tmp_path, data))) == expected
 
 
 def test_an_input_can_be_called_data(tmp_path: Path) -> None:
-    signature = Signature("m", "1", 0, (Tensor("data", "FP32", (2,)),), OUTPUT)
-    assert values(read_samples(signature, written(tmp_path, {"data": [1, 2]}))) == [{"data": [1, 2]}]
+    interface = ModelInterface("m", "1", 0, (InterfaceTensor("data", "FP32", (2,)),), OUTPUT)
+    assert values(read_samples(interface, written(tmp_path, {"data": [1, 2]}))) == [{"data": [1, 2]}]
 
 
 def test_a_given_shape_is_for_flat_values(tmp_path: Path) -> None:
@@ -98,11 +100,13 @@ def test_a_given_shape_is_for_flat_values(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_raw_files_is_one_sample(tmp_path: Path) -> None:
-    signature = Signature("m", "1", 8, (Tensor("x", "FP32", (2,)), Tensor("text", "BYTES", (2,))), OUTPUT)
+    interface = ModelInterface(
+        "m", "1", 8, (InterfaceTensor("x", "FP32", (2,)), InterfaceTensor("text", "BYTES", (2,))), OUTPUT
+    )
     (tmp_path / "x").write_bytes(np.array([1, 2], "<f4").tobytes())
     (tmp_path / "text").write_text("one\ntwo words\n")
     (tmp_path / "y").write_bytes(b"what perf_analyzer would compare with")
-    assert values(read_samples(signature, tmp_path)) == [{"x": [1, 2], "text": [b"one", b"two words"]}]
+    assert values(read_samples(interface, tmp_path)) == [{"x": [1, 2], "text": [b"one", b"two words"]}]
 
 
 def test_a_folder_of_files_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_folder_of_files_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signature", "data", "message"),
+    ("interface", "data", "message"),
     [
         pytest.param(PLAIN, "", r"samples\.json: is empty$", id="empty file"),
         pytest.param(PLAIN, "[1, 2", r"samples\.json: is no JSON: .*line 1 column", id="truncated"),
@@ -147,10 +151,10 @@ def test_a_folder_of_files_in_the_order_of_their_names(tmp_path: Path) -> None:
         pytest.param(PLAIN, {"x": {"b64": "AAAA"}}, r"3 bytes are no whole number of FP32 values", id="bytes left over"),
     ],
 )  # fmt: skip
-def test_json_that_does_not_fit_is_refused(tmp_path: Path, signature: Signature, data: Any, message: str) -> None:
+def test_json_that_does_not_fit_is_refused(tmp_path: Path, interface: ModelInterface, data: Any, message: str) -> None:
     path = written(tmp_path, data)
     with pytest.raises(LoadError, match=f"(?s){message}"):
-        read_samples(signature, path)
+        read_samples(interface, path)
 
 
 def savez(**arrays: Any) -> Callable[[Path], None]:
@@ -215,7 +219,7 @@ def test_npz_that_does_not_fit_is_refused(tmp_path: Path, write: Callable[[Path]
 
 
 def test_a_small_file_that_holds_much_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samplefiles, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(samplefiles, "MAX_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((1 << 20, 2), np.float32))
     assert (tmp_path / "bomb.npz").stat().st_size < 1 << 20
     with pytest.raises(LoadError, match=r"bomb\.npz: \d+\.\d MB, at most 1\.0 MB are read\n  hint: keep fewer"):

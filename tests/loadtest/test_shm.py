@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from modelwright.errors import LoadError
-from modelwright.loadtest.payloads.signature import read_signature
+from modelwright.loadtest.payloads.interface import read_interface
 from modelwright.loadtest.wire.callers import Caller, RawGrpc, RawHttp
 from modelwright.loadtest.wire.calls import Address, address_of
 from modelwright.loadtest.wire.connections import GrpcConnections
@@ -25,7 +25,7 @@ from modelwright.triton.tensors import Tensors
 from tests.loadtest.wire import free_port
 
 
-def session(
+def shared_memory(
     address: Address, server: RunningServer, model: str, payloads: list[Tensors], batch: int = 1
 ) -> SharedMemory:
     def make(requests: Sequence[Any]) -> Caller:
@@ -36,9 +36,9 @@ def session(
         return RawGrpc(GrpcConnections(address, 5), messages)
 
     with connect(server.http, 5) as client:
-        signature = read_signature(client, model)
+        interface = read_interface(client, model)
     module = importlib.import_module(f"tritonclient.{address.protocol}")
-    return SharedMemory(module.InferenceServerClient(address.authority), signature, payloads, batch, make)
+    return SharedMemory(module.InferenceServerClient(address.authority), interface, payloads, batch, make)
 
 
 def left(shared: SharedMemory) -> list[str]:
@@ -68,7 +68,7 @@ def test_answers_are_those_of_each_payload_and_strings_come_in_the_answer(
         }
         for seed in range(3)
     ]
-    shared = session(address, server, "identity", payloads, batch=2)
+    shared = shared_memory(address, server, "identity", payloads, batch=2)
     caller = shared.caller()
     for number in (0, 1, 2, 0):
         answer = caller.parse(caller.call(number))
@@ -80,7 +80,7 @@ def test_answers_are_those_of_each_payload_and_strings_come_in_the_answer(
 
 def test_outputs_of_each_caller_have_a_place_of_their_own(server: RunningServer, address: Address) -> None:
     payloads: list[Tensors] = [{"DELAY_MS": np.full(1, number, np.float32)} for number in range(4)]
-    shared = session(address, server, "slow", payloads)
+    shared = shared_memory(address, server, "slow", payloads)
     one, two = shared.caller(), shared.caller()
     first, second = one.call(3), two.call(1)  # both are answered before either is read
     assert one.parse(first)["OUT"].tolist() == [3]
@@ -101,5 +101,5 @@ def test_a_server_that_does_not_take_them_is_an_error_and_leaves_nothing(
     payloads: list[Tensors] = [{"DELAY_MS": np.ones(1, np.float32)}]
     nobody = Address("http", "127.0.0.1", free_port())
     with pytest.raises(LoadError, match=r"--shared-memory: .*\n  hint: the server must be on this machine"):
-        session(nobody, server, "slow", payloads)
+        shared_memory(nobody, server, "slow", payloads)
     assert not [name for name in names if (Path("/dev/shm") / f"modelwright-{name}").exists()]

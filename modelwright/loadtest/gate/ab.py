@@ -21,8 +21,8 @@ from modelwright.loadtest.gate.verdict import ROUNDS, Case, judge, settled, want
 from modelwright.loadtest.measure.lab import Lab, Setting, lab, server_for
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.measure.run import Findings, why_failed
-from modelwright.loadtest.measure.servers import Server
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.measure.servers import ServerUnderTest
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.spec import Slo
 from modelwright.repository.repository import Repository
 from modelwright.text import milliseconds
@@ -30,7 +30,7 @@ from modelwright.triton.layout import GOLDEN
 
 _SHARE_OF_CAPACITY = 0.7
 _SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid
-_MOST_LAG = 0.5  # of the p99: lag is no part of a service time, and both sides have the same client
+_MAX_LAG = 0.5  # of the p99: lag is no part of a service time, and both sides have the same client
 _SPARE = 1.2  # a percentile's fewest requests, and some more: arrivals are random
 _CONCURRENCY = 32
 _SIDES: tuple[SideName, ...] = ("A", "A2", "B")
@@ -111,7 +111,7 @@ def _versions(model: str, baselines: Repository, candidates: Repository, given: 
 def gate(setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings) -> list[Gate]:
     """Measure and judge; once as many rounds again for models that are undecided."""
     sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
-    shapes: dict[str, dict[str, Shape]] = {}
+    shapes: dict[str, dict[str, LoadShape]] = {}
     for pairing in found:
         _measure(setting, pairing, plan, sides[pairing.model], findings, shapes)
     first = judge([_case(pairing, sides[pairing.model], plan) for pairing in found], plan.seed)
@@ -138,7 +138,7 @@ def _measure(
     plan: Plan,
     sides: list[Side],
     findings: Findings,
-    shapes: dict[str, dict[str, Shape]],
+    shapes: dict[str, dict[str, LoadShape]],
 ) -> None:
     """The rounds of one model, added to `sides`. Stops when one was cut short.
 
@@ -149,7 +149,7 @@ def _measure(
     with _benches(setting, pairing) as benches:
         findings.server = benches["A"].server_info
         for bench in (benches["A"], benches["B"]):
-            for described in bench.fleet.targets.values():
+            for described in bench.generators.targets.values():
                 findings.note(pairing.model, described["notes"])
         if pairing.model not in shapes:
             shapes[pairing.model] = _shapes(benches["A"], pairing, plan, findings)
@@ -176,7 +176,7 @@ def _told(model: str, number: int, rounds: int, sides: Sequence[Side]) -> str:
 @dataclass
 class _Round:
     benches: dict[SideName, Lab]
-    shapes: dict[str, Shape]
+    shapes: dict[str, LoadShape]
     plan: Plan
     number: int
     model: str
@@ -199,13 +199,13 @@ class _Round:
         name = next(iter(bench.workloads)) if len(bench.workloads) == 1 else side[0]
         # The same arrivals for all sides of a round; other ones in the next.
         seed = self.plan.seed + self.number
-        return self.findings.measure(bench, name, self.shapes[regime], label, seed=seed, most_lag=_MOST_LAG)
+        return self.findings.measure(bench, name, self.shapes[regime], label, seed=seed, max_lag=_MAX_LAG)
 
 
-def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dict[str, Shape]:
+def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dict[str, LoadShape]:
     """The two loads, from what the baseline can serve here and now."""
     concurrency = pairing.slo.concurrency or _CONCURRENCY
-    saturation = Shape(concurrency, warmup_s=plan.warmup_s, duration_s=plan.seconds)
+    saturation = LoadShape(concurrency, warmup_s=plan.warmup_s, duration_s=plan.seconds)
     longer = replace(saturation, warmup_s=1.0, duration_s=max(2.0, plan.seconds))
     capacity = findings.measure(bench, "A", longer, f"{pairing.model} capacity of the baseline")
     if not capacity.throughput:
@@ -215,7 +215,7 @@ def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dic
         rate = min(rate, _SHARE_OF_CEILING * capacity.client.ceiling)
     percentile = "p99" if P99 in plan.metrics or pairing.slo.p99_ms else "p50"
     needed_s = _SPARE * NEEDED[percentile] / rate
-    fixed = Shape(rate=rate, warmup_s=plan.warmup_s, duration_s=max(plan.seconds, needed_s))
+    fixed = LoadShape(rate=rate, warmup_s=plan.warmup_s, duration_s=max(plan.seconds, needed_s))
     regimes = {metric.regime for metric in plan.metrics}
     regimes |= {FIXED} if pairing.slo.p50_ms or pairing.slo.p99_ms else set()
     regimes |= {SATURATION} if pairing.slo.throughput_min else set()
@@ -240,7 +240,9 @@ def _benches(setting: Setting, pairing: Pairing) -> Iterator[dict[SideName, Lab]
         yield {"A": one, "A2": one, "B": other}
 
 
-def _served(setting: Setting, model: str, version: int, repository: Path) -> contextlib.AbstractContextManager[Server]:
+def _served(
+    setting: Setting, model: str, version: int, repository: Path
+) -> contextlib.AbstractContextManager[ServerUnderTest]:
     return server_for(setting, {model: [version]}, repository)
 
 

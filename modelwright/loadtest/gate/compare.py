@@ -10,7 +10,7 @@ from modelwright.text import change, number
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedFigure:
     """One number of one measurement in both documents; None where it is not known."""
 
     label: str
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    rows: list[Row]
+    rows: list[ComparedFigure]
     only_a: list[str]  # labels
     only_b: list[str]
     warnings: list[str]
@@ -62,7 +62,7 @@ def text(comparison: Comparison, names: tuple[str, str] = ("A", "B")) -> str:
     return "\n".join([*lines, "", "No verdict: for one that allows for noise, use `modelwright load ab`."])
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[ComparedFigure]) -> list[str]:
     cells = [
         [f"{row.name}, {row.unit}" if row.unit else row.name, _shown(row.a), _shown(row.b), _change(row)]
         for row in rows
@@ -79,26 +79,26 @@ def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:,}" if isinstance(value, int) else number(value)
 
 
-def _change(row: Row) -> str:
+def _change(row: ComparedFigure) -> str:
     return "" if row.ratio is None else change(row.ratio)
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------------
 
 
-def _rows(a: Measurement, b: Measurement) -> Iterator[Row]:
-    yield Row(a.label, "throughput", "req/s", a.throughput, b.throughput)
+def _rows(a: Measurement, b: Measurement) -> Iterator[ComparedFigure]:
+    yield ComparedFigure(a.label, "throughput", "req/s", a.throughput, b.throughput)
     open_loop = "open" in (a.load.mode, b.load.mode)
     for kind in ("service", "response") if open_loop else ("service",):
         for name in ("p50", "p90", "p95", "p99", "p99.9"):
             one, other = (getattr(side, kind).percentiles_ms.get(name) for side in (a, b))
             if one is not None or other is not None:
-                yield Row(a.label, f"{name} {kind}" if open_loop else name, "ms", one, other)
+                yield ComparedFigure(a.label, f"{name} {kind}" if open_loop else name, "ms", one, other)
     if a.server and b.server:
         for title, field in (("queue", "queue_ms"), ("compute", "compute_infer_ms")):
-            yield Row(a.label, f"server {title}", "ms", getattr(a.server, field), getattr(b.server, field))
-        yield Row(a.label, "mean batch", "", a.server.mean_batch, b.server.mean_batch)
-    yield Row(a.label, "failed", "", a.requests.failed, b.requests.failed)
+            yield ComparedFigure(a.label, f"server {title}", "ms", getattr(a.server, field), getattr(b.server, field))
+        yield ComparedFigure(a.label, "mean batch", "", a.server.mean_batch, b.server.mean_batch)
+    yield ComparedFigure(a.label, "failed", "", a.requests.failed, b.requests.failed)
 
 
 # --- what makes them hard to compare ----------------------------------------------------------------------------------

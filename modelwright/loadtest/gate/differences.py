@@ -25,8 +25,8 @@ from modelwright.repository.manifest import Manifest, read_ours
 from modelwright.triton.layout import CONFIG, GOLDEN, MANIFEST
 from modelwright.triton.messages import compared
 
-_MOST_CHARS = 60  # of a value
-_MOST_LINES = 40
+_MAX_CHARS = 60  # of a value
+_MAX_LINES = 40
 
 
 def differences(baseline: Path, baseline_version: int, candidate: Path, candidate_version: int) -> list[str]:
@@ -43,8 +43,8 @@ def differences(baseline: Path, baseline_version: int, candidate: Path, candidat
             f"manifest: only the {'baseline' if before else 'candidate'} has one: how it was made is not compared"
         )
     lines += _files(baseline / str(baseline_version), before, candidate / str(candidate_version), after)
-    more = len(lines) - _MOST_LINES
-    return lines if more <= 0 else [*lines[:_MOST_LINES], f"… and {more:,} more"]
+    more = len(lines) - _MAX_LINES
+    return lines if more <= 0 else [*lines[:_MAX_LINES], f"… and {more:,} more"]
 
 
 def _read(folder: Path) -> Manifest | None:
@@ -151,7 +151,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}…"
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}…"
 
 
 def _changed(path: str, before: str | None, after: str | None) -> str:

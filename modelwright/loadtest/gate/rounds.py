@@ -23,16 +23,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from modelwright.loadtest.document import Measurement, Round, Server
+from modelwright.loadtest.document import Measurement, Round, ServerStatistics
 from modelwright.loadtest.gate.bootstrap import rounds_needed
 from modelwright.loadtest.measure.latency import NEEDED
 
 SideName = Literal["A", "A2", "B"]
 SATURATION, FIXED = "saturation", "fixed load"
 BASELINES: tuple[SideName, ...] = ("A", "A2")
-_FEWEST_EXECUTIONS = 30  # of equal batch sizes in a round: fewer are no comparison
+_MIN_EXECUTIONS = 30  # of equal batch sizes in a round: fewer are no comparison
 _ENOUGH = 0.8  # of the rounds
-_FEWEST_SHARE = 0.1  # of the executions of the side that has fewer
+_MIN_SHARE = 0.1  # of the executions of the side that has fewer
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def too_few(good: int, missing: Sequence[str], confidence: float) -> str:
     return f"{good} of {rounds} rounds can be used{first}, {needed} are needed"
 
 
-def same_batches(baseline: Server | None, candidate: Server | None) -> Pair | str:
+def same_batches(baseline: ServerStatistics | None, candidate: ServerStatistics | None) -> Pair | str:
     """The mean time of one execution, over the batch sizes that both sides ran; or why they cannot be compared."""
     if baseline is None or candidate is None:
         return "the server gave no statistics"
@@ -170,7 +170,7 @@ def same_batches(baseline: Server | None, candidate: Server | None) -> Pair | st
     weights = [min(one.executions, other.executions) for one, other in both]
     total = sum(weights)
     fewer = min(sum(batch.executions for batch in side.batches) for side in (baseline, candidate))
-    if total < max(_FEWEST_EXECUTIONS, _FEWEST_SHARE * fewer):
+    if total < max(_MIN_EXECUTIONS, _MIN_SHARE * fewer):
         return f"{total:,} executions had equal batch sizes on both sides, of {fewer:,}"
     logs = [
         weight * math.log(other.compute_ms / one.compute_ms) for (one, other), weight in zip(both, weights, strict=True)
@@ -200,7 +200,7 @@ def _round(side: Side) -> Round:
     )
 
 
-def _mean_compute_ms(server: Server | None) -> float | None:
+def _mean_compute_ms(server: ServerStatistics | None) -> float | None:
     executions = sum(batch.executions for batch in server.batches) if server else 0
     if server is None or not executions:
         return None

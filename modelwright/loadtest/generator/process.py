@@ -33,9 +33,9 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 
 from modelwright.errors import ModelwrightError
+from modelwright.loadtest.generator.context import LoopLag, Pace, UserContext, allow_many_connections
 from modelwright.loadtest.generator.recording import Recorder
-from modelwright.loadtest.generator.session import LoopLag, Pace, Session, allow_many_connections
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 
 _FLUSH_S = 0.25
 
@@ -44,11 +44,11 @@ class PhaseUser(User):  # type: ignore[misc]
     """One request in flight, or the one source of an open loop, until the phase ends; then idle until it is stopped."""
 
     abstract = True
-    session: Session
+    context: UserContext
     pace: Pace
 
     def on_start(self) -> None:
-        self.caller = self.session.caller()
+        self.caller = self.context.caller()
 
     def on_stop(self) -> None:
         self.caller.close()
@@ -56,39 +56,39 @@ class PhaseUser(User):  # type: ignore[misc]
     @task  # type: ignore[untyped-decorator]
     def infer(self) -> None:
         if self.pace.shape.is_open:
-            self.session.open_loop(self.pace)
+            self.context.open_loop(self.pace)
         else:
-            self.session.closed_loop(self.caller, self.pace.until_ns)
+            self.context.closed_loop(self.caller, self.pace.until_ns)
         gevent.sleep(3600)
 
 
-class Target:
+class LocustTarget:
     """A session with a Locust environment of its own."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
-        self.session = Session(workload)
-        self.users: type[PhaseUser] = type("Users", (PhaseUser,), {"session": self.session})
+        self.context = UserContext(workload)
+        self.users: type[PhaseUser] = type("Users", (PhaseUser,), {"context": self.context})
         self.runner: LocalRunner = Environment(user_classes=[self.users]).create_local_runner()
 
     def described(self) -> dict[str, Any]:
-        items = self.session.payloads.items
+        items = self.context.payloads.items
         return {
-            "payload": self.session.payloads.description,
+            "payload": self.context.payloads.description,
             "distinct": len(items),
-            "payload_bytes": self.session.request_bytes,
-            "notes": self.session.payloads.notes,
-            "version": self.session.signature.version,
-            "answer": self.session.first_answer(),
+            "payload_bytes": self.context.request_bytes,
+            "notes": self.context.payloads.notes,
+            "version": self.context.interface.version,
+            "answer": self.context.first_answer(),
         }
 
     def run(self, pace: Pace, url: str, rows: BinaryIO, say: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """One phase; what the process can say of itself. The record is in `rows`."""
-        session = self.session
-        session.recorder = Recorder()
-        writer = _Writer(session.recorder, rows, say)
-        session.rewind(pace.seed)
-        session.aim(url)
+        context = self.context
+        context.recorder = Recorder()
+        writer = _Writer(context.recorder, rows, say)
+        context.rewind(pace.seed)
+        context.aim(url)
         self.users.pace = pace
         usage = gevent.spawn(_usage, pace)
         users = 1 if pace.shape.is_open else _share(pace.shape.concurrency or 1, pace.part, pace.parts)
@@ -96,12 +96,12 @@ class Target:
         if users:
             self.runner.start(users, spawn_rate=users)
         _sleep_until(pace.until_ns)
-        session.drain()
+        context.drain()
         self.runner.stop()
         writer.stop()
         return {
-            "client": {**usage.get(), "most_in_flight": session.most_in_flight},
-            "checked": session.recorder.checked,
+            "client": {**usage.get(), "max_in_flight": context.max_in_flight},
+            "checked": context.recorder.checked,
         }
 
 
@@ -162,7 +162,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not end up between the answers
     try:
         given = json.loads(orders.readline() or "{}")
-        targets = {name: Target(Workload(**workload)) for name, workload in given["targets"].items()}
+        targets = {name: LocustTarget(Workload(**workload)) for name, workload in given["targets"].items()}
         described = {name: target.described() for name, target in targets.items()}
     except ModelwrightError as error:
         say({"event": "error", "message": error.message, "hint": error.hint})
@@ -170,13 +170,13 @@ def main() -> None:
     say({"event": "ready", "targets": described})
     for line in orders:
         order = json.loads(line)
-        shape = Shape(**order["shape"])
+        shape = LoadShape(**order["shape"])
         until_ns = order["start_ns"] + round((shape.warmup_s + shape.duration_s) * 1e9)
         pace = Pace(shape, order["start_ns"], until_ns, given["part"], given["parts"], order["seed"])
         with Path(order["rows"]).open("ab", buffering=0) as rows:
             say({"event": "done", **targets[order["target"]].run(pace, order["url"], rows, say)})
     for target in targets.values():
-        target.session.close()
+        target.context.close()
 
 
 def _answer(answers: Any, data: dict[str, Any]) -> None:

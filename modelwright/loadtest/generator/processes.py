@@ -24,7 +24,7 @@ import numpy as np
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.generator.recording import RECORD, FailureKind, Record
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class Watch:
         return ""
 
 
-class _Process:
+class _GeneratorProcess:
     """One generator."""
 
     def __init__(self, number: int, folder: Path) -> None:
@@ -134,7 +134,7 @@ class _Process:
         self.data += fresh
         return fresh
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         self._log.flush()
         lines = Path(self._log.name).read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {self._process.wait()}"
@@ -152,15 +152,15 @@ class _Process:
         self._log.close()
 
 
-class Fleet:
+class GeneratorProcesses:
     """`processes` generators, ready to send any of `workloads`. Raises LoadError where these do not fit the server."""
 
     def __init__(self, workloads: Mapping[str, Workload], processes: int, folder: Path) -> None:
         self._workloads = workloads
-        self._processes = [_Process(number, folder) for number in range(processes)]
+        self._processes = [_GeneratorProcess(number, folder) for number in range(processes)]
         self.targets: dict[str, dict[str, Any]] = {}
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> GeneratorProcesses:
         try:
             targets = {name: asdict(workload) for name, workload in self._workloads.items()}
             for process in self._processes:
@@ -181,7 +181,7 @@ class Fleet:
         for process in self._processes:
             process.stop()
 
-    def run(self, target: str, shape: Shape, watch: Watch, seed: int = 7, url: str = "") -> Phase:
+    def run(self, target: str, shape: LoadShape, watch: Watch, seed: int = 7, url: str = "") -> Phase:
         """One phase. Ctrl-C ends it early: what was recorded is there, and `complete` is false.
 
         With `url`, the same requests go to another server, whose answers are not looked at.
@@ -207,7 +207,7 @@ class _Following:
     """A phase while it lasts: rows come in, events of its time line happen, processes report or are lost."""
 
     phase: Phase
-    running: list[_Process]
+    running: list[_GeneratorProcess]
     watch: Watch
     _is_measuring: bool = False
     _is_measured: bool = False
@@ -245,19 +245,19 @@ class _Following:
         if fresh:
             self.watch.tick(np.frombuffer(fresh, dtype=RECORD), (self.phase.until_ns - time.monotonic_ns()) / 1e9)
 
-    def _hear(self, process: _Process) -> None:
+    def _hear(self, process: _GeneratorProcess) -> None:
         with contextlib.suppress(Empty):
             answer = process.answer()
             self.running.remove(process)
             if answer is None:
                 self.phase.complete = False
-                lost = f"process {process.number}, which sent requests, was lost: {process.last_words()}"
+                lost = f"process {process.number}, which sent requests, was lost: {process.stderr_tail()}"
                 self.phase.notes.append(f"{lost}; what it had recorded is kept")
             else:
                 self.phase.clients.append(answer["client"])
             self._keep(process, answer["checked"] if answer else 0)
 
-    def _keep(self, process: _Process, checked: int) -> None:
+    def _keep(self, process: _GeneratorProcess, checked: int) -> None:
         process.fresh()
         rows = bytes(process.data)
         most = int(np.frombuffer(rows, dtype=RECORD)["code"].max(initial=0))
@@ -277,13 +277,13 @@ class _Following:
         self.running.clear()
 
 
-def _ready(process: _Process) -> dict[str, dict[str, Any]]:
+def _ready(process: _GeneratorProcess) -> dict[str, dict[str, Any]]:
     try:
         answer = process.answer(_START_S)
     except Empty:
         raise LoadError(f"a process that sends requests did not start within {_START_S:g} s") from None
     if answer is None:
-        raise LoadError(f"a process that sends requests ended while it was starting: {process.last_words()}")
+        raise LoadError(f"a process that sends requests ended while it was starting: {process.stderr_tail()}")
     if answer["event"] == "error":
         raise LoadError(answer["message"], answer["hint"])
     targets: dict[str, dict[str, Any]] = answer["targets"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.errors import ModelwrightError
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 
 GROUP = "Triton"
 
@@ -50,11 +50,11 @@ def workload(options: Any, host: str) -> Workload:
     )
 
 
-def shape(options: Any, users: int, duration_s: float) -> Shape:
+def shape(options: Any, users: int, duration_s: float) -> LoadShape:
     """`users`: how many Locust spawns altogether."""
     if options.rate:
-        return Shape(None, options.rate, options.arrivals, options.warmup, duration_s)
-    return Shape(users, None, "poisson", options.warmup, duration_s)
+        return LoadShape(None, options.rate, options.arrivals, options.warmup, duration_s)
+    return LoadShape(users, None, "poisson", options.warmup, duration_s)
 
 
 def shapes(given: Any) -> dict[str, int | list[int]]:

@@ -24,9 +24,9 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.loadtest.document import Measurement, Target
+from modelwright.loadtest.generator.context import LoopLag, UserContext, allow_many_connections
 from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import FailureKind, Record, clock_offset_ns
-from modelwright.loadtest.generator.session import LoopLag, Session, allow_many_connections
 from modelwright.loadtest.locust import options
 from modelwright.loadtest.locust.statistics import feed
 from modelwright.loadtest.measure.measurement import label_of, load_of, measurement, target_of
@@ -51,14 +51,14 @@ _FOLDER = Path(".modelwright") / "load"
 class _Sending:
     """This process's session for one workload, and its own usage since it was made."""
 
-    session: Session
+    context: UserContext
     lag: LoopLag = field(default_factory=LoopLag)
     cpu_s: float = field(default_factory=time.process_time)
     began_s: float = field(default_factory=time.monotonic)
 
     def message(self, key: str) -> dict[str, Any]:
         """What has happened since the last one."""
-        recorder, session = self.session.recorder, self.session
+        recorder, context = self.context.recorder, self.context
         checked, recorder.checked = recorder.checked, 0
         return {
             "workload": key,
@@ -67,9 +67,9 @@ class _Sending:
             "checked": checked,
             "offset_ns": clock_offset_ns(),
             "client": self._usage(),
-            "version": session.signature.version,
-            "payload": session.payloads.description,
-            "payload_bytes": session.request_bytes,
+            "version": context.interface.version,
+            "payload": context.payloads.description,
+            "payload_bytes": context.request_bytes,
         }
 
     def _usage(self) -> dict[str, Any]:
@@ -125,15 +125,15 @@ class Reporting:
         environment.events.test_stop.add_listener(self._end)
         allow_many_connections()
 
-    def session(self, workload: Workload) -> Session:
+    def context(self, workload: Workload) -> UserContext:
         """The one that all users of a workload share in this process."""
         key = workload.as_json()
         with self._lock:
             if key not in self._sending:
-                session = Session(workload)
-                session.first_answer()
-                self._sending[key] = _Sending(session)
-            return self._sending[key].session
+                context = UserContext(workload)
+                context.first_answer()
+                self._sending[key] = _Sending(context)
+            return self._sending[key].context
 
     def give_up(self, error: ModelwrightError) -> None:
         """End the whole test, on all workers: no user could do any better."""
@@ -189,7 +189,7 @@ class Reporting:
     def _flush(self) -> None:
         for key, sending in self._sending.items():
             data = sending.message(key)
-            feed(self._environment.stats, sending.session, data["rows"], data["offset_ns"])
+            feed(self._environment.stats, sending.context, data["rows"], data["offset_ns"])
             if isinstance(self._environment.runner, WorkerRunner):
                 self._environment.runner.send_message(_MESSAGE, data)
             else:
@@ -249,11 +249,11 @@ class Reporting:
 
     def _drain(self) -> None:
         """Begin no more requests, and wait for those in flight."""
-        sessions = [sending.session for sending in self._sending.values()]
-        for session in sessions:
-            session.is_over = True
+        contexts = [sending.context for sending in self._sending.values()]
+        for context in contexts:
+            context.is_over = True
         deadline = time.monotonic() + _DRAIN_S
-        while time.monotonic() < deadline and any(session.is_busy for session in sessions):
+        while time.monotonic() < deadline and any(context.is_busy for context in contexts):
             gevent.sleep(0.005)
 
     def _worker_finished(self, environment: Environment, msg: Any, **_: Any) -> None:

@@ -13,19 +13,19 @@ from locust.stats import RequestStats, StatsEntry, StatsError, bucket_response_t
 from modelwright.loadtest.generator.recording import RECORD
 
 if TYPE_CHECKING:
-    from modelwright.loadtest.generator.session import Session
+    from modelwright.loadtest.generator.context import UserContext
 
 
-def feed(stats: RequestStats, session: Session, data: bytes, offset_ns: int) -> None:
+def feed(stats: RequestStats, context: UserContext, data: bytes, offset_ns: int) -> None:
     """Add rows; `offset_ns` brings their clock to the time of day."""
     rows = np.frombuffer(data, dtype=RECORD)
     if not len(rows):
         return
-    name, method = session.workload.model, session.address.protocol.upper()
+    name, method = context.workload.model, context.address.protocol.upper()
     batch = _batch(stats, name, method, rows, offset_ns)
     stats.get(name, method).extend(batch)
     stats.total.extend(batch)
-    for number, failure in enumerate(session.recorder.failures, 1):
+    for number, failure in enumerate(context.recorder.failures, 1):
         count = int((rows["code"] == number).sum())
         if count:
             key = StatsError.create_key(method, name, failure.kind)

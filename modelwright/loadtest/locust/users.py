@@ -22,7 +22,7 @@ from locust import User, events, task
 from locust.exception import StopUser
 
 from modelwright.errors import ModelwrightError
-from modelwright.loadtest.generator.session import Pace, Session
+from modelwright.loadtest.generator.context import Pace, UserContext
 from modelwright.loadtest.locust import options, reporting
 from modelwright.loadtest.payloads.workload import Workload
 from modelwright.loadtest.wire.callers import Caller
@@ -40,7 +40,7 @@ class TritonUser(User):  # type: ignore[misc]
     version: str = ""
     workload_options: ClassVar[dict[str, Any]] = {}  # further fields of modelwright.loadtest.payloads.workload.Workload
 
-    session: Session
+    context: UserContext
     caller: Caller
 
     def workload(self) -> Workload:
@@ -60,8 +60,8 @@ class TritonUser(User):  # type: ignore[misc]
 
     def on_start(self) -> None:
         try:
-            self.session = reporting.of(self.environment).session(self.workload())
-            self.caller = self.session.caller()
+            self.context = reporting.of(self.environment).context(self.workload())
+            self.caller = self.context.caller()
         except ModelwrightError as error:
             reporting.of(self.environment).give_up(error)  # `infer` ends this user: here, Locust would log a traceback
 
@@ -73,22 +73,22 @@ class TritonUser(User):  # type: ignore[misc]
     def infer(self) -> None:
         if not hasattr(self, "caller"):
             raise StopUser
-        if self.session.is_over:
+        if self.context.is_over:
             gevent.sleep(3600)  # until Locust ends this user
         given = self.environment.parsed_options
         if given.rate:
             self._source(given)
         elif type(self).wait_time is not User.wait_time:
-            self.session.send(self.caller)
+            self.context.send(self.caller)
         else:
-            self.session.closed_loop(self.caller, time.monotonic_ns() + _BURST_NS)
+            self.context.closed_loop(self.caller, time.monotonic_ns() + _BURST_NS)
 
     def _source(self, given: Any) -> None:
         """This user's part of the open loop, until Locust ends it."""
         users = given.all_users or 1  # of all workers
         shape = options.shape(given, users, float("inf"))
         part = Random().randrange(2**32) if shape.arrivals == "poisson" else 0  # noqa: S311 (streams that differ)
-        self.session.open_loop(Pace(replace(shape, rate=given.rate / users), time.monotonic_ns(), part=part))
+        self.context.open_loop(Pace(replace(shape, rate=given.rate / users), time.monotonic_ns(), part=part))
 
 
 class TritonHttpUser(TritonUser):

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from modelwright.loadtest.generator.processes import Fleet, Phase, Watch
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase, Watch
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.calls import address_of
 from modelwright.loadtest.wire.null_server import null_server
 
-_SHAPE = Shape(concurrency=32, warmup_s=0.2, duration_s=0.8)
+_SHAPE = LoadShape(concurrency=32, warmup_s=0.2, duration_s=0.8)
 _FULL = 0.9  # of a core: a process that uses more is as fast as it can be
 
 
@@ -25,18 +25,18 @@ class Ceilings:
 
     _known: dict[str, float | None] = field(default_factory=dict)
 
-    def of(self, fleet: Fleet, name: str, workload: Workload) -> float | None:
+    def of(self, generators: GeneratorProcesses, name: str, workload: Workload) -> float | None:
         """Requests a second; None where a null server cannot stand in for the model."""
         if name not in self._known:
-            answer = fleet.targets[name].get("answer")
-            self._known[name] = None if answer is None else _measured(fleet, name, workload, answer)
+            answer = generators.targets[name].get("answer")
+            self._known[name] = None if answer is None else _measured(generators, name, workload, answer)
         return self._known[name]
 
 
-def _measured(fleet: Fleet, name: str, workload: Workload, answer: str) -> float | None:
+def _measured(generators: GeneratorProcesses, name: str, workload: Workload, answer: str) -> float | None:
     protocol = address_of(workload.url).protocol
     with null_server(protocol, answer=bytes.fromhex(answer)) as server:
-        phase = fleet.run(name, _SHAPE, Watch(), url=f"{protocol}://127.0.0.1:{server.port}")
+        phase = generators.run(name, _SHAPE, Watch(), url=f"{protocol}://127.0.0.1:{server.port}")
     return _ceiling(phase)
 
 

@@ -14,15 +14,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from modelwright.loadtest.document import Measurement
-from modelwright.loadtest.generator.processes import Fleet, Phase
+from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase
 from modelwright.loadtest.measure import servers
 from modelwright.loadtest.measure.ceiling import Ceilings
-from modelwright.loadtest.measure.measurement import MOST_LAG, label_of, load_of, measurement, target_of
+from modelwright.loadtest.measure.measurement import MAX_LAG, label_of, load_of, measurement, target_of
 from modelwright.loadtest.measure.observer import Observer
 from modelwright.loadtest.measure.progress import Progress
 from modelwright.loadtest.measure.server_side import difference
-from modelwright.loadtest.measure.servers import Server
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.measure.servers import ServerUnderTest
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.project import ProjectConfig
 from modelwright.triton.client import Client, connect
 
@@ -43,7 +43,7 @@ class Setting:
 @contextlib.contextmanager
 def server_for(
     setting: Setting, wanted: Mapping[str, Sequence[int]], repository: Path | None = None
-) -> Iterator[Server]:
+) -> Iterator[ServerUnderTest]:
     """The server at the URL that was given; else one that is started here with these models."""
     if setting.url:
         yield servers.remote(setting.url, setting.protocol, setting.repository)
@@ -59,16 +59,16 @@ class Lab:
     """Measurements on one server with one fleet; what was sent is named by the fleet's targets."""
 
     setting: Setting
-    server: Server
+    server: ServerUnderTest
     client: Client
-    fleet: Fleet
+    generators: GeneratorProcesses
     workloads: Mapping[str, Workload]
     ceilings: Ceilings = field(default_factory=Ceilings)
     server_info: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False  # Ctrl-C ended the last measurement
 
     def measure(
-        self, name: str, shape: Shape, label: str = "", seed: int | None = None, most_lag: float = MOST_LAG
+        self, name: str, shape: LoadShape, label: str = "", seed: int | None = None, max_lag: float = MAX_LAG
     ) -> Measurement:
         """One measurement of a target; `seed` is the workload's unless given.
 
@@ -79,33 +79,33 @@ class Lab:
         self.interrupted = phase.interrupted
         load = load_of(shape, workload.batch, self.setting.processes)
         # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
-        ceiling = self.ceilings.of(self.fleet, name, workload) if phase.complete else None
+        ceiling = self.ceilings.of(self.generators, name, workload) if phase.complete else None
         return measurement(
             label or label_of(load),
-            target_of(workload, self.fleet.targets[name]),
+            target_of(workload, self.generators.targets[name]),
             load,
             phase,
             difference(observer.before, observer.after),
             ceiling,
-            most_lag,
+            max_lag,
         )
 
-    def _phase(self, name: str, shape: Shape, label: str, seed: int) -> tuple[Phase, Observer]:
-        workload, version = self.workloads[name], self.fleet.targets[name]["version"]
+    def _phase(self, name: str, shape: LoadShape, label: str, seed: int) -> tuple[Phase, Observer]:
+        workload, version = self.workloads[name], self.generators.targets[name]["version"]
         words = label or label_of(load_of(shape, workload.batch, self.setting.processes))
         with self.setting.progress.display(f"{workload.model} {words}") as display:
             observer = Observer(self.server, self.client, workload.model, version, display)
-            return self.fleet.run(name, shape, observer, seed), observer
+            return self.generators.run(name, shape, observer, seed), observer
 
 
 @contextlib.contextmanager
-def lab(setting: Setting, server: Server, workloads: Mapping[str, Workload]) -> Iterator[Lab]:
+def lab(setting: Setting, server: ServerUnderTest, workloads: Mapping[str, Workload]) -> Iterator[Lab]:
     """A fleet for these workloads, with the server's URL and repository. Raises LoadError where they do not fit."""
     repository = str(server.repository or "")
     placed = {name: replace(item, url=server.url, repository=repository) for name, item in workloads.items()}
     with (
         TemporaryDirectory(prefix="modelwright-load-") as folder,
         connect(server.url, timeout_s=30) as client,
-        Fleet(placed, setting.processes, Path(folder)) as fleet,
+        GeneratorProcesses(placed, setting.processes, Path(folder)) as generators,
     ):
-        yield Lab(setting, server, client, fleet, placed, server_info=client.server())
+        yield Lab(setting, server, client, generators, placed, server_info=client.server())

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelwright.loadtest.document import (
-    Client,
+    ClientHealth,
     Failure,
     Latency,
-    Load,
     Measurement,
+    OfferedLoad,
     Requests,
-    Server,
+    ServerStatistics,
     Target,
     Validity,
 )
 from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import WRONG, FailureKind
 from modelwright.loadtest.measure.latency import NEEDED, curve, latency, stability, windows
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.calls import address_of
 from modelwright.text import percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_LAG = 0.05  # of the measured p99
-MOST_OF_CEILING = 0.5
+MAX_LAG = 0.05  # of the measured p99
+MAX_OF_CEILING = 0.5
 _MS = 1e-6
 
 
@@ -47,8 +47,8 @@ def target_of(workload: Workload, described: Mapping[str, Any]) -> Target:
     )
 
 
-def load_of(shape: Shape, batch: int, processes: int) -> Load:
-    return Load(
+def load_of(shape: LoadShape, batch: int, processes: int) -> OfferedLoad:
+    return OfferedLoad(
         mode="open" if shape.is_open else "closed",
         concurrency=shape.concurrency,
         rate=shape.rate,
@@ -60,7 +60,7 @@ def load_of(shape: Shape, batch: int, processes: int) -> Load:
     )
 
 
-def label_of(load: Load) -> str:
+def label_of(load: OfferedLoad) -> str:
     rows = f", batch {load.batch}" if load.batch > 1 else ""
     if load.mode == "open":
         return f"{load.rate:,.0f} req/s{rows}" if load.rate and load.rate >= 10 else f"{load.rate:g} req/s{rows}"
@@ -70,15 +70,15 @@ def label_of(load: Load) -> str:
 def measurement(
     label: str,
     target: Target,
-    load: Load,
+    load: OfferedLoad,
     phase: Phase,
-    server: Server | None,
+    server: ServerStatistics | None,
     ceiling: float | None = None,
-    most_lag: float = MOST_LAG,
+    max_lag: float = MAX_LAG,
 ) -> Measurement:
     """`ceiling`: requests a second that the client reached against a null server; else CPU time tells.
 
-    `most_lag`: the send lag that is allowed, a share of the measured p99.
+    `max_lag`: the send lag that is allowed, a share of the measured p99.
     """
     rows = phase.measured()
     good = rows[rows["code"] == 0]
@@ -111,7 +111,7 @@ def measurement(
         failures=_failures(phase),
         server=server,
         client=client,
-        validity=_validity(load, phase, rows, service, client, throughput, most_lag),
+        validity=_validity(load, phase, rows, service, client, throughput, max_lag),
     )
 
 
@@ -145,19 +145,19 @@ def _seen(failures: Sequence[FailureKind], rows: NDArray[Any]) -> list[tuple[int
 
 
 def _client(
-    load: Load,
+    load: OfferedLoad,
     phase: Phase,
     rows: NDArray[Any],
     service: Latency,
-    server: Server | None,
+    server: ServerStatistics | None,
     throughput: float,
     ceiling: float | None,
-) -> Client:
+) -> ClientHealth:
     cores = [client["cpu_s"] / client["wall_s"] for client in phase.clients if client["wall_s"] > 0]
     cpu_s = sum(client["cpu_s"] for client in phase.clients)
     lags = [client["loop_lag_p99_ms"] for client in phase.clients if client["loop_lag_p99_ms"] is not None]
     by_cpu = throughput / max(cores) if throughput and cores and max(cores) > 0 else None
-    return Client(
+    return ClientHealth(
         processes=load.processes,
         cpu_cores=cores,
         memory_bytes=sum(client["memory_bytes"] for client in phase.clients),
@@ -175,20 +175,20 @@ def _p99_ms(ns: NDArray[Any]) -> float | None:
 
 
 def _validity(
-    load: Load,
+    load: OfferedLoad,
     phase: Phase,
     rows: NDArray[Any],
     service: Latency,
-    client: Client,
+    client: ClientHealth,
     throughput: float,
-    most_lag: float,
+    max_lag: float,
 ) -> Validity:
     reasons = [*phase.notes]
     if not len(rows):
         reasons.append("no request was measured")
     elif service.count == 0:
         reasons.append("no request succeeded")
-    reasons += _lag(client, service, most_lag)
+    reasons += _lag(client, service, max_lag)
     reasons += _busy(load, client, throughput)
     notes = []
     if 0 < service.count < NEEDED["p99"]:
@@ -196,7 +196,7 @@ def _validity(
     return Validity(verdict="INVALID" if reasons else "VALID", reasons=reasons, notes=notes)
 
 
-def _lag(client: Client, service: Latency, most: float) -> list[str]:
+def _lag(client: ClientHealth, service: Latency, most: float) -> list[str]:
     p99_ms = service.percentiles_ms["p99"] or service.max_ms
     if client.send_lag_p99_ms is None or not p99_ms or client.send_lag_p99_ms <= most * p99_ms:
         return []
@@ -206,9 +206,9 @@ def _lag(client: Client, service: Latency, most: float) -> list[str]:
     ]
 
 
-def _busy(load: Load, client: Client, throughput: float) -> list[str]:
+def _busy(load: OfferedLoad, client: ClientHealth, throughput: float) -> list[str]:
     asked = load.rate or throughput
-    if client.ceiling is None or asked <= MOST_OF_CEILING * client.ceiling:
+    if client.ceiling is None or asked <= MAX_OF_CEILING * client.ceiling:
         return []
     return [
         f"the client may be the limit: {asked:,.0f} requests/s of the {client.ceiling:,.0f} that it can send at most "

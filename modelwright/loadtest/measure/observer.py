@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelwright.loadtest.generator.processes import Watch
-from modelwright.loadtest.measure.progress import Display
+from modelwright.loadtest.measure.progress import MeasurementDisplay
 from modelwright.loadtest.measure.server_side import Snapshot, snapshot
-from modelwright.loadtest.measure.servers import Server
+from modelwright.loadtest.measure.servers import ServerUnderTest
 from modelwright.triton.client import Client
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Observer(Watch):
     """`before` and `after`: the server's statistics when the measured time began and ended."""
 
-    def __init__(self, server: Server, client: Client, model: str, version: str, display: Display) -> None:
+    def __init__(
+        self, server: ServerUnderTest, client: Client, model: str, version: str, display: MeasurementDisplay
+    ) -> None:
         self._server, self._client = server, client
         self._model, self._version = model, version
         self._display = display

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Display:
+class MeasurementDisplay:
     """One measurement, while it lasts; shows nothing by itself."""
 
     def measuring(self) -> None:
@@ -27,6 +27,6 @@ class Progress:
         """One line that is worth knowing."""
 
     @contextlib.contextmanager
-    def display(self, label: str) -> Iterator[Display]:
+    def display(self, label: str) -> Iterator[MeasurementDisplay]:
         """For one measurement of this label."""
-        yield Display()
+        yield MeasurementDisplay()

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelwright.errors import LoadError
-from modelwright.loadtest.document import Measurement, Slo
+from modelwright.loadtest.document import Measurement, SloResult
 from modelwright.loadtest.measure.lab import Lab, Setting, lab, server_for
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.measure.measurement import label_of, load_of
-from modelwright.loadtest.measure.servers import Server
-from modelwright.loadtest.payloads.workload import Shape
+from modelwright.loadtest.measure.servers import ServerUnderTest
+from modelwright.loadtest.payloads.workload import LoadShape
 from modelwright.repository.repository import Repository
 
 _RESOLUTION = 0.05  # of a rate: where the search for the highest one ends
-_MOST_PROBES = 10
+_MAX_PROBES = 10
 _LOWEST = 1 / 20  # of the first probe's rate: an objective that fails there has another cause than the load
-_CAPACITY = Shape(concurrency=32, warmup_s=0.5, duration_s=2.0)
+_CAPACITY = LoadShape(concurrency=32, warmup_s=0.5, duration_s=2.0)
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Findings:
         self.listener(measurement)
         return measurement
 
-    def measure(self, bench: Lab, name: str, shape: Shape, label: str = "", **options: Any) -> Measurement:
+    def measure(self, bench: Lab, name: str, shape: LoadShape, label: str = "", **options: Any) -> Measurement:
         """One more measurement, kept."""
         measurement = bench.measure(name, shape, label, **options)
         self.interrupted = self.interrupted or bench.interrupted
@@ -79,7 +79,7 @@ def subject(setting: Setting, names: Sequence[str], version: str, batches: Seque
     return Subject(models, version, batches)
 
 
-def run(setting: Setting, given: Subject, shapes: Sequence[Shape], findings: Findings) -> None:
+def run(setting: Setting, given: Subject, shapes: Sequence[LoadShape], findings: Findings) -> None:
     """Every shape at every batch size, model by model: one is asked at a time."""
     with server_for(setting, given.wanted) as server:
         for model in given.models:
@@ -93,27 +93,27 @@ def run(setting: Setting, given: Subject, shapes: Sequence[Shape], findings: Fin
 
 
 @contextlib.contextmanager
-def _lab_of(setting: Setting, server: Server, given: Subject, model: str, findings: Findings) -> Iterator[Lab]:
+def _lab_of(setting: Setting, server: ServerUnderTest, given: Subject, model: str, findings: Findings) -> Iterator[Lab]:
     """One target for each batch size."""
     template = replace(setting.workload, model=model, version=given.version)
     workloads = {f"batch {rows}": replace(template, batch=rows) for rows in given.batches}
     with lab(setting, server, workloads) as bench:
         findings.server = bench.server_info
-        for described in bench.fleet.targets.values():
+        for described in bench.generators.targets.values():
             findings.note(model, described["notes"])
         yield bench
 
 
 @dataclass(frozen=True)
 class Objective:
-    """`percentile` ("p99") of the response time is to be at most `most_ms`."""
+    """`percentile` ("p99") of the response time is to be at most `max_ms`."""
 
     percentile: str
-    most_ms: float
+    max_ms: float
     highest_rate: float | None = None  # where the search begins to go down; default: the model's capacity
 
 
-def slo(setting: Setting, given: Subject, shape: Shape, objective: Objective, findings: Findings) -> Slo:
+def slo(setting: Setting, given: Subject, shape: LoadShape, objective: Objective, findings: Findings) -> SloResult:
     """The highest rate of an open loop at which the objective holds, by bisection."""
     with server_for(setting, given.wanted) as server:
         (model,) = given.models
@@ -130,15 +130,15 @@ def why_failed(measured: Measurement) -> str:
 class _Search:
     bench: Lab
     name: str
-    shape: Shape
+    shape: LoadShape
     objective: Objective
     findings: Findings
     probes: list[tuple[float, Measurement, bool]] = field(default_factory=list)
 
-    def highest(self) -> Slo:
+    def highest(self) -> SloResult:
         top = self.objective.highest_rate or self._capacity()
         low, high = 0.0, top * 2  # the first probe is at `top`
-        while self.findings.complete and len(self.probes) < _MOST_PROBES:
+        while self.findings.complete and len(self.probes) < _MAX_PROBES:
             rate = (low + high) / 2 if self.probes else top
             if rate < _LOWEST * top:
                 break
@@ -167,16 +167,16 @@ class _Search:
         label = f"probe {len(self.probes) + 1}: {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} req/s"
         measured = self.findings.measure(self.bench, self.name, shape, label)
         value = measured.response.percentiles_ms[self.objective.percentile]
-        holds = value is not None and value <= self.objective.most_ms and not measured.requests.failed
+        holds = value is not None and value <= self.objective.max_ms and not measured.requests.failed
         self.probes.append((rate, measured, holds))
         return holds
 
-    def _found(self, rate: float | None, top: float) -> Slo:
+    def _found(self, rate: float | None, top: float) -> SloResult:
         failed = [measured for _, measured, holds in self.probes if not holds]
         by_client = [m for m in failed if m.validity.verdict == "INVALID" and m.complete]
         nearest = by_client[-1:] if by_client and by_client[-1] is failed[-1] else []
         limited_by = "client" if nearest else "objective" if failed else "rate given"
-        what = f"{self.objective.percentile} ≤ {self.objective.most_ms:g} ms"
+        what = f"{self.objective.percentile} ≤ {self.objective.max_ms:g} ms"
         if rate is None:
             words = f"{what} did not hold, not even at {min(p[0] for p in self.probes):,.0f} requests/s"
         elif limited_by == "rate given":
@@ -185,9 +185,9 @@ class _Search:
             words = f"{what} held up to {rate:,.0f} requests/s"
         if nearest:
             words += f"; above that it is the client that cannot: {nearest[0].validity.reasons[0]}"
-        return Slo(
+        return SloResult(
             percentile=self.objective.percentile,
-            objective_ms=self.objective.most_ms,
+            objective_ms=self.objective.max_ms,
             rate=rate,
             probes=[measured.label for _, measured, _ in self.probes],
             held=[holds for _, _, holds in self.probes],

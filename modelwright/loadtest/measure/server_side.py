@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.errors import ServerError
-from modelwright.loadtest.document import BatchSize, Server
+from modelwright.loadtest.document import BatchSize, ServerStatistics
 from modelwright.triton.client import Client
 
 _MS = 1e-6
@@ -63,7 +63,7 @@ def usage(pid: int) -> Usage | None:
     return Usage(time.monotonic(), cpu_s, memory_bytes)
 
 
-def difference(before: Snapshot | None, after: Snapshot | None) -> Server | None:
+def difference(before: Snapshot | None, after: Snapshot | None) -> ServerStatistics | None:
     if before is None or after is None:
         return None
     old, new = before.statistics, after.statistics
@@ -74,7 +74,7 @@ def difference(before: Snapshot | None, after: Snapshot | None) -> Server | None
     batches = _batches(old, new)
     executions = sum(batch.executions for batch in batches)
     rows = sum(batch.size * batch.executions for batch in batches)
-    return Server(
+    return ServerStatistics(
         requests=requests,
         executions=executions,
         mean_ms=_mean_ms(old, new, "success", requests),

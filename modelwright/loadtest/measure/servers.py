@@ -19,7 +19,7 @@ from modelwright.triton.client import Client, connect
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerUnderTest:
     """`local` is the process behind it, where it was started here."""
 
     url: str  # of the protocol that the test uses
@@ -37,14 +37,14 @@ class Server:
         return f"the server ended, exit code {self.local.wait()}; its log: {self.local.log}"
 
 
-def remote(url: str, protocol: str | None, repository: Path) -> Server:
+def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
     """A server that runs. Raises ServerError when it does not answer, or its URL is of the other protocol."""
     address = address_of(url)
     if protocol and protocol != address.protocol:
         raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
     with connect(address.url, timeout_s=5) as client:
         _check_triton(client, address)
-    return Server(address.url, repository if repository.is_dir() else None)
+    return ServerUnderTest(address.url, repository if repository.is_dir() else None)
 
 
 def _check_triton(client: Client, address: Address) -> None:
@@ -74,7 +74,7 @@ def _accepts(address: Address) -> bool:
 @contextlib.contextmanager
 def local(
     project: ProjectConfig, repository: Path, wanted: Mapping[str, Sequence[int]], protocol: str, log: Path, say: Say
-) -> Iterator[Server]:
+) -> Iterator[ServerUnderTest]:
     """A tritonserver with these versions of these models, and what they run. An empty list: those of its config."""
     known = Repository(repository, project.staging)
     _check_known(known, wanted, project)
@@ -91,7 +91,7 @@ def local(
     ) as served:
         for model, reason in served.refused.items():
             raise ServerError(f"{project.shown(repository)}: the server does not load {model}: {reason}")
-        yield Server(served.grpc if protocol == "grpc" else served.http, repository, served)
+        yield ServerUnderTest(served.grpc if protocol == "grpc" else served.http, repository, served)
 
 
 def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], project: ProjectConfig) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import LoadError
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.loadtest.payloads.samples import check_size, matches, numpy_name
-from modelwright.loadtest.payloads.signature import Signature, Tensor
 from modelwright.triton.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ class Making:
     zero: bool = False  # zeros, and empty strings
 
 
-def generate(signature: Signature, making: Making, *, batch: int, distinct: int, seed: int) -> list[Tensors]:
+def generate(interface: ModelInterface, making: Making, *, batch: int, distinct: int, seed: int) -> list[Tensors]:
     """`distinct` requests of `batch` rows (no batch dimension where the model has none); one, for zeros.
 
     Raises LoadError for a variable size that has no value, and values that do not fit the model.
     """
     import numpy as np
 
-    where = f"payload for {signature.model}"
-    inputs = _wanted(signature, making, where)
-    rows = (batch,) if signature.max_batch_size else ()
+    where = f"payload for {interface.model}"
+    inputs = _wanted(interface, making, where)
+    rows = (batch,) if interface.max_batch_size else ()
     shapes = {tensor.name: rows + _shape(tensor, making, where) for tensor in inputs}
     count = 1 if making.zero else distinct
     check_size(count * sum(_size(tensor, shapes[tensor.name], making) for tensor in inputs), where)
@@ -48,15 +48,15 @@ def generate(signature: Signature, making: Making, *, batch: int, distinct: int,
     return [{t.name: _values(t, shapes[t.name], making, chance) for t in inputs} for _ in range(count)]
 
 
-def _wanted(signature: Signature, making: Making, where: str) -> list[Tensor]:
-    named = [tensor for tensor in signature.inputs if not tensor.optional or tensor.name in making.dims]
-    wanted = named or list(signature.inputs)
+def _wanted(interface: ModelInterface, making: Making, where: str) -> list[InterfaceTensor]:
+    named = [tensor for tensor in interface.inputs if not tensor.optional or tensor.name in making.dims]
+    wanted = named or list(interface.inputs)
     for tensor in wanted:
         _check_integers(tensor, making, f"{where}: input '{tensor.name}'")
     return wanted
 
 
-def _check_integers(tensor: Tensor, making: Making, where: str) -> None:
+def _check_integers(tensor: InterfaceTensor, making: Making, where: str) -> None:
     import numpy as np
 
     low, high = making.integers
@@ -69,7 +69,7 @@ def _check_integers(tensor: Tensor, making: Making, where: str) -> None:
         raise LoadError(f"{where}: integers from {low} to {high} are asked for, {tensor.datatype} holds {shown}")
 
 
-def _shape(tensor: Tensor, making: Making, where: str) -> tuple[int, ...]:
+def _shape(tensor: InterfaceTensor, making: Making, where: str) -> tuple[int, ...]:
     """The shape without the batch dimension, every size known."""
     where = f"{where}: input '{tensor.name}'"
     given = making.dims.get(tensor.name)
@@ -91,7 +91,7 @@ def _shape(tensor: Tensor, making: Making, where: str) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _size(tensor: Tensor, shape: tuple[int, ...], making: Making) -> int:
+def _size(tensor: InterfaceTensor, shape: tuple[int, ...], making: Making) -> int:
     import numpy as np
 
     name = numpy_name(tensor, tensor.name)
@@ -99,7 +99,7 @@ def _size(tensor: Tensor, shape: tuple[int, ...], making: Making) -> int:
 
 
 def _values(
-    tensor: Tensor, shape: tuple[int, ...], making: Making, chance: np.random.Generator
+    tensor: InterfaceTensor, shape: tuple[int, ...], making: Making, chance: np.random.Generator
 ) -> np.ndarray[Any, Any]:
     import numpy as np
 

@@ -1,6 +1,6 @@
 """What a load test sends: the requests' tensors, and the answers that they must get where these are known.
 
-    payloads = prepare(signature, repository=Path("model_repository"), batch=4)
+    payloads = prepare(interface, repository=Path("model_repository"), batch=4)
     payloads.items[0].inputs  # {"image": float32 (4, 1, 8, 8)}
 
 Golden samples of the version that is served, files (`samplefiles`), or values made up from the metadata (`generated`).
@@ -17,6 +17,7 @@ from typing import Any
 from modelwright.errors import LoadError, VerifyError
 from modelwright.facts.verified import GoldenComparison
 from modelwright.loadtest.payloads.generated import Making, generate
+from modelwright.loadtest.payloads.interface import ModelInterface
 from modelwright.loadtest.payloads.sample_files import load_npz, read_samples
 from modelwright.loadtest.payloads.samples import (
     check_fits,
@@ -27,7 +28,6 @@ from modelwright.loadtest.payloads.samples import (
     size_of,
     stacked,
 )
-from modelwright.loadtest.payloads.signature import Signature
 from modelwright.project.spec import Tolerance
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import superseded
@@ -62,7 +62,7 @@ class Payloads:
 
 
 def prepare(
-    signature: Signature,
+    interface: ModelInterface,
     *,
     source: str = "",
     repository: Path | None = None,
@@ -78,22 +78,22 @@ def prepare(
     `source`: "golden", "random", "zero", or the path of a file or folder; "" is golden samples where `repository` has
     some of this version and no `dims` are given, else random. `dims` are shapes, per input: see generated.Making.
     """
-    _check_batch(signature, batch, distinct)
+    _check_batch(interface, batch, distinct)
     dims = dims or {}
-    check_known(signature, dims, f"payload for {signature.model}: --shape")
+    check_known(interface, dims, f"payload for {interface.model}: --shape")
     if source == "":
-        known = repository is not None and not dims and _golden_path(signature, repository).is_file()
+        known = repository is not None and not dims and _golden_path(interface, repository).is_file()
         source = "golden" if known else "random"
     if source == "golden":
-        return _golden(signature, repository, batch, distinct, seed, dims)
+        return _golden(interface, repository, batch, distinct, seed, dims)
     if source in ("random", "zero"):
         making = Making(dims, integers, string_length, zero=source == "zero")
-        made = generate(signature, making, batch=batch, distinct=distinct, seed=seed)
+        made = generate(interface, making, batch=batch, distinct=distinct, seed=seed)
         return _described([Payload(inputs) for inputs in made], "zeros" if making.zero else "random values")
     shapes = {name: [size] if isinstance(size, int) else size for name, size in dims.items()}
-    samples = read_samples(signature, Path(source), shapes)
-    chosen = _selected(signature, samples, batch, distinct, seed)
-    items = [Payload(stacked(samples, rows, signature.max_batch_size > 0)) for rows in chosen]
+    samples = read_samples(interface, Path(source), shapes)
+    chosen = _selected(interface, samples, batch, distinct, seed)
+    items = [Payload(stacked(samples, rows, interface.max_batch_size > 0)) for rows in chosen]
     return _described(items, f"{Path(source).name}, {_counted(len(samples), 'sample')}")
 
 
@@ -106,26 +106,28 @@ def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]
     return ""
 
 
-def _check_batch(signature: Signature, batch: int, distinct: int) -> None:
+def _check_batch(interface: ModelInterface, batch: int, distinct: int) -> None:
     if distinct < 1:
-        raise LoadError(f"{signature.model}: {distinct} distinct payloads are asked for, at least 1 is needed")
+        raise LoadError(f"{interface.model}: {distinct} distinct payloads are asked for, at least 1 is needed")
     if batch < 1:
-        raise LoadError(f"{signature.model}: batch {batch}: a request has at least one row")
-    if batch > 1 and signature.max_batch_size == 0:
+        raise LoadError(f"{interface.model}: batch {batch}: a request has at least one row")
+    if batch > 1 and interface.max_batch_size == 0:
         hint = "its requests have no batch dimension (max_batch_size: 0): leave the batch at 1"
-        raise LoadError(f"{signature.model}: batch {batch} is asked for, the model does not batch", hint)
-    if batch > max(signature.max_batch_size, 1):
-        allowed = signature.max_batch_size
+        raise LoadError(f"{interface.model}: batch {batch} is asked for, the model does not batch", hint)
+    if batch > max(interface.max_batch_size, 1):
+        allowed = interface.max_batch_size
         raise LoadError(
-            f"{signature.model}: batch {batch} is asked for, the model takes at most {allowed} rows",
+            f"{interface.model}: batch {batch} is asked for, the model takes at most {allowed} rows",
             f"give at most {allowed}, or raise serving.max_batch_size in its model.yaml and build",
         )
 
 
-def _selected(signature: Signature, samples: Sequence[Tensors], batch: int, distinct: int, seed: int) -> list[_Rows]:
+def _selected(
+    interface: ModelInterface, samples: Sequence[Tensors], batch: int, distinct: int, seed: int
+) -> list[_Rows]:
     chosen = selections(samples, batch, distinct, seed)
     sizes = [size_of(sample) for sample in samples]
-    check_size(sum(sizes[index] for rows in chosen for index in rows), signature.model)
+    check_size(sum(sizes[index] for rows in chosen for index in rows), interface.model)
     return chosen
 
 
@@ -161,48 +163,48 @@ def _counted(count: int, what: str) -> str:
 # --- golden samples ---------------------------------------------------------------------------------------------------
 
 
-def _golden_path(signature: Signature, repository: Path) -> Path:
-    return repository / signature.model / signature.version / GOLDEN
+def _golden_path(interface: ModelInterface, repository: Path) -> Path:
+    return repository / interface.model / interface.version / GOLDEN
 
 
 def _golden(
-    signature: Signature,
+    interface: ModelInterface,
     repository: Path | None,
     batch: int,
     distinct: int,
     seed: int,
     dims: Mapping[str, int | Sequence[int]],
 ) -> Payloads:
-    inputs, outputs, comparison = _read_golden(signature, repository, dims)
+    inputs, outputs, comparison = _read_golden(interface, repository, dims)
     count = min(len(array) for array in (*inputs.values(), *outputs.values()))
     samples = [{name: array[index] for name, array in inputs.items()} for index in range(count)]
     answers = [{name: array[index] for name, array in outputs.items()} for index in range(count)]
     assert repository is not None
     for index, sample in enumerate(samples):
-        check_fits(signature, sample, f"{_golden_path(signature, repository)}: sample {index}")
-    known, note = _comparable(signature, Repository(repository, repository), comparison, inputs, outputs)
+        check_fits(interface, sample, f"{_golden_path(interface, repository)}: sample {index}")
+    known, note = _comparable(interface, Repository(repository, repository), comparison, inputs, outputs)
     items = [
         Payload(
-            stacked(samples, rows, signature.max_batch_size > 0),
-            stacked(answers, rows, signature.max_batch_size > 0) if known(rows) else None,
+            stacked(samples, rows, interface.max_batch_size > 0),
+            stacked(answers, rows, interface.max_batch_size > 0) if known(rows) else None,
         )
-        for rows in _selected(signature, samples, batch, distinct, seed)
+        for rows in _selected(interface, samples, batch, distinct, seed)
     ]
     notes = [note] if note and any(item.expected is None for item in items) else []
     tolerance = comparison.tolerance if comparison else {}
-    return _described(items, f"golden samples of version {signature.version}", tolerance, notes)
+    return _described(items, f"golden samples of version {interface.version}", tolerance, notes)
 
 
 def _read_golden(
-    signature: Signature, repository: Path | None, dims: Mapping[str, Any]
+    interface: ModelInterface, repository: Path | None, dims: Mapping[str, Any]
 ) -> tuple[Tensors, Tensors, GoldenComparison | None]:
-    where = f"{signature.model} version {signature.version}"
+    where = f"{interface.model} version {interface.version}"
     hint = "let values be made up (random), or give a file"
     if dims:
         raise LoadError(f"{where}: --shape {min(dims)}: golden samples have shapes of their own", hint)
-    if repository is None or not _golden_path(signature, repository).is_file():
+    if repository is None or not _golden_path(interface, repository).is_file():
         raise LoadError(f"{where}: no golden samples in {repository or 'this project'}", hint)
-    path = _golden_path(signature, repository)
+    path = _golden_path(interface, repository)
     tensors = load_npz(path)
     inputs, outputs = (
         {name.removeprefix(part): array for name, array in tensors.items() if name.startswith(part)}
@@ -210,12 +212,16 @@ def _read_golden(
     )
     if not all(array.ndim and len(array) for array in (*inputs.values(), *outputs.values())) or not inputs:
         raise LoadError(f"{path}: holds no samples", hint)
-    manifest = Repository(repository, repository).manifest(signature.model, int(signature.version))
+    manifest = Repository(repository, repository).manifest(interface.model, int(interface.version))
     return inputs, outputs, manifest.verification.golden if manifest else None
 
 
 def _comparable(
-    signature: Signature, repository: Repository, comparison: GoldenComparison | None, inputs: Tensors, outputs: Tensors
+    interface: ModelInterface,
+    repository: Repository,
+    comparison: GoldenComparison | None,
+    inputs: Tensors,
+    outputs: Tensors,
 ) -> tuple[Callable[[_Rows], bool], str]:
     """Whether the golden answers hold for a request of these rows, and why not where they do not.
 
@@ -223,46 +229,46 @@ def _comparable(
     these requests only, and for none if the server merges requests.
     """
     never: Callable[[_Rows], bool] = lambda rows: False  # noqa: E731
-    moved_on = superseded(repository, signature.model, int(signature.version)) if comparison else ""
+    moved_on = superseded(repository, interface.model, int(interface.version)) if comparison else ""
     if comparison is None or moved_on:
         return never, f"answers are not compared: {moved_on or 'the version has no manifest'}"
-    if signature.sequence or signature.decoupled:
+    if interface.sequence or interface.decoupled:
         return never, "answers are not compared: they depend on more than one request, or come in parts"
-    reason = _why_rows_mix(signature, repository, inputs, outputs)
+    reason = _why_rows_mix(interface, repository, inputs, outputs)
     if not reason:
         return lambda rows: True, ""
-    if signature.merges_requests:
+    if interface.merges_requests:
         return never, f"answers are not compared: {reason}, and the server runs rows of several requests together"
-    size = min(comparison.batch, signature.max_batch_size)
+    size = min(comparison.batch, interface.max_batch_size)
     count = len(next(iter(inputs.values())))
     whole = {tuple(range(start, min(start + size, count))) for start in range(0, count, size)}
     return whole.__contains__, f"only whole golden requests ({size} rows) are compared: {reason}"
 
 
-def _why_rows_mix(signature: Signature, repository: Repository, inputs: Tensors, outputs: Tensors) -> str:
+def _why_rows_mix(interface: ModelInterface, repository: Repository, inputs: Tensors, outputs: Tensors) -> str:
     """Why a row's answer may depend on the other rows of its request; '' where it does not."""
-    if signature.max_batch_size == 0:
+    if interface.max_batch_size == 0:
         return ""
     sizes = {
         array.shape[axis]
-        for tensor in signature.inputs
+        for tensor in interface.inputs
         for axis, dim in enumerate(tensor.dims, 1)
         if dim == -1 and tensor.name in inputs and (array := inputs[tensor.name]).dtype != object
     }
-    for tensor in signature.outputs:
+    for tensor in interface.outputs:
         shape = outputs[tensor.name].shape if tensor.name in outputs else ()
         # A size that no input has is the model's own choice, such as the longest text of the request.
         if any(dim == -1 and shape[axis] not in sizes for axis, dim in enumerate(tensor.dims, 1) if axis < len(shape)):
             return f"rows are padded alike in '{tensor.name}'"
-    if any(_quantises_rows_together(path) for path in _model_files(signature, repository)):
+    if any(_quantises_rows_together(path) for path in _model_files(interface, repository)):
         return "activations are quantised by the range of all rows together (DynamicQuantizeLinear)"
     return ""
 
 
-def _model_files(signature: Signature, repository: Repository) -> list[Path]:
+def _model_files(interface: ModelInterface, repository: Repository) -> list[Path]:
     """The ONNX files of a version; of an ensemble, of the newest versions of its members."""
-    folders = [repository.folder(signature.model, int(signature.version))]
-    manifest = repository.manifest(signature.model, int(signature.version))
+    folders = [repository.folder(interface.model, int(interface.version))]
+    manifest = repository.manifest(interface.model, int(interface.version))
     for name in manifest.made.composing_models if manifest else ():
         latest = repository.latest(name)
         folders += [repository.folder(name, latest[0])] if latest else []

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import LoadError, one_line
-from modelwright.loadtest.payloads.samples import MOST_BYTES, check_fits, check_names, matches, numpy_name
-from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
+from modelwright.loadtest.payloads.samples import MAX_BYTES, check_fits, check_names, matches, numpy_name
 from modelwright.text import size
 from modelwright.triton.tensors import Tensors, load_tensors
 
@@ -40,7 +40,9 @@ _DAMAGE = (
 )
 
 
-def read_samples(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> list[Tensors]:
+def read_samples(
+    interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]] | None = None
+) -> list[Tensors]:
     """All samples of a file or folder, each one row, in order; at least one. Raises LoadError.
 
     `shapes`, per input, are for values that come as a flat row and have variable sizes.
@@ -48,43 +50,43 @@ def read_samples(signature: Signature, path: Path, shapes: Mapping[str, Sequence
     shapes = shapes or {}
     try:
         if path.is_dir():
-            return _folder(signature, path, shapes)
+            return _folder(interface, path, shapes)
         if not path.is_file():
             raise LoadError(f"{path}: there is no such file", "give an .npz or .json file, or a folder of them")
         _check_bytes(path.stat().st_size, path)
-        return _file(signature, path, shapes)
+        return _file(interface, path, shapes)
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}") from None
 
 
-def _file(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
+def _file(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
     if path.suffix not in (".npz", ".json"):
         raise LoadError(
             f"{path}: neither .npz nor .json", "a folder can hold one raw file per input, named as the input"
         )
-    samples = _npz(signature, path) if path.suffix == ".npz" else _json(signature, path, shapes)
+    samples = _npz(interface, path) if path.suffix == ".npz" else _json(interface, path, shapes)
     if not samples:
         raise LoadError(f"{path}: holds no samples", "one is enough; more than 32 keep a response cache out of the way")
     for index, sample in enumerate(samples):
-        check_fits(signature, sample, f"{path}: sample {index}")
+        check_fits(interface, sample, f"{path}: sample {index}")
     return samples
 
 
 def _check_bytes(size_bytes: int, path: Path) -> None:
     if size_bytes == 0:
         raise LoadError(f"{path}: is empty")
-    if size_bytes > MOST_BYTES:
-        raise LoadError(f"{path}: {size(size_bytes)}, at most {size(MOST_BYTES)} are read", "keep fewer samples")
+    if size_bytes > MAX_BYTES:
+        raise LoadError(f"{path}: {size(size_bytes)}, at most {size(MAX_BYTES)} are read", "keep fewer samples")
 
 
 # --- .npz -------------------------------------------------------------------------------------------------------------
 
 
-def _npz(signature: Signature, path: Path) -> list[Tensors]:
+def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
     arrays = {name: _bytes_of(array) for name, array in load_npz(path).items()}
     if any(name.startswith("input/") for name in arrays):  # golden.npz, whose outputs stand beside them
         arrays = {name[len("input/") :]: array for name, array in arrays.items() if name.startswith("input/")}
-    check_names(signature, arrays, str(path))
+    check_names(interface, arrays, str(path))
     counts = {name: len(array) if array.ndim else None for name, array in arrays.items()}
     if None in counts.values() or len(set(counts.values())) > 1:
         shown = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
@@ -118,37 +120,37 @@ def _bytes_of(array: Array) -> Array:
 # --- .json ------------------------------------------------------------------------------------------------------------
 
 
-def _json(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
+def _json(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{path}: is no JSON: {one_line(error)}") from None
     return [
-        _sample(signature, entry, shapes, f"{path}: sample {i}") for i, entry in enumerate(_entries(data, signature))
+        _sample(interface, entry, shapes, f"{path}: sample {i}") for i, entry in enumerate(_entries(data, interface))
     ]
 
 
-def _entries(data: Any, signature: Signature) -> list[Any]:
+def _entries(data: Any, interface: ModelInterface) -> list[Any]:
     """The samples of all the forms that a file can have. perf_analyzer's streams are put one after the other."""
     if isinstance(data, dict):
-        is_input = any(tensor.name == "data" for tensor in signature.inputs)
+        is_input = any(tensor.name == "data" for tensor in interface.inputs)
         data = data["data"] if "data" in data and not is_input else [data]
     entries = data if isinstance(data, list) else [data]
     return [step for entry in entries for step in (entry if isinstance(entry, list) else [entry])]
 
 
-def _sample(signature: Signature, entry: Any, shapes: Mapping[str, Sequence[int]], where: str) -> Tensors:
+def _sample(interface: ModelInterface, entry: Any, shapes: Mapping[str, Sequence[int]], where: str) -> Tensors:
     if not isinstance(entry, dict):
         raise LoadError(f"{where}: is {type(entry).__name__}, expected an object: {{input: value}}")
-    check_names(signature, entry, where)
-    tensors = {tensor.name: tensor for tensor in signature.inputs}
+    check_names(interface, entry, where)
+    tensors = {tensor.name: tensor for tensor in interface.inputs}
     return {
         name: _tensor(tensors[name], value, shapes.get(name), f"{where}: input '{name}'")
         for name, value in entry.items()
     }
 
 
-def _tensor(tensor: Tensor, value: Any, shape: Sequence[int] | None, where: str) -> Array:
+def _tensor(tensor: InterfaceTensor, value: Any, shape: Sequence[int] | None, where: str) -> Array:
     numpy_name(tensor, where)
     if isinstance(value, dict):
         if unknown := value.keys() - {"content", "shape", "b64"}:
@@ -175,7 +177,7 @@ def _decoded(value: dict[str, Any], where: str) -> bytes:
         raise LoadError(f"{where}: no values: expected content or b64: {one_line(error)}") from None
 
 
-def _from_raw(tensor: Tensor, data: bytes, where: str) -> Array:
+def _from_raw(tensor: InterfaceTensor, data: bytes, where: str) -> Array:
     """Little-endian values; of strings, each with its length in front, or where that does not add up, one string."""
     import numpy as np
 
@@ -224,7 +226,7 @@ def _objects(items: Sequence[bytes]) -> Array:
     return made
 
 
-def _numbers(tensor: Tensor, value: Any, where: str) -> Array:
+def _numbers(tensor: InterfaceTensor, value: Any, where: str) -> Array:
     """Nested lists of numbers, in the tensor's type where they fit it; an integer is a float too, 0 and 1 are bools."""
     import numpy as np
 
@@ -244,7 +246,7 @@ def _numbers(tensor: Tensor, value: Any, where: str) -> Array:
     return made
 
 
-def shaped(tensor: Tensor, array: Array, shape: Sequence[int] | None, where: str) -> Array:
+def shaped(tensor: InterfaceTensor, array: Array, shape: Sequence[int] | None, where: str) -> Array:
     """In the shape that is given; else as it is, or a flat row in the model's shape. Raises LoadError."""
     dims = list(tensor.dims)
     wanted = list(shape) if shape is not None else list(array.shape)
@@ -261,26 +263,28 @@ def shaped(tensor: Tensor, array: Array, shape: Sequence[int] | None, where: str
 # --- a folder ---------------------------------------------------------------------------------------------------------
 
 
-def _folder(signature: Signature, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
+def _folder(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
     files = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
     if not files:
         raise LoadError(f"{path}: no files in it", "give .npz or .json files, or one raw file per input")
     _check_bytes(sum(file.stat().st_size for file in files), path)
-    if {tensor.name for tensor in signature.inputs} & {file.name for file in files}:
-        return [_raw_files(signature, path, files, shapes)]
-    return [sample for file in files for sample in _file(signature, file, shapes)]
+    if {tensor.name for tensor in interface.inputs} & {file.name for file in files}:
+        return [_raw_files(interface, path, files, shapes)]
+    return [sample for file in files for sample in _file(interface, file, shapes)]
 
 
-def _raw_files(signature: Signature, path: Path, files: Sequence[Path], shapes: Mapping[str, Sequence[int]]) -> Tensors:
-    outputs = {tensor.name for tensor in signature.outputs}  # perf_analyzer's validation data
+def _raw_files(
+    interface: ModelInterface, path: Path, files: Sequence[Path], shapes: Mapping[str, Sequence[int]]
+) -> Tensors:
+    outputs = {tensor.name for tensor in interface.outputs}  # perf_analyzer's validation data
     found = {file.name: file for file in files if file.name not in outputs}
-    check_names(signature, found, str(path))
+    check_names(interface, found, str(path))
     sample = {}
-    for tensor in signature.inputs:
+    for tensor in interface.inputs:
         if tensor.name in found:
             data, where = found[tensor.name].read_bytes(), f"{found[tensor.name]}"
             lines = tensor.datatype == "BYTES"
             array = _objects(data.removesuffix(b"\n").split(b"\n")) if lines else _from_raw(tensor, data, where)
             sample[tensor.name] = shaped(tensor, array, shapes.get(tensor.name), where)
-    check_fits(signature, sample, str(path))
+    check_fits(interface, sample, str(path))
     return sample

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import LoadError
-from modelwright.loadtest.payloads.signature import Signature, Tensor
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.suggest import did_you_mean
 from modelwright.text import size
 from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
@@ -18,35 +18,35 @@ from modelwright.triton.tensors import Tensors
 if TYPE_CHECKING:
     import numpy as np
 
-MOST_BYTES = 1 << 30  # of all payloads, and of a file they come from: they are kept in memory, serialised once more
+MAX_BYTES = 1 << 30  # of all payloads, and of a file they come from: they are kept in memory, serialised once more
 
 
-def check_fits(signature: Signature, sample: Tensors, where: str) -> None:
+def check_fits(interface: ModelInterface, sample: Tensors, where: str) -> None:
     """Check one sample, without a batch dimension: names, data types, shapes. Raises LoadError."""
-    check_names(signature, sample, where)
-    for tensor in signature.inputs:
+    check_names(interface, sample, where)
+    for tensor in interface.inputs:
         if tensor.name in sample:
             _check_tensor(tensor, sample[tensor.name], f"{where}: input '{tensor.name}'")
 
 
-def check_names(signature: Signature, names: Collection[str], where: str) -> None:
+def check_names(interface: ModelInterface, names: Collection[str], where: str) -> None:
     """Check that these are inputs of the model, with all that it needs among them. Raises LoadError."""
-    check_known(signature, names, where)
-    missing = [tensor.name for tensor in signature.inputs if tensor.name not in names and not tensor.optional]
+    check_known(interface, names, where)
+    missing = [tensor.name for tensor in interface.inputs if tensor.name not in names and not tensor.optional]
     if missing:
         found = f"has {', '.join(sorted(names))}" if names else "has none"
-        raise LoadError(f"{where}: input '{missing[0]}' of {signature.model} is missing", f"the sample {found}")
+        raise LoadError(f"{where}: input '{missing[0]}' of {interface.model} is missing", f"the sample {found}")
 
 
-def check_known(signature: Signature, names: Iterable[str], where: str) -> None:
+def check_known(interface: ModelInterface, names: Iterable[str], where: str) -> None:
     """Check that these are inputs of the model. Raises LoadError."""
-    known = [tensor.name for tensor in signature.inputs]
+    known = [tensor.name for tensor in interface.inputs]
     for name in names:
         if name not in known:
-            raise LoadError(f"{where}: {signature.model} has no input '{name}'", did_you_mean(name, known))
+            raise LoadError(f"{where}: {interface.model} has no input '{name}'", did_you_mean(name, known))
 
 
-def _check_tensor(tensor: Tensor, array: np.ndarray[Any, Any], where: str) -> None:
+def _check_tensor(tensor: InterfaceTensor, array: np.ndarray[Any, Any], where: str) -> None:
     numpy_name(tensor, where)
     found = BY_NUMPY[str(array.dtype)].name if str(array.dtype) in BY_NUMPY else str(array.dtype)
     if found != tensor.datatype:
@@ -64,7 +64,7 @@ def matches(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(dim in (-1, size) for dim, size in zip(dims, shape, strict=True))
 
 
-def numpy_name(tensor: Tensor, where: str) -> str:
+def numpy_name(tensor: InterfaceTensor, where: str) -> str:
     """numpy's name for a tensor's data type. Raises LoadError for one that numpy has not: BF16."""
     if tensor.datatype not in BY_NAME:
         raise LoadError(
@@ -111,9 +111,9 @@ def stacked(samples: Sequence[Tensors], chosen: Iterable[int], batched: bool) ->
 
 def check_size(size_bytes: int, where: str) -> None:
     """Raises LoadError for payloads that would not fit into memory with what they are serialised to."""
-    if size_bytes > MOST_BYTES:
+    if size_bytes > MAX_BYTES:
         raise LoadError(
-            f"{where}: {size(size_bytes)} of payloads, at most {size(MOST_BYTES)} are allowed",
+            f"{where}: {size(size_bytes)} of payloads, at most {size(MAX_BYTES)} are allowed",
             "ask for fewer distinct payloads, a smaller batch or smaller shapes",
         )
 

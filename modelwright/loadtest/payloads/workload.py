@@ -45,7 +45,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Shape:
+class LoadShape:
     """How much is asked for at once.
 
     Closed loop: `concurrency` requests in flight. Open loop: `rate` requests a second, whether earlier ones were

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from modelwright import text as fmt
 from modelwright.charts.bars import Bar, Histogram, histogram, stacked
 from modelwright.charts.figure import Figure
-from modelwright.loadtest.document import Attribution, Measurement, Server
+from modelwright.loadtest.document import Attribution, Measurement, ServerStatistics
 
 PARTS = ("queue", "compute input", "compute infer", "compute output", "other in the server", "network and client")
 _AXIS, _CAPTION = "mean ms a request", "Mean of all requests, by the server's own statistics."
 
 
-def parts_ms(server: Server, network_and_client_ms: float | None) -> list[float]:
+def parts_ms(server: ServerStatistics, network_and_client_ms: float | None) -> list[float]:
     """Mean milliseconds of a request by PARTS, none below 0. The fifth is what the server's other parts leave over."""
     known = [server.queue_ms, server.compute_input_ms, server.compute_infer_ms, server.compute_output_ms]
     return [max(part, 0.0) for part in (*known, server.mean_ms - sum(known), network_and_client_ms or 0.0)]
@@ -44,7 +44,7 @@ def shares(attribution: Attribution) -> Figure | None:
     return stacked(f"Where a request's time goes, {attribution.regime}", bars, names, _AXIS, _CAPTION)
 
 
-def batch_sizes(server: Server) -> Figure | None:
+def batch_sizes(server: ServerStatistics) -> Figure | None:
     """The share of the executions at each batch size."""
     total = sum(batch.executions for batch in server.batches)
     if not total:

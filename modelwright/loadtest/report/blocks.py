@@ -59,7 +59,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Definitions:
     """Names and values; no value, no line."""
 
     title: str
@@ -106,7 +106,7 @@ class Card:
     kind: ClassVar[str] = "card"
 
 
-Block = Figures | Table | Pairs | Text | Bullets | Folded | Card
+Block = Figures | Table | Definitions | Text | Bullets | Folded | Card
 
 
 @dataclass(frozen=True)

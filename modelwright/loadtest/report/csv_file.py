@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modelwright.fsops import disk_errors
-from modelwright.loadtest.document import Latency, Measurement, Result, Server
+from modelwright.loadtest.document import Latency, Measurement, Result, ServerStatistics
 from modelwright.loadtest.measure.latency import PERCENTILES
 
 Cell = str | int | float | bool | None
@@ -31,7 +31,7 @@ def _latency(name: str, of: Callable[[Measurement], Latency]) -> dict[str, Calla
     return columns
 
 
-def _server(of: Callable[[Server], Cell]) -> Callable[[Measurement], Cell]:
+def _server(of: Callable[[ServerStatistics], Cell]) -> Callable[[Measurement], Cell]:
     return lambda item: None if item.server is None else of(item.server)
 
 

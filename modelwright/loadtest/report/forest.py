@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from modelwright import text as fmt
 from modelwright.charts.figure import Figure
-from modelwright.charts.intervals import Outcome, Row, Span, Titles, intervals
+from modelwright.charts.intervals import IntervalRow, IntervalTitles, Outcome, Span, intervals
 from modelwright.loadtest.document import Gate, MetricVerdict, Verdict
 from modelwright.loadtest.report import words
 
@@ -19,7 +19,7 @@ def forest(gate: Gate) -> Figure | None:
         return None
     itself = {(item.interval.regime, item.interval.metric): _span(item) for item in gate.calibration}
     rows = [_row(item, itself.get((item.interval.regime, item.interval.metric))) for item in gate.metrics]
-    titles = Titles(
+    titles = IntervalTitles(
         chart="Candidate against baseline",
         across="change from baseline to candidate",
         caption=_caption(gate),
@@ -29,8 +29,8 @@ def forest(gate: Gate) -> Figure | None:
     return intervals(titles, rows)
 
 
-def _row(item: MetricVerdict, itself: Span | None) -> Row:
-    return Row(
+def _row(item: MetricVerdict, itself: Span | None) -> IntervalRow:
+    return IntervalRow(
         group=f"At {item.interval.regime}",
         name=item.interval.metric,
         text=f"{words.change(item.interval.ratio)}  {item.verdict}",

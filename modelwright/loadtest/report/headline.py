@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from modelwright import text as fmt
-from modelwright.loadtest.document import Gate, Measurement, Result, Slo
+from modelwright.loadtest.document import Gate, Measurement, Result, SloResult
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.report import words
 from modelwright.loadtest.report.blocks import Badge, Block, Bullets, Headline, Tile
@@ -179,7 +179,7 @@ def _best(items: Sequence[Measurement]) -> str:
 # --- slo and gate -----------------------------------------------------------------------------------------------------
 
 
-def best_probe(result: Result, slo: Slo) -> Measurement | None:
+def best_probe(result: Result, slo: SloResult) -> Measurement | None:
     """The measurement at the highest rate that held."""
     held = {label for label, holds in zip(slo.probes, slo.held, strict=False) if holds}
     return max(
@@ -189,7 +189,7 @@ def best_probe(result: Result, slo: Slo) -> Measurement | None:
     )
 
 
-def _of_slo(result: Result, slo: Slo) -> Headline:
+def _of_slo(result: Result, slo: SloResult) -> Headline:
     objective = f"{slo.percentile} of at most {fmt.exact(slo.objective_ms)} ms"
     asked = words.target(result.measurements[0].target) if result.measurements else result.title
     if slo.rate is None:

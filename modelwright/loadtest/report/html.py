@@ -16,7 +16,7 @@ from modelwright import charts
 from modelwright import text as fmt
 from modelwright.charts.figure import Figure
 from modelwright.charts.lines import Line, Spot
-from modelwright.loadtest.document import Gate, Measurement, Result, Slo
+from modelwright.loadtest.document import Gate, Measurement, Result, SloResult
 from modelwright.loadtest.report import bars, forest, lines, tables, words
 from modelwright.loadtest.report.blocks import Badge, Block, Bullets, Card, Figures, Folded, Page, Text
 from modelwright.loadtest.report.headline import by_target, headline, outcome
@@ -24,8 +24,8 @@ from modelwright.loadtest.report.headline import by_target, headline, outcome
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_MOST_DIFFERENCES = 8  # beyond these they are folded
-_MOST_DETAILED = 150  # measurements of a page with charts of their own: about 20 kB each
+_MAX_DIFFERENCES = 8  # beyond these they are folded
+_MAX_DETAILED = 150  # measurements of a page with charts of their own: about 20 kB each
 
 
 def render(result: Result) -> str:
@@ -103,7 +103,7 @@ def _one(item: Measurement) -> list[Block]:
     ]
 
 
-def _details(items: Sequence[Measurement], most: int = _MOST_DETAILED) -> list[Block]:
+def _details(items: Sequence[Measurement], most: int = _MAX_DETAILED) -> list[Block]:
     """Each measurement folded, behind what it says in a line."""
     blocks: list[Block] = [
         Folded(item.label, _detail(item), Badge(item.validity.verdict), _hint(item)) for item in items[:most]
@@ -189,7 +189,7 @@ def _slo_figures(result: Result) -> list[Figure | None]:
     return [chart]
 
 
-def _slo_names(slo: Slo) -> list[str]:
+def _slo_names(slo: SloResult) -> list[str]:
     return list(dict.fromkeys(["p50", slo.percentile]))
 
 
@@ -209,7 +209,7 @@ def _gates(result: Result) -> list[Block]:
     groups = _by_model(result.measurements)
     for group in groups:
         tabled = [tables.measurements(group), *_present(tables.client(group), tables.server(group))]
-        inner = [*tabled, *_details(group, _MOST_DETAILED // len(groups))]
+        inner = [*tabled, *_details(group, _MAX_DETAILED // len(groups))]
         about = f"Measurements of {group[0].target.model}"
         blocks.append(Folded(about, inner, hint=fmt.counted(len(group), "measurement")))
     return blocks
@@ -242,7 +242,7 @@ def _gate(gate: Gate) -> list[Block]:
 def _differences(differences: Sequence[str]) -> list[Block]:
     if not differences:
         return [Text("Manifest and config are the same.", "What differs")]
-    if len(differences) <= _MOST_DIFFERENCES:
+    if len(differences) <= _MAX_DIFFERENCES:
         return [Bullets("What differs:", differences)]
-    rest = Folded("More differences", [Bullets("", differences[_MOST_DIFFERENCES:])])
-    return [Bullets("What differs:", differences[:_MOST_DIFFERENCES]), rest]
+    rest = Folded("More differences", [Bullets("", differences[_MAX_DIFFERENCES:])])
+    return [Bullets("What differs:", differences[:_MAX_DIFFERENCES]), rest]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from modelwright import text as fmt
 from modelwright.charts import lines
 from modelwright.charts.figure import Figure
-from modelwright.charts.lines import Line, Quantiles, Slice, TimeTitles, Titles
+from modelwright.charts.lines import Line, LineTitles, Quantiles, Slice, TimeTitles
 from modelwright.loadtest.document import Measurement, Window
 
 _NAMED = (0.5, 0.9, 0.99, 0.999)  # quantiles that are marked on the curve
@@ -22,7 +22,7 @@ def throughput_latency(
     objective_ms: float | None = None,
 ) -> Figure | None:
     """Latency over throughput, each point a load. None where no line has a point."""
-    titles = Titles(title, unit, caption=caption, hollow="the objective did not hold")
+    titles = LineTitles(title, unit, caption=caption, hollow="the objective did not hold")
     return lines.xy(titles, series, objective_ms, f"objective {fmt.exact(objective_ms or 0)} ms")
 
 
@@ -62,5 +62,5 @@ def percentile_curve(measurement: Measurement) -> Figure | None:
         response = [(point.quantile, point.response_ms) for point in points]
         curves.append(Quantiles("response time, from the intended start", response, dashed=True))
         caption = ""
-    titles = Titles("Percentile curve", "share of requests that took no longer", caption=caption)
+    titles = LineTitles("Percentile curve", "share of requests that took no longer", caption=caption)
     return lines.quantile_curves(titles, curves, _NAMED)

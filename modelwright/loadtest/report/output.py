@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright import __version__
 from modelwright.errors import LoadError
-from modelwright.loadtest.document import Gate, Machine, Result, Slo
+from modelwright.loadtest.document import Gate, MachineFacts, Result, SloResult
 
 if TYPE_CHECKING:
     from modelwright.loadtest.measure.run import Findings
@@ -48,7 +48,7 @@ def result_of(
     *,
     command: Sequence[str],
     is_local: bool,
-    slo: Slo | None = None,
+    slo: SloResult | None = None,
     gates: Sequence[Gate] = (),
 ) -> Result:
     words = {"run": "Load test", "sweep": "Sweep", "slo": "Objective", "ab": "Performance gate"}
@@ -101,10 +101,10 @@ def read(path: Path) -> Result:
         raise LoadError(f"{path}: not a load test's result: {where}: {first['msg']}") from None
 
 
-def _machine(is_local: bool) -> Machine:
+def _machine(is_local: bool) -> MachineFacts:
     import psutil
 
-    return Machine(
+    return MachineFacts(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=int(psutil.virtual_memory().total),

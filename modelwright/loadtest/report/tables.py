@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from modelwright import text as fmt
-from modelwright.loadtest.document import Client, Gate, Latency, Measurement, Result, Server, Target
+from modelwright.loadtest.document import ClientHealth, Gate, Latency, Measurement, Result, ServerStatistics, Target
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.report import words
-from modelwright.loadtest.report.blocks import Badge, Block, Cell, Pairs, Table
+from modelwright.loadtest.report.blocks import Badge, Block, Cell, Definitions, Table
 
 Column = tuple[str, Callable[[Measurement], str]]
 
@@ -110,14 +110,14 @@ def server(items: Sequence[Measurement]) -> Block | None:
     return _table_or_pairs("Server", known, columns) if known else None
 
 
-def _of_server(text: Callable[[Server], str]) -> Callable[[Measurement], str]:
+def _of_server(text: Callable[[ServerStatistics], str]) -> Callable[[Measurement], str]:
     return lambda item: text(item.server) if item.server else fmt.NOT_KNOWN
 
 
 def _table_or_pairs(title: str, items: Sequence[Measurement], columns: Sequence[Column]) -> Block:
     """One measurement reads best downwards, several as rows."""
     if len(items) == 1:
-        return Pairs(title, [(name, text(items[0])) for name, text in columns])
+        return Definitions(title, [(name, text(items[0])) for name, text in columns])
     rows: list[list[Cell]] = [[item.label, *(text(item) for _, text in columns)] for item in items]
     head = ["measurement", *(name for name, _ in columns)]
     return Table(title, head, rows, frozenset(range(1, len(head))) - {head.index("steady") if "steady" in head else 0})
@@ -136,7 +136,7 @@ def _micro(value: float | None) -> str:
     return fmt.number(value) if value is None else f"{fmt.number(value)} µs"
 
 
-def _ceiling(of: Client) -> str:
+def _ceiling(of: ClientHealth) -> str:
     source = f" (by {of.ceiling_source})" if of.ceiling_source else ""
     return fmt.rate(of.ceiling) + source
 
@@ -211,7 +211,7 @@ def rounds(gate: Gate) -> Table:
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
-def machine(result: Result) -> Pairs:
+def machine(result: Result) -> Definitions:
     shared = result.machine.client_and_server_share_it
     pairs = [
         ("CPU", result.machine.cpu),
@@ -220,12 +220,12 @@ def machine(result: Result) -> Pairs:
         ("system", result.machine.system),
         ("client and server", "share this machine" if shared else "are on different machines"),
     ]
-    return Pairs("Machine", pairs)
+    return Definitions("Machine", pairs)
 
 
-def server_metadata(result: Result) -> Pairs:
+def server_metadata(result: Result) -> Definitions:
     told = [(str(name), _plain(value)) for name, value in result.server.items()]
-    return Pairs("Server software", told or [("", "it told nothing of itself")])
+    return Definitions("Server software", told or [("", "it told nothing of itself")])
 
 
 def _plain(value: object) -> str:
@@ -251,11 +251,11 @@ def targets(items: Sequence[Measurement]) -> Table:
     return Table("What was asked", ["model", "server", "payload", "size of one"], rows, frozenset({3}))
 
 
-def run_of(result: Result) -> Pairs:
+def run_of(result: Result) -> Definitions:
     pairs = [
         ("command", shlex.join(result.command)),
         ("created", result.created),
         ("modelwright", result.modelwright),
         ("document", f"{result.kind}, schema version {result.schema_version}"),
     ]
-    return Pairs("This report", pairs)
+    return Definitions("This report", pairs)

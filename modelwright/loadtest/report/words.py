@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelwright import text as fmt
-from modelwright.loadtest.document import Latency, Load, Measurement, Target
+from modelwright.loadtest.document import Latency, Measurement, OfferedLoad, Target
 from modelwright.loadtest.measure.latency import NEEDED
 
 MINUS = "\N{MINUS SIGN}"
@@ -29,7 +29,7 @@ def target(of: Target) -> str:
     return f"{of.model}{f' version {of.version}' if of.version else ''} over {protocol}{api}"
 
 
-def load(of: Load) -> str:
+def load(of: OfferedLoad) -> str:
     """`32 requests in flight`, `1,000 requests a second (poisson arrivals)`; the batch where it is not 1."""
     if of.mode == "closed":
         shown = f"{fmt.counted(of.concurrency or 0, 'request')} in flight"
@@ -39,7 +39,7 @@ def load(of: Load) -> str:
     return shown + (f", {of.batch:,} rows a request" if of.batch != 1 else "")
 
 
-def short_load(of: Load, batch: bool = False) -> str:
+def short_load(of: OfferedLoad, batch: bool = False) -> str:
     """A point's label in a chart: `32`, `1,000/s`; with `batch` also the rows a request."""
     shown = f"{of.concurrency:,}" if of.mode == "closed" and of.concurrency is not None else f"{fmt.number(of.rate)}/s"
     return f"{shown} {fmt.TIMES}{of.batch}" if batch else shown

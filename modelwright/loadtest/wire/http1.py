@@ -14,7 +14,7 @@ from modelwright.loadtest.wire.calls import CallError, Connection
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,18})\r\n", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 _BREAK = b"\r\n\r\n"
-_MOST_HEAD = 64 * 1024
+_MAX_HEAD = 64 * 1024
 
 
 class HttpConnection(Connection):
@@ -28,15 +28,15 @@ class HttpConnection(Connection):
         data = self._receive()
         end = data.find(_BREAK)
         while end < 0:
-            if len(data) > _MOST_HEAD:
-                raise self._nonsense(data)
+            if len(data) > _MAX_HEAD:
+                raise self._malformed_response(data)
             data += self._receive()
             end = data.find(_BREAK)
         start = end + 4
         head = data[:start]
         length = _LENGTH.search(head)
         if length is None or not head.startswith(b"HTTP/"):
-            raise self._nonsense(data)
+            raise self._malformed_response(data)
         missing = int(length[1]) - (len(data) - start)
         body = self._rest(data[start:], missing) if missing else data[start:]
         if _CLOSES.search(head):
@@ -51,10 +51,10 @@ class HttpConnection(Connection):
             parts.append(self._receive())
             missing -= len(parts[-1])
         if missing < 0:  # the next answer would begin with what is too much
-            raise self._nonsense(b"".join(parts))
+            raise self._malformed_response(b"".join(parts))
         return b"".join(parts)
 
-    def _nonsense(self, data: bytes) -> CallError:
+    def _malformed_response(self, data: bytes) -> CallError:
         self.close()
         start = data[:60].decode("latin-1")
         return CallError("not HTTP", f"{self.address.authority} does not answer as a Triton server does: {start!r}")

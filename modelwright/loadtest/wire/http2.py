@@ -346,7 +346,7 @@ class Link(Connection):
         elif kind == RST_STREAM and call is not None:
             call.fail(CallError("gRPC reset", f"the server reset the call, HTTP/2 error {WORD.unpack(payload)[0]}"))
         elif kind == GOAWAY:
-            self._take_goodbye(WORD.unpack_from(payload)[0])
+            self._on_goaway(WORD.unpack_from(payload)[0])
 
     def _continue_block(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is None or kind != CONTINUATION or stream != self._block[0]:
@@ -400,7 +400,7 @@ class Link(Connection):
             call.wake()
         self.senders.clear()
 
-    def _take_goodbye(self, last: int) -> None:
+    def _on_goaway(self, last: int) -> None:
         """A call that the server has taken is still answered."""
         for call in self._calls.values():
             if call.number > last:

@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import Protocol
 
-_MOST_HEAD_BYTES = 65536
+_MAX_HEAD_BYTES = 65536
 _HTTP_ANSWER = (
     b'{"model_name":"null","model_version":"1",'
     b'"outputs":[{"name":"OUTPUT","datatype":"FP32","shape":[1],"data":[0.0]}]}'
@@ -25,7 +25,7 @@ _INITIAL_WINDOW = 4
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME = struct.Struct(">HBBBI")  # length in two parts, type, flags, stream
 _DEFAULT_WINDOW = 65535
-_MOST_WINDOW = 2**31 - 1
+_MAX_WINDOW = 2**31 - 1
 _FRAME_BYTES = 16384  # what every peer must take
 # HPACK (RFC 7541) without the dynamic table, so that each block stands alone: `:status: 200` and `content-type:
 # application/grpc`; then `grpc-status: 0`.
@@ -37,7 +37,7 @@ class BadRequestError(Exception):
     """The connection cannot go on."""
 
 
-class Server(Protocol):
+class EventLoop(Protocol):
     """What a connection needs of the event loop."""
 
     def requested(self, connection: Http | Grpc, stream: int = 0) -> None: ...
@@ -48,7 +48,7 @@ class Server(Protocol):
 class _Sender:
     """Bytes to a socket that may be full: what does not fit waits until it is writable."""
 
-    def __init__(self, server: Server, connection: socket.socket) -> None:
+    def __init__(self, server: EventLoop, connection: socket.socket) -> None:
         self._server = server
         self._socket = connection
         self._unsent = b""
@@ -76,7 +76,7 @@ class _Sender:
 class Http(_Sender):
     """HTTP/1.1 with keep-alive. Bodies are counted and not kept."""
 
-    def __init__(self, server: Server, connection: socket.socket, answer: bytes) -> None:
+    def __init__(self, server: EventLoop, connection: socket.socket, answer: bytes) -> None:
         super().__init__(server, connection)
         body = answer or _HTTP_ANSWER
         length = _json_length(body)
@@ -101,7 +101,7 @@ class Http(_Sender):
         while self._buffer:
             end = self._buffer.find(b"\r\n\r\n") + 4
             if end < 4:
-                if len(self._buffer) > _MOST_HEAD_BYTES:
+                if len(self._buffer) > _MAX_HEAD_BYTES:
                     raise BadRequestError
                 return
             whole = end + _content_length(self._buffer[:end])
@@ -131,7 +131,7 @@ def _json_length(body: bytes) -> int:
 class Grpc(_Sender):
     """Unary gRPC calls, any number at a time on a connection. Headers are not decoded, messages not kept."""
 
-    def __init__(self, server: Server, connection: socket.socket, answer: bytes) -> None:
+    def __init__(self, server: EventLoop, connection: socket.socket, answer: bytes) -> None:
         super().__init__(server, connection)
         message = answer or _GRPC_ANSWER
         self._message = struct.pack(">BI", 0, len(message)) + message
@@ -148,8 +148,8 @@ class Grpc(_Sender):
         self._streams: dict[int, int] = {}  # open ones, and the window of each
         self._begun: dict[int, int] = {}  # answers that wait for a window: bytes that are sent
         self.send(
-            _frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW, _MOST_WINDOW))
-            + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _MOST_WINDOW - _DEFAULT_WINDOW))
+            _frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW, _MAX_WINDOW))
+            + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _MAX_WINDOW - _DEFAULT_WINDOW))
         )
 
     def answer(self, stream: int) -> None:
@@ -229,7 +229,7 @@ class Grpc(_Sender):
     def _replenish(self, size: int) -> None:
         """Let the client go on sending; a stream's own window is larger than any request."""
         self._received += size
-        if self._received > _MOST_WINDOW // 2:
+        if self._received > _MAX_WINDOW // 2:
             self.send(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
 

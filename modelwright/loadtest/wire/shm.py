@@ -17,8 +17,8 @@ import tritonclient.utils.shared_memory as memory
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 from modelwright.errors import LoadError
-from modelwright.loadtest.payloads.signature import Signature
-from modelwright.loadtest.payloads.signature import Tensor as Described
+from modelwright.loadtest.payloads.interface import InterfaceTensor as Described
+from modelwright.loadtest.payloads.interface import ModelInterface
 from modelwright.loadtest.wire.callers import Caller
 from modelwright.loadtest.wire.encoding import Region
 from modelwright.triton.dtypes import BY_NAME
@@ -34,17 +34,19 @@ MakeCaller = Callable[[Sequence[tuple["Tensors", tuple[Regions, Regions]]]], Cal
 class SharedMemory:
     """The regions of one session. `client` is one of tritonclient's. Raises LoadError where the server refuses them."""
 
-    def __init__(self, client: Any, signature: Signature, payloads: Sequence[Tensors], batch: int, make: MakeCaller):
+    def __init__(
+        self, client: Any, interface: ModelInterface, payloads: Sequence[Tensors], batch: int, make: MakeCaller
+    ):
         self._client = client
         self._payloads = payloads
         self._make = make
         self._regions: dict[str, Any] = {}
         self._outputs = {
             output.name: (tuple(shape), BY_NAME[output.datatype].numpy)
-            for output in signature.outputs
-            if (shape := _shape(output, signature, batch)) is not None
+            for output in interface.outputs
+            if (shape := _shape(output, interface, batch)) is not None
         }
-        self._all_outputs = [output.name for output in signature.outputs]
+        self._all_outputs = [output.name for output in interface.outputs]
         raw = [{name: _raw(array) for name, array in tensors.items()} for tensors in payloads]
         sizes = [array.nbytes for tensors in raw for array in tensors.values()]
         name, region = self._region(sum(map(_aligned, sizes)))
@@ -98,11 +100,11 @@ class _Reading:
         return found
 
 
-def _shape(output: Described, signature: Signature, batch: int) -> list[int] | None:
+def _shape(output: Described, interface: ModelInterface, batch: int) -> list[int] | None:
     """The shape of an output with its batch dimension; None where its size is not known beforehand."""
     if output.datatype == "BYTES" or min(output.dims, default=1) < 0:
         return None
-    return [batch, *output.dims] if signature.max_batch_size else list(output.dims)
+    return [batch, *output.dims] if interface.max_batch_size else list(output.dims)
 
 
 def _raw(array: Any) -> Any:

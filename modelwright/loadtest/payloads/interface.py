@@ -1,7 +1,7 @@
 """What a client must know of a model to call it: its tensors, its batch dimension, how its requests belong together.
 
-    signature = read_signature(client, "digits")
-    signature.inputs  # (Tensor("image", "FP32", (1, 8, 8), optional=False),)
+    interface = read_interface(client, "digits")
+    interface.inputs  # (Tensor("image", "FP32", (1, 8, 8), optional=False),)
 
 Shapes are without the batch dimension, as in config.pbtxt.
 """
@@ -21,7 +21,7 @@ _CORRID = "CONTROL_SEQUENCE_CORRID"
 
 
 @dataclass(frozen=True)
-class Tensor:
+class InterfaceTensor:
     """`dims` holds -1 where a size is variable; `datatype` is the protocol's: "FP32", "BYTES"."""
 
     name: str
@@ -31,14 +31,14 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class SequencePolicy:
     """The model keeps state: requests of one sequence share a correlation id, and mark its start and its end."""
 
     string_id: bool  # the id is a string, else an unsigned integer
 
 
 @dataclass(frozen=True)
-class Signature:
+class ModelInterface:
     """One version of one model, as a server serves it.
 
     `version` is the one that answers: the one asked for, or the highest that is ready. `merges_requests`: the server
@@ -48,20 +48,20 @@ class Signature:
     model: str
     version: str
     max_batch_size: int  # 0: requests have no batch dimension
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[InterfaceTensor, ...]
+    outputs: tuple[InterfaceTensor, ...]
     decoupled: bool = False
-    sequence: Sequence | None = None
+    sequence: SequencePolicy | None = None
     ensemble: bool = False
     merges_requests: bool = False
 
 
-def read_signature(client: Client, model: str, version: str = "") -> Signature:
+def read_interface(client: Client, model: str, version: str = "") -> ModelInterface:
     """Ask a server. Raises ServerError when it cannot be reached, or does not serve that model or version."""
     served = _served_version(client, model, version)
     config = client.config(model)
     configs = list(_with_members(client, config, {model}))
-    return Signature(
+    return ModelInterface(
         model=model,
         version=served,
         max_batch_size=int(config.get("max_batch_size", 0)),
@@ -109,12 +109,14 @@ def _with_members(client: Client, config: Mapping[str, Any], seen: set[str]) -> 
             yield from _with_members(client, client.config(member), seen)
 
 
-def _tensor(entry: Mapping[str, Any]) -> Tensor:
+def _tensor(entry: Mapping[str, Any]) -> InterfaceTensor:
     datatype = entry["data_type"]
     name = BY_CONFIG[datatype].name if datatype in BY_CONFIG else datatype.removeprefix("TYPE_")
-    return Tensor(entry["name"], name, tuple(int(size) for size in entry["dims"]), bool(entry.get("optional", False)))
+    return InterfaceTensor(
+        entry["name"], name, tuple(int(size) for size in entry["dims"]), bool(entry.get("optional", False))
+    )
 
 
-def _sequence(batching: Mapping[str, Any]) -> Sequence:
+def _sequence(batching: Mapping[str, Any]) -> SequencePolicy:
     controls = [control for entry in batching.get("control_input", ()) for control in entry.get("control", ())]
-    return Sequence(any(c.get("kind") == _CORRID and c.get("data_type") == "TYPE_STRING" for c in controls))
+    return SequencePolicy(any(c.get("kind") == _CORRID and c.get("data_type") == "TYPE_STRING" for c in controls))

@@ -25,9 +25,9 @@ from gevent.pool import Group
 from modelwright.errors import LoadError
 from modelwright.loadtest.generator.recording import WRONG, Recorder
 from modelwright.loadtest.payloads.arrivals import Timer, schedule
+from modelwright.loadtest.payloads.interface import ModelInterface, read_interface
 from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
-from modelwright.loadtest.payloads.signature import Signature, read_signature
-from modelwright.loadtest.payloads.workload import Shape, Workload
+from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
 from modelwright.loadtest.wire.calls import Address, CallError, address_of
 from modelwright.loadtest.wire.connections import GrpcConnections
@@ -38,7 +38,7 @@ from modelwright.triton.client import connect
 if TYPE_CHECKING:
     from modelwright.loadtest.wire.shm import SharedMemory
 
-MOST_CONNECTIONS = 1000  # of an open loop; arrivals beyond wait, which shows as lag
+MAX_CONNECTIONS = 1000  # of an open loop; arrivals beyond wait, which shows as lag
 FOREVER = 2**63 - 1
 _AFTER_FAILED_CONNECT_S = 0.1  # else a server that is down is asked ten thousand times a second
 _FIRST = 5  # requests, of which one must succeed before a load test begins
@@ -49,7 +49,7 @@ _LAG_EVERY_NS = 10_000_000
 class Pace:
     """A shape with its times of the monotonic clock; this process, or user, is one of `parts`."""
 
-    shape: Shape
+    shape: LoadShape
     start_ns: int
     until_ns: int = FOREVER
     part: int = 0
@@ -57,26 +57,26 @@ class Pace:
     seed: int = 7
 
 
-class Session:
+class UserContext:
     """Made once in each process. Raises LoadError or ServerError where server, model or payloads do not fit."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         self.address = address_of(workload.url)
         self.recorder = Recorder()
-        self.in_flight = self.most_in_flight = 0
+        self.in_flight = self.max_in_flight = 0
         self.is_over = False  # set to begin no more requests
         if self.address.protocol == "grpc":
             _patch_grpc()
         with connect(self.address.url, workload.timeout_s) as client:
-            self.signature = read_signature(client, workload.model, workload.version)
-        _check_protocol(self.signature, self.address)
-        self.payloads = _payloads(workload, self.signature)
+            self.interface = read_interface(client, workload.model, workload.version)
+        _check_protocol(self.interface, self.address)
+        self.payloads = _payloads(workload, self.interface)
         self._aimed = ""
-        self.request_bytes, self._make_caller = _callers(workload, self.address, self.signature, self.payloads)
+        self.request_bytes, self._make_caller = _callers(workload, self.address, self.interface, self.payloads)
         self._shared: SharedMemory | None = None
         if workload.shared_memory:
-            self._shared = _shared_memory(workload, self.address, self.signature, self.payloads)
+            self._shared = _shared_memory(workload, self.address, self.interface, self.payloads)
             self._make_caller = self._shared.caller
         self._usual_caller = self._make_caller
         self._callers = 0
@@ -97,8 +97,8 @@ class Session:
         """One request, recorded. `intended_ns`: when it should have started; 0 for now."""
         payload = next(self._rotation)
         self.in_flight += 1
-        if self.in_flight > self.most_in_flight:
-            self.most_in_flight = self.in_flight
+        if self.in_flight > self.max_in_flight:
+            self.max_in_flight = self.in_flight
         code = 0
         start_ns = time.monotonic_ns()
         try:
@@ -138,7 +138,7 @@ class Session:
         assert pace.shape.rate is not None
         timer = Timer()
         callers = _Callers(self.caller)
-        free = Semaphore(MOST_CONNECTIONS)
+        free = Semaphore(MAX_CONNECTIONS)
         try:
             for offset_ns in schedule(pace.shape.rate, pace.shape.arrivals, pace.seed, pace.part, pace.parts):
                 intended_ns = pace.start_ns + offset_ns
@@ -167,7 +167,7 @@ class Session:
 
     def _not_sent(self, intended_ns: int) -> None:
         """Without these, an overloaded server would look better the longer its queue is."""
-        code = self.recorder.code("not sent", f"all {MOST_CONNECTIONS} connections were busy until the end")
+        code = self.recorder.code("not sent", f"all {MAX_CONNECTIONS} connections were busy until the end")
         now_ns = time.monotonic_ns()
         self.recorder.add(intended_ns, now_ns, now_ns, code, 0)
 
@@ -189,7 +189,7 @@ class Session:
             self._aimed = url
             self._make_caller = self._usual_caller
             if url:
-                _, self._make_caller = _callers(self.workload, address_of(url), self.signature, self.payloads)
+                _, self._make_caller = _callers(self.workload, address_of(url), self.interface, self.payloads)
 
     def first_answer(self) -> str | None:
         """An answer as it comes, in hexadecimal digits; None where one request has not one answer by itself.
@@ -211,7 +211,7 @@ class Session:
                 return caller.call(attempt % len(self.payloads.items))
             except CallError as error:
                 failed = error
-        name = f"{self.workload.model} version {self.signature.version}"
+        name = f"{self.workload.model} version {self.interface.version}"
         hint = "send one by hand (modelwright infer), look at the payload, or into the server's log"
         raise LoadError(f"{self.workload.url}: {name}: the first {_FIRST} requests failed: {failed}", hint)
 
@@ -222,7 +222,7 @@ class Session:
     def rewind(self, seed: int) -> None:
         """Begin the rotation of payloads anew, so that two measurements send the same ones in the same order."""
         self._rotation = _rotation(len(self.payloads.items), seed)
-        self.most_in_flight = self.in_flight
+        self.max_in_flight = self.in_flight
 
 
 class _Callers:
@@ -284,9 +284,9 @@ def _patch_grpc() -> None:
     grpc.experimental.gevent.init_gevent()
 
 
-def _payloads(workload: Workload, signature: Signature) -> Payloads:
+def _payloads(workload: Workload, interface: ModelInterface) -> Payloads:
     return prepare(
-        signature,
+        interface,
         source=workload.payload,
         repository=Path(workload.repository) if workload.repository else None,
         batch=workload.batch,
@@ -296,20 +296,20 @@ def _payloads(workload: Workload, signature: Signature) -> Payloads:
     )
 
 
-def _check_protocol(signature: Signature, address: Address) -> None:
-    what = "a decoupled model" if signature.decoupled else "a sequence model" if signature.sequence else ""
+def _check_protocol(interface: ModelInterface, address: Address) -> None:
+    what = "a decoupled model" if interface.decoupled else "a sequence model" if interface.sequence else ""
     if what and address.protocol == "http":
-        raise LoadError(f"{signature.model}: {what} is asked over gRPC", "--protocol grpc, or a grpc:// URL")
+        raise LoadError(f"{interface.model}: {what} is asked over gRPC", "--protocol grpc, or a grpc:// URL")
 
 
 def _callers(
-    workload: Workload, address: Address, signature: Signature, payloads: Payloads
+    workload: Workload, address: Address, interface: ModelInterface, payloads: Payloads
 ) -> tuple[int, Callable[[], Caller]]:
     """The mean size of a request, and a function that makes callers. Requests are made once, here."""
     model, version, timeout_s = workload.model, workload.version, workload.timeout_s
     inputs = [payload.inputs for payload in payloads.items]
     if workload.api == "tritonclient":
-        if signature.decoupled or signature.sequence:
+        if interface.decoupled or interface.sequence:
             raise LoadError(f"{model}: tritonclient's infer() is for models that answer each request once")
         size = sum(array.nbytes for tensors in inputs for array in tensors.values()) // len(inputs)
         return size, lambda: TritonClient(address, model, version, inputs, timeout_s)
@@ -318,20 +318,20 @@ def _callers(
         return _mean_size(requests), lambda: RawHttp(address, requests, timeout_s)
     messages = [grpc_request(model, version, tensors) for tensors in inputs]
     connections = GrpcConnections(address, timeout_s)
-    if signature.decoupled:
+    if interface.decoupled:
         return _mean_size(messages), lambda: DecoupledGrpc(connections, messages)
-    if signature.sequence:
-        as_text = signature.sequence.string_id
+    if interface.sequence:
+        as_text = interface.sequence.string_id
         length = workload.sequence_length
         return _mean_size(messages), lambda: SequenceGrpc(connections, messages, length, as_text)
     ready = [message_bytes(message) for message in messages]
     return _mean_size(messages), lambda: RawGrpc(connections, ready)
 
 
-def _shared_memory(workload: Workload, address: Address, signature: Signature, payloads: Payloads) -> SharedMemory:
+def _shared_memory(workload: Workload, address: Address, interface: ModelInterface, payloads: Payloads) -> SharedMemory:
     from modelwright.loadtest.wire.shm import SharedMemory
 
-    if signature.decoupled or signature.sequence or workload.api != "raw":
+    if interface.decoupled or interface.sequence or workload.api != "raw":
         raise LoadError("--shared-memory: for models that answer each request once, and --api raw")
     model, version, timeout_s = workload.model, workload.version, workload.timeout_s
     connections = GrpcConnections(address, timeout_s)
@@ -346,7 +346,7 @@ def _shared_memory(workload: Workload, address: Address, signature: Signature, p
     module = importlib.import_module(f"tritonclient.{address.protocol}")
     client = module.InferenceServerClient(address.authority, ssl=address.is_tls)
     inputs = [payload.inputs for payload in payloads.items]
-    return SharedMemory(client, signature, inputs, workload.batch, make)
+    return SharedMemory(client, interface, inputs, workload.batch, make)
 
 
 def _mean_size(requests: Sequence[bytes]) -> int:

@@ -8,44 +8,44 @@ import socket
 import pytest
 
 from modelwright.errors import ServerError
-from modelwright.loadtest.payloads.signature import Sequence, Signature, Tensor, read_signature
+from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface, SequencePolicy, read_interface
 from modelwright.triton.client import Client, connect
 
 
 def test_a_models_tensors_are_without_the_batch_dimension(client: Client) -> None:
-    assert read_signature(client, "identity") == Signature(
+    assert read_interface(client, "identity") == ModelInterface(
         model="identity",
         version="1",
         max_batch_size=8,
-        inputs=(Tensor("NUMBERS", "FP32", (-1,)), Tensor("TEXTS", "BYTES", (-1,))),
-        outputs=(Tensor("SAME_NUMBERS", "FP32", (-1,)), Tensor("SAME_TEXTS", "BYTES", (-1,))),
+        inputs=(InterfaceTensor("NUMBERS", "FP32", (-1,)), InterfaceTensor("TEXTS", "BYTES", (-1,))),
+        outputs=(InterfaceTensor("SAME_NUMBERS", "FP32", (-1,)), InterfaceTensor("SAME_TEXTS", "BYTES", (-1,))),
     )
 
 
 def test_optional_inputs_are_known_as_such(client: Client) -> None:
-    assert [tensor.optional for tensor in read_signature(client, "optional").inputs] == [False, True]
+    assert [tensor.optional for tensor in read_interface(client, "optional").inputs] == [False, True]
 
 
 def test_a_decoupled_model(client: Client) -> None:
-    signature = read_signature(client, "decoupled_repeat")
-    assert (signature.decoupled, signature.max_batch_size, signature.sequence) == (True, 0, None)
+    interface = read_interface(client, "decoupled_repeat")
+    assert (interface.decoupled, interface.max_batch_size, interface.sequence) == (True, 0, None)
 
 
 @pytest.mark.parametrize(("model", "string_id"), [("sequence_sum", False), ("sequence_by_name", True)])
 def test_a_sequence_model_and_the_kind_of_its_ids(client: Client, model: str, string_id: bool) -> None:
-    signature = read_signature(client, model)
-    assert (signature.sequence, signature.merges_requests) == (Sequence(string_id), True)
-    assert [tensor.name for tensor in signature.inputs] == ["IN"], "clients do not send controls"
+    interface = read_interface(client, model)
+    assert (interface.sequence, interface.merges_requests) == (SequencePolicy(string_id), True)
+    assert [tensor.name for tensor in interface.inputs] == ["IN"], "clients do not send controls"
 
 
 def test_an_ensemble_needs_what_its_members_need(client: Client) -> None:
-    signature = read_signature(client, "ensemble_of_sum")
-    assert (signature.ensemble, signature.sequence, signature.decoupled) == (True, Sequence(False), False)
+    interface = read_interface(client, "ensemble_of_sum")
+    assert (interface.ensemble, interface.sequence, interface.decoupled) == (True, SequencePolicy(False), False)
 
 
 def test_the_highest_version_answers_unless_one_is_named(client: Client) -> None:
-    assert read_signature(client, "two_versions").version == "10"
-    assert read_signature(client, "two_versions", "9").version == "9"
+    assert read_interface(client, "two_versions").version == "10"
+    assert read_interface(client, "two_versions", "9").version == "9"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_highest_version_answers_unless_one_is_named(client: Client) -> None
 )
 def test_what_is_not_served_is_named(client: Client, model: str, version: str, message: str) -> None:
     with pytest.raises(ServerError, match=f"(?s){re.escape(client.url)}: {message}"):
-        read_signature(client, model, version)
+        read_interface(client, model, version)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -73,4 +73,4 @@ def test_no_server(protocol: str) -> None:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"{protocol}://127.0.0.1:{taken.getsockname()[1]}"
         with connect(url, timeout_s=5) as client, pytest.raises(ServerError, match=f"{url}: cannot be reached"):
-            read_signature(client, "identity")
+            read_interface(client, "identity")
