@@ -149,7 +149,7 @@ def test_notes_are_about_fields_that_exist_and_every_section_has_one() -> None:
 
 def test_a_field_carries_its_note_where_editors_look() -> None:
     note = SCHEMA["$defs"]["Serving"]["properties"]["max_batch_size"]["description"]
-    assert note.startswith("The most rows in one run")
+    assert "rows in one run" in note
 
 
 def test_export_schema_writes_to_standard_output_or_a_file(tmp_path: Path) -> None:

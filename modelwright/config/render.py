@@ -159,7 +159,7 @@ def _template_error(error: Exception, source: str) -> ConfigError:
     where = f"{source}: template {name}{f':{line}' if line else ''}"
     if isinstance(error, TemplateNotFound):
         hint = f"use a *.j2 file of the builder's folder, or {_PROJECT}NAME for one of the project"
-        return ConfigError(f"{where}: there is no template '{error.name}'", hint)
+        return ConfigError(f"{where}: unknown template '{error.name}'", hint)
     kind = "" if isinstance(error, TemplateSyntaxError | UndefinedError) else f"{type(error).__name__}: "
     return ConfigError(f"{where}: {kind}{' '.join(str(error).split())}")
 

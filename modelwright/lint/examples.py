@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelwright.lint.rule import Absent, Example, FileContent, Files, Folder, Locked, Onnx, Symlink
+from modelwright.lint.rule import Absent, Example, ExampleFiles, FileContent, Folder, Locked, Onnx, Symlink
 from modelwright.onnx.identity import identity_model
 from modelwright.triton.layout import CONFIG
 
@@ -63,7 +63,7 @@ def base_text(base: str) -> str:
     return "\n".join(_CONFIGS[base].values()) + "\n"
 
 
-def files_of(example: Example, *, fault: bool) -> Files:
+def files_of(example: Example, *, fault: bool) -> ExampleFiles:
     """Every file of the example, relative to the repository."""
     lines = example.fault if fault else example.fixed
     own = example.fault_files if fault else example.fixed_files

@@ -12,7 +12,7 @@ _LARGEST_BYTES = 10_000_000
 
 
 def manifest_record(view: ConfigView, version: int) -> dict[str, Any] | None:
-    """The manifest's JSON object; None where there is none, {} where the file holds something else."""
+    """The manifest's JSON object; None if the file does not exist, {} if it holds something else."""
     try:
         with view.model_file(version, MANIFEST).open("rb") as file:
             data = json.loads(file.read(_LARGEST_BYTES))

@@ -28,13 +28,13 @@ def all_rules() -> dict[str, Rule]:
 def find_rule(name: str) -> Rule:
     """A rule by its id. Raises ModelwrightError for an unknown one."""
     if name.upper() not in all_rules():
-        raise ModelwrightError(f"there is no rule '{name}'", did_you_mean(name.upper(), all_rules()))
+        raise ModelwrightError(f"unknown rule '{name}'", did_you_mean(name.upper(), all_rules()))
     return all_rules()[name.upper()]
 
 
 def check_ignores(ignores: Sequence[Ignore], file: str) -> None:
-    """Raise ProjectError for an [[lint.ignore]] of a rule that does not exist. `file` is where they stand."""
+    """Raise ProjectError for an [[lint.ignore]] of an unknown rule. `file` is the file that has them."""
     for index, ignore in enumerate(ignores):
         if ignore.rule not in all_rules():
             hint = did_you_mean(ignore.rule, all_rules())
-            raise ProjectError(f"{file}: lint.ignore[{index}].rule: there is no rule '{ignore.rule}'", hint)
+            raise ProjectError(f"{file}: lint.ignore[{index}].rule: unknown rule '{ignore.rule}'", hint)

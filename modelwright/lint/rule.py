@@ -80,12 +80,12 @@ class Locked:
 
 
 FileContent = str | bytes | Symlink | Onnx | Absent | Folder | Locked
-Files = Mapping[str, FileContent]
+ExampleFiles = Mapping[str, FileContent]
 
 
 @dataclass(frozen=True)
 class Example:
-    """The fault and its fix. Text stands for lines of m/config.pbtxt, which replace fields of `base`.
+    """The fault and its fix, as lines of m/config.pbtxt that replace fields of `base`.
 
     Files are named relative to the model `m`, or from `/` on for the repository. Those of `files` are in both.
     """
@@ -93,9 +93,9 @@ class Example:
     fault: str
     fixed: str
     base: str = "python"
-    files: Files = field(default_factory=dict)
-    fault_files: Files = field(default_factory=dict)
-    fixed_files: Files = field(default_factory=dict)
+    files: ExampleFiles = field(default_factory=dict)
+    fault_files: ExampleFiles = field(default_factory=dict)
+    fixed_files: ExampleFiles = field(default_factory=dict)
     target: str = "26.07"
     auto_complete: bool = True
 

@@ -49,7 +49,7 @@ def version_number(folder: str) -> int | None:
 def version_served(folder: str) -> int | None:
     """The version that the server takes a folder of a model for, None if it skips the folder.
 
-    `5.tmp` and `5-old` are version 5, `-1` and `0` are versions; a number with a leading zero is none. A result that
+    `5.tmp` and `5-old` are version 5, `-1` and `0` are versions; `05` is not a version. A result that
     is not `in_range` aborts the server. (VersionsToLoad in model_lifecycle.cc)
     """
     if folder in DATA_FOLDERS or (len(folder) > 1 and folder.startswith("0")):

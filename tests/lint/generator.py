@@ -64,7 +64,7 @@ def _drawn(count: int, first_seed: int) -> list[Tree]:
 
 @dataclass
 class Draft:
-    """A model while it is put together: its config, and its files besides."""
+    """A model under construction: its config and its files."""
 
     draw: DrawFn
     name: str
@@ -145,15 +145,15 @@ def onnx_models(draw: DrawFn) -> Tree:
 
 @st.composite
 def ensembles(draw: DrawFn) -> Tree:
-    """One to three Python members in a chain, or sharing an input, after which the ensemble comes."""
+    """One to three composing Python models in a chain, or sharing an input, after which the ensemble comes."""
     count = draw(st.integers(1, 3))
     whole = Draft(draw, "e")
     whole.config.max_batch_size = whole.one(0, 2, 4)
     shape = whole.one([4], [2, -1], [-1])
-    members = [_member(draw, name, whole, shape) for name in "abc"[:count]]
-    _ensemble(whole, [member.name for member in members], shape)
+    composing = [_composing_model(draw, name, whole, shape) for name in "abc"[:count]]
+    _ensemble(whole, [model.name for model in composing], shape)
     tree: dict[str, Content] = {}
-    for draft in [*members, whole]:
+    for draft in [*composing, whole]:
         tree.update(draft.tree())
     return tree
 
@@ -503,7 +503,7 @@ def _onnx_parameter(draft: Draft) -> None:
 # --- ensembles --------------------------------------------------------------------------------------------------------
 
 
-def _member(draw: DrawFn, name: str, whole: Draft, shape: Sequence[int]) -> Draft:
+def _composing_model(draw: DrawFn, name: str, whole: Draft, shape: Sequence[int]) -> Draft:
     """x → y of the ensemble's shape and type, or something else."""
     draft = Draft(draw, name)
     _heading(draft, "python")
@@ -521,17 +521,17 @@ def _member(draw: DrawFn, name: str, whole: Draft, shape: Sequence[int]) -> Draf
     return draft
 
 
-def _ensemble(draft: Draft, members: Sequence[str], shape: Sequence[int]) -> None:
+def _ensemble(draft: Draft, composing: Sequence[str], shape: Sequence[int]) -> None:
     config = draft.config
     config.platform = draft.near(["ensemble"], ["ensembles", ""])
     config.backend = draft.near([""], ["python"])
     for kind, name in (("input", "x"), ("output", "y")):
         entry = getattr(config, kind).add(name=draft.near([name], ["q"]), dims=shape)
         entry.data_type = schema().DataType.Value(draft.near(["TYPE_FP32"], ["TYPE_INT32"]))
-    tensors = ["x", *(f"t{index}" for index in range(1, len(members))), "y"]
-    for member, (source, target) in zip(members, pairwise(tensors), strict=True):
+    tensors = ["x", *(f"t{index}" for index in range(1, len(composing))), "y"]
+    for model_name, (source, target) in zip(composing, pairwise(tensors), strict=True):
         step = config.ensemble_scheduling.step.add()
-        step.model_name = draft.near([member], ["gone", "", members[0]])
+        step.model_name = draft.near([model_name], ["gone", "", composing[0]])
         step.model_version = draft.near([-1, 1], [0, 9])
         step.input_map[draft.near(["x"], ["p"])] = draft.near([source, source, "x"], ["loose", ""])
         step.output_map[draft.near(["y"], ["p"])] = draft.near([target], ["y", "loose"])

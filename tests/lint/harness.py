@@ -173,7 +173,7 @@ class Slot:
         return plain.replace(str(self._environment.backends), "<backends>")
 
     def _unload(self, names: Iterable[str]) -> None:
-        """Unload in reverse: ensembles come after their members."""
+        """Unload in reverse: ensembles come after their composing models."""
         if self._running is not None:
             for name in reversed(list(names)):
                 self._running[1].unload_model(name, client_timeout=_UNLOAD_TIMEOUT_S)

@@ -71,7 +71,7 @@ def policy_of_unknown_priority(view: ConfigView) -> Iterator[Found]:
     batching = view.message.dynamic_batching
     for level in sorted(batching.priority_queue_policy) if batching.priority_levels else ():
         if not 1 <= level <= batching.priority_levels:
-            message = f"there is no priority level {level}: levels are from 1 to {batching.priority_levels}"
+            message = f"priority level {level} does not exist: levels are from 1 to {batching.priority_levels}"
             yield view.found(message, _FIELD, "priority_queue_policy", level)
 
 

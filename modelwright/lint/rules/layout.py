@@ -108,7 +108,7 @@ def ignored_version(view: ConfigView) -> Iterator[Found]:
 def missing_version(view: ConfigView) -> Iterator[Found]:
     for index, number in enumerate(view.message.version_policy.specific.versions):
         if number not in view.model.versions and view.served:
-            yield view.found(f"there is no version {number}", _POLICY, "specific", "versions", index)
+            yield view.found(f"version {number} does not exist", _POLICY, "specific", "versions", index)
 
 
 @rule(
@@ -131,8 +131,8 @@ def stray_file(model: ModelFolder) -> Iterator[Found]:
     "MW507",
     "broken link at the root",
     Severity.ERROR,
-    why="While a broken symbolic link lies at the repository's root, the server cannot read the repository: it unloads "
-    "every model, and the index endpoint fails.",
+    why="With a broken symbolic link at the repository's root, the server cannot read the repository: it unloads every "
+    "model, and the index endpoint fails.",
     fix="Remove the link, or restore its target.",
     example=Example("", "", fault_files={"/gone": Symlink("nowhere")}),
     unexercised="it concerns servers that poll; another test starts one",
