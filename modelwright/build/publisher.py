@@ -100,10 +100,10 @@ class Publisher:
         """
         builder = decision.builder
         made, verified = artifacts[version_step(builder)], artifacts[(builder.name, VERIFY)]
-        releases = [_fixed_release(decision, number, made, verified) for number in sorted(decision.fixed)]
+        versions = [_fixed_version(decision, number, made, verified) for number in sorted(decision.fixed)]
         if version is not None:
-            releases.append(_numbered_release(decision, version, made, verified))
-        first, *rest = [self._version_change(builder, item, artifacts) for item in releases] or [Change(builder.name)]
+            versions.append(_numbered_version(decision, version, made, verified))
+        first, *rest = [self._version_change(builder, item, artifacts) for item in versions] or [Change(builder.name)]
         return replace(first, top_files=decision.top_files, top_copies=decision.top_copies, more=tuple(rest))
 
     def _is_free(self, builder: Builder, number: int, version_digest: str) -> bool:
@@ -128,9 +128,9 @@ class Publisher:
         """What a version holds that was not made here, and so has no manifest."""
         return tree_digest({name: self._fingerprints.file(path) for name, path in list_tree(folder).items()})
 
-    def _version_change(self, builder: Builder, release: _Release, artifacts: Mapping[StepId, Artifact]) -> Change:
-        files = {content.name: content.path for content in release.contents}
-        return Change(builder.name, release.version, files, self._manifest(builder, release, artifacts))
+    def _version_change(self, builder: Builder, new: _NewVersion, artifacts: Mapping[StepId, Artifact]) -> Change:
+        files = {content.name: content.path for content in new.contents}
+        return Change(builder.name, new.version, files, self._manifest(builder, new, artifacts))
 
     def save(self) -> None:
         if self._rendered != self._before:
@@ -176,22 +176,22 @@ class Publisher:
         paths = {name: folder / name for name in files}
         return all(paths[name].is_file() and self._fingerprints.file(paths[name]) == files[name] for name in files)
 
-    def _manifest(self, builder: Builder, release: _Release, artifacts: Mapping[StepId, Artifact]) -> Manifest:
+    def _manifest(self, builder: Builder, new: _NewVersion, artifacts: Mapping[StepId, Artifact]) -> Manifest:
         target = self._project.target
         lineage = [_lineage(name, item) for (model, name), item in artifacts.items() if model == builder.name]
         return Manifest(
             model=builder.name,
-            version=release.version,
+            version=new.version,
             description=builder.spec.description,
             created=datetime.now(timezone.utc).replace(microsecond=0),
             modelwright=__version__,
             target=TargetVersions(triton=target.name, onnxruntime=target.onnxruntime, python=target.python),
             source=_source_commit(builder),
-            version_digest=release.version_digest,
-            files={content.name: content.record for content in release.contents},
-            tensors=_published_tensors(builder, tensors_of(builder, release.made)),
-            made=release.made,
-            verification=release.verified,
+            version_digest=new.version_digest,
+            files={content.name: content.record for content in new.contents},
+            tensors=_published_tensors(builder, tensors_of(builder, new.made)),
+            made=new.made,
+            verification=new.verified,
             lineage=tuple(lineage),
         )
 
@@ -214,7 +214,7 @@ class _Content:
 
 
 @dataclass(frozen=True)
-class _Release:
+class _NewVersion:
     """One version that is to be published: its number, its files, and what the steps learnt of it."""
 
     version: int
@@ -224,13 +224,13 @@ class _Release:
     verified: Verified
 
 
-def _numbered_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
+def _numbered_version(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _NewVersion:
     contents = [_Content(made, _VERSION + name, name) for name in version_files(made)]
     contents.append(_Content(verified, GOLDEN, GOLDEN))
-    return _Release(number, decision.version_digest, contents, made.facts_as(Made), verified.facts_as(Verified))
+    return _NewVersion(number, decision.version_digest, contents, made.facts_as(Made), verified.facts_as(Verified))
 
 
-def _fixed_release(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _Release:
+def _fixed_version(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _NewVersion:
     builder = decision.builder
     version = kind_of(builder).fixed_versions(builder.spec.source)[number]
     contents = [_Content(made, f"versions/{number}/{name}", name) for name in version.files]
@@ -242,7 +242,7 @@ def _fixed_release(decision: Decision, number: int, made: Artifact, verified: Ar
         # What an ensemble ran when its samples were recorded tells whether they still hold for it.
         facts = facts.model_copy(update={"composing_models": dict(version.composing)})
     verdict = verified.facts_as(VerifiedVersions).versions[number]
-    return _Release(number, decision.fixed[number], contents, facts, verdict)
+    return _NewVersion(number, decision.fixed[number], contents, facts, verdict)
 
 
 def _named_source(builder: Builder) -> Any:
