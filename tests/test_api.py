@@ -139,7 +139,9 @@ def test_a_model_that_fails_is_an_outcome(sandbox: Sandbox, project: Project) ->
     assert "gate" in str(by_model["tripled"].error)
 
 
-@pytest.mark.parametrize("names", ["doubled", ["doubled"], ("doubled",), iter(["doubled"])], ids=repr)
+@pytest.mark.parametrize(
+    "names", ["doubled", ["doubled"], ("doubled",), iter(["doubled"])], ids=["text", "list", "tuple", "iterator"]
+)
 def test_names_are_one_or_several(sandbox: Sandbox, project: Project, names: Any) -> None:
     sandbox.onnx_builder("other")
     assert {entry.step.model for entry in project.plan(names)} == {"doubled"}
