@@ -1,9 +1,9 @@
-"""What stock Locust runs.
+"""Users for stock Locust.
 
     locust -f loadtest/locustfile.py --model digits --host http://127.0.0.1:8000
 
-With its web interface, `--headless`, `--processes`, `--master` and `--worker`. The users and the options are those
-of `modelwright.loadtest.locust.users`; which users there are depends on `--protocol`.
+It works with the web interface, `--headless`, `--processes`, `--master` and `--worker`. The users and their options are
+those of `modelwright.loadtest.locust.users`; `--protocol` chooses the users.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ class GrpcUser(TritonGrpcUser):
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _choose_users(environment: Any, **_: Any) -> None:
-    if not isinstance(environment.runner, WorkerRunner):  # a worker is told which users to have
+    if not isinstance(environment.runner, WorkerRunner):  # the master tells a worker which users to start
         wanted = GrpcUser if environment.parsed_options.protocol == "grpc" else HttpUser
         environment.user_classes[:] = [wanted]

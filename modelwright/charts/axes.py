@@ -1,4 +1,4 @@
-"""Axes: from values to places, with ticks at round numbers."""
+"""Axes: map values to places, with ticks at round numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:
 
 
 def linear_or_logarithmic(values: Sequence[float], start: float, end: float) -> Axis:
-    """Linear from 0 where that shows the values, else logarithmic."""
+    """Linear from 0; logarithmic if the values differ by more than a factor of 20."""
     positive = [value for value in values if value > 0]
     if positive and max(positive) / min(positive) > _LOG_FROM:
         return logarithmic(positive, start, end)
@@ -88,7 +88,7 @@ def _log_steps(low: float, high: float) -> list[float]:
 
 
 def gutter(axis: Axis) -> float:
-    """The room that the labels of a vertical axis need."""
+    """The width of a vertical axis's labels."""
     return max(text_width(label) for _, label in axis.ticks) + 8
 
 
@@ -102,12 +102,12 @@ def draw_vertical(drawing: Drawing, axis: Axis, area: Box, title: str) -> None:
 
 
 def draw_horizontal(drawing: Drawing, axis: Axis, area: Box, title: str) -> None:
-    """Ticks below, as many labels as have room, then the title."""
+    """Ticks below, as many labels as fit, then the title."""
     free = -math.inf
     for value, label in axis.ticks:
         drawing.line((axis(value), area[3]), (axis(value), area[3] + 4), "axis")
         half = text_width(label) / 2
-        x = min(max(axis(value), half), WIDTH - half)  # within the drawing, if need be beside its tick
+        x = min(max(axis(value), half), WIDTH - half)  # within the drawing, even if that is beside its tick
         if x - half >= free:
             drawing.text(x, area[3] + 17, label, anchor="middle")
             free = x + half + 6

@@ -1,7 +1,7 @@
 """SVG by hand: elements, escaped text that fits its place, markers that differ by shape and not by colour alone.
 
 A drawing is WIDTH units wide and scales to its column: 360 units are about as many pixels, on a phone and in the
-desktop's columns, so text keeps a readable size. Colours are classes; report.css gives them a light and a dark value.
+desktop's columns, so text keeps a readable size. Colours are classes; chart.css gives them a light and a dark value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 WIDTH = 360.0
-FONT = 12.0  # as in report.css
+FONT = 12.0  # as in chart.css
 SERIES = 6  # colours and shapes before they repeat
 
 Point = tuple[float, float]
@@ -64,16 +64,16 @@ def overlap(one: Box, other: Box) -> bool:
 
 
 class Drawing:
-    """What a chart is drawn into, top to bottom as SVG counts."""
+    """A chart in the making. y grows downwards, as in SVG."""
 
     def __init__(self, height: float, label: str) -> None:
         self.height = height
         self.label = label
         self._parts: list[Markup] = []
-        self._taken: list[Box] = []  # where no further label may go
+        self._taken: list[Box] = []  # boxes that labels must not overlap
 
     def text(self, x: float, y: float, text: str, *, anchor: str = "start", class_: str = "t", full: str = "") -> None:
-        """One line of text, its baseline at y. `full` is what a pointer shows where the text was cut."""
+        """One line of text, its baseline at y. `full` is shown by a pointer if the text was cut."""
         content = escape(text) + (tag("title", full) if full and full != text else "")
         extra = {} if anchor == "start" else {"text_anchor": anchor}
         self._parts.append(tag("text", content, x=x, y=y, class_=class_, **extra))
@@ -91,7 +91,7 @@ class Drawing:
             self._parts.append(tag("path", _title(title), d=path_of(points) + ("Z" if closed else ""), class_=class_))
 
     def marker(self, at: Point, series: int, title: str = "", class_: str = "") -> None:
-        """A point of a series; further labels stay clear of it."""
+        """A point of a series; labels keep clear of it."""
         self._parts.append(marker(at, series, title, class_))
         self._taken.append((at[0] - 5, at[1] - 5, at[0] + 5, at[1] + 5))
 
@@ -102,7 +102,7 @@ class Drawing:
         self._parts.append(cross(at, title))
 
     def label_near(self, at: Point, text: str, area: Box) -> bool:
-        """Write a small label beside a point, inside `area`, where nothing else is; or leave it out."""
+        """Write a small label beside a point, inside `area` and free of others; or leave it out."""
         width = text_width(text) * 0.94
         for dx, dy in ((0, -8), (0, 17), (8 + width / 2, 4), (-8 - width / 2, 4), (6 + width / 2, -8)):
             x, y = at[0] + dx, at[1] + dy
@@ -131,7 +131,7 @@ class Drawing:
 
 
 def marker(at: Point, series: int, title: str = "", class_: str = "") -> Markup:
-    """Circle, square, triangle, diamond, triangle upside down, pentagon: by the number of the series."""
+    """Circle, square, triangle, diamond, inverted triangle, pentagon, by the number of the series."""
     x, y = at
     shapes: list[Sequence[Point]] = [
         (),

@@ -61,18 +61,28 @@ version_option = click.option("--version", "model_version", default="", metavar=
 shape_options = _options(
     click.option("--duration", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Measured seconds."),
     click.option(
-        "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Seconds before, discarded."
+        "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Seconds before that, discarded."
     ),
 )
 setting_options = _options(
-    click.option("--url", help="A server that runs: http://host:port or grpc://host:port. Default: one is started."),
-    click.option("--protocol", type=click.Choice(("http", "grpc")), help="Of the server started here; default: http."),
+    click.option("--url", help="A running server: http://host:port or grpc://host:port. Default: one is started."),
+    click.option(
+        "--protocol",
+        type=click.Choice(("http", "grpc")),
+        help="Protocol to a server that is started here; default: http.",
+    ),
     click.option("--repository", type=click.Path(path_type=Path), help="Default: the project's."),
     click.option(
-        "--payload", default="", help="golden, random, zero, or a file or folder. Default: golden samples if there are."
+        "--payload",
+        default="",
+        help="golden, random, zero, or a file or folder. Default: golden samples if the version has them.",
     ),
     click.option(
-        "--shape", "shapes", multiple=True, metavar="NAME:SIZES", help="Dynamic dimensions: ids:128, image:3,224,224."
+        "--shape",
+        "shapes",
+        multiple=True,
+        metavar="NAME:SIZES",
+        help="Tensor shapes for variable dimensions: ids:128, image:3,224,224.",
     ),
     click.option("--distinct", type=click.IntRange(1), default=64, show_default=True, help="Different payloads."),
     click.option(
@@ -80,22 +90,24 @@ setting_options = _options(
         type=click.IntRange(0),
         default=100,
         show_default=True,
-        help="Compare one answer in N; 0: none.",
+        help="Compare one answer in N with the golden one; 0: none.",
     ),
     click.option(
         "--api",
         type=click.Choice(("raw", "tritonclient")),
         default="raw",
         show_default=True,
-        help="raw: requests made beforehand; tritonclient: its own infer(), to see what that costs.",
+        help="raw: prepared requests; tritonclient: its own infer(), to measure what it costs.",
     ),
-    click.option("--shared-memory", is_flag=True, help="Tensors through system shared memory (same machine only)."),
+    click.option("--shared-memory", is_flag=True, help="Pass tensors in system shared memory (same machine only)."),
     click.option(
-        "--sequence-length", type=click.IntRange(1), default=10, show_default=True, help="Requests of a sequence."
+        "--sequence-length", type=click.IntRange(1), default=10, show_default=True, help="Requests in a sequence."
     ),
-    click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds a request."),
-    click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="That send requests."),
-    click.option("--seed", type=int, default=7, show_default=True, help="Of arrivals, payloads and order."),
+    click.option(
+        "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds for a request."
+    ),
+    click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Generator processes."),
+    click.option("--seed", type=int, default=7, show_default=True, help="Seed of arrivals, payloads and order."),
     click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: .modelwright/load/…"),
     click.option("--json", "as_data", is_flag=True, help="Print the result document instead of a table."),
 )
@@ -107,9 +119,13 @@ setting_options = _options(
 @click.option("--concurrency", type=click.IntRange(1), help="Closed loop: requests in flight. Default: 32.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Open loop: requests a second.")
 @click.option(
-    "--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", show_default=True, help="Of --rate."
+    "--arrivals",
+    type=click.Choice(("poisson", "constant")),
+    default="poisson",
+    show_default=True,
+    help="Schedule of --rate.",
 )
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows a request.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows in a request.")
 @shape_options
 @setting_options
 @command
@@ -125,14 +141,14 @@ def run_command(
     warmup: float,
     **options: Any,
 ) -> None:
-    """Measure models under one load; all of the repository unless named."""
+    """Measure models under one load; without names, all models of the repository."""
     from modelwright.loadtest.measure import run
     from modelwright.loadtest.payloads.workload import LoadShape
 
     if concurrency and rate:
         raise LoadError(
-            "--concurrency and --rate: only one of them can be given",
-            "--concurrency keeps so many requests in flight (closed loop), --rate sends so many a second (open loop)",
+            "--concurrency and --rate: give only one",
+            "--concurrency: that many requests in flight (closed loop); --rate: that many a second (open loop)",
         )
     setting = _setting(project.config, options)
     given = run.subject(setting, names, model_version, [batch])
@@ -144,7 +160,7 @@ def run_command(
 @names_argument
 @version_option
 @click.option("--concurrency", type=Numbers(), default="1,2,4,8,16,32", show_default=True, help="Requests in flight.")
-@click.option("--batch", type=Numbers(), default="1", show_default=True, help="Rows a request.")
+@click.option("--batch", type=Numbers(), default="1", show_default=True, help="Rows in a request.")
 @shape_options
 @setting_options
 @command
@@ -171,13 +187,19 @@ def sweep_command(
 @load.command("slo")
 @click.argument("name")
 @version_option
-@click.option("--p50-ms", type=click.FloatRange(0, min_open=True), help="The median is to be at most this.")
-@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), help="The 99th percentile is to be at most this.")
-@click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Try no more; default: what it can serve.")
+@click.option("--p50-ms", type=click.FloatRange(0, min_open=True), help="The median must be at most this.")
+@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), help="The 99th percentile must be at most this.")
 @click.option(
-    "--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", show_default=True, help="Of requests."
+    "--max-rate", type=click.FloatRange(0, min_open=True), help="Highest rate to try; default: the model's capacity."
 )
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows a request.")
+@click.option(
+    "--arrivals",
+    type=click.Choice(("poisson", "constant")),
+    default="poisson",
+    show_default=True,
+    help="Schedule of requests.",
+)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows in a request.")
 @shape_options
 @setting_options
 @command
@@ -194,15 +216,15 @@ def slo_command(
     warmup: float,
     **options: Any,
 ) -> None:
-    """Find the highest rate at which an objective of latency holds.
+    """Find the highest rate at which a latency objective holds.
 
-    Exit code 1 when it holds at no rate.
+    Exit code 1 if it holds at no rate.
     """
     from modelwright.loadtest.measure import run
     from modelwright.loadtest.payloads.workload import LoadShape
 
     if (p50_ms is None) == (p99_ms is None):
-        raise LoadError("--p99-ms or --p50-ms: one of both is needed", "such as --p99-ms 20")
+        raise LoadError("--p99-ms or --p50-ms: give exactly one", "such as --p99-ms 20")
     setting = _setting(project.config, options)
     given = run.subject(setting, [name], model_version, [batch])
     percentile, max_ms = ("p99", p99_ms) if p99_ms is not None else ("p50", p50_ms)
@@ -221,20 +243,32 @@ def slo_command(
 @names_argument
 @click.option("--versions", type=Numbers(), metavar="A,B", help="Baseline and candidate. Default: the newest two.")
 @click.option(
-    "--baseline-repository", type=click.Path(path_type=Path), help="The baseline is the newest version of that one."
+    "--baseline-repository",
+    type=click.Path(path_type=Path),
+    help="The baseline is the newest version in that repository.",
 )
 @click.option(
     "--rounds", type=click.IntRange(6), default=10, show_default=True, help="Once as many again if undecided."
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True, help="A measurement; longer for a p99."
+    "--seconds",
+    type=click.FloatRange(0.2),
+    default=2.0,
+    show_default=True,
+    help="Of a measurement; longer if a p99 needs it.",
 )
-@click.option("--warmup", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds before each of them.")
+@click.option(
+    "--warmup", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds before each measurement."
+)
 @click.option(
     "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
 )
 @click.option(
-    "--metric", "metric_names", multiple=True, metavar="NAME", help="Gate only this one; may be repeated. Default: all."
+    "--metric",
+    "metric_names",
+    multiple=True,
+    metavar="NAME",
+    help="Gate only this metric; may be repeated. Default: all.",
 )
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
@@ -254,7 +288,7 @@ def ab_command(
     rate: float | None,
     **options: Any,
 ) -> None:
-    """Is a version slower than the one before? Every model with two versions unless named.
+    """Is a version slower than the one before? Without names, every model with two versions.
 
     Exit code 0: PASS; 1: FAIL, or an error; 3: INCONCLUSIVE.
     """
@@ -284,7 +318,7 @@ def ab_command(
 @click.argument("second", type=click.Path(path_type=Path))
 @command
 def compare_command(project: Project, first: Path, second: Path) -> None:
-    """Two results side by side; a quick look, no verdict."""
+    """Show two results side by side, without a verdict."""
     from modelwright.loadtest.gate.compare import compare, text
     from modelwright.loadtest.report import output
 
@@ -331,16 +365,16 @@ def _record(
     options: dict[str, Any],
     measure: Callable[[Findings], _Found | None],
 ) -> Result:
-    """Measure, and however that ends write down what there is, print it and say where it is.
+    """Measure, then write and print the result; also if measuring ends in an error, with the measurements so far.
 
-    Exits where a measurement is missing or nothing succeeded; errors go on to where they are printed.
+    Exits with a code if a measurement is incomplete or no request succeeded. Errors are raised again.
     """
     from modelwright.cli import load_text
     from modelwright.loadtest.measure.run import Findings
     from modelwright.loadtest.report import output
 
     folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
-    # A gate tells its rounds itself: sixty measurements are no news.
+    # A gate shows its rounds instead of its sixty measurements.
     findings = Findings(_ignore if kind == "ab" else lambda measured: setting.progress.say(load_text.line(measured)))
 
     def written(found: _Found | None) -> Result:
@@ -361,7 +395,7 @@ def _record(
             findings.stopped = _reason(error)
             written(None)
         else:
-            output.remove_if_empty(folder)  # nothing was measured: the error says all
+            output.remove_if_empty(folder)  # nothing was measured
         raise
     result = written(found)
     if not result.complete:

@@ -1,4 +1,4 @@
-"""A result as a person reads it in a terminal."""
+"""A load test's result as text for a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def text(result: Result) -> str:
 
 
 def line(measured: Measurement) -> str:
-    """One measurement in one line, told as soon as it is made."""
+    """One measurement in one line, printed as soon as it is made."""
     service, failed = measured.service, measured.requests.failed
     parts = [
         f"{measured.label}:",
@@ -80,7 +80,7 @@ def _metric(item: MetricVerdict) -> tuple[str, ...]:
 
 
 def _remarks(measurements: Sequence[Measurement]) -> list[str]:
-    """What a reader must know of some of them, once for all that share it."""
+    """Notes on measurements, each once with the labels of those that share it."""
     found: dict[str, list[str]] = {}
     for measured in measurements:
         unstable = [] if measured.stability.stable else [f"not stable: {measured.stability.reason}"]
@@ -94,8 +94,8 @@ def _remarks(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _when(failure: Failure) -> str:
-    """Failures of the warm-up are named too, so they may be more than the table counts."""
-    return f"the first {failure.first_s:.1f} s in" if failure.first_s >= 0 else "those of the warm-up included"
+    """Failures of the warm-up are included, so there may be more than the table counts."""
+    return f"the first after {failure.first_s:.1f} s" if failure.first_s >= 0 else "including those of the warm-up"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

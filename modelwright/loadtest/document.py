@@ -1,4 +1,4 @@
-"""What a load test found: one JSON document, the source of the terminal's table, the CSV and the HTML report.
+"""The result of a load test: one JSON document, from which the terminal's table, the CSV and the HTML report are made.
 
 Times are in milliseconds, rates per second, sizes in bytes. A percentile is null where too few requests were measured
 to state it (`latency.NEEDED`). `docs/load-result.md` describes the document; schemas/load-result.schema.json is made
@@ -88,10 +88,10 @@ class BatchSize(_Part):
 
 
 class ServerStatistics(_Part):
-    """What the server says of the same time: differences of its statistics. Means are per request.
+    """The server's statistics over the same time, as differences. Means are per request.
 
-    `requests` counts successful ones. CPU and memory are null where the server is not on this machine and has no
-    metrics that tell. An ensemble's queue and compute times are the sums over its members.
+    `requests` counts successful ones. CPU and memory are null for a server on another machine. An ensemble's queue and
+    compute times are the sums over its composing models.
     """
 
     requests: int
@@ -124,12 +124,12 @@ class ClientHealth(_Part):
 
 class Validity(_Part):
     verdict: Literal["VALID", "INVALID"]
-    reasons: list[str]  # why it is not valid
-    notes: list[str] = Field(default_factory=list)  # what a reader should know although it is
+    reasons: list[str]  # why it is INVALID
+    notes: list[str] = Field(default_factory=list)  # what a reader should know although it is valid
 
 
 class OfferedLoad(_Part):
-    """What was asked for. Closed loop: `concurrency` requests in flight; open loop: `rate` requests a second."""
+    """The requested load. Closed loop: `concurrency` requests in flight; open loop: `rate` requests a second."""
 
     mode: Literal["closed", "open"]
     concurrency: int | None = None
@@ -142,14 +142,14 @@ class OfferedLoad(_Part):
 
 
 class Target(_Part):
-    """Which version of which model was asked, where, over which protocol."""
+    """The tested version of a model, its server and the protocol."""
 
     url: str
     protocol: Literal["http", "grpc"]
     model: str
     version: str  # "" where the server chose
     api: str = "raw"  # or "tritonclient": how requests are made
-    payload: str = ""  # in words: "golden samples, 64 distinct"
+    payload: str = ""  # a description: "golden samples, 64 distinct"
     payload_bytes: int | None = None
 
 
@@ -160,7 +160,7 @@ class Measurement(_Part):
     target: Target
     load: OfferedLoad
     started: str  # ISO 8601, UTC
-    measured_s: float  # what was really measured: less than load.duration_s after Ctrl-C or a dead server
+    measured_s: float  # less than load.duration_s after Ctrl-C or a dead server
     complete: bool
     requests: Requests
     throughput: float  # successful requests a second
@@ -292,7 +292,7 @@ class Result(_Part):
     created: str  # ISO 8601, UTC
     command: list[str]
     machine: MachineFacts
-    server: dict[str, Any]  # name, version and extensions, as the server tells
+    server: dict[str, Any]  # name, version and extensions, from the server's metadata
     complete: bool  # false after Ctrl-C, a lost worker or a dead server
     notes: list[str] = Field(default_factory=list)
     measurements: list[Measurement]

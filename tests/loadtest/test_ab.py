@@ -137,16 +137,16 @@ def found(setting: Setting, names: list[str], *versions: int) -> tuple[list[tupl
 
 
 def test_the_newest_two_versions_of_every_model_that_has_two(setting: Setting) -> None:
-    assert found(setting, []) == ([("two", 3, 4)], ["one: has one version, nothing to compare it with"])
+    assert found(setting, []) == ([("two", 3, 4)], ["one: has only one version"])
     assert found(setting, ["two"], 4, 3) == ([("two", 4, 3)], [])
 
 
 @pytest.mark.parametrize(
     ("names", "versions", "message"),
     [
-        (["one"], (), "one: has one version, nothing to compare it with\n  hint: modelwright status"),
-        (["two"], (3, 9), "two: has no version 9"),
-        (["two"], (3,), "--versions 3: baseline and candidate are needed"),
+        (["one"], (), "one: has only one version\n  hint: modelwright status"),
+        (["two"], (3, 9), "two: no version 9"),
+        (["two"], (3,), "--versions 3: give baseline and candidate"),
         ([], (3, 4), "--versions"),
     ],
     ids=["one version", "no such version", "one number", "no model"],

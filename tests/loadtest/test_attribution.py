@@ -70,7 +70,7 @@ CAUSES: dict[str, tuple[tuple[Given, Given], str, str, str]] = {
     "slower copies of tensors": (TENSOR_COPIES, FIXED, "compute", "compute time 1.20 → 1.8"),
     "a slower network, at the fixed load": (NETWORK, FIXED, "network and client", "network and client 0.50"),
     "a slower network, at saturation": (NETWORK, SATURATION, "network and client", "network and client 1.0"),
-    "nothing": (({}, {}), FIXED, "nothing moved", "a request's mean time is what it was: 2.2"),
+    "nothing": (({}, {}), FIXED, "nothing moved", "a request's mean time did not change: 2.2"),
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def test_slo_needs_one_objective(folder: Folder) -> None:
     for given in ((), ("--p50-ms", "1", "--p99-ms", "2")):
         done = folder.load("slo", "optional", *given)
         assert done.code == 1
-        assert done.stderr == "Error: --p99-ms or --p50-ms: one of both is needed\n  hint: such as --p99-ms 20\n"
+        assert done.stderr == "Error: --p99-ms or --p50-ms: give exactly one\n  hint: such as --p99-ms 20\n"
 
 
 def test_ab_writes_a_gate_and_exits_by_its_verdict(folder: Folder, server: RunningServer) -> None:
@@ -103,7 +103,7 @@ def test_ab_writes_a_gate_and_exits_by_its_verdict(folder: Folder, server: Runni
     assert {each.target.version for each in result.measurements} == {"9", "10"}
     # Both sides send the same one payload: that is said once.
     assert [note for note in result.notes if "distinct" in note] == [
-        "two_versions: 1 distinct payload: where the model has a response cache, that is what answers"
+        "two_versions: 1 distinct payload: a response cache would answer them"
     ]
 
 

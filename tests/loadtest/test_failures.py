@@ -48,7 +48,7 @@ HOLDS: dict[str, tuple[Hits, list[str]]] = {
     "none": ({}, []),
     "a stray": (
         {(3, "B"): {"connect": 1}},
-        ["2 of 10,000 requests of B got no answer in round 3, in no other: not counted"],
+        ["2 of 10,000 requests of B got no answer, all in round 3: not counted"],
     ),
     "the baseline alone": (every_round("A", "HTTP 503", 1), ["failed requests: baseline 20 of 200,000, candidate none of 100,000"]),
     "both alike": (

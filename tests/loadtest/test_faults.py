@@ -61,7 +61,7 @@ def test_no_server_at_the_url(folder: Folder, protocol: str) -> None:
 
 
 NOT_TRITON = """\
-Error: {}: what answers there is not a Triton server
+Error: {}: not a Triton server
   hint: give the address of its HTTP port (8000) as http://…, of its gRPC port (8001) as grpc://…
 """
 
@@ -102,16 +102,16 @@ def test_the_port_of_the_other_protocol(folder: Folder, server: RunningServer) -
     [
         (
             (*FLAKY, "--version", "v1"),
-            "Error: --version v1: a number is needed\n  hint: such as 3; leave it out for the newest\n",
+            "Error: --version v1: must be a number\n  hint: such as 3; leave it out for the newest\n",
         ),
         (
             (*FLAKY, "--concurrency", "4", "--rate", "9"),
-            "Error: --concurrency and --rate: only one of them can be given\n  hint: --concurrency keeps so many "
-            "requests in flight (closed loop), --rate sends so many a second (open loop)\n",
+            "Error: --concurrency and --rate: give only one\n  hint: --concurrency: that many requests in "
+            "flight (closed loop); --rate: that many a second (open loop)\n",
         ),
         (
             ("run", "flaky", "--shape", "IN:x"),
-            "Error: --shape IN:x: a name and sizes are needed\n  hint: such as input_ids:128 or image:3,8,8\n",
+            "Error: --shape IN:x: must be NAME:SIZES\n  hint: such as input_ids:128 or image:3,8,8\n",
         ),
         (
             (*FLAKY, "--output", "modelwright.toml/x"),
@@ -154,13 +154,13 @@ def refused_workload(server: RunningServer, model: str, **options: Any) -> str:
         (
             "flaky",
             {},
-            "payload for flaky: input 'IN' has variable sizes, [-1], and none are given\n"
+            "payload for flaky: input 'IN' has variable sizes, [-1], without a value\n"
             "  hint: give them: --shape IN:128",
         ),
         (
             "flaky",
             {"shapes": {"IN": 4}, "batch": 9},
-            "flaky: batch 9 is asked for, the model takes at most 8 rows\n"
+            "flaky: batch 9: the model takes at most 8 rows\n"
             "  hint: give at most 8, or raise serving.max_batch_size in its model.yaml and build",
         ),
         (
@@ -178,11 +178,11 @@ def test_a_workload_that_does_not_fit(server: RunningServer, model: str, options
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "payload.json: there is no such file\n  hint: give an .npz or .json file, or a folder of them"),
-        ("", "payload.json: is empty"),
+        (None, "payload.json: no such file\n  hint: give an .npz or .json file, or a folder of them"),
+        ("", "payload.json: empty file"),
         ({"NOPE": [1]}, "payload.json: sample 0: optional has no input 'NOPE'\n  hint: known: BIAS, IN"),
-        ({"IN": ["x"]}, "payload.json: sample 0: input 'IN': the model takes FP32, this is ['x']"),
-        ({"IN": [1, 2, 3]}, "payload.json: sample 0: input 'IN': shape [1] takes 1 values, there are 3"),
+        ({"IN": ["x"]}, "payload.json: sample 0: input 'IN': the model takes FP32, got ['x']"),
+        ({"IN": [1, 2, 3]}, "payload.json: sample 0: input 'IN': shape [1] takes 1 values, got 3"),
     ],
     ids=["missing", "empty", "name", "dtype", "shape"],
 )
@@ -284,7 +284,7 @@ def test_a_generator_that_is_killed_is_named_and_the_others_records_are_kept(
     assert done.code == 1, done.stderr
     (measured,) = folder.written("out").measurements
     assert measured.measured_s == pytest.approx(3)
-    assert "which sent requests, was lost: exit code -9; what it had recorded is kept" in measured.validity.reasons[0]
+    assert "was lost: exit code -9; what it had recorded is kept" in measured.validity.reasons[0]
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(folder: Folder, repository: Path) -> None:
@@ -302,4 +302,4 @@ def test_an_error_between_two_measurements_keeps_the_first(folder: Folder, serve
     result = folder.written("out")
     assert [measured.target.model for measured in result.measurements] == ["optional"]
     assert not result.complete
-    assert result.notes[-1] == (f"not all was measured: http://{server.http}: flakey: the server has no such model")
+    assert result.notes[-1] == (f"stopped early: http://{server.http}: flakey: the server has no such model")

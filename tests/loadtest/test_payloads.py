@@ -96,7 +96,7 @@ def test_few_samples_are_a_danger_where_answers_are_cached(tmp_path: Path) -> No
     publish(tmp_path, count=5)
     payloads = prepare(INTERFACE, repository=tmp_path)
     assert payloads.description == "golden samples of version 3, 5 distinct"
-    assert payloads.notes == ["5 distinct payloads: where the model has a response cache, that is what answers"]
+    assert payloads.notes == ["5 distinct payloads: a response cache would answer them"]
 
 
 TOKENS = ModelInterface(
@@ -120,7 +120,9 @@ def test_rows_that_are_padded_together_are_compared_in_whole_requests(
     publish(tmp_path, inputs=TEXTS, outputs=IDS, batch=32)
     payloads = prepare(TOKENS, repository=tmp_path, batch=batch)
     assert sum(item.expected is not None for item in payloads.items) == compared
-    assert payloads.notes == ["only whole golden requests (32 rows) are compared: rows are padded alike in 'ids'"]
+    assert payloads.notes == [
+        "only whole golden requests (32 rows) are compared: rows are padded to one length in 'ids'"
+    ]
 
 
 def test_sizes_that_follow_the_inputs_are_no_padding(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_an_ensemble_is_quantised_where_a_member_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        pytest.param({"sequence": SequencePolicy(False)}, "more than one request", id="sequence"),
+        pytest.param({"sequence": SequencePolicy(False)}, "earlier requests", id="sequence"),
         pytest.param({"decoupled": True}, "come in parts", id="decoupled"),
     ],
 )
@@ -207,7 +209,7 @@ def test_without_golden_samples_of_that_version_values_are_made_up(tmp_path: Pat
 def test_a_given_shape_asks_for_values_made_up(tmp_path: Path) -> None:
     publish(tmp_path)
     assert prepare(INTERFACE, repository=tmp_path, dims={"x": 2}).description == "random values, 64 distinct"
-    with pytest.raises(LoadError, match=r"m version 3: --shape x: golden samples have shapes of their own"):
+    with pytest.raises(LoadError, match=r"m version 3: --shape x: golden samples already have shapes"):
         prepare(INTERFACE, source="golden", repository=tmp_path, dims={"x": 2})
 
 
@@ -235,19 +237,19 @@ def test_rows_of_one_request_have_one_shape(tmp_path: Path) -> None:
 def test_nan_is_sent_and_named(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('[{"x": [NaN, 1]}]')
     payloads = prepare(INTERFACE, source=str(tmp_path / "s.json"))
-    assert payloads.notes[0] == "input 'x' has NaN among its values"
+    assert payloads.notes[0] == "input 'x' contains NaN"
 
 
 @pytest.mark.parametrize(
     ("interface", "options", "message"),
     [
-        pytest.param(INTERFACE, {"batch": 9}, r"m: batch 9 is asked for, the model takes at most 8 rows", id="large"),
-        pytest.param(FIXED, {"batch": 2}, r"m: batch 2 is asked for, the model does not batch\n  hint: .*batch at 1", id="none"),
-        pytest.param(INTERFACE, {"batch": 0}, r"m: batch 0: a request has at least one row", id="zero"),
-        pytest.param(INTERFACE, {"distinct": 0}, r"0 distinct payloads are asked for", id="none asked for"),
-        pytest.param(INTERFACE, {"source": "golden"}, r"m version 3: no golden samples in this project\n  hint: let", id="golden"),
+        pytest.param(INTERFACE, {"batch": 9}, r"m: batch 9: the model takes at most 8 rows", id="large"),
+        pytest.param(FIXED, {"batch": 2}, r"m: batch 2: the model does not batch\n  hint: .*batch at 1", id="none"),
+        pytest.param(INTERFACE, {"batch": 0}, r"m: batch 0: must be at least 1", id="zero"),
+        pytest.param(INTERFACE, {"distinct": 0}, r"0 distinct payloads: must be at least 1", id="none asked for"),
+        pytest.param(INTERFACE, {"source": "golden"}, r"m version 3: no golden samples in this project\n  hint: use --payload random", id="golden"),
         pytest.param(INTERFACE, {"dims": {"xx": 2}}, r"--shape: m has no input 'xx'\n  hint: did you mean 'x'|known: x", id="shape"),
-        pytest.param(INTERFACE, {"source": "no.json"}, r"no\.json: there is no such file", id="file"),
+        pytest.param(INTERFACE, {"source": "no.json"}, r"no\.json: no such file", id="file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_sent_is_refused(interface: ModelInterface, options: dict[str, Any], message: str) -> None:
@@ -260,7 +262,7 @@ def test_what_cannot_be_sent_is_refused(interface: ModelInterface, options: dict
     [
         pytest.param({"inputs": {"x": np.zeros((3, 5), np.float32)}}, r"golden\.npz: sample 0: input 'x': the model takes \[2\]", id="shape"),
         pytest.param({"inputs": {"z": np.zeros((3, 2), np.float32)}}, r"golden\.npz: sample 0: m has no input 'z'", id="name"),
-        pytest.param({"inputs": {}}, r"golden\.npz: holds no samples", id="none"),
+        pytest.param({"inputs": {}}, r"golden\.npz: no samples", id="none"),
     ],
 )  # fmt: skip
 def test_golden_samples_of_another_model_are_refused(tmp_path: Path, damage: dict[str, Any], message: str) -> None:

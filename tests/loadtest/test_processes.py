@@ -378,7 +378,7 @@ def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_
         phase = generators.run("flaky", shape, OnBothRows(tmp_path, lambda: os.kill(victim.pid, signal.SIGKILL)))
         assert not phase.complete
         assert len(phase.notes) == len(phase.clients) == 1
-        assert "which sent requests, was lost" in phase.notes[0]
+        assert "was lost" in phase.notes[0]
         assert list(kinds(phase)) == ["HTTP 500"]
         for number in range(2):
             assert (tmp_path / f"rows-{number}.bin").stat().st_size > 0

@@ -134,11 +134,11 @@ SAID = {
     "interrupted": ["INVALID", "No request was measured.", "It stopped early.", "32 in flight: 0 s of 30.0 s", "interrupted by Ctrl-C in the warm-up"],
     "all failed": ["No request succeeded: 4,096 requests failed (connect).", "127.0.0.1:8001: connection refused"],
     "few": ["Half of the requests took no longer than 301 ms; for a p99 there are too few: 99 succeeded, 662 are needed.", "n/a (needs 130)", "n/a (needs 6,636)"],
-    "nothing": ["Nothing was measured.", "STOPPED EARLY", "it told nothing of itself"],
+    "nothing": ["Nothing was measured.", "STOPPED EARLY", "no metadata"],
     "ab": [
         "3 models compared: 1 FAIL, 1 INCONCLUSIVE, 1 PASS.",
         "digits: version 4 against version 3 is worse than the margins allow. Cause: compute.",
-        "sentences: version 4 against version 3 cannot be told apart well enough for a verdict.",
+        "sentences: version 4 against version 3 is undecided: the difference is too small for the noise.",
         "wine: version 4 against version 3 is not slower than the margins allow.",
         "Cause: compute.",
         "config: dynamic_batching.max_queue_delay_microseconds 200 → 2000",

@@ -1,8 +1,8 @@
-"""`load ab`: the rounds of the performance gate, measured. What they mean is decided in gate.py.
+"""`load ab`: measures the rounds of the performance gate. verdict.py decides what they mean.
 
 A round measures the baseline, the baseline again, and the candidate, in random order, in both regimes: first at a fixed
-load (open loop), then at saturation (closed loop). Everything they share is the same: machine, client, payloads,
-seeds. The fixed load is 70 % of what the baseline can serve, and no more than the client can send with ease.
+load (open loop), then at saturation (closed loop). Machine, client, payloads and seeds are the same for all. The fixed
+load is 70 % of what the baseline can serve, and at most 40 % of what the client can send.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from modelwright.text import milliseconds
 from modelwright.triton.layout import GOLDEN
 
 _SHARE_OF_CAPACITY = 0.7
-_SHARE_OF_CEILING = 0.4  # above half of it, a measurement is not valid
-_MAX_LAG = 0.5  # of the p99: lag is no part of a service time, and both sides have the same client
-_SPARE = 1.2  # a percentile's fewest requests, and some more: arrivals are random
+_SHARE_OF_CEILING = 0.4  # above half of it, a measurement is INVALID
+_MAX_LAG = 0.5  # of the p99: service times do not include lag, and both sides have the same client
+_SPARE = 1.2  # times a percentile's minimum of requests: arrivals are random
 _CONCURRENCY = 32
 _SIDES: tuple[SideName, ...] = ("A", "A2", "B")
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two versions of a model, each in its repository's folder. `slo` has margins, bounds and loads."""
+    """Two versions of a model, each with its repository. `slo` has margins, bounds and loads."""
 
     model: str
     baseline: int
@@ -59,13 +59,13 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often. `seconds`: of one measurement; longer where a p99 needs it."""
+    """How long and how often. `seconds`: of one measurement; longer if a p99 needs it."""
 
     rounds: int = ROUNDS
     seconds: float = 2.0
     warmup_s: float = 0.2
     seed: int = 7
-    metrics: Sequence[Metric] = METRICS  # what is gated; a regime that none of them needs is not measured
+    metrics: Sequence[Metric] = METRICS  # a regime that none of them needs is not measured
 
 
 def pairings(
@@ -75,11 +75,11 @@ def pairings(
     baseline_repository: Path | None,
     slo_of: Callable[[str], Slo],
 ) -> tuple[list[Pairing], list[str]]:
-    """What is to be compared, and the models that cannot be, with the reason."""
+    """The pairings to compare, and for each model that cannot be compared the reason."""
     if versions and len(names) != 1:
-        raise LoadError("--versions: of which model?", "name one model")
+        raise LoadError("--versions requires exactly one model", "name one model")
     if len(versions) not in (0, 2):
-        raise LoadError(f"--versions {','.join(map(str, versions))}: baseline and candidate are needed", "such as 3,4")
+        raise LoadError(f"--versions {','.join(map(str, versions))}: give baseline and candidate", "such as 3,4")
     candidates = Repository(setting.repository, setting.project.staging)
     baselines = Repository(baseline_repository, setting.project.staging) if baseline_repository else candidates
     models = list(dict.fromkeys(names)) or [model for model in candidates.models() if model in baselines.models()]
@@ -101,15 +101,15 @@ def _versions(model: str, baselines: Repository, candidates: Repository, given: 
         baseline, candidate = given
         for version, there, root in ((baseline, old, baselines.root), (candidate, new, candidates.root)):
             if version not in there:
-                return f"{model}: has no version {version} in {root.name}"
+                return f"{model}: no version {version} in {root.name}"
         return baseline, candidate
     if baselines.root != candidates.root:
-        return (old[-1], new[-1]) if old and new else f"{model}: is not in both repositories"
-    return (old[-2], old[-1]) if len(old) > 1 else f"{model}: has one version, nothing to compare it with"
+        return (old[-1], new[-1]) if old and new else f"{model}: not in both repositories"
+    return (old[-2], old[-1]) if len(old) > 1 else f"{model}: has only one version"
 
 
 def gate(setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings) -> list[Gate]:
-    """Measure and judge; once as many rounds again for models that are undecided."""
+    """Measure and judge; undecided models get as many rounds again, once."""
     sides: dict[str, list[Side]] = {pairing.model: [] for pairing in found}
     shapes: dict[str, dict[str, LoadShape]] = {}
     for pairing in found:
@@ -118,7 +118,7 @@ def gate(setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findi
     extended = wants_extension(first) if findings.complete else []
     if not extended:
         return first
-    again = f"{plan.rounds} more, as was declared beforehand"
+    again = f"measuring {plan.rounds} more, once"
     setting.progress.say(f"undecided after {plan.rounds} rounds: {', '.join(extended)}; {again}")
     for pairing in found:
         if pairing.model in extended:
@@ -140,9 +140,9 @@ def _measure(
     findings: Findings,
     shapes: dict[str, dict[str, LoadShape]],
 ) -> None:
-    """The rounds of one model, added to `sides`. Stops when one was cut short.
+    """Add the rounds of one model to `sides`. Stops after a measurement that was cut short.
 
-    `shapes`, by model, are found once: all rounds of a model are at the same loads.
+    `shapes`, by model, are determined once: all rounds of a model have the same loads.
     """
     if not findings.complete:
         return
@@ -197,13 +197,13 @@ class _Round:
     def _one(self, side: SideName, regime: str) -> Measurement:
         bench, label = self.benches[side], f"{self.model} round {self.number} {side} {regime}"
         name = next(iter(bench.workloads)) if len(bench.workloads) == 1 else side[0]
-        # The same arrivals for all sides of a round; other ones in the next.
+        # All sides of a round have the same arrivals; the next round has others.
         seed = self.plan.seed + self.number
         return self.findings.measure(bench, name, self.shapes[regime], label, seed=seed, max_lag=_MAX_LAG)
 
 
 def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dict[str, LoadShape]:
-    """The two loads, from what the baseline can serve here and now."""
+    """The two loads, from the measured capacity of the baseline."""
     concurrency = pairing.slo.concurrency or _CONCURRENCY
     saturation = LoadShape(concurrency, warmup_s=plan.warmup_s, duration_s=plan.seconds)
     longer = replace(saturation, warmup_s=1.0, duration_s=max(2.0, plan.seconds))
@@ -224,7 +224,7 @@ def _shapes(bench: Lab, pairing: Pairing, plan: Plan, findings: Findings) -> dic
 
 @contextlib.contextmanager
 def _benches(setting: Setting, pairing: Pairing) -> Iterator[dict[SideName, Lab]]:
-    """What each side is measured with: one server with both versions, or one for each repository."""
+    """The lab of each side: one server with both versions, or one for each repository."""
     old, new = _workloads(setting, pairing)
     with contextlib.ExitStack() as stack:
         if setting.url or pairing.baseline_repository == pairing.candidate_repository:
@@ -247,7 +247,7 @@ def _served(
 
 
 def _workloads(setting: Setting, pairing: Pairing) -> tuple[Workload, Workload]:
-    """Both send the same: where golden samples differ, those of the baseline, without answers to compare with."""
+    """Both sides send the same. If golden samples differ, those of the baseline, without expected answers."""
     template = replace(setting.workload, model=pairing.model)
     old = pairing.baseline_repository / pairing.model / str(pairing.baseline) / GOLDEN
     new = pairing.candidate_repository / pairing.model / str(pairing.candidate) / GOLDEN

@@ -1,15 +1,15 @@
 """Which part of a request's time moved between baseline and candidate.
 
-A request's mean time, as the client sees it, is the server's queue, its compute (input, inference and output) and what
-lies outside the server: network and client. The parts alone do not tell a cause: when one execution takes 10 % longer,
-requests wait longer for a free instance, and under load nearly all of the difference shows as queue time. So causes are
-tried in this order, and the first that holds is told:
+A request's mean time, as the client sees it, consists of the server's queue, its compute (input, inference, output)
+and the rest: network and client. The parts alone do not show the cause: when one execution takes 10 % longer, requests
+wait longer for a free instance, and under load nearly all of the difference is queue time. So causes are tried in this
+order, and the first that holds is reported:
 
 1. errors: the candidate fails requests.
-2. compute: one execution takes longer at equal batch sizes, surely (its interval over rounds excludes no change) and by
-   enough to explain the rest: at least half of the loss of throughput at saturation; and at the fixed load at least a
-   sixth of what the mean time grew by, since a queue at 70 % of capacity multiplies a slowdown by 1 / (1 - 0.7) at
-   first (M/M/1) and up to about six times before it has no end.
+2. compute: one execution takes longer at equal batch sizes. Its interval over rounds excludes "no change", and the
+   slowdown explains the rest: at least half of the loss of throughput at saturation; and at the fixed load at least a
+   sixth of the growth of the mean time, since a queue at 70 % of capacity multiplies a slowdown by 1 / (1 - 0.7) at
+   first (M/M/1) and by up to about six before it grows without limit.
 3. The part that moved most, if the mean time moved at all:
    - compute, with other batch sizes → batch mix; with the same → compute.
    - queue, with smaller batches → batch mix: more executions for the same requests. With larger or the same → queue: a
@@ -17,7 +17,7 @@ tried in this order, and the first that holds is told:
    - network and client.
 4. Nothing moved.
 
-A candidate that became faster is read the same way, with all signs turned.
+A candidate that became faster is read the same way, with all signs reversed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from modelwright.loadtest.gate.bootstrap import Estimate, estimate
 from modelwright.loadtest.gate.rounds import BASELINES, COMPUTE, FIXED, SATURATION, THROUGHPUT, Side, compared
 from modelwright.text import change, number, percent
 
-_MOVED = 0.02  # a logarithm: less is nothing, however sure
+_MOVED = 0.02  # a logarithm: a smaller change does not count, however certain
 _BATCH_MOVED = 0.1
 _CONFIDENCE = 0.95
 _AMPLIFIED = 6.0
-_OVERLOAD = math.log(0.95 / 0.7)  # a slowdown after which 70 % of the old capacity is all of the new one
+_OVERLOAD = math.log(0.95 / 0.7)  # a slowdown after which 70 % of the old capacity is the whole of the new one
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Where a request's mean time went, in milliseconds; one side in one round, or the median of several."""
+    """The parts of a request's mean time, in milliseconds; of one side in one round, or medians over rounds."""
 
     total: float
     queue: float
@@ -60,7 +60,7 @@ class _Moved:
     total: Estimate
     compute: Estimate | None  # of one execution at equal batch sizes
     compute_ms: tuple[float, float]
-    capacity: float | None  # what throughput at saturation fell by, a logarithm
+    capacity: float | None  # the loss of throughput at saturation, a logarithm
     sign: int
     regime: str
 
@@ -68,16 +68,16 @@ class _Moved:
 def attribute(
     sides: Sequence[Side], regime: str, seed: int, worse: bool, failed: str, differences: Sequence[str]
 ) -> Attribution:
-    """The cause, in the regime where the verdict fell.
+    """The cause, in the regime that decided the verdict.
 
-    `worse`: the verdict was a metric's FAIL, so a cause for a slowdown is looked for. `failed`: why requests that fail
-    are the cause, "" if they are not.
+    `worse`: a metric failed, so the cause of a slowdown is looked for. `failed`: why failed requests are the cause,
+    "" if they are not.
     """
     moved = _moved(sides, regime, seed, worse)
     if failed:
         cause, explanation = "errors", failed
     elif moved is None:
-        cause, explanation = "unknown", "the server gave no statistics to split a request's time by"
+        cause, explanation = "unknown", "the server has no statistics that split a request's time"
     else:
         cause, explanation = _cause(moved)
     return Attribution(
@@ -97,7 +97,7 @@ def attribute(
 
 
 def _moved(sides: Sequence[Side], regime: str, seed: int, worse: bool) -> _Moved | None:
-    """None where no round has both sides with the server's statistics."""
+    """None if no round has both sides with the server's statistics."""
     rounds = _by_round(sides, regime)
     if not rounds:
         return None
@@ -117,7 +117,7 @@ def _moved(sides: Sequence[Side], regime: str, seed: int, worse: bool) -> _Moved
 
 
 def _with_compute(moved: _Moved, sides: Sequence[Side], seed: int) -> _Moved:
-    """Compute at equal batch sizes: at the fixed load, as the gate compares it, or else at saturation."""
+    """Add compute at equal batch sizes: at the fixed load, as the gate compares it, else at saturation."""
     for regime in (FIXED, SATURATION):
         found = compared(sides, replace(COMPUTE, regime=regime)).pairs
         if found:
@@ -188,7 +188,7 @@ def _cause(moved: _Moved) -> tuple[str, str]:
     if _compute_explains(moved):
         return "compute", _execution(moved)
     if not _is_sure(moved.total, moved.sign):
-        return "nothing moved", f"a request's mean time is what it was: {_total(moved)}"
+        return "nothing moved", f"a request's mean time did not change: {_total(moved)}"
     part = max(_shares(moved), key=lambda share: moved.sign * (share.candidate_ms - share.baseline_ms))
     shown = f"{part.part}{' time' if part.part != 'network and client' else ''} "
     shown += f"{number(part.baseline_ms)} → {number(part.candidate_ms)} ms of a request's {_total(moved)}"
@@ -210,7 +210,7 @@ def _compute_explains(moved: _Moved) -> bool:
 
 
 def _is_sure(found: Estimate, sign: int) -> bool:
-    """Whether it moved in this direction, by more than nothing."""
+    """Whether it certainly moved in this direction, by more than _MOVED."""
     low, high = found.interval(_CONFIDENCE)
     return sign * found.median >= _MOVED and (low > 0 if sign > 0 else high < 0)
 

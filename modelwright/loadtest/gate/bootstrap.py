@@ -1,6 +1,6 @@
-"""Ratios over rounds: the median of their logarithms, how sure it is, and Holm's correction for asking many times.
+"""Ratios over rounds: the median of their logarithms, its interval, and Holm's correction for many comparisons.
 
-The unit is a round, never a request: requests within a round share its weather. The interval is a percentile bootstrap
+The unit is a round, never a request: requests of a round are not independent. The interval is a percentile bootstrap
 over rounds, smoothed: each resampled round is moved by a normal deviate of s / √n, s the smaller of the standard
 deviation and the quartiles' distance / 1.349 (Silverman & Young 1987; De Angelis & Young 1992 for quantiles). The plain
 bootstrap of a median can only land on the rounds themselves and on middles of two of them, and with ten rounds
@@ -21,9 +21,9 @@ resamples; "plain" is the bootstrap without smoothing):
     20, a drift of two deviations over the rounds     97.6 98.9       96.5 98.6
     20, correlation 0.3 from round to round           87.9 92.3       86.4 91.8
 
-Correlated rounds are what this cannot mend: the sides' random order within a round is there to prevent them. Far out in
-the tail the bootstrap knows too much of too few rounds (asked for 0.3 %, it errs in 0.6 %), so no p-value falls below
-2⁻ⁿ, which is what n rounds on the same side of a bound are worth to the sign test.
+The bootstrap cannot correct for correlated rounds; the sides' random order within a round prevents correlation. In the
+far tail the bootstrap is too certain of few rounds (asked for 0.3 %, it errs in 0.6 %), so no p-value is below 2⁻ⁿ, the
+sign test's p-value of n rounds on the same side of a bound.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Estimate:
         return float(low), float(high)
 
     def p_value(self, bound: float) -> float:
-        """Of "the median is no more than `bound`": the share of resampled medians that are, never quite 0."""
+        """Of "the median is at most `bound`": the share of such resampled medians, never 0."""
         share = (1 + int((self.resampled <= bound).sum())) / (1 + len(self.resampled))
         return max(share, 0.5**self.rounds)
 
@@ -79,7 +79,7 @@ def estimate(log_ratios: Sequence[float], seed: int, resamples: int = RESAMPLES)
 
 
 def _spread(values: NDArray[Any]) -> float:
-    """How far rounds lie apart: one that is far off from all others does not widen it."""
+    """The spread of rounds; robust against a single outlier."""
     import numpy as np
 
     if len(values) < 2:
@@ -89,13 +89,13 @@ def _spread(values: NDArray[Any]) -> float:
 
 
 def rounds_needed(confidence: float) -> int:
-    """The fewest rounds that can carry an interval: the lowest and the highest of n hold the median between them with
-    a chance of 1 - 2¹⁻ⁿ, and nothing that is made of n rounds can promise more."""
+    """The fewest rounds for an interval of this confidence: the median is between the lowest and the highest of n
+    rounds with a probability of 1 - 2¹⁻ⁿ, and no interval made of n rounds can be more certain."""
     return math.ceil(round(1 - math.log2(1 - confidence), 9))
 
 
 def holm(p_values: Sequence[float], level: float) -> list[bool]:
-    """Which hypotheses Holm's step-down rejects: the chance to reject any true one is at most `level` (Holm 1979)."""
+    """Which hypotheses Holm's step-down rejects; any true one with probability `level` at most (Holm 1979)."""
     rejected = [False] * len(p_values)
     for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
         if p_values[index] > level / (len(p_values) - place):

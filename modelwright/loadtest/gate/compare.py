@@ -1,4 +1,4 @@
-"""Two documents side by side: a quick look, and no verdict. Nothing here knows how noisy the machine was."""
+"""Two documents side by side: a quick look without a verdict, since the noise of the machine is not known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modelwright.text import change, number
 
 @dataclass(frozen=True)
 class ComparedFigure:
-    """One number of one measurement in both documents; None where it is not known."""
+    """One figure of one measurement in both documents; None if it is not known."""
 
     label: str
     name: str
@@ -33,7 +33,7 @@ class Comparison:
 
 
 def compare(a: Result, b: Result) -> Comparison:
-    """Measurements with the same label side by side, and every reason not to trust the difference."""
+    """Measurements with the same label side by side, and the reasons not to trust the difference."""
     one = {measurement.label: measurement for measurement in a.measurements}
     other = {measurement.label: measurement for measurement in b.measurements}
     both = [(one[label], other[label]) for label in one if label in other]
@@ -49,7 +49,7 @@ def compare(a: Result, b: Result) -> Comparison:
 
 
 def text(comparison: Comparison, names: tuple[str, str] = ("A", "B")) -> str:
-    """For a terminal. `names`: how the two documents are called, their files."""
+    """For a terminal. `names`: the files of the two documents."""
     lines = [f"A: {names[0]}", f"B: {names[1]}"]
     lines += [f"Warning: {warning}" for warning in comparison.warnings]
     for label in dict.fromkeys(row.label for row in comparison.rows):
@@ -139,7 +139,7 @@ def _pair(a: Measurement, b: Measurement) -> Iterator[str]:
 
 
 def _merged(found: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Each warning once, with the measurements that it is about."""
+    """Each warning once, with its measurements."""
     for line in dict.fromkeys(line for _, line in found):
         labels = [label for label, text in found if text == line]
         yield f"{labels[0]}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {line}"

@@ -1,4 +1,4 @@
-"""What differs between two versions of a model, one line each, for a person who looks for the cause of a change.
+"""What differs between two versions of a model, one line each, to find the cause of a change.
 
     config: dynamic_batching.max_queue_delay_microseconds 200 → 5000
     torch: params.epochs 15 → 30

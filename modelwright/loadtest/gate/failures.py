@@ -2,12 +2,12 @@
 
 The rule, over both regimes of all rounds:
 
-1. A failure to be answered at all (`connect`, `closed`, `timeout`) that a side met in one round only, once or in at
-   most one request of a thousand there, is stray: it can be the network's. It is noted and does not count. An answer
-   that is an error or wrong always counts.
-2. The candidate failed requests and the baseline none: it fails, be it for one request.
-3. Both failed requests: the candidate fails if its share is the higher one in so many rounds that chance would do it in
-   2.5 % of cases at most (a sign test over the rounds in which the shares differ).
+1. Requests without an answer (`connect`, `closed`, `timeout`) are stray if a side has them in one round only, and there
+   one, or at most one in a thousand: the network may be the cause. They are noted and do not count. An error or a wrong
+   answer always counts.
+2. The candidate failed requests and the baseline none: it fails, even for one request.
+3. Both failed requests: the candidate fails if its share is higher in so many rounds that chance would do this in at
+   most 2.5 % of cases (a sign test over the rounds in which the shares differ).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEVEL = 0.025
 
 @dataclass(frozen=True)
 class Failing:
-    """`reason` says why the candidate fails, "" if it does not; `notes` what else there is to say."""
+    """`reason`: why the candidate fails, "" if it does not; `notes`: what does not decide."""
 
     reason: str
     notes: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class _Tally:
 
     requests: int = 0
     unanswered: int = 0
-    wrongly: int = 0  # answered with an error, or with what is not the golden answer
+    errors: int = 0  # answered with an error, or with a wrong answer
 
     def add(self, measurement: Measurement) -> None:
         counts = measurement.requests
@@ -47,11 +47,11 @@ class _Tally:
         unanswered = min(unanswered, counts.failed)
         self.requests += counts.succeeded + counts.failed
         self.unanswered += unanswered
-        self.wrongly += max(counts.failed - unanswered, counts.wrong)
+        self.errors += max(counts.failed - unanswered, counts.wrong)
 
     @property
     def failed(self) -> int:
-        return self.unanswered + self.wrongly
+        return self.unanswered + self.errors
 
     @property
     def share(self) -> float:
@@ -86,20 +86,20 @@ def _tallies(sides: Sequence[Side], name: str) -> dict[int, _Tally]:
 
 
 def _without_strays(tallies: dict[int, _Tally], name: str) -> str:
-    """Take stray failures out; a note if there were any."""
+    """Remove stray failures; a note if there were any."""
     hit = [number for number, tally in tallies.items() if tally.unanswered]
     if len(hit) != 1:
         return ""
     tally = tallies[hit[0]]
     if tally.unanswered > max(1, _STRAY_SHARE * tally.requests):
         return ""
-    note = f"{tally.unanswered} of {tally.requests:,} requests of {name} got no answer in round {hit[0]}, in no other"
+    note = f"{tally.unanswered} of {tally.requests:,} requests of {name} got no answer, all in round {hit[0]}"
     tally.unanswered = 0
     return f"{note}: not counted"
 
 
 def _rounds(tallies: Mapping[SideName, dict[int, _Tally]]) -> tuple[int, int]:
-    """In how many rounds the candidate failed a larger share of requests than the baseline, and a smaller one."""
+    """The rounds in which the candidate failed a larger share of requests than the baseline, and a smaller one."""
     more = fewer = 0
     for number, tally in tallies["B"].items():
         shares = [tallies[name][number].share for name in BASELINES if number in tallies[name]]
@@ -110,7 +110,7 @@ def _rounds(tallies: Mapping[SideName, dict[int, _Tally]]) -> tuple[int, int]:
 
 
 def _chance(successes: int, trials: int) -> float:
-    """Of at least so many heads of a fair coin."""
+    """The probability of at least so many heads of a fair coin."""
     return float(sum(comb(trials, count) for count in range(successes, trials + 1)) / 2**trials)
 
 

@@ -1,4 +1,4 @@
-"""What a gate holds each model to: `slo` in its model.yaml, and what the command line says instead."""
+"""The objectives of each model: `slo` in its model.yaml, changed by the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modelwright.suggest import did_you_mean
 def objectives(
     project: ProjectConfig, margins: Sequence[str], concurrency: int | None = None, rate: float | None = None
 ) -> Callable[[str], Slo]:
-    """A function from a model's name. Raises LoadError for a margin that is none, SpecError for a wrong model.yaml."""
+    """A function from a model's name. Raises LoadError for a wrong margin, SpecError for a wrong model.yaml."""
     changed_margins = dict(_margin(item) for item in margins)
     given = {"concurrency": concurrency, "rate": rate}
     changed = {name: value for name, value in given.items() if value is not None}
@@ -29,12 +29,12 @@ def objectives(
 
 
 def metrics(names: Sequence[str]) -> list[Metric]:
-    """The metrics of these names; all of them if there are none. Raises LoadError."""
+    """The metrics of these names; without names, all. Raises LoadError for an unknown name."""
     known = {metric.name: metric for metric in METRICS}
     for name in names:
         if name not in known:
             raise LoadError(
-                f"--metric {name}: there is none", did_you_mean(name, known) or f"there are {', '.join(known)}"
+                f"--metric {name}: unknown metric", did_you_mean(name, known) or f"known: {', '.join(known)}"
             )
     return [metric for name, metric in known.items() if name in names] or list(METRICS)
 
@@ -42,12 +42,12 @@ def metrics(names: Sequence[str]) -> list[Metric]:
 def _margin(item: str) -> tuple[str, float]:
     name, _, text = item.partition("=")
     if name not in SloMargins.model_fields:
-        hint = did_you_mean(name, SloMargins.model_fields) or f"metrics: {', '.join(SloMargins.model_fields)}"
-        raise LoadError(f"--margin {item}: no such metric", hint)
+        hint = did_you_mean(name, SloMargins.model_fields) or f"known: {', '.join(SloMargins.model_fields)}"
+        raise LoadError(f"--margin {item}: unknown metric", hint)
     try:
         share = float(text)
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise LoadError(f"--margin {item}: a share between 0 and 1 is needed", f"such as {name}=0.05 for 5 %")
+        raise LoadError(f"--margin {item}: must be a share between 0 and 1", f"such as {name}=0.05 for 5 %")
     return name, share

@@ -1,19 +1,19 @@
-"""The rounds of a gate: what each side measured, and how candidate and baseline compare within each round.
+"""The rounds of a gate: what each side measured, and the ratio of candidate and baseline in each round.
 
-In a round the sides are A and A2, both the baseline, and B, the candidate. Both baselines together, by their geometric
-mean, are what B is compared with; A2 against A is what the machine does to a model that has not changed.
+The sides of a round are A and A2, both the baseline, and B, the candidate. B is compared with the geometric mean of A
+and A2. A2 against A shows what the machine's noise does to a model that has not changed.
 
-The metrics, each in the one regime where it says most:
+The metrics, each in the regime that shows it best:
 
     throughput   saturation   successful requests a second
-    p50, p99     fixed load   service time. Response time counts from the intended start, and what it adds is the
-                              client's own lag: that of one and the same client on both sides
+    p50, p99     fixed load   service time. Response time would add the client's own lag, which is the same on both
+                              sides
     compute      fixed load   the server's time for one execution, at equal batch sizes
 
-Compute is compared at the fixed load because there executions overlap little. At saturation every instance is busy all
-the time, so instances that share cores slow each other down, and a candidate with more of them would seem to compute
-longer. Batch sizes differ between sides whenever anything does, so sizes are compared one by one: the mean of log
-ratios, weighted by the executions that both sides have. A size that ran a few times therefore counts for little.
+Compute is compared at the fixed load, where executions overlap little. At saturation every instance is busy all the
+time: instances that share cores slow each other down, and a candidate with more instances would seem to compute longer.
+Batch sizes differ between sides whenever anything else does, so sizes are compared one by one: the mean of log ratios,
+weighted by the executions that both sides have. A size that ran a few times counts for little.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from modelwright.loadtest.measure.latency import NEEDED
 SideName = Literal["A", "A2", "B"]
 SATURATION, FIXED = "saturation", "fixed load"
 BASELINES: tuple[SideName, ...] = ("A", "A2")
-_MIN_EXECUTIONS = 30  # of equal batch sizes in a round: fewer are no comparison
+_MIN_EXECUTIONS = 30  # of equal batch sizes in a round, to compare
 _ENOUGH = 0.8  # of the rounds
 _MIN_SHARE = 0.1  # of the executions of the side that has fewer
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side measured in one round. None: it did not come to that."""
+    """What one side measured in one round; None if it was not measured."""
 
     round: int
     order: int  # its place within the round
@@ -78,7 +78,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The rounds that can be compared, and why the others cannot: `round 3: …`."""
+    """The rounds that can be compared, and the reasons why others cannot: `round 3: …`."""
 
     pairs: list[Pair]
     missing: list[str]
@@ -110,7 +110,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 
 def _pair(baseline: Side | None, candidate: Side | None, metric: Metric) -> Pair | str:
-    """The two sides in numbers, or why there are none."""
+    """The values of both sides, or why they cannot be compared."""
     measured = []
     for side in (candidate, baseline):
         found = side.measured(metric.regime) if side else None
@@ -127,7 +127,7 @@ def _pair(baseline: Side | None, candidate: Side | None, metric: Metric) -> Pair
 
 
 def value_of(measurement: Measurement, metric: Metric) -> float | str:
-    """What the client measured, or why it does not count. Not for compute, which takes two sides."""
+    """The client's value, or why it does not count. Not for compute, which needs two sides."""
     if measurement.validity.verdict == "INVALID":
         return f"the measurement is not valid: {'; '.join(measurement.validity.reasons)}"
     if metric.name == THROUGHPUT.name:
@@ -137,7 +137,7 @@ def value_of(measurement: Measurement, metric: Metric) -> float | str:
 
 
 def values(sides: Sequence[Side], metric: Metric, name: SideName = "B") -> tuple[list[float], list[str]]:
-    """One side's values, one a round, and why rounds have none. Not for compute."""
+    """One side's values, one a round, and why rounds are missing. Not for compute."""
     found, missing = [], []
     for side in sides:
         if side.side == name:
@@ -152,7 +152,7 @@ def values(sides: Sequence[Side], metric: Metric, name: SideName = "B") -> tuple
 
 
 def too_few(good: int, missing: Sequence[str], confidence: float) -> str:
-    """Why so many rounds do not carry an interval; "" if they do. One in five may be lost."""
+    """Why the rounds are too few for an interval; "" if they are enough. One in five may be missing."""
     rounds = good + len(missing)
     needed = max(rounds_needed(confidence), math.ceil(_ENOUGH * rounds))
     if good >= needed:
@@ -164,7 +164,7 @@ def too_few(good: int, missing: Sequence[str], confidence: float) -> str:
 def same_batches(baseline: ServerStatistics | None, candidate: ServerStatistics | None) -> Pair | str:
     """The mean time of one execution, over the batch sizes that both sides ran; or why they cannot be compared."""
     if baseline is None or candidate is None:
-        return "the server gave no statistics"
+        return "no statistics from the server"
     theirs = {batch.size: batch for batch in candidate.batches if batch.compute_ms > 0}
     both = [(batch, theirs[batch.size]) for batch in baseline.batches if batch.size in theirs and batch.compute_ms > 0]
     weights = [min(one.executions, other.executions) for one, other in both]
@@ -180,7 +180,7 @@ def same_batches(baseline: ServerStatistics | None, candidate: ServerStatistics 
 
 
 def as_rounds(sides: Sequence[Side]) -> list[Round]:
-    """The sides as the document keeps them. `compute_ms`: of one execution, over all batch sizes."""
+    """The sides in the document's form. `compute_ms`: of one execution, over all batch sizes."""
     ordered = sorted(sides, key=lambda side: (side.round, side.order))
     return [_round(side) for side in ordered]
 

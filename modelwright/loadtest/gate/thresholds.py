@@ -1,4 +1,4 @@
-"""The absolute bounds of a model.yaml's `slo:`, against what the candidate did."""
+"""Checks the candidate against the absolute bounds of a model.yaml's `slo:`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from modelwright.text import number, percent
 
 
 def thresholds(sides: Sequence[Side], slo: Slo, seed: int, confidence: float) -> list[tuple[Threshold, str]]:
-    """Each bound that is given, with the reason why it does not hold. `measured` is the median over rounds.
+    """Each given bound, with the reason if it does not hold. `measured` is the median over rounds.
 
-    Like a metric: FAIL and PASS where the interval over rounds lies wholly on one side of the bound.
+    As for a metric: FAIL or PASS if the interval over rounds is wholly on one side of the bound.
     """
     bounds = (
         ("p50_ms", P50, slo.p50_ms),
@@ -42,7 +42,7 @@ def _threshold(
     reason = (
         f"slo.{name}: {number(measured)} {metric.unit} at {metric.regime} "
         f"({percent(confidence)} interval {number(low)} … {number(high)}), "
-        f"at {'least' if metric.higher_is_better else 'most'} {number(bound)} is asked for"
+        f"at {'least' if metric.higher_is_better else 'most'} {number(bound)} is required"
     )
     return Threshold(name=name, bound=bound, measured=measured, verdict=verdict), "" if verdict == "PASS" else reason
 

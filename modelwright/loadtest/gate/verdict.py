@@ -1,22 +1,23 @@
 """The performance gate: PASS, FAIL or INCONCLUSIVE, from what the rounds measured. Nothing is measured here.
 
-What is decided, and by what rule, was settled beforehand:
+The rules are fixed before anything is measured:
 
-- **Rounds.** ROUNDS, and if some model is INCONCLUSIVE and more rounds can mend that, once the same again for it
-  (`wants_extension`). Two looks at the data are two chances of a false alarm, so each has half of it: intervals are of
-  97.5 %, 95 % over both. A model that was decided at the first look stays decided (`settled`).
+- **Rounds.** ROUNDS; a model that is INCONCLUSIVE gets the same number again, once, if more rounds can help
+  (`wants_extension`). Two looks at the data are two chances of a false alarm, so each gets half: intervals of 97.5 %,
+  95 % over both. A model that was decided at the first look stays decided (`settled`).
 - **A metric** is judged by the interval of candidate / baseline over rounds (bootstrap.py) against its margin, the
-  worsening that is allowed. FAIL: the whole interval is beyond the margin, and Holm's correction over all models and
-  metrics of this gate rejects "no worse than the margin" too. PASS: the whole interval is on the good side of the
-  margin, improvements included. Otherwise INCONCLUSIVE.
-- **Calibration.** The baseline against itself, in the same rounds. Where that interval is not wholly within ± margin,
-  this machine is too noisy to gate the metric: INCONCLUSIVE. But what is larger than anything the machine does to
-  itself can still be told: FAIL stands where the interval also lies wholly beyond the calibration's, PASS where it lies
-  wholly beyond it on the good side. Both ask for more than on a quiet machine, so neither makes false alarms likelier.
+  allowed worsening. FAIL: the whole interval is beyond the margin, and Holm's correction over all models and metrics of
+  this gate also rejects "no worse than the margin". PASS: the whole interval is on the good side of the margin,
+  improvements included. Otherwise INCONCLUSIVE.
+- **Calibration.** The baseline against itself, in the same rounds. If that interval is not wholly within ± margin, this
+  machine is too noisy to gate the metric: INCONCLUSIVE. A change that is larger than the machine's noise still counts:
+  FAIL if the interval is also wholly beyond the calibration's, PASS if it is wholly beyond it on the good side. Both
+  require more than on a quiet machine, so neither makes false alarms likelier.
 - **Rounds that do not count**: not measured to their end, an invalid client, too few requests for a percentile. A
-  metric needs four fifths of the rounds, and `bootstrap.rounds_needed`; else it has no interval, and is INCONCLUSIVE.
+  metric needs four fifths of the rounds, and `bootstrap.rounds_needed`; else it has no interval and is INCONCLUSIVE.
 - **Failed requests**: failures.py. **Thresholds** of model.yaml bind the candidate by its own interval over rounds.
-- **A model** fails if anything of it fails, is INCONCLUSIVE if anything is, and passes otherwise. So do all together.
+- **A model** fails if anything of it fails, is INCONCLUSIVE if anything is, and passes otherwise. The same holds for
+  all models together.
 
 Simulated: final verdicts on 100 gates each, by the noise of one side in one round (the standard deviation of its
 logarithm; p99 has twice as much, compute 0.7 times) and the share of measurements that something else slows by 15 %
@@ -68,7 +69,7 @@ _ORDER: tuple[Verdict, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 @dataclass(frozen=True)
 class Case:
-    """One model's rounds, and what its candidate is held to. `baseline` and `candidate` name the two: "version 3"."""
+    """One model's rounds and its objectives. `baseline` and `candidate` name the two: "version 3"."""
 
     model: str
     baseline: str
@@ -81,7 +82,7 @@ class Case:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """One metric of one case. `worse`: of candidate over baseline, turned so that more is worse."""
+    """One metric of one case. `worse`: candidate over baseline, inverted if needed so that more is worse."""
 
     metric: Metric
     pairs: Pairs
@@ -90,7 +91,7 @@ class _Evidence:
     worse: Estimate | None
     calibration: Estimate | None
     calibration_pairs: Pairs
-    why_not: str  # there is no estimate
+    why_not: str  # why there is no estimate
 
 
 @dataclass(frozen=True)
@@ -180,23 +181,23 @@ def _rule(item: _Evidence, rejected: bool, confidence: float, tests: int) -> _Ru
     if itself > item.limit:
         return _Ruling("INCONCLUSIVE", f"{shown}; {_noise(item, confidence)}")
     if low > item.limit:
-        why = f"beyond {_allowed(item)}, but not surely so among {tests} comparisons (Holm)"
+        why = f"beyond {_allowed(item)}, but not significant among {tests} comparisons (Holm)"
         return _Ruling("INCONCLUSIVE", f"{shown}: {why}")
-    return _Ruling("INCONCLUSIVE", f"{shown}: the interval holds {_allowed(item)}, the margin")
+    return _Ruling("INCONCLUSIVE", f"{shown}: the interval contains the margin, {_allowed(item)}")
 
 
 def _extent(item: _Evidence, confidence: float) -> float:
-    """How far the baseline may lie from itself, a logarithm; without end where that is not known."""
+    """How far the baseline may be from itself, a logarithm; infinite if it is not known."""
     return max(map(abs, item.calibration.interval(confidence))) if item.calibration else math.inf
 
 
 def _noise(item: _Evidence, confidence: float) -> str:
     if item.calibration is None:
-        return "the baseline was not compared with itself often enough to say how noisy this machine is"
+        return "too few rounds compare the baseline with itself to know the noise of this machine"
     low, high = _ratios(item.calibration, item.metric, confidence)
     return (
         f"this machine is too noisy to gate it: the baseline against itself {change(low)} … {change(high)}, "
-        f"± {percent(item.margin)} is needed"
+        f"± {percent(item.margin)} is required"
     )
 
 
@@ -256,8 +257,8 @@ def _gate(case: Case, items: Sequence[tuple[_Evidence, bool]], seed: int, confid
         metrics=[_metric(item, rejected, ruling, confidence) for item, rejected, ruling in by_metric if item.worse],
         calibration=[_calibration(item, confidence) for item, *_ in by_metric if item.calibration],
         thresholds=[threshold for threshold, _ in bounds],
-        # A cause is looked for at saturation where throughput fell. At the fixed load the same loss shows mixed: a
-        # server that is nearer to its limit forms other batches and queues.
+        # If throughput fell, the cause is looked for at saturation. At the fixed load the same loss is mixed with other
+        # effects: a server that is nearer to its limit forms other batches and queues.
         attribution=attribute(
             case.sides,
             SATURATION if SATURATION in failing_in else FIXED,

@@ -1,8 +1,8 @@
-"""What the users of one process share: requests made beforehand, the record, and how the process itself does.
+"""What the users of one process share: prepared requests, the record, and measures of the process itself.
 
-Two ways to send. Closed loop: a user sends its next request when the last one was answered. Open loop: requests start
-when a schedule says so, each in a greenlet of its own, and are timed from then: a server that slows down does not slow
-down its clients (coordinated omission).
+Closed loop: a user sends its next request when the last one was answered. Open loop: requests start by a schedule, each
+in a greenlet of its own, and are timed from their scheduled start, so a server that slows down does not slow down its
+clients (coordinated omission).
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from modelwright.triton.client import connect
 if TYPE_CHECKING:
     from modelwright.loadtest.wire.shm import SharedMemory
 
-MAX_CONNECTIONS = 1000  # of an open loop; arrivals beyond wait, which shows as lag
+MAX_CONNECTIONS = 1000  # of an open loop; further arrivals wait, which shows as lag
 FOREVER = 2**63 - 1
-_AFTER_FAILED_CONNECT_S = 0.1  # else a server that is down is asked ten thousand times a second
-_FIRST = 5  # requests, of which one must succeed before a load test begins
+_AFTER_FAILED_CONNECT_S = 0.1  # else a server that is down gets ten thousand attempts a second
+_FIRST = 5  # requests; one of them must succeed before a load test begins
 _LAG_EVERY_NS = 10_000_000
 
 
 @dataclass(frozen=True)
 class Pace:
-    """A shape with its times of the monotonic clock; this process, or user, is one of `parts`."""
+    """A load shape with its times of the monotonic clock; this process, or user, is one of `parts`."""
 
     shape: LoadShape
     start_ns: int
@@ -58,14 +58,14 @@ class Pace:
 
 
 class UserContext:
-    """Made once in each process. Raises LoadError or ServerError where server, model or payloads do not fit."""
+    """One for each workload of a process. Raises LoadError or ServerError if server, model or payloads do not fit."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         self.address = address_of(workload.url)
         self.recorder = Recorder()
         self.in_flight = self.max_in_flight = 0
-        self.is_over = False  # set to begin no more requests
+        self.is_over = False  # when set, no request is begun
         if self.address.protocol == "grpc":
             _patch_grpc()
         with connect(self.address.url, workload.timeout_s) as client:
@@ -85,11 +85,11 @@ class UserContext:
         self._until_check = workload.check_every
 
     def caller(self) -> Caller:
-        """A way to send of its own for one greenlet. It connects with its first request."""
+        """A caller for one greenlet. It connects with its first request."""
         self._callers += 1
         if self.workload.api == "tritonclient" and self.address.protocol == "grpc":
-            # Each blocking call of grpcio waits in a thread of this pool; of its ten, the eleventh user would wait
-            # for the tenth, and it would look like the server's latency.
+            # Each blocking call of grpcio waits in a thread of this pool. It has ten threads by default: the eleventh
+            # user would wait for one of them, and that would look like the server's latency.
             gevent.get_hub().threadpool.maxsize = self._callers + 10
         return self._make_caller()
 
@@ -125,7 +125,7 @@ class UserContext:
         self.recorder.checked += 1
         try:
             difference = check(expected, caller.parse(answer), self.payloads.tolerance)
-        except Exception as error:  # whatever a malformed answer makes of a parser is the server's fault
+        except Exception as error:  # a parser may raise anything on a malformed answer
             difference = f"cannot be read: {type(error).__name__}: {error}"
         return self.recorder.code(WRONG, f"payload {payload}: {difference}") if difference else 0
 
@@ -134,7 +134,7 @@ class UserContext:
             self.send(caller)
 
     def open_loop(self, pace: Pace) -> None:
-        """Start requests by the schedule until `pace.until_ns`; those that are in flight then go on."""
+        """Start requests by the schedule until `pace.until_ns`. Requests in flight then are still answered."""
         assert pace.shape.rate is not None
         timer = Timer()
         callers = _Callers(self.caller)
@@ -145,7 +145,7 @@ class UserContext:
                 if intended_ns >= pace.until_ns:
                     return
                 if not timer.wait_until(intended_ns):
-                    gevent.sleep(0)  # behind: requests that were started must get their turn
+                    gevent.sleep(0)  # behind schedule: let started requests run
                 if self.is_over:
                     return
                 self._arrivals.spawn(self._arrival, callers, free, intended_ns, pace.until_ns)
@@ -166,25 +166,25 @@ class UserContext:
                 callers.give_back(caller)
 
     def _not_sent(self, intended_ns: int) -> None:
-        """Without these, an overloaded server would look better the longer its queue is."""
+        """A failure: without it, an overloaded server would look better the longer its queue is."""
         code = self.recorder.code("not sent", f"all {MAX_CONNECTIONS} connections were busy until the end")
         now_ns = time.monotonic_ns()
         self.recorder.add(intended_ns, now_ns, now_ns, code, 0)
 
     @property
     def is_busy(self) -> bool:
-        """Whether requests are in flight, or an open loop's that were due have not got their turn to be sent yet."""
+        """Whether requests are in flight, or requests of an open loop are due and not sent yet."""
         return bool(self.in_flight or self._arrivals)
 
     def drain(self) -> None:
-        """Wait for the requests in flight: every one is answered, or times out."""
+        """Wait until every request in flight is answered or times out."""
         deadline = time.monotonic() + self.workload.timeout_s + 1
         while self.is_busy and time.monotonic() < deadline:
             gevent.sleep(0.002)
         self._arrivals.kill()
 
     def aim(self, url: str) -> None:
-        """Send the same requests to another server, whose answers are not looked at; "" for the usual one."""
+        """Send the same requests to another server, whose answers are not checked; "" for the usual one."""
         if url != self._aimed and not self._shared:
             self._aimed = url
             self._make_caller = self._usual_caller
@@ -192,9 +192,9 @@ class UserContext:
                 _, self._make_caller = _callers(self.workload, address_of(url), self.interface, self.payloads)
 
     def first_answer(self) -> str | None:
-        """An answer as it comes, in hexadecimal digits; None where one request has not one answer by itself.
+        """An answer's bytes in hexadecimal digits; None if a request does not have exactly one answer of its own.
 
-        Raises LoadError when none of the first requests succeeds: then there is nothing to test under load.
+        Raises LoadError if none of the first requests succeeds.
         """
         caller = self.caller()
         try:
@@ -212,7 +212,7 @@ class UserContext:
             except CallError as error:
                 failed = error
         name = f"{self.workload.model} version {self.interface.version}"
-        hint = "send one by hand (modelwright infer), look at the payload, or into the server's log"
+        hint = "send one by hand (modelwright infer), check the payload, or read the server's log"
         raise LoadError(f"{self.workload.url}: {name}: the first {_FIRST} requests failed: {failed}", hint)
 
     def close(self) -> None:
@@ -220,13 +220,13 @@ class UserContext:
             self._shared.close()
 
     def rewind(self, seed: int) -> None:
-        """Begin the rotation of payloads anew, so that two measurements send the same ones in the same order."""
+        """Restart the rotation of payloads: two measurements with one seed send the same ones in the same order."""
         self._rotation = _rotation(len(self.payloads.items), seed)
         self.max_in_flight = self.in_flight
 
 
 class _Callers:
-    """The callers of an open loop, as many as there were requests in flight at once."""
+    """The callers of an open loop: as many as requests were in flight at once."""
 
     def __init__(self, make: Callable[[], Caller]) -> None:
         self._make = make
@@ -243,14 +243,14 @@ class _Callers:
             self._idle.append(caller)
 
     def close(self) -> None:
-        """Those that are idle now, the others when they are given back."""
+        """Idle callers are closed now, the others when they are given back."""
         self._is_over = True
         while self._idle:
             self._idle.pop().close()
 
 
 class LoopLag:
-    """How late a timer of this process fires: what the event loop adds to every latency that it measures."""
+    """How late a timer of this process fires, which the event loop adds to every latency that it measures."""
 
     def __init__(self) -> None:
         self.lags_ns: list[int] = []
@@ -278,7 +278,7 @@ def allow_many_connections() -> None:
 
 
 def _patch_grpc() -> None:
-    """Let grpcio wait without stopping this process's other greenlets; before its first channel."""
+    """Let grpcio wait without stopping other greenlets. Call it before the first channel is made."""
     import grpc.experimental.gevent
 
     grpc.experimental.gevent.init_gevent()
@@ -305,7 +305,7 @@ def _check_protocol(interface: ModelInterface, address: Address) -> None:
 def _callers(
     workload: Workload, address: Address, interface: ModelInterface, payloads: Payloads
 ) -> tuple[int, Callable[[], Caller]]:
-    """The mean size of a request, and a function that makes callers. Requests are made once, here."""
+    """The mean size of a request, and a function that makes callers. Requests are prepared once, here."""
     model, version, timeout_s = workload.model, workload.version, workload.timeout_s
     inputs = [payload.inputs for payload in payloads.items]
     if workload.api == "tritonclient":

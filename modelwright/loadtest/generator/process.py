@@ -1,4 +1,4 @@
-"""A process that sends requests, told what to do in lines of JSON; `processes` starts it and reads its answers.
+"""A generator process: sends requests as lines of JSON order it to. `processes` starts it and reads its answers.
 
     → {"targets": {"A": {…workload…}, "B": {…}}, "part": 0, "parts": 2}
     ← {"event": "ready", "targets": {"A": {"payload": "golden samples, …", "payload_bytes": 700, …}}}
@@ -6,15 +6,15 @@
     ← {"event": "failure", "kind": "HTTP 400", "message": "…"}          (the next number in the record's codes)
     ← {"event": "done", "client": {…}, "checked": 20}
 
-Rows of the record are appended to `rows` while the phase lasts, so that nothing is lost with the process, which ends
-when its standard input does. Each phase is a run of Locust's local runner: its users are those that `locust -f` has.
+Rows of the record are appended to `rows` while the phase lasts, so they are kept when the process is lost. It ends when
+its standard input is closed. Each phase is a run of Locust's local runner, with the users that `locust -f` has.
 """
 
 from __future__ import annotations
 
 from gevent import monkey
 
-monkey.patch_all()  # before anything else keeps a function that blocks
+monkey.patch_all()  # before any other import binds a function that blocks
 
 import json
 import os
@@ -41,7 +41,7 @@ _FLUSH_S = 0.25
 
 
 class PhaseUser(User):  # type: ignore[misc]
-    """One request in flight, or the one source of an open loop, until the phase ends; then idle until it is stopped."""
+    """One request in flight, or the source of an open loop, until the phase ends. Then idle until Locust stops it."""
 
     abstract = True
     context: UserContext
@@ -63,7 +63,7 @@ class PhaseUser(User):  # type: ignore[misc]
 
 
 class LocustTarget:
-    """A session with a Locust environment of its own."""
+    """A workload with a Locust environment of its own."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
@@ -83,7 +83,7 @@ class LocustTarget:
         }
 
     def run(self, pace: Pace, url: str, rows: BinaryIO, say: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """One phase; what the process can say of itself. The record is in `rows`."""
+        """One phase; the usage of this process meanwhile. The record goes to `rows`."""
         context = self.context
         context.recorder = Recorder()
         writer = _Writer(context.recorder, rows, say)
@@ -106,12 +106,12 @@ class LocustTarget:
 
 
 def _share(total: int, part: int, parts: int) -> int:
-    """Of `total` users, how many are this process's."""
+    """This process's share of `total` users."""
     return total // parts + (part < total % parts)
 
 
 class _Writer:
-    """Writes rows while a phase lasts. Failure kinds are told before the first row that has their number."""
+    """Writes rows while a phase lasts, and reports each failure kind before the first row with its number."""
 
     def __init__(self, recorder: Recorder, rows: BinaryIO, say: Callable[[dict[str, Any]], None]) -> None:
         self._recorder, self._rows, self._say = recorder, rows, say
@@ -159,7 +159,7 @@ def main() -> None:
     allow_many_connections()
     orders = FileObject(sys.stdin.buffer, "rb")
     say = partial(_answer, os.fdopen(os.dup(1), "wb", buffering=0))
-    os.dup2(2, 1)  # what a library prints must not end up between the answers
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
     try:
         given = json.loads(orders.readline() or "{}")
         targets = {name: LocustTarget(Workload(**workload)) for name, workload in given["targets"].items()}

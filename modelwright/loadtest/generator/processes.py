@@ -1,7 +1,7 @@
-"""The processes that send requests, seen from the command line: started, told what to do, their records put together.
+"""Generator processes, seen from the command line: starts them, sends them orders, merges their records.
 
-This side stays free of gevent: it watches, asks the server for its statistics, and survives whatever becomes of a
-generator. Records lie in files until a phase is over, so a process that is lost loses nothing that it had written.
+This side does not use gevent: it watches, reads the server's statistics, and survives the end of a generator process.
+Records are in files until a phase is over, so what a process had written is kept when it is lost.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from modelwright.loadtest.payloads.workload import LoadShape, Workload
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEAD_S = 0.05  # between telling the processes and the start that they have in common
+_LEAD_S = 0.05  # from the orders to the common start
 _TICK_S = 0.1
-_LATE_S = 5.0  # beyond a request's timeout, after which a process that does not report is given up
+_LATE_S = 5.0  # beyond a request's timeout; then a process that does not report is given up
 _START_S = 60.0
-_WRITTEN_S = 0.5  # within which a process has written what has happened: what a dead server did to it, too
+_WRITTEN_S = 0.5  # time for a process to write the failures that a dead server caused
 
 
 @dataclass
 class Phase:
-    """What was recorded while one shape lasted. Times are of the monotonic clock; the warm-up is before `start_ns`."""
+    """The record of one load shape. Times are of the monotonic clock; the warm-up is before `start_ns`."""
 
     start_ns: int
     until_ns: int
@@ -49,13 +49,13 @@ class Phase:
     notes: list[str] = field(default_factory=list)
 
     def measured(self) -> NDArray[Any]:
-        """The rows that count: of requests that were to start after the warm-up and before the end."""
+        """The rows of requests that were to start after the warm-up and before the end."""
         rows = self.record.rows()
         return rows[(rows["intended_ns"] >= self.start_ns) & (rows["intended_ns"] < self.until_ns)]
 
 
 class Watch:
-    """Told what happens during a phase; does nothing by itself."""
+    """Called during a phase; the methods do nothing by default."""
 
     def measuring(self) -> None:
         """The warm-up is over."""
@@ -64,15 +64,15 @@ class Watch:
         """Rows that have arrived since the last time."""
 
     def measured(self) -> None:
-        """The time is over; the last answers may be on their way."""
+        """The measured time is over; the last answers may still be on their way."""
 
     def over(self) -> str:
-        """Why the phase must end now; '' to go on."""
+        """Why the phase must end now; "" to go on."""
         return ""
 
 
 class _GeneratorProcess:
-    """One generator."""
+    """One generator process."""
 
     def __init__(self, number: int, folder: Path) -> None:
         self.number = number
@@ -85,7 +85,7 @@ class _GeneratorProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            start_new_session=True,  # Ctrl-C is for the command line, which still wants the record
+            start_new_session=True,  # Ctrl-C reaches the command line only, which still reads the record
             env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
@@ -96,7 +96,7 @@ class _GeneratorProcess:
         assert self._process.stdout is not None
         with self._process.stdout as answers:
             for line in answers:
-                if line.endswith(b"\n"):  # else the process was lost while it wrote
+                if line.endswith(b"\n"):  # else the process died while it wrote
                     self._answers.put(json.loads(line))
         self._answers.put(None)
 
@@ -106,26 +106,26 @@ class _GeneratorProcess:
             self._process.stdin.write(json.dumps(data).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it is gone, and `answer` will say so
+            pass  # the process has ended; `answer` reports it
 
     def answer(self, timeout_s: float = 0) -> dict[str, Any] | None:
-        """Its next answer; None if it is gone. Raises queue.Empty when there is none within that time."""
+        """Its next answer; None if the process has ended. Raises queue.Empty without an answer in that time."""
         while True:
             answer = self._answers.get(timeout=timeout_s) if timeout_s else self._answers.get_nowait()
             if answer is None:
-                self._answers.put(None)  # for whoever asks in the next phase
+                self._answers.put(None)  # for the next phase
                 return None
             if answer["event"] != "failure":
                 return answer
             self.failures.append(FailureKind(answer["kind"], answer["message"]))
 
-    def begin(self) -> str:
-        """A new file for rows; its path."""
+    def new_rows_file(self) -> str:
+        """Empty the file for rows; its path."""
         self._rows.write_bytes(b"")
         self.data, self.failures = bytearray(), []
         return str(self._rows)
 
-    def fresh(self) -> bytes:
+    def new_rows(self) -> bytes:
         """Whole rows that it has written since the last call; `data` has them all."""
         with self._rows.open("rb") as file:
             file.seek(len(self.data))
@@ -141,7 +141,7 @@ class _GeneratorProcess:
 
     def stop(self) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
+        with contextlib.suppress(BrokenPipeError):  # an order that the process never read
             self._process.stdin.close()
         try:
             self._process.wait(0.5)
@@ -153,7 +153,7 @@ class _GeneratorProcess:
 
 
 class GeneratorProcesses:
-    """`processes` generators, ready to send any of `workloads`. Raises LoadError where these do not fit the server."""
+    """Generator processes, ready to send any of `workloads`. Raises LoadError if one does not fit the server."""
 
     def __init__(self, workloads: Mapping[str, Workload], processes: int, folder: Path) -> None:
         self._workloads = workloads
@@ -182,9 +182,9 @@ class GeneratorProcesses:
             process.stop()
 
     def run(self, target: str, shape: LoadShape, watch: Watch, seed: int = 7, url: str = "") -> Phase:
-        """One phase. Ctrl-C ends it early: what was recorded is there, and `complete` is false.
+        """One phase. Ctrl-C ends it early: the record so far is kept, and `complete` is false.
 
-        With `url`, the same requests go to another server, whose answers are not looked at.
+        With `url`, the same requests go to another server, whose answers are not checked.
         """
         begin_ns = time.monotonic_ns() + round(_LEAD_S * 1e9)
         start_ns = begin_ns + round(shape.warmup_s * 1e9)
@@ -192,10 +192,10 @@ class GeneratorProcesses:
         phase = Phase(start_ns, until_ns, Record())
         order = {"target": target, "shape": asdict(shape), "start_ns": begin_ns, "seed": seed, "url": url}
         for process in self._processes:
-            process.tell({**order, "rows": process.begin()})
+            process.tell({**order, "rows": process.new_rows_file()})
         following = _Following(phase, list(self._processes), watch)
         try:
-            following.to_the_end(until_ns + round((self._workloads[target].timeout_s + _LATE_S) * 1e9))
+            following.follow(until_ns + round((self._workloads[target].timeout_s + _LATE_S) * 1e9))
         except KeyboardInterrupt:
             phase.interrupted = True
             following.cut_short("stopped by Ctrl-C")
@@ -204,7 +204,7 @@ class GeneratorProcesses:
 
 @dataclass
 class _Following:
-    """A phase while it lasts: rows come in, events of its time line happen, processes report or are lost."""
+    """Follows a phase while it lasts: reads rows, calls the watch, notices processes that end."""
 
     phase: Phase
     running: list[_GeneratorProcess]
@@ -212,17 +212,17 @@ class _Following:
     _is_measuring: bool = False
     _is_measured: bool = False
 
-    def to_the_end(self, given_up_ns: int) -> None:
+    def follow(self, given_up_ns: int) -> None:
         while self.running:
             now_ns = time.monotonic_ns()
             self._time_line(now_ns)
             reason = self.watch.over()
             if reason or now_ns > given_up_ns:
-                self.cut_short(reason or "a process that sends requests does not answer")
+                self.cut_short(reason or "a generator process does not answer")
                 return
-            self._look()
+            self._read_rows()
             for process in list(self.running):
-                self._hear(process)
+                self._read_answer(process)
             if self.running:
                 self._sleep()
 
@@ -240,32 +240,32 @@ class _Following:
         left_s = (event_ns - time.monotonic_ns()) / 1e9
         time.sleep(min(_TICK_S, left_s) if left_s > 0 else _TICK_S / 10)
 
-    def _look(self) -> None:
-        fresh = b"".join(process.fresh() for process in self.running)
+    def _read_rows(self) -> None:
+        fresh = b"".join(process.new_rows() for process in self.running)
         if fresh:
             self.watch.tick(np.frombuffer(fresh, dtype=RECORD), (self.phase.until_ns - time.monotonic_ns()) / 1e9)
 
-    def _hear(self, process: _GeneratorProcess) -> None:
+    def _read_answer(self, process: _GeneratorProcess) -> None:
         with contextlib.suppress(Empty):
             answer = process.answer()
             self.running.remove(process)
             if answer is None:
                 self.phase.complete = False
-                lost = f"process {process.number}, which sent requests, was lost: {process.stderr_tail()}"
+                lost = f"generator process {process.number} was lost: {process.stderr_tail()}"
                 self.phase.notes.append(f"{lost}; what it had recorded is kept")
             else:
                 self.phase.clients.append(answer["client"])
             self._keep(process, answer["checked"] if answer else 0)
 
     def _keep(self, process: _GeneratorProcess, checked: int) -> None:
-        process.fresh()
+        process.new_rows()
         rows = bytes(process.data)
         most = int(np.frombuffer(rows, dtype=RECORD)["code"].max(initial=0))
         unnamed = [FailureKind("unknown", "its process was lost") for _ in range(len(process.failures), most)]
         self.phase.record.add(rows, process.failures + unnamed, checked)
 
     def cut_short(self, reason: str) -> None:
-        """Take what there is. The processes are of no further use: they go on until the phase would have ended."""
+        """Keep the record so far. The processes cannot be used again: they go on until the phase would have ended."""
         self.phase.complete = False
         self.phase.notes.append(reason)
         self.phase.until_ns = min(self.phase.until_ns, time.monotonic_ns())
@@ -281,9 +281,9 @@ def _ready(process: _GeneratorProcess) -> dict[str, dict[str, Any]]:
     try:
         answer = process.answer(_START_S)
     except Empty:
-        raise LoadError(f"a process that sends requests did not start within {_START_S:g} s") from None
+        raise LoadError(f"a generator process did not start within {_START_S:g} s") from None
     if answer is None:
-        raise LoadError(f"a process that sends requests ended while it was starting: {process.stderr_tail()}")
+        raise LoadError(f"a generator process ended while it was starting: {process.stderr_tail()}")
     if answer["event"] == "error":
         raise LoadError(answer["message"], answer["hint"])
     targets: dict[str, dict[str, Any]] = answer["targets"]

@@ -1,6 +1,6 @@
-"""The record of every request, in nanoseconds, and how records of several processes become one.
+"""The record of every request, in nanoseconds, and how records of several processes are merged.
 
-Nothing is rounded, averaged or put into buckets before all records are together: percentiles cannot be merged.
+Records are merged before anything is rounded, averaged or put into buckets: percentiles cannot be merged.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Of one request; times on the monotonic clock of the machine that sent it. `code` is 0 for success, else the number
-# of a failure kind, from 1; `payload` says which of the payloads was sent.
+# One request; times on the monotonic clock of the machine that sent it. `code` is 0 for success, else the number of a
+# failure kind, from 1; `payload` is the number of the payload that was sent.
 RECORD = np.dtype([("intended_ns", "<i8"), ("start_ns", "<i8"), ("end_ns", "<i8"), ("code", "<i4"), ("payload", "<i4")])
 WRONG = "wrong answer"
 
 
 @dataclass
 class FailureKind:
-    """Failures are told apart by their kind alone: messages carry ids and numbers. `message` is the first one's."""
+    """Failures are grouped by kind, since messages hold ids and numbers. `message` is that of the first one."""
 
     kind: str
     message: str
@@ -32,7 +32,7 @@ class FailureKind:
 
 @dataclass
 class Recorder:
-    """The record of one process. Not for several threads: greenlets give way only where they wait."""
+    """The record of one process. Not thread-safe; greenlets may share it, since they switch only where they wait."""
 
     failures: list[FailureKind] = field(default_factory=list)
     checked: int = 0
@@ -58,7 +58,7 @@ class Recorder:
 
 @dataclass
 class Record:
-    """Records of several workers as one: their failure kinds are numbered anew, so that equal ones are one."""
+    """The merged records of several workers. Failure kinds are renumbered, so that equal kinds have one number."""
 
     failures: list[FailureKind] = field(default_factory=list)
     checked: int = 0
@@ -78,7 +78,7 @@ class Record:
         return part
 
     def rows(self) -> NDArray[Any]:
-        """All of them, in the order of their ends."""
+        """All rows, ordered by end."""
         with self._lock:
             rows = np.concatenate(self._parts) if self._parts else np.empty(0, dtype=RECORD)
             self._parts = [rows]
@@ -93,8 +93,8 @@ class Record:
 
 
 def clock_offset_ns() -> int:
-    """What brings this machine's monotonic clock to the time of day: how records of several machines are put together.
+    """From this machine's monotonic clock to the time of day, with which records of several machines are merged.
 
-    They agree as well as the machines' clocks do. A latency is a difference on one machine, so it is not affected.
+    Merged times agree as well as the machines' clocks do. A latency is a difference on one machine: not affected.
     """
     return time.time_ns() - time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""The options that `locust -f loadtest/locustfile.py` has beside Locust's own; the web interface shows them too."""
+"""The options of `locust -f loadtest/locustfile.py` in addition to Locust's own; the web interface shows them too."""
 
 from __future__ import annotations
 
@@ -67,8 +67,6 @@ def shapes(given: Any) -> dict[str, int | list[int]]:
         except ValueError:
             numbers = []
         if not (name and colon and numbers) or min(numbers) < 0:
-            raise ModelwrightError(
-                f"--shape {item}: a name and sizes are needed", "such as input_ids:128 or image:3,8,8"
-            )
+            raise ModelwrightError(f"--shape {item}: must be NAME:SIZES", "such as input_ids:128 or image:3,8,8")
         made[name] = numbers[0] if len(numbers) == 1 else numbers
     return made

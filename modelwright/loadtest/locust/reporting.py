@@ -1,10 +1,11 @@
-"""Load tests that stock Locust runs: the raw records of all workers come together into the same result.
+"""Load tests that stock Locust runs: merges the raw records of all workers and writes the same result.
 
 Workers (`--processes`, `--worker`) send their records to the master in messages of their own, once a second and once
-more when the test ends. The master, or a single process, asks the server for its statistics and writes the result.
-A headless master says that its test has stopped before it has told its workers so: it asks them for what they have,
-and waits for the last of it. Locust's own statistics are fed from the records in batches: its event for every request
-costs as much as the request.
+more when the test ends. The master, or a single process, reads the server's statistics and writes the result. A
+headless master fires `test_stop` before its workers stop, so it asks them for their last records and waits for these.
+Locust's own statistics are fed from the records in batches: its event for every request costs as much as the request.
+
+Stock Locust is the command line here: messages go to its log, and exit codes through `_fail` to its environment.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from modelwright.triton.client import connect
 
 _log = logging.getLogger("modelwright")
 _MESSAGE = "modelwright_rows"
-_FINISH = "modelwright_finish"  # to workers: send what there is
-_LAST = "modelwright_last"  # from workers: that was all
+_FINISH = "modelwright_finish"  # to workers: send the rest of your records
+_LAST = "modelwright_last"  # from workers: all records are sent
 _GIVE_UP = "modelwright_give_up"
 _FLUSH_S = 1.0
 _LAST_S = 5.0  # a worker that has not sent its last rows by then is lost
@@ -49,7 +50,7 @@ _FOLDER = Path(".modelwright") / "load"
 
 @dataclass
 class _Sending:
-    """This process's session for one workload, and its own usage since it was made."""
+    """This process's context for one workload, and its usage since then."""
 
     context: UserContext
     lag: LoopLag = field(default_factory=LoopLag)
@@ -57,7 +58,7 @@ class _Sending:
     began_s: float = field(default_factory=time.monotonic)
 
     def message(self, key: str) -> dict[str, Any]:
-        """What has happened since the last one."""
+        """The records since the last message."""
         recorder, context = self.context.recorder, self.context
         checked, recorder.checked = recorder.checked, 0
         return {
@@ -85,7 +86,7 @@ class _Sending:
 
 @dataclass
 class _Gathered:
-    """What the process that writes the result has of one workload. Times are of the day."""
+    """The merged records of one workload, in the process that writes the result. Times are times of day."""
 
     workload: Workload
     target: Target
@@ -102,7 +103,7 @@ class _Gathered:
 
 
 class Reporting:
-    """Of one Locust environment."""
+    """Collects and reports the tests of one Locust environment."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -126,7 +127,7 @@ class Reporting:
         allow_many_connections()
 
     def context(self, workload: Workload) -> UserContext:
-        """The one that all users of a workload share in this process."""
+        """The context that all users of a workload share in this process."""
         key = workload.as_json()
         with self._lock:
             if key not in self._sending:
@@ -136,9 +137,9 @@ class Reporting:
             return self._sending[key].context
 
     def give_up(self, error: ModelwrightError) -> None:
-        """End the whole test, on all workers: no user could do any better."""
+        """End the whole test, on all workers: every user would fail in the same way."""
         if self._has_given_up:
-            return  # the other users of this process have the same to say
+            return  # another user of this process has reported it
         self._has_given_up = True
         runner = self._environment.runner
         if isinstance(runner, WorkerRunner):
@@ -152,9 +153,8 @@ class Reporting:
             self._end_test(msg.data)
 
     def _end_test(self, reason: str) -> None:
-        """Without an interface to go back to, the process ends too. In a greenlet: users, of which one called, end."""
-        _log.error("%s", reason)
-        self._environment.process_exit_code = 1
+        """A headless process ends too. In a greenlet of its own, since the user that called this is stopped."""
+        self._fail(reason)
         runner = self._environment.runner
         gevent.spawn(runner.quit if self._environment.parsed_options.headless else runner.stop)
 
@@ -167,17 +167,17 @@ class Reporting:
         self._gathered.clear()
         runner = self._environment.runner
         if not isinstance(runner, WorkerRunner):
-            # Locust sends options that are none of its own to its workers, and no number of all users.
+            # Locust sends custom options to its workers, but not the number of all users.
             self._environment.parsed_options.all_users = runner.target_user_count
         if not isinstance(runner, MasterRunner):
             self._flushing = gevent.spawn(self._flush_again)
 
     def _spawned(self, **_: Any) -> None:
-        """Locust starts a user a second unless told otherwise. It says so again when it makes up for a lost worker."""
+        """All users have started. Fired again when Locust replaces the users of a lost worker."""
         self._spawned_ns = self._spawned_ns or time.time_ns()
 
     def _start_ns(self) -> int:
-        """Where the measurement begins: after the warm-up, when all users are there."""
+        """The measurement begins after the warm-up, when all users have started."""
         warmup_s: float = self._environment.parsed_options.warmup
         return max(self._began_ns + round(warmup_s * 1e9), self._spawned_ns)
 
@@ -214,10 +214,10 @@ class Reporting:
 
     def _stopping(self, **_: Any) -> None:
         self._ended_ns = self._ended_ns or time.time_ns()
-        self._drain()  # Locust ends users wherever they are: the slowest requests would be in no record
+        self._drain()  # Locust kills users during a request: the slowest requests would be missing
 
     def _end(self, **_: Any) -> None:
-        """Locust says more than once that a test has stopped, when a master's workers end too."""
+        """Locust fires this again when a master's workers end."""
         runner = self._environment.runner
         if isinstance(runner, MasterRunner):
             if not self._is_written:
@@ -230,12 +230,12 @@ class Reporting:
             self._write()
 
     def _asked_to_finish(self, environment: Environment, msg: Any, **_: Any) -> None:
-        if self._flushing is None:  # it has no test, or has handed over everything
+        if self._flushing is None:  # it has no test, or has sent everything
             environment.runner.send_message(_LAST)
         self._finish()
 
     def _finish(self) -> None:
-        """Hand over the rest. A worker's users are idle from then on, until Locust ends them."""
+        """Send the rest of the records. A worker's users are idle until Locust ends them."""
         if self._flushing is None:
             return
         self._drain()
@@ -269,10 +269,9 @@ class Reporting:
         return client.state != "missing" and client.id not in self._finished
 
     def _write(self) -> None:
-        """The result. A problem with it must not hide what Locust has to say."""
+        """Write the result. A problem with it must not hide Locust's own output."""
         if not self._gathered:
-            _log.error("no request was recorded: no report")
-            self._environment.process_exit_code = 1
+            self._fail("no request was recorded: no report")
             return
         try:
             findings = Findings(lambda _: None)
@@ -285,10 +284,14 @@ class Reporting:
             result = output.result_of("run", models, findings, command=command, is_local=False)
             _log.info("report: %s", output.write(result, folder))
             if not result.complete:
-                self._environment.process_exit_code = 1
+                self._fail("the result is not complete")
         except (ModelwrightError, OSError) as error:
-            _log.error("no report: %s", error)
-            self._environment.process_exit_code = 1
+            self._fail(f"no report: {error}")
+
+    def _fail(self, message: str) -> None:
+        """The one place that sets Locust's exit code."""
+        _log.error("%s", message)
+        self._environment.process_exit_code = 1
 
     def _measurement(self, gathered: _Gathered) -> Measurement:
         given = self._environment.parsed_options
@@ -311,7 +314,7 @@ _made: WeakKeyDictionary[Environment, Reporting] = WeakKeyDictionary()
 
 
 def of(environment: Environment) -> Reporting:
-    """The reporting of an environment; made when it is first asked for, which must be before its first test."""
+    """The reporting of an environment. The first call must come before its first test."""
     if environment not in _made:
         _made[environment] = Reporting(environment)
     return _made[environment]

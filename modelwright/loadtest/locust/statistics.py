@@ -1,6 +1,6 @@
-"""Locust's own statistics from records, in batches: for its web interface, its tables and its CSV.
+"""Feeds Locust's own statistics from records, in batches: for its web interface, its tables and its CSV.
 
-Locust rounds a latency to two digits and to whole milliseconds; what is to be believed is in our own result.
+Locust rounds a latency to two digits and to whole milliseconds; the exact figures are in our result.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
         model = "digits"
 
 `locust -f` runs such a file, or `loadtest/locustfile.py`, whose users take everything from the command line. Both have
-the options of `options.py`. In a closed loop each user has one request in flight. With `--rate`, users are
-sources of an open loop instead. A class with a `wait_time` of its own sends one request at a time and waits between
-them.
+the options of `options.py`. In a closed loop each user has one request in flight. With `--rate`, users are sources of
+an open loop instead. A class with its own `wait_time` sends one request at a time and waits in between.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from modelwright.loadtest.payloads.workload import Workload
 from modelwright.loadtest.wire.callers import Caller
 from modelwright.loadtest.wire.calls import address_of
 
-_BURST_NS = 50_000_000  # what Locust does between two tasks costs as much as a request
+_BURST_NS = 50_000_000  # Locust's work between two tasks costs as much as a request
 
 
 class TritonUser(User):  # type: ignore[misc]
-    """A user of one model. What a class does not set comes from the command line (`options.py`)."""
+    """A user of one model. Attributes that a class does not set come from the command line (`options.py`)."""
 
     abstract = True
     protocol: ClassVar[str]
@@ -44,17 +43,18 @@ class TritonUser(User):  # type: ignore[misc]
     caller: Caller
 
     def workload(self) -> Workload:
-        """What this user sends where. Raises ModelwrightError where that is not enough to go on."""
+        """What this user sends, and where. Raises ModelwrightError if model or URL is missing or wrong."""
         given = options.workload(self.environment.parsed_options, str(self.host or self.environment.host or ""))
         if not given.url:
-            raise ModelwrightError("--host: the server's URL is needed", f"such as {_EXAMPLES[self.protocol]}")
+            raise ModelwrightError("--host: missing; give the server's URL", f"such as {_EXAMPLES[self.protocol]}")
         made = replace(given, model=self.model or given.model, version=self.version or given.version)
         made = replace(made, **self.workload_options)
         if not made.model:
-            raise ModelwrightError("--model: the name of a model is needed", "it is what its folder is called")
+            raise ModelwrightError("--model: missing; give a model's name", "the name of its folder in the repository")
         if address_of(made.url).protocol != self.protocol:
             raise ModelwrightError(
-                f"{type(self).__name__} cannot ask {made.url}", f"give --host {_EXAMPLES[self.protocol]}"
+                f"{type(self).__name__} cannot send to {made.url}",
+                f"give --host {_EXAMPLES[self.protocol]}",
             )
         return made
 
@@ -63,7 +63,7 @@ class TritonUser(User):  # type: ignore[misc]
             self.context = reporting.of(self.environment).context(self.workload())
             self.caller = self.context.caller()
         except ModelwrightError as error:
-            reporting.of(self.environment).give_up(error)  # `infer` ends this user: here, Locust would log a traceback
+            reporting.of(self.environment).give_up(error)  # `infer` ends this user; here, Locust would log a traceback
 
     def on_stop(self) -> None:
         if hasattr(self, "caller"):
@@ -92,14 +92,14 @@ class TritonUser(User):  # type: ignore[misc]
 
 
 class TritonHttpUser(TritonUser):
-    """Asks over HTTP/1.1 on a connection of its own."""
+    """Sends over HTTP/1.1 on a connection of its own."""
 
     abstract = True
     protocol = "http"
 
 
 class TritonGrpcUser(TritonUser):
-    """Asks over gRPC, six users on a connection; sequence and decoupled models too."""
+    """Sends over gRPC, six users on a connection; sequence and decoupled models too."""
 
     abstract = True
     protocol = "grpc"
@@ -110,11 +110,11 @@ _EXAMPLES = {"http": "http://127.0.0.1:8000", "grpc": "grpc://127.0.0.1:8001"}
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: Any) -> None:
-    """Here, so that every locustfile that imports these users has the options, and each of them once."""
+    """Every locustfile that imports these users has the options, and each option once."""
     options.add_to(parser)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _prepare(environment: Any, **_: Any) -> None:
-    """A master has no users that would ask for it, and must know it before its workers send anything."""
+    """A master has no users that would create it, and needs it before its workers send anything."""
     reporting.of(environment)

@@ -1,7 +1,7 @@
-"""How much the client itself could send: against a server that does nothing, with the same requests and answers.
+"""How much the client itself can send: measured against a null server, with the same requests and answers.
 
-Without this nobody knows whose limit a throughput is. The null server may be slower than the client; then the
-client's CPU tells how much more it could have done.
+It shows whether a throughput is the limit of the server or of the client. Where the null server is slower than the
+client, the client's CPU time says how much more it could have sent.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _FULL = 0.9  # of a core: a process that uses more is as fast as it can be
 
 @dataclass
 class Ceilings:
-    """Measured once a target, when it is first wanted."""
+    """Measured once for each target, when it is first needed."""
 
     _known: dict[str, float | None] = field(default_factory=dict)
 
     def of(self, generators: GeneratorProcesses, name: str, workload: Workload) -> float | None:
-        """Requests a second; None where a null server cannot stand in for the model."""
+        """Requests a second; None if a null server cannot replace the model."""
         if name not in self._known:
             answer = generators.targets[name].get("answer")
             self._known[name] = None if answer is None else _measured(generators, name, workload, answer)

@@ -1,4 +1,4 @@
-"""One place from which measurements are made: a server, the processes that ask it, and what both say.
+"""Measures models on one server with one set of generator processes.
 
 with server_for(setting, {"digits": []}) as server, lab(setting, server, {"digits": workload}) as bench:
     bench.measure("digits", Shape(concurrency=32))
@@ -29,7 +29,7 @@ from modelwright.triton.client import Client, connect
 
 @dataclass(frozen=True)
 class Setting:
-    """What all measurements of one command have in common. `workload` is a template without URL and model."""
+    """What all measurements of one command share. `workload` is a template without URL and model."""
 
     project: ProjectConfig
     repository: Path
@@ -44,7 +44,7 @@ class Setting:
 def server_for(
     setting: Setting, wanted: Mapping[str, Sequence[int]], repository: Path | None = None
 ) -> Iterator[ServerUnderTest]:
-    """The server at the URL that was given; else one that is started here with these models."""
+    """The server at the given URL; without one, a local server with these models."""
     if setting.url:
         yield servers.remote(setting.url, setting.protocol, setting.repository)
         return
@@ -56,7 +56,7 @@ def server_for(
 
 @dataclass
 class Lab:
-    """Measurements on one server with one fleet; what was sent is named by the fleet's targets."""
+    """Measurements on one server. `workloads` are the generators' targets, by name."""
 
     setting: Setting
     server: ServerUnderTest
@@ -78,7 +78,7 @@ class Lab:
         phase, observer = self._phase(name, shape, label, workload.seed if seed is None else seed)
         self.interrupted = phase.interrupted
         load = load_of(shape, workload.batch, self.setting.processes)
-        # After a phase that was cut short its processes still send, or are gone: they can measure nothing more.
+        # After a phase that was cut short the processes still send, or have ended: they cannot measure the ceiling.
         ceiling = self.ceilings.of(self.generators, name, workload) if phase.complete else None
         return measurement(
             label or label_of(load),
@@ -100,7 +100,7 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(setting: Setting, server: ServerUnderTest, workloads: Mapping[str, Workload]) -> Iterator[Lab]:
-    """A fleet for these workloads, with the server's URL and repository. Raises LoadError where they do not fit."""
+    """A lab with generator processes for these workloads. Raises LoadError if one does not fit the server."""
     repository = str(server.repository or "")
     placed = {name: replace(item, url=server.url, repository=repository) for name, item in workloads.items()}
     with (

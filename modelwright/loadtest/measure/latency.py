@@ -86,7 +86,7 @@ def _rank(quantile: float, count: int) -> int:
 def curve(service_ns: NDArray[Any], response_ns: NDArray[Any]) -> list[CurvePoint]:
     """The percentile curve, for an axis that is logarithmic in 1 - quantile: 0, 10 … 90, 91 … 99, 99.1 … %.
 
-    Up to the highest quantile that the number of requests supports. Both arrays are of the same requests.
+    It ends at the highest quantile that the number of requests supports. Both arrays are of the same requests.
     """
     count = len(service_ns)
     quantiles = [quantile for quantile in _curve_quantiles() if _is_enough(count, quantile, 0.99)]
@@ -106,7 +106,7 @@ def windows(records: NDArray[Any], start_ns: int, end_ns: int, wanted: int = 10)
     """`wanted` equal slices of the measured time, by when requests ended; those that ended outside are left out.
 
     `records` are recording.RECORD in any order. `requests` counts failed ones too, throughput and latencies do not.
-    A slice in which nothing ended is one with 0 requests; time that is no time has no slices.
+    A slice in which no request ended has 0 requests. Without measured time there are no slices.
     """
     import numpy as np
 
@@ -115,7 +115,7 @@ def windows(records: NDArray[Any], start_ns: int, end_ns: int, wanted: int = 10)
     edges = start_ns + np.arange(wanted + 1) * (end_ns - start_ns) // wanted
     ordered = records[np.argsort(records["end_ns"], kind="stable")]
     cuts = np.searchsorted(ordered["end_ns"], edges, side="left")
-    cuts[-1] = np.searchsorted(ordered["end_ns"], end_ns, side="right")  # what ended at the very end is in
+    cuts[-1] = np.searchsorted(ordered["end_ns"], end_ns, side="right")  # one that ended exactly then counts
     return [
         _window(ordered[cuts[index] : cuts[index + 1]], int(edges[index] - start_ns), int(edges[index + 1] - start_ns))
         for index in range(wanted)
@@ -140,7 +140,7 @@ def _window(records: NDArray[Any], start_ns: int, end_ns: int) -> Window:
 def stability(windows: Sequence[Window], tolerance: float = 0.1, last: int = 3) -> Stability:
     """Whether throughput and p50 of each of the `last` windows lie within `tolerance` (a share) of their mean.
 
-    perf_analyzer's rule, here told after the fact: nothing is measured longer until it holds.
+    perf_analyzer's rule, applied after the measurement: the measurement is not extended until it holds.
     """
     reason = _unstable(windows[-last:], tolerance, last)
     return Stability(stable=not reason, tolerance=tolerance, reason=reason)

@@ -1,4 +1,4 @@
-"""From a phase's record and the server's snapshots to a Measurement, with the verdict on whether it can be believed."""
+"""Makes a Measurement of a phase's record and the server's statistics, and decides whether it is valid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MS = 1e-6
 
 
 def target_of(workload: Workload, described: Mapping[str, Any]) -> Target:
-    """`described`: what the process that sends says of its session, its version and payloads."""
+    """`described`: what a generator process reports of the workload: version and payloads."""
     return Target(
         url=workload.url,
         protocol=address_of(workload.url).protocol,
@@ -76,15 +76,15 @@ def measurement(
     ceiling: float | None = None,
     max_lag: float = MAX_LAG,
 ) -> Measurement:
-    """`ceiling`: requests a second that the client reached against a null server; else CPU time tells.
+    """`ceiling`: requests a second that the client reached against a null server; without it, CPU time is used.
 
-    `max_lag`: the send lag that is allowed, a share of the measured p99.
+    `max_lag`: the allowed send lag, a share of the measured p99.
     """
     rows = phase.measured()
     good = rows[rows["code"] == 0]
     service_ns, response_ns = good["end_ns"] - good["start_ns"], good["end_ns"] - good["intended_ns"]
     measured_s = max((phase.until_ns - phase.start_ns) * 1e-9, 0.0)
-    # Those that ended in time: what was still in flight at the end is as much as was in flight at the start.
+    # Requests that ended in the measured time: about as many are in flight at its end as at its start.
     ended = phase.record.rows()
     ended = ended[(ended["end_ns"] >= phase.start_ns) & (ended["end_ns"] < phase.until_ns)]
     succeeded = int((ended["code"] == 0).sum())
@@ -127,7 +127,7 @@ def _requests(rows: NDArray[Any], phase: Phase) -> Requests:
 
 
 def _failures(phase: Phase) -> list[Failure]:
-    """Of the warm-up too: what fails only then is worth knowing."""
+    """Failures of the warm-up too, since some happen only then."""
     rows = phase.record.rows()
     return [
         Failure(

@@ -1,4 +1,4 @@
-"""Watches a measurement: the server's statistics at both ends, what happens between them for the display."""
+"""Watches a measurement: takes the server's statistics at both ends, and passes rows to the display meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What whoever runs load tests is told, while they run and between them. The command line shows it."""
+"""Progress of load tests, during measurements and between them. The command line shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class MeasurementDisplay:
-    """One measurement, while it lasts; shows nothing by itself."""
+    """One measurement while it lasts; shows nothing by default."""
 
     def measuring(self) -> None:
         """The warm-up is over."""
@@ -21,10 +21,10 @@ class MeasurementDisplay:
 
 
 class Progress:
-    """Says nothing and shows nothing by itself."""
+    """Silent by default."""
 
     def say(self, text: str) -> None:
-        """One line that is worth knowing."""
+        """One line of information."""
 
     @contextlib.contextmanager
     def display(self, label: str) -> Iterator[MeasurementDisplay]:

@@ -1,4 +1,4 @@
-"""`load run`, `load sweep` and `load slo`: which measurements are made, and what they come to."""
+"""`load run`, `load sweep` and `load slo`: which measurements are made, and what follows from them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from modelwright.loadtest.measure.servers import ServerUnderTest
 from modelwright.loadtest.payloads.workload import LoadShape
 from modelwright.repository.repository import Repository
 
-_RESOLUTION = 0.05  # of a rate: where the search for the highest one ends
+_RESOLUTION = 0.05  # of a rate: the search ends at this precision
 _MAX_PROBES = 10
-_LOWEST = 1 / 20  # of the first probe's rate: an objective that fails there has another cause than the load
+_LOWEST = 1 / 20  # of the first probe's rate: if the objective fails there, the load is not the cause
 _CAPACITY = LoadShape(concurrency=32, warmup_s=0.5, duration_s=2.0)
 
 
@@ -49,13 +49,13 @@ class Findings:
         return self.add(measurement)
 
     def note(self, model: str, notes: Sequence[str]) -> None:
-        """What a reader should know of a model's payloads, once."""
+        """Notes on a model's payloads, each once."""
         self.notes += [note for text in notes if (note := f"{model}: {text}") not in self.notes]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Which models, in which version ("" for the newest), in requests of how many rows."""
+    """Which models and version ("" for the newest), and how many rows a request has."""
 
     models: Sequence[str]
     version: str = ""
@@ -69,18 +69,18 @@ class Subject:
 def subject(setting: Setting, names: Sequence[str], version: str, batches: Sequence[int]) -> Subject:
     """The named models, or all of the repository."""
     if version and not version.isdigit():
-        raise LoadError(f"--version {version}: a number is needed", "such as 3; leave it out for the newest")
+        raise LoadError(f"--version {version}: must be a number", "such as 3; leave it out for the newest")
     models = list(dict.fromkeys(names)) or Repository(setting.repository, setting.project.staging).models()
     if not models:
         hint = "name one" if setting.url else "build one: modelwright build"
-        raise LoadError(f"which model? There are none in {setting.project.shown(setting.repository)}", hint)
+        raise LoadError(f"{setting.project.shown(setting.repository)}: no models", hint)
     if version and len(models) > 1:
-        raise LoadError(f"--version {version}: of which model?", "name one model")
+        raise LoadError(f"--version {version} requires exactly one model", "name one model")
     return Subject(models, version, batches)
 
 
 def run(setting: Setting, given: Subject, shapes: Sequence[LoadShape], findings: Findings) -> None:
-    """Every shape at every batch size, model by model: one is asked at a time."""
+    """Every load shape at every batch size, one model after the other."""
     with server_for(setting, given.wanted) as server:
         for model in given.models:
             with _lab_of(setting, server, given, model, findings) as bench:
@@ -89,7 +89,7 @@ def run(setting: Setting, given: Subject, shapes: Sequence[LoadShape], findings:
                         label = label_of(load_of(shape, workload.batch, setting.processes))
                         findings.measure(bench, name, shape, f"{model} {label}" if len(given.models) > 1 else label)
                         if not findings.complete:
-                            return  # Ctrl-C, or the server is gone
+                            return  # Ctrl-C, or the server has ended
 
 
 @contextlib.contextmanager
@@ -106,11 +106,11 @@ def _lab_of(setting: Setting, server: ServerUnderTest, given: Subject, model: st
 
 @dataclass(frozen=True)
 class Objective:
-    """`percentile` ("p99") of the response time is to be at most `max_ms`."""
+    """The `percentile` ("p99") of the response time must be at most `max_ms`."""
 
     percentile: str
     max_ms: float
-    highest_rate: float | None = None  # where the search begins to go down; default: the model's capacity
+    highest_rate: float | None = None  # where the search starts; default: the model's capacity
 
 
 def slo(setting: Setting, given: Subject, shape: LoadShape, objective: Objective, findings: Findings) -> SloResult:
@@ -122,7 +122,7 @@ def slo(setting: Setting, given: Subject, shape: LoadShape, objective: Objective
 
 
 def why_failed(measured: Measurement) -> str:
-    """The first kinds of failure, in words."""
+    """The first kinds of failure."""
     return "; ".join(f"{failure.kind}: {failure.message}" for failure in measured.failures[:3])
 
 
@@ -145,7 +145,7 @@ class _Search:
             if self._holds(rate):
                 low = rate
                 if rate >= top:
-                    break  # the capacity, or the rate that was given: there is no more to find
+                    break  # the capacity, or the given rate: the search does not go higher
             else:
                 high = min(high, rate)
             if low and high - low <= _RESOLUTION * high:
@@ -153,14 +153,14 @@ class _Search:
         return self._found(low or None, top)
 
     def _capacity(self) -> float:
-        """Throughput of a closed loop, in which nothing ever waits long: more cannot be served."""
+        """Throughput of a closed loop with a full queue: the server cannot serve more."""
         measured = self.findings.measure(self.bench, self.name, _CAPACITY, "capacity: 32 in flight")
         if not measured.throughput:
             raise LoadError(f"{measured.target.model}: no request succeeded", why_failed(measured))
         return measured.throughput
 
     def _holds(self, rate: float) -> bool:
-        """Whether it holds at this rate, measured for as long as the percentile needs."""
+        """Whether the objective holds at this rate, measured for as long as the percentile needs."""
         needed = NEEDED[self.objective.percentile]
         duration_s = max(self.shape.duration_s, 1.2 * needed / rate)
         shape = replace(self.shape, rate=rate, concurrency=None, duration_s=duration_s)
@@ -178,13 +178,13 @@ class _Search:
         limited_by = "client" if nearest else "objective" if failed else "rate given"
         what = f"{self.objective.percentile} ≤ {self.objective.max_ms:g} ms"
         if rate is None:
-            words = f"{what} did not hold, not even at {min(p[0] for p in self.probes):,.0f} requests/s"
+            words = f"{what} did not hold at any rate down to {min(p[0] for p in self.probes):,.0f} requests/s"
         elif limited_by == "rate given":
             words = f"{what} held at {rate:,.0f} requests/s, the highest rate that was tried"
         else:
             words = f"{what} held up to {rate:,.0f} requests/s"
         if nearest:
-            words += f"; above that it is the client that cannot: {nearest[0].validity.reasons[0]}"
+            words += f"; above that the client was the limit: {nearest[0].validity.reasons[0]}"
         return SloResult(
             percentile=self.objective.percentile,
             objective_ms=self.objective.max_ms,

@@ -1,7 +1,7 @@
-"""What the server says of a stretch of time: differences of its statistics, its CPU and its memory.
+"""The server's side of a measurement: differences of its statistics, its CPU and its memory.
 
-Statistics count warm-up runs and everybody's requests; a difference over the measured time leaves both out as long as
-nobody else asks. Requests in flight at both ends make an error of their number.
+Statistics count warm-up runs and the requests of all clients. The difference over the measured time leaves the warm-up
+out, and other clients' requests if there are none then. It is off by at most the requests in flight at both ends.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the server says at one moment, of one version."""
+    """The server's statistics of one version at one moment."""
 
     statistics: Mapping[str, Any]
     usage: Usage | None
 
 
 def snapshot(client: Client, model: str, version: str, pid: int | None) -> Snapshot | None:
-    """None when the server cannot be asked: it may be gone, which the record of requests shows."""
+    """None if the server does not answer; if it has ended, the record of requests shows it."""
     try:
         statistics = client.statistics(model, version)["model_stats"]
     except ServerError:

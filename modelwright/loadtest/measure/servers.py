@@ -1,4 +1,4 @@
-"""The server that is asked: one that runs somewhere, or one started here for as long as it is needed."""
+"""The server under test: a running one at a URL, or a local one that is started for the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modelwright.triton.client import Client, connect
 
 @dataclass(frozen=True)
 class ServerUnderTest:
-    """`local` is the process behind it, where it was started here."""
+    """`local` is its process, if it was started here."""
 
     url: str  # of the protocol that the test uses
     repository: Path | None  # where golden samples and manifests are
@@ -31,14 +31,14 @@ class ServerUnderTest:
         return self.local.pid if self.local else None
 
     def gone(self) -> str:
-        """Why nothing more can be asked; '' while it runs, or where nobody here can know."""
+        """How the local server ended; "" while it runs, and for a server that was not started here."""
         if self.local is None or self.local.alive:
             return ""
         return f"the server ended, exit code {self.local.wait()}; its log: {self.local.log}"
 
 
 def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
-    """A server that runs. Raises ServerError when it does not answer, or its URL is of the other protocol."""
+    """A running server. Raises ServerError if it does not answer, or if its URL is of the other protocol."""
     address = address_of(url)
     if protocol and protocol != address.protocol:
         raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
@@ -48,7 +48,7 @@ def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
 
 
 def _check_triton(client: Client, address: Address) -> None:
-    """That what answers is a Triton server. Raises ServerError; what else is there may answer with a page of HTML."""
+    """Raises ServerError if the server at the URL is not a Triton server, but a web server for example."""
     try:
         name = client.server().get("name")
         client.index()
@@ -56,11 +56,11 @@ def _check_triton(client: Client, address: Address) -> None:
         if not _accepts(address) or isinstance(error, ServerTimeoutError):
             raise
         name = None
-    except (AttributeError, KeyError, TypeError, ValueError):  # JSON of another kind, or none
+    except (AttributeError, KeyError, TypeError, ValueError):  # other JSON, or not JSON
         name = None
     if not name:
         raise ServerError(
-            f"{client.url}: what answers there is not a Triton server",
+            f"{client.url}: not a Triton server",
             "give the address of its HTTP port (8000) as http://…, of its gRPC port (8001) as grpc://…",
         )
 
@@ -75,7 +75,7 @@ def _accepts(address: Address) -> bool:
 def local(
     project: ProjectConfig, repository: Path, wanted: Mapping[str, Sequence[int]], protocol: str, log: Path, say: Say
 ) -> Iterator[ServerUnderTest]:
-    """A tritonserver with these versions of these models, and what they run. An empty list: those of its config."""
+    """A local tritonserver with these versions of models, [] for those of the config, and their composing models."""
     known = Repository(repository, project.staging)
     _check_known(known, wanted, project)
     models = composing_first(known, wanted)
@@ -98,15 +98,15 @@ def _check_known(repository: Repository, wanted: Mapping[str, Sequence[int]], pr
     known = repository.models()
     shown = project.shown(repository.root)
     if not known:
-        raise RepositoryError(f"{shown}: there are no models", "build them: modelwright build")
+        raise RepositoryError(f"{shown}: no models", "build them: modelwright build")
     for model, versions in wanted.items():
         if model not in known:
-            raise RepositoryError(f"{model}: is not in {shown}", did_you_mean(model, known))
+            raise RepositoryError(f"{model}: not in {shown}", did_you_mean(model, known))
         there = repository.versions(model)
         for version in versions:
             if version not in there:
                 raise RepositoryError(
-                    f"{model}: has no version {version} in {shown}", f"it has {', '.join(map(str, there)) or 'none'}"
+                    f"{model}: no version {version} in {shown}", f"it has {', '.join(map(str, there)) or 'none'}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""When requests are to be sent in an open loop, and waiting for it to better than a tenth of a millisecond."""
+"""The schedule of an open loop, and a timer that keeps it to better than a tenth of a millisecond."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC, _TFD_TIMER_ABSTIME = 1, 0o4000, 0
 
 
 def schedule(rate: float, arrivals: Arrivals, seed: int, part: int = 0, parts: int = 1) -> Iterator[int]:
-    """Nanoseconds from the start at which one of `parts` processes is to send, without end. `rate` is of all together.
+    """Nanoseconds from the start at which one of `parts` processes sends, endlessly. `rate` is that of all together.
 
     Poisson: independent streams of rate / parts, whose sum is Poisson of `rate`. Constant: every parts-th tick.
     The same seed gives the same times.
@@ -40,8 +40,8 @@ def schedule(rate: float, arrivals: Arrivals, seed: int, part: int = 0, parts: i
 class Timer:
     """Waits for a time of the monotonic clock, while other greenlets run.
 
-    gevent's own timers have the resolution of epoll, a millisecond; where the kernel has timerfd (Linux), this one
-    wakes up within some ten microseconds. One greenlet may use it at a time.
+    gevent's own timers have the resolution of epoll, a millisecond. With timerfd (Linux), this one wakes up within some
+    ten microseconds. One greenlet uses it at a time.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Timer:
         self._watcher: Any = self._hub.loop.io(self._fd, 1) if self._fd >= 0 else None
 
     def wait_until(self, time_ns: int) -> bool:
-        """Return at `time_ns` of time.monotonic_ns(); at once, and False, when that is past."""
+        """Return True at `time_ns` of time.monotonic_ns(); False, at once, if that is past."""
         if time.monotonic_ns() >= time_ns:
             return False
         if self._watcher is None:
@@ -86,11 +86,11 @@ class _TimerSpec(ctypes.Structure):
 
 @cache
 def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)  # os.timerfd_create is Python 3.13's
+    return ctypes.CDLL(None, use_errno=True)  # os.timerfd_create needs Python 3.13
 
 
 def _timerfd() -> int:
-    """A timer's file descriptor, timerfd_create(2); -1 where there is none."""
+    """A timer's file descriptor, timerfd_create(2); -1 on an error."""
     return int(_libc().timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
 
 

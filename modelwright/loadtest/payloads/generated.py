@@ -1,4 +1,4 @@
-"""Payloads made up from a model's metadata: valid by type and shape, and no more than that."""
+"""Payloads generated from a model's metadata: valid by type and shape only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Making:
-    """How values are made up. Floats lie in 0..1, integers in `integers`, both ends included.
+    """How values are generated. Floats are in 0..1, integers in `integers`, both ends included.
 
     `dims`, per input: its whole shape, or a value for each of its variable sizes. An optional input is left out unless
     it is named there.
@@ -34,7 +34,7 @@ class Making:
 def generate(interface: ModelInterface, making: Making, *, batch: int, distinct: int, seed: int) -> list[Tensors]:
     """`distinct` requests of `batch` rows (no batch dimension where the model has none); one, for zeros.
 
-    Raises LoadError for a variable size that has no value, and values that do not fit the model.
+    Raises LoadError for a variable size without a value, and for values that do not fit the model.
     """
     import numpy as np
 
@@ -66,7 +66,7 @@ def _check_integers(tensor: InterfaceTensor, making: Making, where: str) -> None
     limits = np.iinfo(dtype)
     if not limits.min <= low <= high <= limits.max:
         shown = f"{limits.min}..{limits.max}"
-        raise LoadError(f"{where}: integers from {low} to {high} are asked for, {tensor.datatype} holds {shown}")
+        raise LoadError(f"{where}: integers from {low} to {high} do not fit {tensor.datatype} ({shown})")
 
 
 def _shape(tensor: InterfaceTensor, making: Making, where: str) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ def _shape(tensor: InterfaceTensor, making: Making, where: str) -> tuple[int, ..
         if free:
             example = ",".join("128" if dim == -1 else str(dim) for dim in tensor.dims)
             hint = f"give them: --shape {tensor.name}:{example}"
-            raise LoadError(f"{where} has variable sizes, {list(tensor.dims)}, and none are given", hint)
+            raise LoadError(f"{where} has variable sizes, {list(tensor.dims)}, without a value", hint)
         return tensor.dims
     sizes = [given] if isinstance(given, int) else list(given)
     values = iter(sizes)

@@ -1,4 +1,4 @@
-"""What a client must know of a model to call it: its tensors, its batch dimension, how its requests belong together.
+"""A model's interface, as a client needs it: its tensors, its batch dimension, its sequences.
 
     interface = read_interface(client, "digits")
     interface.inputs  # (Tensor("image", "FP32", (1, 8, 8), optional=False),)
@@ -22,7 +22,7 @@ _CORRID = "CONTROL_SEQUENCE_CORRID"
 
 @dataclass(frozen=True)
 class InterfaceTensor:
-    """`dims` holds -1 where a size is variable; `datatype` is the protocol's: "FP32", "BYTES"."""
+    """`dims` has -1 for a variable size; `datatype` is the protocol's: "FP32", "BYTES"."""
 
     name: str
     datatype: str
@@ -32,7 +32,7 @@ class InterfaceTensor:
 
 @dataclass(frozen=True)
 class SequencePolicy:
-    """The model keeps state: requests of one sequence share a correlation id, and mark its start and its end."""
+    """The model keeps state: requests of a sequence share a correlation id, and mark its start and end."""
 
     string_id: bool  # the id is a string, else an unsigned integer
 
@@ -41,8 +41,8 @@ class SequencePolicy:
 class ModelInterface:
     """One version of one model, as a server serves it.
 
-    `version` is the one that answers: the one asked for, or the highest that is ready. `merges_requests`: the server
-    may run rows of several requests together (dynamic or sequence batching, in an ensemble's members too).
+    `version` is the requested one, or the highest that is ready. `merges_requests`: the server may run rows of several
+    requests together (dynamic or sequence batching, also in an ensemble's composing models).
     """
 
     model: str
@@ -57,10 +57,10 @@ class ModelInterface:
 
 
 def read_interface(client: Client, model: str, version: str = "") -> ModelInterface:
-    """Ask a server. Raises ServerError when it cannot be reached, or does not serve that model or version."""
+    """Read it from a server. Raises ServerError if the server cannot be reached, or does not serve model or version."""
     served = _served_version(client, model, version)
     config = client.config(model)
-    configs = list(_with_members(client, config, {model}))
+    configs = list(_with_composing(client, config, {model}))
     return ModelInterface(
         model=model,
         version=served,
@@ -84,7 +84,7 @@ def _served_version(client: Client, model: str, version: str) -> str:
     if not ready:
         reasons = "; ".join(_state(entry) for entry in entries)
         raise ServerError(
-            f"{client.url}: {model}: no version is served: {reasons}", "load it, or mend what keeps it out"
+            f"{client.url}: {model}: no version is served: {reasons}", "load it, or fix what keeps it from loading"
         )
     if version and version not in ready:
         known = "; ".join(_state(entry) for entry in entries if entry.version == version) or "it has no such version"
@@ -99,14 +99,14 @@ def _state(entry: IndexEntry) -> str:
     return f"version {entry.version} is {entry.state or 'not loaded'}" + (f" ({entry.reason})" if entry.reason else "")
 
 
-def _with_members(client: Client, config: Mapping[str, Any], seen: set[str]) -> Iterator[Mapping[str, Any]]:
-    """A model's config, and where it is an ensemble those of all that it runs: what they need is needed of it."""
+def _with_composing(client: Client, config: Mapping[str, Any], seen: set[str]) -> Iterator[Mapping[str, Any]]:
+    """A model's config; for an ensemble, those of its composing models too, since their needs are its needs."""
     yield config
     for step in config.get("ensemble_scheduling", {}).get("step", ()):
-        member = step["model_name"]
-        if member not in seen:
-            seen.add(member)
-            yield from _with_members(client, client.config(member), seen)
+        composing = step["model_name"]
+        if composing not in seen:
+            seen.add(composing)
+            yield from _with_composing(client, client.config(composing), seen)
 
 
 def _tensor(entry: Mapping[str, Any]) -> InterfaceTensor:

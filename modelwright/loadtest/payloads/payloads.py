@@ -1,9 +1,9 @@
-"""What a load test sends: the requests' tensors, and the answers that they must get where these are known.
+"""What a load test sends: the tensors of requests, and the expected answers if they are known.
 
     payloads = prepare(interface, repository=Path("model_repository"), batch=4)
     payloads.items[0].inputs  # {"image": float32 (4, 1, 8, 8)}
 
-Golden samples of the version that is served, files (`samplefiles`), or values made up from the metadata (`generated`).
+Golden samples of the served version, files (`sample_files`), or values generated from the metadata (`generated`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
 
-ENOUGH = 32  # distinct payloads: with fewer a response cache answers, and the load test measures that
+ENOUGH = 32  # distinct payloads; with fewer, the load test may measure a response cache
 
 _Rows = tuple[int, ...]  # which samples make up a request
 
@@ -44,7 +44,7 @@ _Rows = tuple[int, ...]  # which samples make up a request
 class Payload:
     """One request. Arrays have the batch dimension where the model has one; strings are object arrays of bytes.
 
-    `expected` is None where no answer is known, or where it would depend on what else the server runs at the time.
+    `expected` is None if no answer is known, or if it depends on other requests of the same time.
     """
 
     inputs: Tensors
@@ -53,7 +53,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class Payloads:
-    """`description` is for people: "golden samples of version 3, 32 distinct". `notes` are what they should know."""
+    """`description`: "golden samples of version 3, 32 distinct". `notes` are for the reader of the result."""
 
     items: list[Payload]
     description: str
@@ -98,7 +98,7 @@ def prepare(
 
 
 def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]) -> str:
-    """How an answer differs from the expected one; '' where it does not, by more than is allowed."""
+    """How an answer differs from the expected one by more than is allowed; "" if it does not."""
     try:
         compare_outputs(expected, actual, tolerance)
     except VerifyError as error:
@@ -108,16 +108,16 @@ def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]
 
 def _check_batch(interface: ModelInterface, batch: int, distinct: int) -> None:
     if distinct < 1:
-        raise LoadError(f"{interface.model}: {distinct} distinct payloads are asked for, at least 1 is needed")
+        raise LoadError(f"{interface.model}: {distinct} distinct payloads: must be at least 1")
     if batch < 1:
-        raise LoadError(f"{interface.model}: batch {batch}: a request has at least one row")
+        raise LoadError(f"{interface.model}: batch {batch}: must be at least 1")
     if batch > 1 and interface.max_batch_size == 0:
         hint = "its requests have no batch dimension (max_batch_size: 0): leave the batch at 1"
-        raise LoadError(f"{interface.model}: batch {batch} is asked for, the model does not batch", hint)
+        raise LoadError(f"{interface.model}: batch {batch}: the model does not batch", hint)
     if batch > max(interface.max_batch_size, 1):
         allowed = interface.max_batch_size
         raise LoadError(
-            f"{interface.model}: batch {batch} is asked for, the model takes at most {allowed} rows",
+            f"{interface.model}: batch {batch}: the model takes at most {allowed} rows",
             f"give at most {allowed}, or raise serving.max_batch_size in its model.yaml and build",
         )
 
@@ -137,14 +137,12 @@ def _described(
     count = len({digest(item.inputs) for item in items})
     found = [*notes, *_remarks(items)]
     if count < ENOUGH:
-        found.append(
-            f"{_counted(count, 'distinct payload')}: where the model has a response cache, that is what answers"
-        )
+        found.append(f"{_counted(count, 'distinct payload')}: a response cache would answer them")
     return Payloads(items, f"{words}, {count} distinct", tolerance or {}, found)
 
 
 def _remarks(items: Sequence[Payload]) -> list[str]:
-    """NaN is a missing value to some models, and a mistake with most."""
+    """NaN is a missing value for some models, and a mistake for most."""
     import numpy as np
 
     names = {
@@ -153,7 +151,7 @@ def _remarks(items: Sequence[Payload]) -> list[str]:
         for name, array in item.inputs.items()
         if array.dtype.kind == "f" and np.isnan(array).any()
     }
-    return [f"input '{name}' has NaN among its values" for name in sorted(names)]
+    return [f"input '{name}' contains NaN" for name in sorted(names)]
 
 
 def _counted(count: int, what: str) -> str:
@@ -199,9 +197,9 @@ def _read_golden(
     interface: ModelInterface, repository: Path | None, dims: Mapping[str, Any]
 ) -> tuple[Tensors, Tensors, GoldenComparison | None]:
     where = f"{interface.model} version {interface.version}"
-    hint = "let values be made up (random), or give a file"
+    hint = "use --payload random, or give a file"
     if dims:
-        raise LoadError(f"{where}: --shape {min(dims)}: golden samples have shapes of their own", hint)
+        raise LoadError(f"{where}: --shape {min(dims)}: golden samples already have shapes", hint)
     if repository is None or not _golden_path(interface, repository).is_file():
         raise LoadError(f"{where}: no golden samples in {repository or 'this project'}", hint)
     path = _golden_path(interface, repository)
@@ -211,7 +209,7 @@ def _read_golden(
         for part in ("input/", "output/")
     )
     if not all(array.ndim and len(array) for array in (*inputs.values(), *outputs.values())) or not inputs:
-        raise LoadError(f"{path}: holds no samples", hint)
+        raise LoadError(f"{path}: no samples", hint)
     manifest = Repository(repository, repository).manifest(interface.model, int(interface.version))
     return inputs, outputs, manifest.verification.golden if manifest else None
 
@@ -223,17 +221,17 @@ def _comparable(
     inputs: Tensors,
     outputs: Tensors,
 ) -> tuple[Callable[[_Rows], bool], str]:
-    """Whether the golden answers hold for a request of these rows, and why not where they do not.
+    """Whether the golden answers hold for a request of these rows, and why not.
 
-    They were given to whole requests of `batch` rows. Where a row's answer depends on the rows beside it, they hold for
-    these requests only, and for none if the server merges requests.
+    They are the answers to whole requests of `batch` rows. If a row's answer depends on the other rows of its request,
+    they hold for exactly these requests only, and for none if the server merges requests.
     """
     never: Callable[[_Rows], bool] = lambda rows: False  # noqa: E731
     moved_on = superseded(repository, interface.model, int(interface.version)) if comparison else ""
     if comparison is None or moved_on:
         return never, f"answers are not compared: {moved_on or 'the version has no manifest'}"
     if interface.sequence or interface.decoupled:
-        return never, "answers are not compared: they depend on more than one request, or come in parts"
+        return never, "answers are not compared: they depend on earlier requests, or come in parts"
     reason = _why_rows_mix(interface, repository, inputs, outputs)
     if not reason:
         return lambda rows: True, ""
@@ -246,7 +244,7 @@ def _comparable(
 
 
 def _why_rows_mix(interface: ModelInterface, repository: Repository, inputs: Tensors, outputs: Tensors) -> str:
-    """Why a row's answer may depend on the other rows of its request; '' where it does not."""
+    """Why a row's answer may depend on the other rows of its request; "" if it does not."""
     if interface.max_batch_size == 0:
         return ""
     sizes = {
@@ -257,16 +255,16 @@ def _why_rows_mix(interface: ModelInterface, repository: Repository, inputs: Ten
     }
     for tensor in interface.outputs:
         shape = outputs[tensor.name].shape if tensor.name in outputs else ()
-        # A size that no input has is the model's own choice, such as the longest text of the request.
+        # A size that no input has depends on all rows, such as the longest text of the request.
         if any(dim == -1 and shape[axis] not in sizes for axis, dim in enumerate(tensor.dims, 1) if axis < len(shape)):
-            return f"rows are padded alike in '{tensor.name}'"
+            return f"rows are padded to one length in '{tensor.name}'"
     if any(_quantises_rows_together(path) for path in _model_files(interface, repository)):
         return "activations are quantised by the range of all rows together (DynamicQuantizeLinear)"
     return ""
 
 
 def _model_files(interface: ModelInterface, repository: Repository) -> list[Path]:
-    """The ONNX files of a version; of an ensemble, of the newest versions of its members."""
+    """The ONNX files of a version; for an ensemble, of the newest versions of its composing models."""
     folders = [repository.folder(interface.model, int(interface.version))]
     manifest = repository.manifest(interface.model, int(interface.version))
     for name in manifest.made.composing_models if manifest else ():
@@ -276,6 +274,6 @@ def _model_files(interface: ModelInterface, repository: Repository) -> list[Path
 
 
 def _quantises_rows_together(path: Path) -> bool:
-    """An operator's name stands in the file as it is. Found by chance elsewhere, it costs a check and no more."""
+    """An operator's name is in the file as plain text. A match by chance only skips a check."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return data.find(b"DynamicQuantizeLinear") >= 0

@@ -1,4 +1,4 @@
-"""Samples from files that users bring, checked against the model before anything is sent.
+"""Samples from users' files, checked against the model before anything is sent.
 
     x.npz     `input/<name>` or `<name>`: N samples along the first axis, as in golden.npz
     x.json    {name: value}, a list of these, or perf_analyzer's {"data": [{name: [...] or {"content", "shape"}}]}
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _LENGTH_BYTES = 4  # in front of each string
-# What numpy, zipfile and zlib raise on files that are damaged or made to do harm.
+# What numpy, zipfile and zlib raise on damaged or malicious files.
 _DAMAGE = (
     *(ValueError, KeyError, TypeError, IndexError, OverflowError, EOFError, MemoryError, NotImplementedError),
     *(RuntimeError, AttributeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
@@ -43,7 +43,7 @@ _DAMAGE = (
 def read_samples(
     interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> list[Tensors]:
-    """All samples of a file or folder, each one row, in order; at least one. Raises LoadError.
+    """All samples of a file or folder in order, each one row; at least one. Raises LoadError.
 
     `shapes`, per input, are for values that come as a flat row and have variable sizes.
     """
@@ -52,7 +52,7 @@ def read_samples(
         if path.is_dir():
             return _folder(interface, path, shapes)
         if not path.is_file():
-            raise LoadError(f"{path}: there is no such file", "give an .npz or .json file, or a folder of them")
+            raise LoadError(f"{path}: no such file", "give an .npz or .json file, or a folder of them")
         _check_bytes(path.stat().st_size, path)
         return _file(interface, path, shapes)
     except OSError as error:
@@ -66,7 +66,7 @@ def _file(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[i
         )
     samples = _npz(interface, path) if path.suffix == ".npz" else _json(interface, path, shapes)
     if not samples:
-        raise LoadError(f"{path}: holds no samples", "one is enough; more than 32 keep a response cache out of the way")
+        raise LoadError(f"{path}: no samples", "one is enough; 32 or more keep a response cache from answering")
     for index, sample in enumerate(samples):
         check_fits(interface, sample, f"{path}: sample {index}")
     return samples
@@ -74,7 +74,7 @@ def _file(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[i
 
 def _check_bytes(size_bytes: int, path: Path) -> None:
     if size_bytes == 0:
-        raise LoadError(f"{path}: is empty")
+        raise LoadError(f"{path}: empty file")
     if size_bytes > MAX_BYTES:
         raise LoadError(f"{path}: {size(size_bytes)}, at most {size(MAX_BYTES)} are read", "keep fewer samples")
 
@@ -84,7 +84,7 @@ def _check_bytes(size_bytes: int, path: Path) -> None:
 
 def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
     arrays = {name: _bytes_of(array) for name, array in load_npz(path).items()}
-    if any(name.startswith("input/") for name in arrays):  # golden.npz, whose outputs stand beside them
+    if any(name.startswith("input/") for name in arrays):  # golden.npz, which holds outputs, too
         arrays = {name[len("input/") :]: array for name, array in arrays.items() if name.startswith("input/")}
     check_names(interface, arrays, str(path))
     counts = {name: len(array) if array.ndim else None for name, array in arrays.items()}
@@ -96,7 +96,7 @@ def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
 
 
 def load_npz(path: Path) -> Tensors:
-    """Its arrays, strings as `tensors.save_tensors` keeps them. Raises LoadError, also for more than is allowed."""
+    """Its arrays, strings as `tensors.save_tensors` stores them. Raises LoadError, also if it unpacks to too much."""
     try:
         with zipfile.ZipFile(path) as archive:
             _check_bytes(sum(member.file_size for member in archive.infolist()), path)  # a small file can hold much
@@ -105,11 +105,11 @@ def load_npz(path: Path) -> Tensors:
         hint = "write it with numpy.savez"
         if "allow_pickle" in str(error):
             hint = "its strings are pickled, which could run code: save them as bytes, array.astype('S')"
-        raise LoadError(f"{path}: is no .npz that can be read: {one_line(error)}", hint) from None
+        raise LoadError(f"{path}: cannot be read as .npz: {one_line(error)}", hint) from None
 
 
 def _bytes_of(array: Array) -> Array:
-    """Strings of fixed width, numpy's own, as Triton has them."""
+    """numpy's strings of fixed width as object arrays of bytes, Triton's form."""
     import numpy as np
 
     if array.dtype.kind == "U":
@@ -124,14 +124,14 @@ def _json(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[i
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"{path}: is no JSON: {one_line(error)}") from None
+        raise LoadError(f"{path}: not JSON: {one_line(error)}") from None
     return [
         _sample(interface, entry, shapes, f"{path}: sample {i}") for i, entry in enumerate(_entries(data, interface))
     ]
 
 
 def _entries(data: Any, interface: ModelInterface) -> list[Any]:
-    """The samples of all the forms that a file can have. perf_analyzer's streams are put one after the other."""
+    """The samples of any form of file. perf_analyzer's streams are joined."""
     if isinstance(data, dict):
         is_input = any(tensor.name == "data" for tensor in interface.inputs)
         data = data["data"] if "data" in data and not is_input else [data]
@@ -178,14 +178,14 @@ def _decoded(value: dict[str, Any], where: str) -> bytes:
 
 
 def _from_raw(tensor: InterfaceTensor, data: bytes, where: str) -> Array:
-    """Little-endian values; of strings, each with its length in front, or where that does not add up, one string."""
+    """Little-endian values. Strings have their length in front; if the lengths do not fit, the data is one string."""
     import numpy as np
 
     if tensor.datatype == "BYTES":
         return _objects(_prefixed(data))
     dtype = np.dtype(numpy_name(tensor, where))
     if len(data) % dtype.itemsize:
-        raise LoadError(f"{where}: {len(data)} bytes are no whole number of {tensor.datatype} values")
+        raise LoadError(f"{where}: {len(data)} bytes are not a multiple of a {tensor.datatype} value's size")
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
 
 
@@ -211,7 +211,7 @@ def _strings(value: Any, where: str) -> Array:
         items = [inner for item in items for inner in item]
     for item in items:
         if not isinstance(item, str):
-            raise LoadError(f"{where}: the model takes strings, this is {item!r:.40}")
+            raise LoadError(f"{where}: the model takes strings, got {item!r:.40}")
     try:
         return _objects([item.encode() for item in items]).reshape(shape)
     except UnicodeEncodeError as error:
@@ -227,7 +227,7 @@ def _objects(items: Sequence[bytes]) -> Array:
 
 
 def _numbers(tensor: InterfaceTensor, value: Any, where: str) -> Array:
-    """Nested lists of numbers, in the tensor's type where they fit it; an integer is a float too, 0 and 1 are bools."""
+    """Nested lists of numbers in the tensor's type. Integers may stand for floats, 0 and 1 for bools."""
     import numpy as np
 
     dtype = np.dtype(numpy_name(tensor, where))
@@ -237,7 +237,7 @@ def _numbers(tensor: InterfaceTensor, value: Any, where: str) -> Array:
         raise LoadError(f"{where}: {one_line(error)}", "a tensor is rectangular: fill the rows up") from None
     wanted = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu"}[dtype.kind]
     if array.size and array.dtype.kind not in wanted:
-        raise LoadError(f"{where}: the model takes {tensor.datatype}, this is {value!r:.40}")
+        raise LoadError(f"{where}: the model takes {tensor.datatype}, got {value!r:.40}")
     with np.errstate(over="ignore"):
         made = array.astype(dtype)
     changed = np.isinf(made) & np.isfinite(array) if dtype.kind == "f" else made != array
@@ -247,16 +247,16 @@ def _numbers(tensor: InterfaceTensor, value: Any, where: str) -> Array:
 
 
 def shaped(tensor: InterfaceTensor, array: Array, shape: Sequence[int] | None, where: str) -> Array:
-    """In the shape that is given; else as it is, or a flat row in the model's shape. Raises LoadError."""
+    """In the given shape; without one, as it is, or a flat row in the model's shape. Raises LoadError."""
     dims = list(tensor.dims)
     wanted = list(shape) if shape is not None else list(array.shape)
     if shape is None and array.ndim <= 1 and not matches(dims, array.shape):
         if -1 in dims:
             example = f'{{"content": [...], "shape": {dims}}}'
-            raise LoadError(f"{where}: {array.size} values do not say which shape in {dims} they have", example)
+            raise LoadError(f"{where}: {array.size} values need a shape that fits {dims}", example)
         wanted = dims
     if array.size != math.prod(wanted):
-        raise LoadError(f"{where}: shape {wanted} takes {math.prod(wanted)} values, there are {array.size}")
+        raise LoadError(f"{where}: shape {wanted} takes {math.prod(wanted)} values, got {array.size}")
     return array.reshape(wanted)
 
 
@@ -266,7 +266,7 @@ def shaped(tensor: InterfaceTensor, array: Array, shape: Sequence[int] | None, w
 def _folder(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
     files = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
     if not files:
-        raise LoadError(f"{path}: no files in it", "give .npz or .json files, or one raw file per input")
+        raise LoadError(f"{path}: empty folder", "give .npz or .json files, or one raw file per input")
     _check_bytes(sum(file.stat().st_size for file in files), path)
     if {tensor.name for tensor in interface.inputs} & {file.name for file in files}:
         return [_raw_files(interface, path, files, shapes)]

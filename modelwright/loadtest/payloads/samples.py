@@ -1,4 +1,4 @@
-"""Samples, each one row of a request: whether they fit a model, and how they are put together to requests."""
+"""Samples, each one row of a request: checks that they fit a model, and combines them to requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modelwright.triton.tensors import Tensors
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_BYTES = 1 << 30  # of all payloads, and of a file they come from: they are kept in memory, serialised once more
+MAX_BYTES = 1 << 30  # of all payloads, and of their file: they are in memory twice, as arrays and serialised
 
 
 def check_fits(interface: ModelInterface, sample: Tensors, where: str) -> None:
@@ -30,7 +30,7 @@ def check_fits(interface: ModelInterface, sample: Tensors, where: str) -> None:
 
 
 def check_names(interface: ModelInterface, names: Collection[str], where: str) -> None:
-    """Check that these are inputs of the model, with all that it needs among them. Raises LoadError."""
+    """Check that these are inputs of the model, and that no required input is missing. Raises LoadError."""
     check_known(interface, names, where)
     missing = [tensor.name for tensor in interface.inputs if tensor.name not in names and not tensor.optional]
     if missing:
@@ -52,32 +52,30 @@ def _check_tensor(tensor: InterfaceTensor, array: np.ndarray[Any, Any], where: s
     if found != tensor.datatype:
         wanted = BY_NAME[tensor.datatype].numpy
         hint = f"convert it: array.astype('{wanted}')" if wanted != "object" else "strings are bytes or str"
-        raise LoadError(f"{where}: the model takes {tensor.datatype}, this is {found}", hint)
+        raise LoadError(f"{where}: the model takes {tensor.datatype}, got {found}", hint)
     if not matches(tensor.dims, array.shape):
         shown, dims = list(array.shape), list(tensor.dims)
         hint = "shapes are those of one sample, without the batch dimension; -1 stands for any size"
-        raise LoadError(f"{where}: the model takes {dims}, this is {shown}", hint)
+        raise LoadError(f"{where}: the model takes {dims}, got {shown}", hint)
 
 
 def matches(dims: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether a shape without variable sizes is one of those that `dims` allows."""
+    """Whether `dims` allows this shape; -1 allows any size."""
     return len(dims) == len(shape) and all(dim in (-1, size) for dim, size in zip(dims, shape, strict=True))
 
 
 def numpy_name(tensor: InterfaceTensor, where: str) -> str:
-    """numpy's name for a tensor's data type. Raises LoadError for one that numpy has not: BF16."""
+    """numpy's name of a tensor's data type. Raises LoadError for BF16, which numpy does not have."""
     if tensor.datatype not in BY_NAME:
-        raise LoadError(
-            f"{where}: tensors of type {tensor.datatype} cannot be sent from here", "numpy has no such type"
-        )
+        raise LoadError(f"{where}: tensors of type {tensor.datatype} cannot be sent", "numpy does not have this type")
     return BY_NAME[tensor.datatype].numpy
 
 
 def selections(samples: Sequence[Tensors], batch: int, distinct: int, seed: int) -> list[tuple[int, ...]]:
     """Which samples make up each request: at most `distinct` requests of `batch` rows.
 
-    First all samples in order; then, where a request has several rows, other combinations of them. Rows of one request
-    have the same inputs in the same shapes; where too few samples have, they repeat within a request.
+    First all samples in order; then, if a request has several rows, random combinations of them. Rows of one request
+    have the same inputs in the same shapes; if too few samples have these, they repeat within a request.
     """
     if batch == 1:
         return [(index,) for index in range(min(distinct, len(samples)))]
@@ -91,7 +89,7 @@ def selections(samples: Sequence[Tensors], batch: int, distinct: int, seed: int)
     )
     found: dict[tuple[int, ...], None] = dict.fromkeys(whole)
     chance = random.Random(seed)  # noqa: S311 (nothing secret)
-    for _ in range(10 * distinct):  # few samples have few combinations
+    for _ in range(10 * distinct):  # with few samples there are few combinations
         if len(found) >= distinct:
             break
         group = chance.choices(list(groups.values()), [len(group) for group in groups.values()])[0]
@@ -100,7 +98,7 @@ def selections(samples: Sequence[Tensors], batch: int, distinct: int, seed: int)
 
 
 def stacked(samples: Sequence[Tensors], chosen: Iterable[int], batched: bool) -> Tensors:
-    """One request's tensors: rows put together along a new first axis, or the one sample as it is."""
+    """One request's tensors: rows stacked along a new first axis, or the one sample as it is."""
     import numpy as np
 
     rows = [samples[index] for index in chosen]
@@ -110,7 +108,7 @@ def stacked(samples: Sequence[Tensors], chosen: Iterable[int], batched: bool) ->
 
 
 def check_size(size_bytes: int, where: str) -> None:
-    """Raises LoadError for payloads that would not fit into memory with what they are serialised to."""
+    """Raises LoadError for payloads that are larger than MAX_BYTES."""
     if size_bytes > MAX_BYTES:
         raise LoadError(
             f"{where}: {size(size_bytes)} of payloads, at most {size(MAX_BYTES)} are allowed",
@@ -119,7 +117,7 @@ def check_size(size_bytes: int, where: str) -> None:
 
 
 def digest(tensors: Tensors) -> bytes:
-    """Equal for equal tensors: a response cache would see no difference."""
+    """Equal for equal tensors, which a response cache cannot tell apart."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
@@ -128,7 +126,7 @@ def digest(tensors: Tensors) -> bytes:
 
 
 def size_of(tensors: Tensors) -> int:
-    """Bytes on the wire, about."""
+    """Approximate bytes on the wire."""
     return sum(
         sum(4 + len(item) for item in array.ravel()) if array.dtype == object else array.nbytes
         for array in tensors.values()

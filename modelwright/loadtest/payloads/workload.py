@@ -1,4 +1,4 @@
-"""What is sent, and how much of it: plain data, which travels from the command line to the processes that send."""
+"""What is sent, and how much: plain data that the command line passes to generator processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Api = Literal["raw", "tritonclient"]
 class Workload:
     """Requests to one version of one model.
 
-    `payload` is "" (golden samples where the repository has them, else generated), "golden", "random", "zero" or the
-    path of a file or folder. One answer in `check_every` is compared with the golden one; 0 for none. A sequence
-    model gets sequences of `sequence_length` requests.
+    `payload` is "" (golden samples if the repository has them, else generated), "golden", "random", "zero" or the path
+    of a file or folder. One answer in `check_every` is compared with the golden one; 0 for none. A sequence model gets
+    sequences of `sequence_length` requests.
     """
 
     url: str
@@ -28,7 +28,9 @@ class Workload:
     repository: str = ""  # a model repository's folder, for golden samples
     batch: int = 1
     distinct: int = 64
-    shapes: Mapping[str, int | list[int]] = field(default_factory=dict)  # of dynamic dimensions: by input or by name
+    shapes: Mapping[str, int | list[int]] = field(
+        default_factory=dict
+    )  # tensor shapes by input; a number: one variable size
     seed: int = 7
     check_every: int = 100
     api: Api = "raw"
@@ -46,9 +48,9 @@ class Workload:
 
 @dataclass(frozen=True)
 class LoadShape:
-    """How much is asked for at once.
+    """A load shape.
 
-    Closed loop: `concurrency` requests in flight. Open loop: `rate` requests a second, whether earlier ones were
+    Closed loop: `concurrency` requests in flight. Open loop: `rate` requests a second, whether earlier ones are
     answered or not.
     """
 

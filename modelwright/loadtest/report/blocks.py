@@ -1,4 +1,4 @@
-"""What a page is made of: figures, tables, texts and folded parts. The template has a macro for each `kind`."""
+"""The blocks of a page: figures, tables, texts and folded parts. The template has a macro for each `kind`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TONES: dict[str, Tone] = {
 
 @dataclass(frozen=True)
 class Badge:
-    """A verdict: its word, and by its tone a colour and a shape."""
+    """A verdict: a word, with the colour and the shape of its tone."""
 
     word: str
     kind: ClassVar[str] = "badge"
@@ -60,7 +60,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Names and values; no value, no line."""
+    """Names and values."""
 
     title: str
     pairs: Sequence[tuple[str, str]]
@@ -98,7 +98,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Card:
-    """A part with a heading and a verdict of its own."""
+    """A part of the page with its own heading and verdict."""
 
     title: str
     blocks: Sequence[Block]
@@ -111,7 +111,7 @@ Block = Figures | Table | Definitions | Text | Bullets | Folded | Card
 
 @dataclass(frozen=True)
 class Tile:
-    """One number of the top, large."""
+    """A large number at the top."""
 
     name: str
     value: str
@@ -120,7 +120,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Headline:
-    """What a reader sees first: the verdict in a sentence or two, the numbers, and what to know about them."""
+    """What a reader sees first: the verdict in a sentence or two, the numbers, and notes on them."""
 
     badge: Badge
     lead: str

@@ -1,6 +1,6 @@
 """A result as CSV, one row a measurement, for spreadsheets and data frames. docs/load-result.md lists the columns.
 
-Names have units; numbers are unformatted; what is null, or does not apply, is an empty cell. New columns go to the end.
+Names have units; numbers are unformatted; null is an empty cell. New columns go to the end.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def write_csv(result: Result, path: Path) -> None:
 
 
 def written(value: Cell) -> str:
-    """One cell. Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers never do."""
+    """One cell. Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers never do."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a reader sees first: the verdict in plain words, and the numbers it is about."""
+"""What a reader sees first: the verdict in plain words, and its numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def headline(result: Result) -> Headline:
 
 
 def _blocks(result: Result, items: Sequence[Measurement]) -> list[Block]:
-    """Why it is not valid, that it stopped early, and what to know although it is."""
+    """Why it is not valid, whether it stopped early, and notes."""
     blocks: list[Block] = []
     if not result.complete:
         blocks.append(Bullets("It stopped early. What was measured until then:", [_until(result)], "unsure"))
@@ -41,7 +41,7 @@ def _blocks(result: Result, items: Sequence[Measurement]) -> list[Block]:
 
 
 def _collected(items: Sequence[Measurement], named: bool, texts: Callable[[Measurement], list[str]]) -> list[str]:
-    """The same text once, with the measurements that it is of."""
+    """Each text once, with its measurements."""
     found: dict[str, list[str]] = {}
     for item in items:
         for text in texts(item):
@@ -74,13 +74,13 @@ def _of_one(result: Result, item: Measurement) -> Headline:
 
 
 def unsteady(item: Measurement) -> list[str]:
-    """What a reader should know of a load that did not settle."""
+    """A note on a load that was not steady."""
     told = not item.stability.stable and item.stability.reason and item.requests.succeeded
     return [f"not steady: {item.stability.reason}"] if told else []
 
 
 def outcome(item: Measurement) -> list[str]:
-    """Throughput and latency in words, or why there are none."""
+    """Throughput and latency in words, or why they are missing."""
     if not item.requests.succeeded:
         return [_nothing(item)]
     rows = f" ({fmt.number(item.inferences)} rows a second)" if item.load.batch != 1 else ""
@@ -199,7 +199,7 @@ def _of_slo(result: Result, slo: SloResult) -> Headline:
     by = {
         "objective": "",
         "client": "The client was the limit: the server may do more.",
-        "rate given": "It still held at the highest rate that was to be tried: the server may do more.",
+        "rate given": "It held at the highest rate that was tried: the server may do more.",
     }[slo.limited_by]
     best = best_probe(result, slo)
     word = "OBJECTIVE HOLDS" if slo.rate is not None else "OBJECTIVE DOES NOT HOLD"
@@ -228,6 +228,6 @@ def gate_sentence(gate: Gate) -> str:
     said = {
         "PASS": "is not slower than the margins allow",
         "FAIL": "is worse than the margins allow",
-        "INCONCLUSIVE": "cannot be told apart well enough for a verdict",
+        "INCONCLUSIVE": "is undecided: the difference is too small for the noise",
     }[gate.verdict]
     return f"{pair} {said}.{cause}"

@@ -1,7 +1,7 @@
 """A result as one self-contained HTML file: no network, no scripts, charts as inline SVG.
 
-Everything in a result may be hostile (model names, messages of servers): the template escapes all of it, `svg.tag`
-what stands in charts, and a policy in the page forbids whatever would get past both.
+Any text in a result may be hostile (model names, servers' messages): the template escapes the page, `svg.tag` the
+charts, and the page's content security policy forbids scripts and network access in any case.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _MAX_DIFFERENCES = 8  # beyond these they are folded
-_MAX_DETAILED = 150  # measurements of a page with charts of their own: about 20 kB each
+_MAX_DETAILED = 150  # measurements with charts of their own on a page, about 20 kB each
 
 
 def render(result: Result) -> str:
-    """The page. It reads nothing but the document, so the same document gives the same page."""
+    """The page, made from the document alone: the same document gives the same page."""
     return _template().render(page=_page(result)).strip() + "\n"
 
 
@@ -104,7 +104,7 @@ def _one(item: Measurement) -> list[Block]:
 
 
 def _details(items: Sequence[Measurement], most: int = _MAX_DETAILED) -> list[Block]:
-    """Each measurement folded, behind what it says in a line."""
+    """Each measurement folded, with its figures in the summary line."""
     blocks: list[Block] = [
         Folded(item.label, _detail(item), Badge(item.validity.verdict), _hint(item)) for item in items[:most]
     ]
@@ -130,7 +130,7 @@ def _detail(item: Measurement) -> list[Block]:
 
 
 def _sweep(items: Sequence[Measurement], groups: int) -> list[Figure | None]:
-    """One chart where the batch size is one, else a chart a percentile with a line a batch size."""
+    """One chart for a single batch size; else a chart for each percentile with a line for each batch size."""
     of = f": {words.target(items[0].target)}" if groups > 1 else ""
     batches = sorted({item.load.batch for item in items})
     grouped = [[item for item in items if item.load.batch == batch] for batch in batches]
@@ -169,7 +169,7 @@ def _line(items: Sequence[Measurement], name: str, colour: int, title: str = "")
 
 
 def _last_labelled(series: Sequence[Line]) -> list[Line]:
-    """Only the last line with points has labels: they are the same in all of them."""
+    """Only the last line with points has labels, since all lines have the same."""
     last = max((index for index, line in enumerate(series) if line.spots), default=0)
     return [Line(line.name, line.spots, line.colour, labelled=index == last) for index, line in enumerate(series)]
 

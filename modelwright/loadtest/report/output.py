@@ -1,4 +1,4 @@
-"""Where a load test's result goes: result.json, measurements.csv and report.html in a folder of its own."""
+"""Writes and reads a load test's result: result.json, measurements.csv and report.html in a folder of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESULT, CSV, REPORT = "result.json", "measurements.csv", "report.html"
 
 
 def folder_for(base: Path, given: Path | None, kind: str, models: Sequence[str]) -> Path:
-    """The folder that was asked for, or a new one below `base`; it exists afterwards."""
+    """The given folder, or a new one below `base`; created, and checked to be writable."""
     now = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     name = models[0] if len(models) == 1 else f"{len(models)}-models"
     folder = given or base / f"{now}-{kind}-{name}"
@@ -61,7 +61,7 @@ def result_of(
         machine=_machine(is_local),
         server=findings.server,
         complete=findings.complete,
-        notes=[*findings.notes, *([f"not all was measured: {findings.stopped}"] if findings.stopped else [])],
+        notes=[*findings.notes, *([f"stopped early: {findings.stopped}"] if findings.stopped else [])],
         measurements=findings.measurements,
         slo=slo,
         gates=list(gates),
@@ -69,7 +69,7 @@ def result_of(
 
 
 def write(result: Result, folder: Path) -> Path:
-    """All three files; the report's path."""
+    """Write all three files; returns the report's path."""
     from modelwright.loadtest.report.csv_file import write_csv
     from modelwright.loadtest.report.html import render
 

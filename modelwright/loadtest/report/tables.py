@@ -16,10 +16,10 @@ Column = tuple[str, Callable[[Measurement], str]]
 
 
 def measurements(items: Sequence[Measurement]) -> Table:
-    """A row each: what was asked, what came of it. Latencies are response times."""
+    """A row for each measurement. Latencies are response times."""
     several = len({target_key(item.target) for item in items}) > 1
     rows_differ = any(item.load.batch != 1 for item in items)
-    head = ["measurement", *(["asked"] if several else []), "req/s", *(["rows/s"] if rows_differ else [])]
+    head = ["measurement", *(["target"] if several else []), "req/s", *(["rows/s"] if rows_differ else [])]
     first = 2 if several else 1
     numeric = frozenset(range(first, len(head) + len(NEEDED) + 1))
     rows: list[list[Cell]] = []
@@ -28,7 +28,7 @@ def measurements(items: Sequence[Measurement]) -> Table:
         row += [fmt.number(item.inferences)] if rows_differ else []
         row += [words.percentile(item.response, name) for name in NEEDED]
         rows.append([*row, words.failed_share(item), Badge(item.validity.verdict)])
-    note = "Latencies are response times, from the intended start; failed requests are in none of them."
+    note = "Latencies are response times, from the intended start, of successful requests."
     return Table("Measurements", [*head, *NEEDED, "failed", "verdict"], rows, numeric, note)
 
 
@@ -57,7 +57,7 @@ def _latency_row(name: str, latency: Latency) -> list[Cell]:
 
 
 def failures(items: Sequence[Measurement]) -> Table | None:
-    """By kind; None where nothing failed."""
+    """By kind; None if nothing failed."""
     rows: list[list[Cell]] = [
         [failure.kind, f"{failure.count:,}", _first(failure.first_s), failure.message, item.label]
         for item in items
@@ -75,7 +75,7 @@ def _first(first_s: float) -> str:
 
 
 def client(items: Sequence[Measurement]) -> Block:
-    """How the load generator did."""
+    """How the load generator itself performed."""
     columns: list[Column] = [
         ("processes", lambda item: str(item.client.processes)),
         ("CPU of each", lambda item: cores(item.client.cpu_cores)),
@@ -92,7 +92,7 @@ def client(items: Sequence[Measurement]) -> Block:
 
 
 def server(items: Sequence[Measurement]) -> Block | None:
-    """What the server said of the same time; None where it said nothing."""
+    """The server's statistics over the same time; None without statistics."""
     known = [item for item in items if item.server is not None]
     columns: list[Column] = [
         ("requests", _of_server(lambda server: f"{server.requests:,}")),
@@ -115,7 +115,7 @@ def _of_server(text: Callable[[ServerStatistics], str]) -> Callable[[Measurement
 
 
 def _table_or_pairs(title: str, items: Sequence[Measurement], columns: Sequence[Column]) -> Block:
-    """One measurement reads best downwards, several as rows."""
+    """One measurement as a list, several as rows of a table."""
     if len(items) == 1:
         return Definitions(title, [(name, text(items[0])) for name, text in columns])
     rows: list[list[Cell]] = [[item.label, *(text(item) for _, text in columns)] for item in items]
@@ -224,8 +224,8 @@ def machine(result: Result) -> Definitions:
 
 
 def server_metadata(result: Result) -> Definitions:
-    told = [(str(name), _plain(value)) for name, value in result.server.items()]
-    return Definitions("Server software", told or [("", "it told nothing of itself")])
+    metadata = [(str(name), _plain(value)) for name, value in result.server.items()]
+    return Definitions("Server software", metadata or [("", "no metadata")])
 
 
 def _plain(value: object) -> str:
@@ -248,7 +248,7 @@ def targets(items: Sequence[Measurement]) -> Table:
         ]
         for target in distinct.values()
     ]
-    return Table("What was asked", ["model", "server", "payload", "size of one"], rows, frozenset({3}))
+    return Table("Targets", ["model", "server", "payload", "size of one"], rows, frozenset({3}))
 
 
 def run_of(result: Result) -> Definitions:

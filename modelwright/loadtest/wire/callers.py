@@ -1,4 +1,4 @@
-"""Ways to ask for an inference. Each caller is used by one greenlet at a time; over gRPC a few share a connection."""
+"""Callers send inference requests. One greenlet uses a caller at a time; over gRPC several share a connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """`call` sends the payload of that number and gives back the answer as it came. Raises CallError."""
+    """`call` sends the payload of that number and returns the answer's bytes. Raises CallError."""
 
     def call(self, payload: int) -> Any: ...
 
@@ -29,7 +29,7 @@ class Caller(Protocol):
 
 
 class RawHttp:
-    """Whole requests over HTTP, made beforehand."""
+    """Prepared requests over HTTP."""
 
     def __init__(self, address: Address, requests: Sequence[bytes], timeout_s: float) -> None:
         self._connection = HttpConnection(address, timeout_s)
@@ -46,7 +46,7 @@ class RawHttp:
 
 
 class _Grpc:
-    """A caller on a connection that it shares."""
+    """A caller on a shared connection."""
 
     def __init__(self, connections: GrpcConnections) -> None:
         self._connection = connections.join()
@@ -59,7 +59,7 @@ class _Grpc:
 
 
 class RawGrpc(_Grpc):
-    """Whole messages over gRPC, made beforehand with `message_bytes`."""
+    """Prepared messages (`message_bytes`) over gRPC."""
 
     def __init__(self, connections: GrpcConnections, messages: Sequence[bytes]) -> None:
         super().__init__(connections)
@@ -75,8 +75,8 @@ class RawGrpc(_Grpc):
 class SequenceGrpc(_Grpc):
     """Sequences of `length` requests over gRPC, one sequence after the other.
 
-    A failed request ends its sequence: the server may have forgotten it. Correlation ids begin at a random number, so
-    that no other caller's sequence is meant; `as_text` where the model wants strings.
+    A failed request ends its sequence, since the server may have dropped it. Correlation ids begin at a random number,
+    so that callers do not share one; `as_text` for models that take strings.
     """
 
     def __init__(self, connections: GrpcConnections, requests: Sequence[bytes], length: int, as_text: bool) -> None:
@@ -102,7 +102,7 @@ class SequenceGrpc(_Grpc):
 
 
 class DecoupledGrpc(_Grpc):
-    """Requests to a model that answers as often as it likes, on one stream; a call ends with the last answer."""
+    """Requests to a decoupled model, on one stream; a call ends with the last of its answers."""
 
     def __init__(self, connections: GrpcConnections, requests: Sequence[bytes]) -> None:
         from google.protobuf.message import DecodeError
@@ -122,7 +122,7 @@ class DecoupledGrpc(_Grpc):
                 self._stream.send(self._messages[payload])
             return self._answers(self._stream)
         except BaseException:
-            self._end_stream()  # answers to this request may still be on their way: not on the next one's stream
+            self._end_stream()  # late answers to this request must not reach the next one
             raise
 
     def _answers(self, stream: Call) -> list[Any]:
@@ -156,9 +156,9 @@ class DecoupledGrpc(_Grpc):
 
 
 class TritonClient:
-    """tritonclient's own `infer()`, as an application calls it: to show what that costs.
+    """tritonclient's own `infer()`, as an application calls it, to measure what it costs.
 
-    The arrays are put into new inputs with each call, and every answer is made into arrays.
+    Each call makes new inputs of the arrays, and parses the answer into arrays.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class TritonClient:
 
 
 def _kind_of(error: Exception) -> str:
-    """The kind of failure that an error is which tritonclient lets through; "" if it is none."""
+    """The failure kind of an exception that tritonclient does not translate; "" for a bug."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
@@ -229,7 +229,7 @@ def _kind_of(error: Exception) -> str:
     if isinstance(error, OSError):
         return "connect"
     if isinstance(error, ValueError):
-        return "not HTTP"  # JSON that is none
-    # geventhttpclient's own errors share no base that is part of its interface; its parser's come from an extension.
+        return "not HTTP"  # invalid JSON
+    # geventhttpclient has no public base class for its errors; its parser raises those of an extension module.
     where = type(error).__module__.partition(".")[0]
     return {"geventhttpclient": "closed", "_parser": "not HTTP"}.get(where, "")

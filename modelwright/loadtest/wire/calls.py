@@ -1,4 +1,4 @@
-"""What a connection does for a user: send one request that was made beforehand, give back the answer's bytes."""
+"""Addresses, errors and TCP connections that HTTP/1.1 and gRPC share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-READ = 64 * 1024  # takes most answers whole; above 128 kB, malloc would ask the kernel for each one
+READ = 64 * 1024  # most answers fit; above 128 kB, malloc would ask the kernel for each buffer
 CLOSED = "closed", "the server closed the connection before it had answered"
 _SCHEMES = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 
 
 class CallError(Exception):
-    """A request that failed: its kind, by which failures are counted, and the message of the server or the system."""
+    """A failed request: its kind, by which failures are counted, and the message of the server or the system."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(kind, message)
@@ -66,9 +66,9 @@ def address_of(url: str) -> Address:
 
 
 class Connection:
-    """A TCP connection, made when it is first needed and again after a failure; not shared between greenlets.
+    """A TCP connection for one greenlet. It is opened when first needed, and again after a failure.
 
-    `timeout_s` bounds connecting, and every wait for more of an answer.
+    `timeout_s` limits connecting, and every wait for more of an answer.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -89,7 +89,7 @@ class Connection:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = self._encrypted(opened, protocols) if self.address.is_tls else opened
         except OSError as error:
-            raise CallError("connect", f"{self.address.authority}: {_words(error)}") from None
+            raise CallError("connect", f"{self.address.authority}: {_reason(error)}") from None
         return self._socket
 
     def _encrypted(self, opened: Any, protocols: list[str]) -> Any:
@@ -106,7 +106,7 @@ class Connection:
             raise self._broken(error) from None
 
     def _receive(self) -> bytes:
-        """More of the answer, never nothing."""
+        """More of the answer, at least one byte."""
         try:
             data: bytes = self._socket.recv(READ)
         except OSError as error:
@@ -117,14 +117,14 @@ class Connection:
         return data
 
     def _broken(self, error: OSError) -> CallError:
-        """What is left of the answer may still come: the connection cannot be used again."""
+        """The rest of the answer may still come, so the connection cannot be used again."""
         self.close()
         if isinstance(error, TimeoutError):
             return CallError("timeout", f"no answer within {self._timeout_s:g} s")
         if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
             return CallError(*CLOSED)
-        return CallError("network", _words(error))
+        return CallError("network", _reason(error))
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Connections of gRPC, which callers share.
+"""gRPC connections that callers share.
 
-Up to six callers share one, as in Triton's own clients. A connection costs the server: with one for each of 32 callers
-it answers a quarter less.
+Up to six callers share one, as in Triton's own clients. Connections cost the server: with one for each of 32 callers it
+answers a quarter less.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from modelwright.loadtest.wire.http2 import Call, Link
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
-_CALLERS = 6  # of one connection: what Triton's C++ client, and with it perf_analyzer, puts on one
+_CALLERS = 6  # of one connection, as in Triton's C++ client and in perf_analyzer
 
 
 class GrpcConnections:
-    """Connections to one server, each with so many callers at most."""
+    """Connections to one server, each with at most _CALLERS callers."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self._address, self._timeout_s = address, timeout_s
         self._all: list[GrpcConnection] = []
 
     def join(self) -> GrpcConnection:
-        """A connection for one caller more, who will `leave` it."""
+        """A connection for one more caller, who must `leave` it."""
         for connection in self._all:
             if connection.callers < _CALLERS:
                 break
@@ -38,9 +38,9 @@ class GrpcConnections:
 
 
 class GrpcConnection:
-    """One HTTP/2 connection, made when it is first needed and again after a failure; for any number of greenlets.
+    """One HTTP/2 connection for any number of greenlets. It is opened when first needed, and again after a failure.
 
-    `timeout_s` bounds connecting, and a call's every wait for the server.
+    `timeout_s` limits connecting, and every wait of a call for the server.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -50,25 +50,25 @@ class GrpcConnection:
         self._next_link: AsyncResult | None = None
 
     def call(self, message: bytes, path: str = INFER) -> bytes:
-        """A unary call: a message as `message_bytes` makes it; the message that answers it. Raises CallError."""
+        """A unary call: takes a message from `message_bytes`, returns the answer's message. Raises CallError."""
         call = self.start(message, path, END_STREAM)
         try:
             answer = call.receive()
             if answer is None or call.receive() is not None:
-                raise call.violation("no single answer to a unary call")
+                raise call.violation("no single message as answer to a unary call")
             return answer
         finally:
             call.close()
 
     def start(self, message: bytes, path: str, flags: int = 0) -> Call:
-        """Open a call with its first message, which is the only one with END_STREAM in `flags`."""
+        """Open a call with its first message; END_STREAM in `flags` makes it the only one."""
         link = self._link
-        while link is None or not link.takes_calls:  # what another greenlet has connected may have ended since
+        while link is None or not link.takes_calls:  # a link that another greenlet opened may have ended since
             link = self._connect()
         return link.start(message, path, flags)
 
     def _connect(self) -> Link:
-        """A new link, which one greenlet makes for all that need it now, or none, which they all hear."""
+        """A new link. One greenlet connects for all that wait; if it fails, all of them get the error."""
         if self._next_link is not None:
             return self._next_link.get()  # type: ignore[no-any-return]
         found = self._next_link = AsyncResult()
@@ -82,16 +82,16 @@ class GrpcConnection:
         finally:
             self._next_link = None
             if not found.ready():  # this greenlet was killed
-                found.set_exception(CallError("closed", "nobody connected"))
+                found.set_exception(CallError("closed", "the connecting greenlet was killed"))
 
     def leave(self) -> None:
-        """One caller less; the last one closes the connection."""
+        """The caller is done; the last one closes the connection."""
         self.callers -= 1
         if self.callers <= 0:
             self.close()
 
     def close(self) -> None:
-        """End all calls. The next one connects anew."""
+        """End all calls. The next call connects again."""
         if self._link is not None:
             self._link.fail(CallError("closed", "the connection was closed on this side"))
             self._link = None

@@ -1,4 +1,4 @@
-"""Requests as the bytes that go over the wire, made once for each payload, and answers back as arrays.
+"""Encodes requests, once for each payload, and decodes answers to arrays.
 
 An inference request of the KServe v2 protocol with Triton's binary tensor extension (HTTP), or a ModelInferRequest.
 tritonclient's functions do the encoding; only the sending is ours.
@@ -52,7 +52,7 @@ def client_outputs(module: Any, regions: Mapping[str, Region] | None) -> list[An
     made = []
     for name, region in regions.items():
         tensor = module.InferRequestedOutput(name)
-        if region.size:  # of unknown size (strings): comes in the answer
+        if region.size:  # an output of unknown size (strings) comes in the answer
             tensor.set_shared_memory(region.name, region.size, region.offset)
         made.append(tensor)
     return made
@@ -83,7 +83,7 @@ def _path(model: str, version: str) -> str:
 
 
 def http_answer(answer: tuple[bytes, bytes]) -> Tensors:
-    """The outputs that came with the answer, not those that the server has put into shared memory."""
+    """The outputs in the answer, without those in shared memory."""
     import tritonclient.http as module
 
     head, body = answer
@@ -100,7 +100,7 @@ def grpc_request(
     inputs: Tensors,
     regions: tuple[Mapping[str, Region], Mapping[str, Region]] | None = None,
 ) -> bytes:
-    """A ModelInferRequest, serialised. Messages that are put behind it (`sequence_part`) are merged with it."""
+    """A serialised ModelInferRequest. Protobuf merges messages that are appended to it (`sequence_part`)."""
     import tritonclient.grpc as module
     from tritonclient.grpc import service_pb2
 
@@ -131,7 +131,7 @@ def sequence_part(number: int | str, first: bool, last: bool) -> bytes:
 
 
 def final_marker() -> bytes:
-    """Asks a decoupled model for an empty answer after its last one: else nobody knows which is the last."""
+    """Asks a decoupled model for an empty answer after its last one, which marks the end."""
     from tritonclient.grpc import service_pb2
 
     part = service_pb2.ModelInferRequest()
@@ -145,7 +145,7 @@ def grpc_answer(answer: bytes) -> Tensors:
 
     response = service_pb2.ModelInferResponse.FromString(answer)
     result = module.InferResult(response)
-    # An output in shared memory has no bytes here, and need not say where it is.
+    # An output in shared memory has no bytes here, and may lack the parameters that name its region.
     held = [bool(raw) for raw in response.raw_output_contents]
     held += [False] * (len(response.outputs) - len(held))
     here = zip(response.outputs, held, strict=True)

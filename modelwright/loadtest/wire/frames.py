@@ -1,7 +1,7 @@
 """Frames of HTTP/2 (RFC 9113), as far as a gRPC client needs them, and messages of gRPC.
 
-The peer is asked for a header table of no entries, so that header blocks can be read without a state, and equal ones
-only once; `hpack` reads them.
+The peer is asked not to use the header table (size 0), so header blocks are read without a state and equal blocks only
+once. `hpack` decodes them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def message_bytes(message: bytes) -> bytes:
-    """A gRPC message as it stands in DATA frames: not compressed, its length, itself."""
+    """A gRPC message as DATA frames carry it: a flag (not compressed), its length, its bytes."""
     return b"\0" + WORD.pack(len(message)) + message
 
 
@@ -45,7 +45,7 @@ def request_headers(address: Address, path: str) -> bytes:
         ("user-agent", "modelwright"),
     ]
     encoder = Encoder()
-    encoder.header_table_size = 0  # the block is sent many times: it must not depend on what was sent before
+    encoder.header_table_size = 0  # the block is sent many times and must not depend on earlier ones
     return bytes(encoder.encode(fields))
 
 
@@ -65,5 +65,5 @@ def _text(value: str | bytes) -> str:
 
 def unpadded(payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
-        raise MalformedError("more padding than there is in the frame")
+        raise MalformedError("more padding than the frame has bytes")
     return payload[1 : len(payload) - payload[0]]

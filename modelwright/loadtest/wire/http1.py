@@ -1,7 +1,7 @@
 """Requests over HTTP/1.1, at 30 microseconds of CPU a request.
 
-A request's bytes are made once, head and body, and sent as they are. Of an answer only the status and the length are
-read: Triton gives `Content-Length` with every answer to an inference. Whoever wants the tensors parses the body.
+A request's bytes, head and body, are prepared once and sent as they are. Only the status and the length of an answer
+are read: Triton sends `Content-Length` with every answer to an inference. The caller parses the body if it needs to.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HttpConnection(Connection):
         while missing > 0:
             parts.append(self._receive())
             missing -= len(parts[-1])
-        if missing < 0:  # the next answer would begin with what is too much
+        if missing < 0:  # the surplus would be read as the next answer
             raise self._malformed_response(b"".join(parts))
         return b"".join(parts)
 

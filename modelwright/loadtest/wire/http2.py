@@ -1,8 +1,8 @@
 """An HTTP/2 connection for gRPC (RFC 9113): a call takes 30 microseconds of CPU.
 
-grpcio under gevent takes 190 to 270 (each call waits in a native thread), so that one process cannot ask for 5,000 a
-second. Here a call hands its frames, which were made beforehand, to the connection and waits. A greenlet of the
-connection writes what all calls have handed in since the last write, another reads all that there is.
+grpcio under gevent takes 190 to 270 (each call waits in a native thread), so that one process cannot send 5,000 a
+second. Here a call passes its prepared frames to the connection and waits. One greenlet of the connection writes the
+frames of all calls, another reads all answers.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ _NAMES = {str(number): name for number, name in enumerate(_STATUS)}
 
 
 class Call:
-    """A call that is open on a connection; for one greenlet at a time, which closes it."""
+    """An open call on a connection, for one greenlet at a time, which closes it."""
 
     __slots__ = ("_begun", "_ended", "_error", "_event", "_link", "_messages", "number", "received", "window")
 
     def __init__(self, link: Link, number: int, window: int) -> None:
         self.number = number
         self.window = window  # bytes of DATA that may be sent
-        self.received = 0  # bytes of DATA since the server was last allowed more
+        self.received = 0  # bytes of DATA since the last WINDOW_UPDATE
         self._link = link
         self._event = Event()
         self._messages: deque[bytes] = deque()
-        self._begun = bytearray()  # a message of which not all has come
+        self._begun = bytearray()  # an incomplete message
         self._ended = False
         self._error: CallError | None = None
 
     def send(self, message: bytes, flags: int = 0) -> None:
-        """Another message, in as many frames as the server's windows and frame size ask for."""
+        """Send another message, in frames that fit the server's windows and frame size."""
         sent = 0
         while sent < len(message):
-            if self._ended:  # the server has answered without having read it
+            if self._ended:  # the server answered before it read the message
                 self._link.cancel(self)
                 return
             room = self._link.room(self)
@@ -89,7 +89,7 @@ class Call:
                 self._wait()
 
     def receive(self) -> bytes | None:
-        """The server's next message; None when it has ended the call well. Raises CallError if it ended in an error."""
+        """The server's next message; None at the end of the call. Raises CallError if the call ended in an error."""
         while not self._messages:
             if self._error is not None:
                 raise self._error
@@ -99,22 +99,22 @@ class Call:
         return self._messages.popleft()
 
     def _wait(self) -> None:
-        """For news of the server."""
+        """Wait for the server."""
         if self._error is not None:
             raise self._error
         self._event.clear()
         if not self._event.wait(self._link.timeout_s):
-            self._link.retire()  # a server that is silent in one call may be in all
+            self._link.retire()  # a server that is silent in one call may be silent in all
             raise CallError("timeout", f"no answer within {self._link.timeout_s:g} s")
 
     def close(self) -> None:
-        """Nothing that the server may still say in this call is of interest."""
+        """End the call; further answers to it are ignored."""
         self._link.forget(self, cancel=not self._ended and self._error is None)
 
     def violation(self, what: str) -> CallError:
         return self._link.violation(what)
 
-    # What follows is for the connection's reader.
+    # Called by the connection's reader:
 
     def take_data(self, data: bytes, flags: int) -> None:
         if self._begun:
@@ -123,7 +123,7 @@ class Call:
         while _is_whole(data):
             self._begun.clear()
             if data[0]:
-                raise MalformedError("a compressed message, which it was not asked for")
+                raise MalformedError("a compressed message, without being asked to")
             size = 5 + WORD.unpack_from(data, 1)[0]
             self._messages.append(data[5:size])
             data = data[size:]
@@ -154,27 +154,27 @@ class Call:
 
 
 def _is_whole(data: bytes | bytearray) -> bool:
-    """Whether a gRPC message lies at the beginning."""
+    """Whether the data begins with a whole gRPC message."""
     return len(data) >= 5 and len(data) - 5 >= WORD.unpack_from(data, 1)[0]
 
 
 class Link(Connection):
-    """A connection as long as it lives. Raises CallError if there is none to be had."""
+    """One HTTP/2 connection. Raises CallError if connecting fails."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         super().__init__(address, timeout_s)
         self.timeout_s = timeout_s
         self.takes_calls = True
-        self.senders: list[Call] = []  # that wait for room
+        self.senders: list[Call] = []  # calls that wait for room in a window
         self._calls: dict[int, Call] = {}
         self._last = -1  # stream
         self._opening: dict[str, tuple[bytes, bytes]] = {}  # path → the frame of headers, before and after its number
         self._window = self._initial_window = _WINDOW
         self._frame_size = _FRAME
         self._received = 0
-        self._block: tuple[int, int, bytes] | None = None  # a header block that goes on: stream, flags, what there is
+        self._block: tuple[int, int, bytes] | None = None  # an incomplete header block: stream, flags, bytes so far
         self._unsent: list[bytes] = []
-        self._news = Event()  # there is something to send, or nothing ever again
+        self._news = Event()  # there is something to send, or the connection has ended
         self._open(["h2"])
         settings = {HEADER_TABLE_SIZE: 0, INITIAL_WINDOW_SIZE: _LARGEST_WINDOW, MAX_FRAME_SIZE: _WANTED_FRAME}
         values = b"".join(struct.pack(">HI", key, value) for key, value in settings.items())
@@ -218,7 +218,7 @@ class Link(Connection):
         self.write(frame(DATA, flags, call.number, part))
 
     def write(self, frames: bytes) -> None:
-        """Have frames sent, with what else is to be sent now."""
+        """Queue frames; they are sent together with those of other calls."""
         self._unsent.append(frames)
         self._news.set()
 
@@ -230,12 +230,12 @@ class Link(Connection):
         self.write(frame(RST_STREAM, 0, call.number, WORD.pack(_CANCEL)))
 
     def retire(self) -> None:
-        """Take no more calls; those that are open go on."""
+        """Accept no more calls; open calls go on."""
         self.takes_calls = False
         self._close_if_done()
 
     def fail(self, error: CallError) -> None:
-        """The end of the connection, and of its calls."""
+        """End the connection and its calls with an error."""
         self.takes_calls = False
         self.close()
         for call in self._calls.values():
@@ -248,7 +248,7 @@ class Link(Connection):
     def close(self) -> None:
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.shutdown(SHUT_RDWR)  # gevent itself closes later: the reader waits on this socket
+                self._socket.shutdown(SHUT_RDWR)  # else gevent closes it only when the reader stops waiting
         super().close()
         self._news.set()
 
@@ -263,7 +263,7 @@ class Link(Connection):
         return failed
 
     def _receive(self) -> bytes:
-        """More of the answers, never nothing; however long it takes, for each call has a limit of its own."""
+        """More of the answers, at least one byte. Waits without a limit: each call has its own."""
         while True:
             try:
                 data: bytes = self._socket.recv(READ)
@@ -280,8 +280,8 @@ class Link(Connection):
         call.window -= size
 
     def _write(self) -> None:
-        """What calls have to send, until the connection ends."""
-        with contextlib.suppress(CallError):  # the calls hear of it
+        """Write queued frames until the connection ends."""
+        with contextlib.suppress(CallError):  # the calls get the error
             while self._socket is not None:
                 frames, self._unsent = self._unsent, []
                 self._news.clear()
@@ -290,7 +290,7 @@ class Link(Connection):
                 self._news.wait()
 
     def _read(self) -> None:
-        """All that comes, until the connection ends."""
+        """Read frames until the connection ends."""
         buffer = b""
         try:
             while self._socket is not None:
@@ -304,7 +304,7 @@ class Link(Connection):
             self.fail(error)
 
     def _take_frames(self, buffer: bytes) -> int:
-        """Do what all whole frames ask for; where the rest begins."""
+        """Handle all whole frames; returns where the rest begins."""
         offset, end = 0, len(buffer)
         while end - offset >= 9:
             size_and_kind, flags, stream = FRAME_HEAD.unpack_from(buffer, offset)
@@ -366,7 +366,7 @@ class Link(Connection):
             call.take_headers(read_headers(block), flags)
 
     def _replenish(self, call: Call | None, size: int) -> None:
-        """Give windows back long before they are used up."""
+        """Extend the windows long before they are used up."""
         self._received += size
         if self._received > _LARGEST_WINDOW // 2:
             self.write(frame(WINDOW_UPDATE, 0, 0, WORD.pack(self._received)))
@@ -401,7 +401,7 @@ class Link(Connection):
         self.senders.clear()
 
     def _on_goaway(self, last: int) -> None:
-        """A call that the server has taken is still answered."""
+        """The server shuts down. It still answers calls up to the stream `last`."""
         for call in self._calls.values():
             if call.number > last:
                 call.fail(CallError("closed", "the server is shutting down"))

@@ -1,6 +1,6 @@
-"""The two protocols of the null server: just enough of them to read whole requests and to answer with constant bytes.
+"""The two protocols of the null server: enough to read whole requests and to answer with constant bytes.
 
-What a request asks is not looked at. HTTP/1.1 after RFC 9112; HTTP/2 after RFC 9113, with its flow control.
+The content of requests is ignored. HTTP/1.1 as in RFC 9112; HTTP/2 as in RFC 9113, with flow control.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME = struct.Struct(">HBBBI")  # length in two parts, type, flags, stream
 _DEFAULT_WINDOW = 65535
 _MAX_WINDOW = 2**31 - 1
-_FRAME_BYTES = 16384  # what every peer must take
+_FRAME_BYTES = 16384  # the size that every peer must accept
 # HPACK (RFC 7541) without the dynamic table, so that each block stands alone: `:status: 200` and `content-type:
 # application/grpc`; then `grpc-status: 0`.
 _ANSWER_HEADERS = b"\x88\x0f\x10\x10application/grpc"
@@ -34,11 +34,11 @@ _TRAILERS = b"\x00\x0bgrpc-status\x010"
 
 
 class BadRequestError(Exception):
-    """The connection cannot go on."""
+    """The connection must be closed."""
 
 
 class EventLoop(Protocol):
-    """What a connection needs of the event loop."""
+    """The event loop, as a connection uses it."""
 
     def requested(self, connection: Http | Grpc, stream: int = 0) -> None: ...
 
@@ -46,7 +46,7 @@ class EventLoop(Protocol):
 
 
 class _Sender:
-    """Bytes to a socket that may be full: what does not fit waits until it is writable."""
+    """Sends bytes to a socket that may be full: the rest waits until it is writable."""
 
     def __init__(self, server: EventLoop, connection: socket.socket) -> None:
         self._server = server
@@ -69,7 +69,7 @@ class _Sender:
     def _some(self, data: bytes) -> int:
         try:
             return self._socket.send(data)
-        except (BlockingIOError, ConnectionError):  # a client that has gone shows when its socket is read
+        except (BlockingIOError, ConnectionError):  # a closed connection is noticed when its socket is read
             return 0
 
 
@@ -154,7 +154,7 @@ class Grpc(_Sender):
 
     def answer(self, stream: int) -> None:
         window = self._streams.get(stream)
-        if window is None:  # the client has given it up
+        if window is None:  # the client has cancelled it
             return
         length, name = len(self._message), stream.to_bytes(4, "big")
         if self._small and length <= window and length <= self._window and not self._begun:
@@ -167,7 +167,7 @@ class Grpc(_Sender):
         self._continue()
 
     def _continue(self) -> None:
-        """Send of the answers that have begun what the windows allow."""
+        """Send as much of the begun answers as the windows allow."""
         for stream, sent in list(self._begun.items()):
             while (size := min(len(self._message) - sent, self._streams[stream], self._window, _FRAME_BYTES)) > 0:
                 self.send(_frame(_DATA, 0, stream, self._message[sent : sent + size]))
@@ -227,7 +227,7 @@ class Grpc(_Sender):
         return at
 
     def _replenish(self, size: int) -> None:
-        """Let the client go on sending; a stream's own window is larger than any request."""
+        """Extend the connection's window; a stream's own window is larger than any request."""
         self._received += size
         if self._received > _MAX_WINDOW // 2:
             self.send(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))

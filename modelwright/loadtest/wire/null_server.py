@@ -1,10 +1,10 @@
-"""A server that does nothing, on time: what a load generator measures against it is the generator's own.
+"""A server that only answers, after an exact delay: what a load generator measures against it is the generator's own.
 
     with null_server("grpc", delay_s=0.005) as server:
         ...                                  # 127.0.0.1:{server.port}
-        server.delays().p99_ns               # how exact the server itself was
+        server.delays().p99_ns               # how exact the server was
 
-    python -m loadtest.nullserver --protocol http --delay-ms 5
+    python -m modelwright.loadtest.wire.null_server --protocol http --delay-ms 5
 
 Every HTTP request (a body needs Content-Length) and every unary gRPC call gets the same answer, `delay` after its last
 byte was read. It prints its port as a line of JSON; a line on its stdin asks for another, the delays since the last one
@@ -84,7 +84,7 @@ def null_server(protocol: Literal["http", "grpc"], delay_s: float = 0.0, answer:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-            start_new_session=True,  # Ctrl-C in a terminal reaches us, and we stop it
+            start_new_session=True,  # Ctrl-C reaches the parent only, which stops this process
         )
         with process:  # closes stdin, which ends it
             assert process.stdout is not None
@@ -119,7 +119,7 @@ class _Server:
         self._listener.setblocking(False)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._timer.fd, select.EPOLLIN | select.EPOLLET)
-        with contextlib.suppress(PermissionError):  # a file, or /dev/null: it cannot close
+        with contextlib.suppress(PermissionError):  # stdin is a file or /dev/null, which never closes
             self._epoll.register(0, select.EPOLLIN)
 
     @property
@@ -234,7 +234,7 @@ class _Timer:
 
 
 def _say(message: dict[str, int]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # whoever started this has gone: stdin will say so too
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended: stdin is closed, too
         print(json.dumps(message), flush=True)
 
 

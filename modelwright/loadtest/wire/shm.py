@@ -1,7 +1,7 @@
 """Tensors in system shared memory, for a server on the same machine: requests then carry references only.
 
-Inputs of all payloads lie in one region, which all callers share. Outputs of known size go into a region of each
-caller's own; those of variable size, and strings, come in the answer.
+The inputs of all payloads are in one region, which all callers share. Outputs of known size go into a region of each
+caller; outputs of variable size, and strings, come in the answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MakeCaller = Callable[[Sequence[tuple["Tensors", tuple[Regions, Regions]]]], Cal
 
 
 class SharedMemory:
-    """The regions of one session. `client` is one of tritonclient's. Raises LoadError where the server refuses them."""
+    """The regions of one context. `client` is tritonclient's. Raises LoadError if the server refuses them."""
 
     def __init__(
         self, client: Any, interface: ModelInterface, payloads: Sequence[Tensors], batch: int, make: MakeCaller
@@ -77,14 +77,14 @@ class SharedMemory:
 
     def close(self) -> None:
         for name, region in self._regions.items():
-            with contextlib.suppress(InferenceServerException, OSError):  # a server that is gone has forgotten them
+            with contextlib.suppress(InferenceServerException, OSError):  # a server that has ended has dropped them
                 self._client.unregister_system_shared_memory(name)
             memory.destroy_shared_memory_region(region)
         self._regions.clear()
 
 
 class _Reading:
-    """A caller whose answers lie partly in shared memory."""
+    """A caller whose answers are partly in shared memory."""
 
     def __init__(self, inner: Caller, region: Any, back: Regions, outputs: Mapping[str, tuple[tuple[int, ...], str]]):
         self._inner, self._region, self._back, self._outputs = inner, region, back, outputs
@@ -101,14 +101,14 @@ class _Reading:
 
 
 def _shape(output: Described, interface: ModelInterface, batch: int) -> list[int] | None:
-    """The shape of an output with its batch dimension; None where its size is not known beforehand."""
+    """An output's shape with its batch dimension; None if its size is not known in advance."""
     if output.datatype == "BYTES" or min(output.dims, default=1) < 0:
         return None
     return [batch, *output.dims] if interface.max_batch_size else list(output.dims)
 
 
 def _raw(array: Any) -> Any:
-    """The bytes of a tensor as the protocol has them."""
+    """A tensor's bytes in the protocol's encoding."""
     if array.dtype == object:
         array = serialize_byte_tensor(array)
         return np.frombuffer(array.item() if array.size else b"", dtype=np.uint8)
@@ -116,7 +116,7 @@ def _raw(array: Any) -> Any:
 
 
 def _placed(name: str, region: Any, raw: Sequence[Tensors]) -> Any:
-    """Put tensors into a region, one after the other; where each one lies."""
+    """Write tensors into a region, one after the other; yields where each is."""
     offset = 0
     for tensors in raw:
         places = {}
