@@ -9,7 +9,7 @@
     identity            NUMBERS (-1), TEXTS (-1) → SAME_NUMBERS, SAME_TEXTS
     optional            IN (1), BIAS (1), which may be left out → OUT (1): their sum
     two_versions        9 and 10, both served: DELAY_MS (1) → OUT (1), as slow
-    ensemble_of_sum     sequence_sum as the one member of an ensemble
+    ensemble_of_sum     an ensemble whose one composing model is sequence_sum
     broken              does not load
 
 IN, OUT and NUMBERS are FP32, INT32 in sequences; TEXTS are strings. Batched are flaky, identity (at most 8 rows) and

@@ -151,7 +151,7 @@ def test_the_newest_two_versions_of_every_model_that_has_two(setting: Setting) -
     ],
     ids=["one version", "no such version", "one number", "no model"],
 )
-def test_what_cannot_be_compared_is_said(
+def test_what_cannot_be_compared_is_named(
     setting: Setting, names: list[str], versions: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(LoadError, match=message):

@@ -75,7 +75,7 @@ CAUSES: dict[str, tuple[tuple[Given, Given], str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", CAUSES)
-def test_the_cause_is_told(case: str) -> None:
+def test_the_cause_is_reported(case: str) -> None:
     (busy, calm), regime, cause, says = CAUSES[case]
     found = attributed(busy, calm, regime)
     assert (found.cause, found.regime) == (cause, regime), found.explanation
@@ -84,7 +84,7 @@ def test_the_cause_is_told(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["a heavier graph, at the fixed load", "a longer queue delay, at the fixed load"])
-def test_the_cause_is_told_through_noise(case: str) -> None:
+def test_the_cause_is_reported_through_noise(case: str) -> None:
     (busy, calm), regime, cause, _ = CAUSES[case]
     assert attributed(busy, calm, regime, noise=0.03).cause == cause
 

@@ -122,7 +122,7 @@ def test_a_closed_caller_connects_again(server: RunningServer, make: Make) -> No
     [(raw_http, "timeout"), (raw_grpc, "timeout"), (client_http, "timeout"), (client_grpc, "gRPC DEADLINE_EXCEEDED")],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_no_answer_in_time_is_said_as_such(server: RunningServer, way: Make, kind: str) -> None:
+def test_no_answer_in_time_is_a_timeout(server: RunningServer, way: Make, kind: str) -> None:
     caller: Any = way(server, "slow", [{"DELAY_MS": np.full(1, 900, np.float32)}])
     getattr(caller, "_connection", caller)._timeout_s = 0.3
     with closing(caller):

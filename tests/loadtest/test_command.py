@@ -122,7 +122,7 @@ def test_compare_puts_two_results_side_by_side(folder: Folder) -> None:
     assert "32 in flight" in done.stdout
 
 
-def test_compare_says_what_is_no_result(folder: Folder) -> None:
+def test_compare_refuses_what_is_not_a_result(folder: Folder) -> None:
     (folder.root / "a.json").write_text("{}")
     done = folder.load("compare", "a.json", "a.json")
     assert done.code == 1

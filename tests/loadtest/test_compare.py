@@ -117,7 +117,7 @@ WARNINGS: dict[str, tuple[Result, str]] = {
 
 
 @pytest.mark.parametrize("case", WARNINGS)
-def test_what_makes_them_hard_to_compare_is_told(case: str) -> None:
+def test_what_makes_them_hard_to_compare_is_a_warning(case: str) -> None:
     other, warning = WARNINGS[case]
     found = compare(document(ONE), other)
     assert warning in found.warnings

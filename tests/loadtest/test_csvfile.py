@@ -85,7 +85,7 @@ def test_the_documents_list_of_columns_is_this_one() -> None:
     assert re.findall(r"`([\w.]+)`", " ".join(first_cells)) == list(COLUMNS)
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with pytest.raises(StoreError, match="/dev/full"):

@@ -105,11 +105,11 @@ def test_a_noisy_machine_is_not_gated_on() -> None:
 
 
 @pytest.mark.parametrize(("throughput", "verdict"), [(0.85, "INCONCLUSIVE"), (0.3, "FAIL"), (3.0, "PASS")])
-def test_on_a_noisy_machine_only_what_is_beyond_its_noise_is_told(throughput: float, verdict: str) -> None:
+def test_on_a_noisy_machine_only_a_change_beyond_its_noise_decides(throughput: float, verdict: str) -> None:
     assert verdicts(gate(rounds(factors(throughput=throughput), noise=0.08)))["throughput"] == verdict
 
 
-def test_a_machine_that_favours_one_side_is_found_out() -> None:
+def test_a_machine_that_favours_one_side_is_detected() -> None:
     def biased(_number: int, name: SideName, facts: Facts) -> Facts:
         return replace(facts, p50=facts.p50 * (1.0 if name == "A" else 1.1))
 

@@ -131,6 +131,6 @@ def test_optional_inputs_are_left_out_unless_they_are_named() -> None:
         ),
     ],
 )
-def test_what_cannot_be_made_is_refused(tensor: InterfaceTensor, making: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_generated_is_refused(tensor: InterfaceTensor, making: dict[str, Any], message: str) -> None:
     with pytest.raises(LoadError, match=message):
         made(model(tensor), **making)

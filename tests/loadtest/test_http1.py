@@ -77,7 +77,7 @@ class Answering:
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\r\n\r\n", b"\r\n\r\n", id="a body of breaks"),
     ],
 )
-def test_an_answer_is_read_in_whatever_pieces_it_comes(answer: bytes, body: bytes, chunk: int) -> None:
+def test_an_answer_is_read_in_any_pieces(answer: bytes, body: bytes, chunk: int) -> None:
     server = Answering(answer, chunk)
     with listening(server, "http") as address, connected(address) as connection:
         for _ in range(3):
@@ -190,7 +190,7 @@ def test_silence_is_a_timeout_and_the_connection_is_given_up(begun: bytes) -> No
     assert len(connections) == 2
 
 
-def test_nothing_that_listens_is_a_failure_to_connect() -> None:
+def test_a_closed_port_is_a_failure_to_connect() -> None:
     address = Address("http", "127.0.0.1", free_port())
     with connected(address) as connection:
         found = kind_of(lambda: connection.call(REQUEST))
@@ -257,7 +257,7 @@ def test_urls_are_read(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "ftp://a", "http://", "http://a:b", "http://a:99999", "http://a/v2", "a:1/v2"])
-def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ServerError, match=r"is not the URL of a server\n  hint: write http://host:port"):
         address_of(url)
 
@@ -287,7 +287,7 @@ def saying() -> Iterator[tuple[Address, list[bytes]]]:
 
 @settings(max_examples=200, deadline=None)
 @given(answer=st.one_of(st.binary(max_size=60), PIECES))
-def test_whatever_the_server_says_a_call_ends_in_an_answer_or_a_failure(
+def test_any_bytes_from_the_server_end_a_call_in_an_answer_or_a_failure(
     saying: tuple[Address, list[bytes]], answer: bytes
 ) -> None:
     address, said = saying

@@ -173,7 +173,7 @@ def test_a_server_that_was_restarted_is_found_again_after_one_failure_at_most() 
     connection.close()
 
 
-def test_nothing_that_listens_is_a_failure_to_connect() -> None:
+def test_a_closed_port_is_a_failure_to_connect() -> None:
     address = Address("grpc", "127.0.0.1", free_port())
     with connected(address) as connection:
         found = kind_of(lambda: connection.call(message_bytes(b""), ECHO))
@@ -362,14 +362,14 @@ def test_silence_within_an_answer_is_a_timeout() -> None:
         assert kind_of(lambda: connection.call(message_bytes(b""), ECHO))[0] == "timeout"
 
 
-def test_after_it_said_goodbye_the_next_call_is_on_a_new_connection() -> None:
-    goodbye = Script(grpc_answer(b"answer") + frame(GOAWAY, 0, 0, struct.pack(">II", 1, 0)))
-    with listening(goodbye, "grpc") as address, connected(address) as connection:
+def test_after_goaway_the_next_call_is_on_a_new_connection() -> None:
+    goaway = Script(grpc_answer(b"answer") + frame(GOAWAY, 0, 0, struct.pack(">II", 1, 0)))
+    with listening(goaway, "grpc") as address, connected(address) as connection:
         assert connection.call(message_bytes(b"1"), ECHO) == b"answer"
         with contextlib.suppress(CallError):
             connection.call(message_bytes(b"2"), ECHO)
         assert connection.call(message_bytes(b"3"), ECHO) == b"answer"
-        assert len(goodbye.peers) >= 2
+        assert len(goaway.peers) >= 2
 
 
 def settings_frame(**values: int) -> bytes:
@@ -554,7 +554,7 @@ def test_a_reset_ends_one_call() -> None:
     assert answers == [("gRPC reset", "the server reset the call, HTTP/2 error 8"), b"answer"]
 
 
-def test_a_goodbye_ends_the_calls_that_the_server_did_not_take() -> None:
+def test_goaway_ends_the_calls_that_the_server_did_not_accept() -> None:
     def serve(connection: socket.socket) -> None:
         connection.sendall(frame(SETTINGS, 0, 0, b""))
         with Http2Peer(connection) as peer:
@@ -620,7 +620,7 @@ def test_a_greenlet_that_is_killed_cancels_its_call_only() -> None:
     assert cancelled == [(RST_STREAM, 0, 1, b"\0\0\0\x08")]
 
 
-def test_all_who_wait_for_a_connection_hear_that_there_is_none() -> None:
+def test_all_calls_that_wait_for_a_connection_get_its_error() -> None:
     address = Address("grpc", "127.0.0.1", free_port())
     with connected(address) as connection:
         answers = at_once(*[lambda: connection.call(message_bytes(b""), ECHO)] * 3)
@@ -675,7 +675,7 @@ def saying() -> Iterator[tuple[Address, list[bytes]]]:
 
 @settings(max_examples=250, deadline=None)
 @given(answer=st.one_of(st.binary(max_size=60), FRAMES))
-def test_whatever_the_server_says_all_calls_end_in_an_answer_or_a_failure(
+def test_any_bytes_from_the_server_end_all_calls_in_an_answer_or_a_failure(
     saying: tuple[Address, list[bytes]], answer: bytes
 ) -> None:
     address, said = saying

@@ -38,7 +38,7 @@ def test_a_sequence_model_and_the_kind_of_its_ids(client: Client, model: str, st
     assert [tensor.name for tensor in interface.inputs] == ["IN"], "clients do not send controls"
 
 
-def test_an_ensemble_needs_what_its_members_need(client: Client) -> None:
+def test_an_ensemble_needs_what_its_composing_models_need(client: Client) -> None:
     interface = read_interface(client, "ensemble_of_sum")
     assert (interface.ensemble, interface.sequence, interface.decoupled) == (True, SequencePolicy(False), False)
 

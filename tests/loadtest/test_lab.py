@@ -1,4 +1,4 @@
-"""What a measurement is told to do; that it does is test_fleet's."""
+"""What the generator processes are told to send; test_processes.py tests that they do."""
 
 from __future__ import annotations
 

@@ -331,7 +331,7 @@ def users() -> ModuleType:
     ],
     ids=["no host", "no model", "wrong protocol"],
 )
-def test_what_is_missing_is_said(users: ModuleType, host: str, arguments: tuple[str, ...], message: str) -> None:
+def test_a_missing_option_is_named(users: ModuleType, host: str, arguments: tuple[str, ...], message: str) -> None:
     from locust.env import Environment
 
     parser = ArgumentParser()

@@ -126,7 +126,7 @@ def test_http_requests_may_come_in_any_pieces() -> None:
         pytest.param("grpc", b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", id="HTTP/1.1 to gRPC"),
     ],
 )
-def test_what_is_no_request_ends_its_connection_alone(protocol: Literal["http", "grpc"], sent: bytes) -> None:
+def test_an_invalid_request_ends_only_its_connection(protocol: Literal["http", "grpc"], sent: bytes) -> None:
     with null_server(protocol) as server:
         with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
             connection.sendall(sent)
@@ -159,7 +159,7 @@ def test_large_answers_to_many_calls_keep_to_the_clients_windows() -> None:
     assert answers == [np.arange(100_000, dtype=np.float32).sum()] * 40
 
 
-def test_a_call_that_was_given_up_harms_no_other() -> None:
+def test_a_cancelled_call_does_not_affect_others() -> None:
     with null_server("grpc", delay_s=0.2) as server, triton("grpc", server) as client:
         with pytest.raises(tritonclient.grpc.InferenceServerException, match="Deadline Exceeded"):
             client.infer("m", request("grpc"), client_timeout=0.05)

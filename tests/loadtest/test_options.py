@@ -51,7 +51,7 @@ def test_a_rate_makes_an_open_loop() -> None:
 
 
 @pytest.mark.parametrize("shape", ["ids", "ids:", ":3", "ids:x", "ids:3,", "ids:-1", ""])
-def test_a_shape_that_is_none_is_refused(shape: str) -> None:
+def test_an_invalid_shape_is_refused(shape: str) -> None:
     with pytest.raises(ModelwrightError, match=r"--shape .*: must be NAME:SIZES\n  hint: such as input_ids:128"):
         options.shapes([shape])
 

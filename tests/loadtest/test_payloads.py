@@ -125,7 +125,7 @@ def test_rows_that_are_padded_together_are_compared_in_whole_requests(
     ]
 
 
-def test_sizes_that_follow_the_inputs_are_no_padding(tmp_path: Path) -> None:
+def test_sizes_that_follow_the_inputs_are_not_padding(tmp_path: Path) -> None:
     interface = ModelInterface(
         "m", "3", 8, (InterfaceTensor("ids", "INT64", (-1,)),), (InterfaceTensor("tags", "FP32", (-1, 4)),)
     )
@@ -159,10 +159,10 @@ def test_rows_that_are_quantised_together(tmp_path: Path, merges: bool, compared
     assert re.search(note, payloads.notes[0])
 
 
-def test_an_ensemble_is_quantised_where_a_member_is(tmp_path: Path) -> None:
-    publish(tmp_path, model="member", version=1)
-    quantised(tmp_path / "member" / "1")
-    publish(tmp_path, composing_models={"member": "d"})
+def test_an_ensemble_is_quantised_where_a_composing_model_is(tmp_path: Path) -> None:
+    publish(tmp_path, model="inner", version=1)
+    quantised(tmp_path / "inner" / "1")
+    publish(tmp_path, composing_models={"inner": "d"})
     payloads = prepare(INTERFACE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
     assert "DynamicQuantizeLinear" in payloads.notes[0]
@@ -183,12 +183,12 @@ def test_answers_with_a_history_are_not_compared(tmp_path: Path, change: dict[st
 
 
 def test_an_ensembles_older_version_has_no_answers_of_its_own_any_more(tmp_path: Path) -> None:
-    publish(tmp_path, model="member", version=2)
-    publish(tmp_path, composing_models={"member": "of an older one"})
-    publish(tmp_path, composing_models={"member": "d"}, version=4)
+    publish(tmp_path, model="inner", version=2)
+    publish(tmp_path, composing_models={"inner": "of an older one"})
+    publish(tmp_path, composing_models={"inner": "d"}, version=4)
     payloads = prepare(INTERFACE, repository=tmp_path)
     assert {item.expected for item in payloads.items} == {None}
-    assert payloads.notes == ["answers are not compared: it runs another version of member now"]
+    assert payloads.notes == ["answers are not compared: it runs another version of inner now"]
 
 
 def test_a_version_without_a_manifest_is_sent_and_not_compared(tmp_path: Path) -> None:
@@ -199,14 +199,14 @@ def test_a_version_without_a_manifest_is_sent_and_not_compared(tmp_path: Path) -
     assert payloads.notes == ["answers are not compared: the version has no manifest"]
 
 
-def test_without_golden_samples_of_that_version_values_are_made_up(tmp_path: Path) -> None:
+def test_without_golden_samples_of_that_version_values_are_generated(tmp_path: Path) -> None:
     publish(tmp_path, version=2)
     payloads = prepare(INTERFACE, repository=tmp_path, batch=2)
     assert payloads.description == "random values, 64 distinct"
     assert {item.inputs["x"].shape for item in payloads.items} == {(2, 2)}
 
 
-def test_a_given_shape_asks_for_values_made_up(tmp_path: Path) -> None:
+def test_a_given_shape_generates_values(tmp_path: Path) -> None:
     publish(tmp_path)
     assert prepare(INTERFACE, repository=tmp_path, dims={"x": 2}).description == "random values, 64 distinct"
     with pytest.raises(LoadError, match=r"m version 3: --shape x: golden samples already have shapes"):
@@ -303,7 +303,7 @@ def test_answers_are_checked(actual: dict[str, Any], difference: str) -> None:
     assert difference in found
 
 
-def test_a_real_server_takes_what_was_made_up(client: Client) -> None:
+def test_a_real_server_takes_generated_values(client: Client) -> None:
     interface = read_interface(client, "identity")
     payloads = prepare(interface, batch=3, dims={"NUMBERS": 5, "TEXTS": 2})
     for item in payloads.items[:4]:

@@ -368,7 +368,7 @@ class OnBothRows(Watch):
         return ""
 
 
-def test_a_process_that_is_killed_leaves_its_rows_and_the_fleet_goes_on_without_waiting(
+def test_a_process_that_is_killed_leaves_its_rows_and_the_others_go_on_without_waiting(
     server: RunningServer, tmp_path: Path
 ) -> None:
     known = {process.pid for process in running_generators()}

@@ -238,7 +238,7 @@ def test_a_small_file_that_holds_much_is_not_unpacked(tmp_path: Path, monkeypatc
         pytest.param(lambda path: (path.mkdir(), (path / "z").write_bytes(b"1")), r"neither \.npz nor \.json", id="no input's name"),
     ],
 )  # fmt: skip
-def test_what_is_no_payload_is_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+def test_an_invalid_payload_is_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     make(tmp_path / "given")
     with pytest.raises(LoadError, match=message):
         read_samples(TWO, tmp_path / "given")

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from modelwright import text as fmt
+from modelwright.charts.intervals import MINUS
 from modelwright.loadtest.document import ClientHealth, Gate, Latency, Measurement, Result, ServerStatistics, Target
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.report import words
@@ -154,7 +155,7 @@ def metrics(gate: Gate) -> Table:
             f"{fmt.number(item.interval.candidate)} {item.interval.unit}",
             words.change(item.interval.ratio),
             f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
-            f"{words.MINUS if item.higher_is_better else '+'}{fmt.percent(item.margin)}",
+            f"{MINUS if item.higher_is_better else '+'}{fmt.percent(item.margin)}",
             fmt.NOT_KNOWN if item.p_value is None else f"{item.p_value:.3g}{', rejected' if item.rejected else ''}",
             Badge(item.verdict),
         ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from modelwright import text as fmt
+from modelwright.charts.intervals import MINUS
 from modelwright.loadtest.document import Latency, Measurement, OfferedLoad, Target
 from modelwright.loadtest.measure.latency import NEEDED
-
-MINUS = "\N{MINUS SIGN}"
 
 
 def change(ratio: float) -> str:
