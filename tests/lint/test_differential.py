@@ -19,7 +19,7 @@ from tests.lint.trees import write
 from tests.server.models import shared_environment
 
 # With auto-completion a Python model takes a second and a half.
-GENERATED = {"off": 150, "on": 50}
+GENERATED = {"off": 80, "on": 25}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -15,7 +15,7 @@ from tests.lint.record import recorded
 from tests.lint.trees import Dir, Link, Tree, clear, models, write
 from tests.server.models import shared_environment
 
-EVERY = 12  # of the hand-made cases, this one is shown to the server again; `differential` shows them all
+EVERY = 20  # of the hand-made cases, this one is shown to the server again; `differential` shows them all
 KIND_OF: dict[str, tuple[Tree, dict[str, str]]] = {
     "loads": (python(), {"m": "loads"}),
     "refused when it is polled": (python(batch=-1), {"m": "refused"}),
