@@ -20,6 +20,7 @@ from modelwright.operations import schema
 from modelwright.operations.doctor import Machine, Row, examine
 from tests.conftest import ROOT, Sandbox
 from tests.server.models import shared_environment
+from tests.test_doctor import INTERPRETER, answers
 
 DOCUMENT = (ROOT / "docs/kinds.md").read_text(encoding="utf-8")
 TOY_KIND = DOCUMENT.partition("```python\n")[2].partition("```\n")[0]  # a whole kind, as the page shows it
@@ -65,7 +66,8 @@ def toy(sandbox: Sandbox, install: Install) -> Sandbox:
 
 
 def doctor_rows(sandbox: Sandbox) -> dict[str, Row]:
-    return {row.what: row for row in examine(Machine(sandbox.root))}
+    given = Machine(sandbox.root, run=answers({}), interpreters=lambda *_: ([INTERPRETER], []))
+    return {row.what: row for row in examine(given)}
 
 
 # --- a plug-in --------------------------------------------------------------------------------------------------------
