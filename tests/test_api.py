@@ -61,7 +61,7 @@ def test_the_examples_of_the_page_print_what_it_says(
 def test_the_page_has_every_method() -> None:
     methods = {name for name in vars(Project) if not name.startswith("_")} - {"find", "root", "repository"}
     named = set(re.findall(r"`project\.(\w+)\(", PAGE.read_text()))
-    assert named == methods - {"verify_if_changed", "nothing_to_do"}  # of the command line
+    assert named == methods - {"verify_if_changed"}  # of the command line
 
 
 # --- names and types --------------------------------------------------------------------------------------------------
