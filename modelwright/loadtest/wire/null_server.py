@@ -112,6 +112,7 @@ class _Server:
         self._due: deque[tuple[int, Http | Grpc, int]] = deque()  # when the request was read, by whom, its stream
         self._delays = array("q")
         self._count = 0
+        self._is_stopped = self._is_idle = False
         self._epoll = select.epoll()
         self._timer = _Timer()
         self._connections: dict[int, tuple[socket.socket, Http | Grpc]] = {}
@@ -127,9 +128,12 @@ class _Server:
         return int(self._listener.getsockname()[1])
 
     def run(self) -> None:
-        """Until stdin is closed."""
-        while True:
-            for fd, events in self._epoll.poll():
+        """Until stdin is closed, or `stop`."""
+        while not self._is_stopped:
+            self._is_idle = True
+            polled = self._epoll.poll()
+            self._is_idle = False
+            for fd, events in polled:
                 known = self._connections.get(fd)
                 if known is not None:
                     self._serve(fd, *known, events)
@@ -139,6 +143,12 @@ class _Server:
                     return
                 if self._due:
                     self._answer_due()
+
+    def stop(self) -> None:
+        """For a signal's handler: end at once if nothing happens, else when the events at hand are handled."""
+        self._is_stopped = True
+        if self._is_idle:
+            sys.exit(0)
 
     def requested(self, connection: Http | Grpc, stream: int = 0) -> None:
         """A request was read to its end."""
@@ -246,7 +256,7 @@ def main() -> None:
     arguments = parser.parse_args()
     answer = arguments.answer.read_bytes() if arguments.answer else b""
     server = _Server(arguments.protocol, round(arguments.delay_ms * 1e6), answer)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
     gc.disable()  # nothing here makes cycles, and a collection would be a delay
     _say({"port": server.port})
     try:
