@@ -204,6 +204,8 @@ class Reporting:
             self._gathered[key] = _Gathered(workload := Workload.from_json(key), target_of(workload, data))
             gevent.spawn_later(max(0.0, (self._start_ns() - time.time_ns()) / 1e9), self._take_before, key)
         gathered = self._gathered[key]
+        if worker not in gathered.clients:
+            _log.info("first records of %s from %s", gathered.workload.model, worker)
         failures = [FailureKind(**item) for item in data["failures"]]
         gathered.record.add(data["rows"], failures, data["checked"], data["offset_ns"])
         gathered.clients[worker] = data["client"]
