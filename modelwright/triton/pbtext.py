@@ -3,9 +3,9 @@
     tree = parse_tree(path.read_bytes())  # fields and where they are: the grammar only, any field names
     config = message_of(tree)             # the ModelConfig that the server would have
 
-protobuf's Python parser is not used: it differs from the server's C++ one in many places (`tests/pbtext_cases.py`
-lists them with the server's verdicts) and keeps no line numbers. These are the rules of protobuf's C++ tokenizer and
-text_format, each tried on a real tritonserver.
+protobuf's Python parser is not used: it differs from the server's C++ one in many places, which
+`tests/triton/pbtext_cases.py` lists with the server's verdicts, and keeps no line numbers. These are the rules of
+protobuf's C++ tokenizer and text_format, each tried on a real tritonserver.
 
 Hostile input raises PbtxtError: reading is linear in the text, and messages nest at most MAX_DEPTH deep.
 """

@@ -19,7 +19,7 @@ from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
 from modelwright.project.spec import Tolerance
 from modelwright.triton.client import Client
 from modelwright.verification.golden import save_golden
-from tests.manifests import a_manifest, compared_with_golden
+from tests.repository.manifests import a_manifest, compared_with_golden
 from tests.server.models import graph, node
 
 INTERFACE = ModelInterface("m", "3", 8, (InterfaceTensor("x", "FP32", (2,)),), (InterfaceTensor("y", "FP32", (2,)),))

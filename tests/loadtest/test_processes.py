@@ -34,7 +34,7 @@ from modelwright.server.local import RunningServer
 from modelwright.triton.client import connect
 from modelwright.verification.golden import save_golden
 from tests.loadtest.wire import free_port
-from tests.manifests import a_manifest, compared_with_golden
+from tests.repository.manifests import a_manifest, compared_with_golden
 
 Protocol = Literal["http", "grpc"]
 QUICK = LoadShape(concurrency=4, warmup_s=0.1, duration_s=0.3)

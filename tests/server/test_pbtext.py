@@ -13,9 +13,9 @@ import pytest
 
 from modelwright.server.local import RunningServer
 from modelwright.triton.pbtext import PbtxtError, parse_message
-from tests import pbtext_cases as cases
 from tests.server.models import config, double, publish
-from tests.test_pbtext import mutated
+from tests.triton import pbtext_cases as cases
+from tests.triton.test_pbtext import mutated
 
 _COMPLAINT = re.compile(r"Error parsing text-format [\w.]+: (.*)")
 _ENSEMBLE = b"""

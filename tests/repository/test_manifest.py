@@ -16,7 +16,7 @@ from modelwright.facts.part import SCHEMA
 from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.repository.manifest import Manifest, is_ours, read, read_ours
-from tests.manifests import a_manifest
+from tests.repository.manifests import a_manifest
 
 SCHEMA_1 = Path(__file__).parent / "data/manifests/schema1"
 OLD = sorted(path.stem for path in SCHEMA_1.glob("*.json"))

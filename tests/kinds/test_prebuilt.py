@@ -30,10 +30,10 @@ from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.reasons import is_missing_here
 from tests.conftest import DATA_PY, Recorder, Sandbox, doubling_onnx
-from tests.foreign_repository import MODELS, classifier, hand_made, plus
-from tests.manifests import a_manifest
+from tests.operations.foreign_repository import MODELS, classifier, hand_made, plus
+from tests.repository.manifests import a_manifest
+from tests.repository.test_repository import in_child
 from tests.server.models import shared_environment
-from tests.test_repository import in_child
 
 SHA = "0" * 64
 

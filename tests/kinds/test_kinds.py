@@ -19,8 +19,8 @@ from modelwright.kinds.step import StepFunction
 from modelwright.operations import schema
 from modelwright.operations.doctor import Machine, Row, examine
 from tests.conftest import ROOT, Sandbox
+from tests.operations.test_doctor import INTERPRETER, answers
 from tests.server.models import shared_environment
-from tests.test_doctor import INTERPRETER, answers
 
 DOCUMENT = (ROOT / "docs/kinds.md").read_text(encoding="utf-8")
 TOY_KIND = DOCUMENT.partition("```python\n")[2].partition("```\n")[0]  # a whole kind, as the page shows it

@@ -27,10 +27,10 @@ from modelwright.operations.schema import schema_text
 from modelwright.project.reader import read_builder
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
+from tests.config.modelconfigs import model_configs
 from tests.conftest import Sandbox, doubling_onnx, new_sandbox
-from tests.foreign_repository import CHAIN, CLASSIFIER, COUNTER, PLUS, classifier, hand_made, state
-from tests.modelconfigs import model_configs
-from tests.test_repository import in_child
+from tests.operations.foreign_repository import CHAIN, CLASSIFIER, COUNTER, PLUS, classifier, hand_made, state
+from tests.repository.test_repository import in_child
 
 
 @pytest.fixture

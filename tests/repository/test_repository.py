@@ -18,7 +18,7 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.repository.repository import Change, Repository, _replace_in_turn
 from modelwright.triton.layout import LEDGER
-from tests.manifests import a_manifest
+from tests.repository.manifests import a_manifest
 
 _WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
 

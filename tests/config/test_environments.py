@@ -15,9 +15,9 @@ from modelwright.config.environments import check_serving, environments_of, merg
 from modelwright.errors import ConfigError
 from modelwright.triton.client import connect
 from modelwright.triton.releases import release
+from tests.config.test_config import builder
 from tests.conftest import ONNX_YAML, Sandbox, default_sigint
 from tests.ports import free_ports
-from tests.test_config import builder
 from tests.waiting import PATIENCE_S
 
 BOTH = "environments: {cpu: {instance_group: [{count: 2, kind: KIND_CPU}]}, gpu: {instance_group: [{kind: KIND_GPU}]}}"

@@ -22,8 +22,8 @@ from modelwright.operations.schema import PLACE, editor_line, model_schema, put_
 from modelwright.project.spec import ModelSpec, parse_spec
 from modelwright.project.writer import serving_of
 from modelwright.triton.model_config_pb2 import schema as model_config
+from tests.config.modelconfigs import model_configs
 from tests.conftest import ROOT, Sandbox
-from tests.modelconfigs import model_configs
 
 SCHEMA = model_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

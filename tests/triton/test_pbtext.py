@@ -24,7 +24,7 @@ from modelwright.triton.pbtext import (
     unknown_enum_values,
     unknown_fields,
 )
-from tests import pbtext_cases as cases
+from tests.triton import pbtext_cases as cases
 
 CONFIG = """# a comment
 name: "digits"

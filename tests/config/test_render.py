@@ -23,8 +23,8 @@ from modelwright.server.local import running
 from modelwright.triton.client import connect
 from modelwright.triton.messages import differences, is_map, is_repeated, map_value
 from modelwright.triton.model_config_pb2 import schema
+from tests.config.test_config import TENSORS, builder
 from tests.conftest import ONNX_YAML, ROOT, Sandbox
-from tests.test_config import TENSORS, builder
 
 TEMPLATES = [ROOT / "templates"]
 ModelConfig = schema().ModelConfig

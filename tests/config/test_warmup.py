@@ -19,8 +19,8 @@ from modelwright.server.local import running
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.tensor_files import raw
 from modelwright.verification.golden import save_golden
+from tests.config.test_config import builder
 from tests.conftest import ONNX_YAML, Recorder, Sandbox
-from tests.test_config import builder
 
 TENSORS = ConfigTensors(
     (ConfigTensor("x", "FP32", (2,)), ConfigTensor("ids/0", "INT64", (-1,))), (ConfigTensor("y", "FP32", (2,)),)
