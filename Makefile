@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PYTEST := $(BIN)/python -m pytest
+# A run of the tests starts hundreds of interpreters, which need not compile the same files each time.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
