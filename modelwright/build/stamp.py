@@ -65,14 +65,24 @@ def write(
         state, newest_ns = _state([*roots, *folders], [*_own_files(project), *files])
         if newest_ns + _RACY_NS > started_ns:
             return
-        data = {"models": models, "replayed": False, "key": _key(project, names), "state": state}
-        _keep(project, data | {"folders": folders, "files": files})
+        data = {"models": models, "key": _key(project, names), "state": state, "folders": folders, "files": files}
+        if not data.items() <= _kept(project).items():  # else what is there may know of a replay, too
+            _keep(project, data | {"replayed": False})
 
 
 def mark_replayed(project: ProjectConfig) -> None:
     """Note in the stamp, where there is one, that every version passed its replay as it is."""
-    with suppress(OSError, ValueError, TypeError):
-        _keep(project, json.loads(_file(project).read_bytes()) | {"replayed": True})
+    if known := _kept(project):
+        with suppress(OSError):
+            _keep(project, known | {"replayed": True})
+
+
+def _kept(project: ProjectConfig) -> dict[str, Any]:
+    """The stamp's file; empty where there is none, or it is damaged."""
+    with suppress(OSError, ValueError):
+        data = json.loads(_file(project).read_bytes())
+        return data if isinstance(data, dict) else {}
+    return {}
 
 
 def _keep(project: ProjectConfig, data: dict[str, Any]) -> None:

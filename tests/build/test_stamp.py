@@ -164,6 +164,19 @@ def test_a_replay_is_noted(stamped: tuple[Sandbox, Path]) -> None:
     assert project.nothing_to_do(replayed=True) == 1
 
 
+def test_a_build_that_looks_closely_keeps_what_is_known_of_a_replay(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    for _ in range(2):
+        stamp.write(sandbox.project, (), 1, [], time.time_ns() + LATER_NS)
+        assert stamp.read(sandbox.project) is not None
+        stamp.mark_replayed(sandbox.project)
+    stamp.write(sandbox.project, (), 1, [], time.time_ns() + LATER_NS)
+    assert stamp.read(sandbox.project) == stamp.Stamp(models=1, replayed=True)
+    (sandbox.root / "builders/doubled/more.py").touch()
+    stamp.write(sandbox.project, (), 1, [], time.time_ns() + LATER_NS)
+    assert stamp.read(sandbox.project) == stamp.Stamp(models=1, replayed=False)
+
+
 def test_the_second_build_of_nothing_reads_no_model_yaml(sandbox: Sandbox) -> None:
     sandbox.onnx_builder()
     assert sandbox.cli("build").exit_code == 0
