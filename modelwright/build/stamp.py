@@ -56,11 +56,12 @@ def write(
     began. Nothing is kept when something changed since shortly before: another build must look again.
     """
     roots = _roots(project)
-    outside = [path for path in looked_at if not any(path.is_relative_to(root) for root in roots)]
-    alone = {path for path in outside if path.is_relative_to(project.store) or str(path.parent) in sys.path}
-    files = sorted(map(str, alone))
+    # As texts: of a thousand models there are thousands of paths.
+    inside, store = tuple(f"{root}{os.sep}" for root in roots), f"{project.store}{os.sep}"
+    outside = {path for path in map(str, looked_at) if not path.startswith(inside)}
+    alone = {path for path in outside if path.startswith(store) or os.path.dirname(path) in sys.path}  # noqa: PTH120
     # Of installed packages whole folders: a builder may read all that is in one.
-    folders = sorted({str(path.parent) for path in outside if path not in alone})
+    folders, files = sorted({os.path.dirname(path) for path in outside - alone}), sorted(alone)  # noqa: PTH120
     with suppress(OSError, ValueError):
         state, newest_ns = _state([*roots, *folders], [*_own_files(project), *files])
         if newest_ns + _RACY_NS > started_ns:

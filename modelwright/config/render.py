@@ -39,6 +39,7 @@ _ESCAPED = re.compile(r'[\\"\x00-\x1f\x7f]')
 _ESCAPED_BYTES = re.compile(r'[\\"\x00-\x1f\x7f-\xff]')
 
 
+@cache
 def shipped_templates() -> Path:
     """The templates of this package: inside it when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
