@@ -41,10 +41,13 @@ def require(mark: str) -> None:
         pytest.fail(f"this test needs pytest.mark.{mark}")
 
 
+def _without_torch(config: pytest.Config) -> bool:
+    return "not torch" in str(config.getoption("markexpr"))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where torch is not wanted, it is not imported for the sake of tests that do not run."""
-    without_torch = "not torch" in str(config.getoption("markexpr"))
-    return True if without_torch and collection_path.name in _IMPORT_TORCH else None
+    return True if _without_torch(config) and collection_path.name in _IMPORT_TORCH else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -72,10 +75,9 @@ def _group(item: pytest.Item) -> str:
     return min(places, key=len, default="")
 
 
-@pytest.hookimpl(trylast=True)  # after those of other marks were deselected
 def pytest_collection_finish(session: pytest.Session) -> None:
     imported = sorted(FRAMEWORKS & sys.modules.keys())
-    if imported and not any(item.get_closest_marker("torch") for item in session.items):
+    if imported and _without_torch(session.config):
         raise pytest.UsageError(f"a test module imports {', '.join(imported)}: import it inside its tests")
 
 
