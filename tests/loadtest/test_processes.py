@@ -196,7 +196,10 @@ def test_connections_are_few_and_closed_after_each_phase(
             assert server.connections == 0
         in_flight = phase.clients[0]["max_in_flight"]
         assert in_flight >= 32
-        assert server.max_connections == math.ceil(in_flight / callers)
+        needed = math.ceil(in_flight / callers)
+            # A caller keeps its place on a connection a little longer than its request is in flight, so an arrival of
+            # an open loop may find all places taken.
+            assert needed <= server.max_connections <= needed + ("rate" in how)
 
 
 def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(generators: GeneratorProcesses) -> None:
