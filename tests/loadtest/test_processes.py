@@ -197,8 +197,8 @@ def test_connections_are_few_and_closed_after_each_phase(
         in_flight = phase.clients[0]["max_in_flight"]
         assert in_flight >= 32
         needed = math.ceil(in_flight / callers)
-            # A caller keeps its place on a connection a little longer than its request is in flight, so an arrival of
-            # an open loop may find all places taken.
+        # A caller keeps its place on a connection a little longer than its request is in flight, so an arrival of
+        # an open loop may find all places taken.
             assert needed <= server.max_connections <= needed + ("rate" in how)
 
 
