@@ -199,7 +199,7 @@ def test_connections_are_few_and_closed_after_each_phase(
         needed = math.ceil(in_flight / callers)
         # A caller keeps its place on a connection a little longer than its request is in flight, so an arrival of
         # an open loop may find all places taken.
-            assert needed <= server.max_connections <= needed + ("rate" in how)
+        assert needed <= server.max_connections <= needed + ("rate" in how)
 
 
 def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(generators: GeneratorProcesses) -> None:
