@@ -197,9 +197,9 @@ def test_connections_are_few_and_closed_after_each_phase(
         in_flight = phase.clients[0]["max_in_flight"]
         assert in_flight >= 32
         needed = math.ceil(in_flight / callers)
-        # A caller keeps its place on a connection a little longer than its request is in flight, so an arrival of
-        # an open loop may find all places taken.
-        assert needed <= server.max_connections <= needed + ("rate" in how)
+        # A caller keeps its place on a connection a little longer than its request is in flight. On a busy machine
+        # arrivals of an open loop find those places taken, too; one connection a request would be twice as many.
+        assert needed <= server.max_connections <= (1.5 * needed if "rate" in how else needed)
 
 
 def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(generators: GeneratorProcesses) -> None:
