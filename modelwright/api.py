@@ -134,7 +134,7 @@ class Project:
         """
         from modelwright.operations.replay import verify
 
-        return verify(self.config, _listed(names), list(urls), say=say)
+        return verify(self.config, _listed(names), _listed(urls), say=say)
 
     def verify_if_changed(self, *, say: Say = _quiet) -> list[Replayed] | None:
         """`verify` everything on a local server; None when the same versions passed on the same server before."""

@@ -105,6 +105,6 @@ def located(where: str) -> Iterator[None]:
         raise type(error)(f"{where}: {error.message}", error.hint) from error.__cause__
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """A library's message without its line breaks."""
     return " ".join(str(error).split())

@@ -17,7 +17,7 @@ import pytest
 import modelwright
 from modelwright import ModelwrightError, Project, lint_repository
 from modelwright.build.listener import Listener
-from modelwright.errors import ProjectError, ProjectNotFoundError, RepositoryError, SpecError, VerifyError
+from modelwright.errors import ProjectError, ProjectNotFoundError, RepositoryError, ServerError, SpecError, VerifyError
 from modelwright.lint.examples import PYTHON_MODEL, base_text, write
 from modelwright.server.environment import unsupported_reason
 from tests.conftest import ROOT, Sandbox
@@ -145,6 +145,12 @@ def test_a_model_that_fails_is_an_outcome(sandbox: Sandbox, project: Project) ->
 def test_names_are_one_or_several(sandbox: Sandbox, project: Project, names: Any) -> None:
     sandbox.onnx_builder("other")
     assert {entry.step.model for entry in project.plan(names)} == {"doubled"}
+
+
+def test_one_url_need_not_be_in_a_list(project: Project) -> None:
+    project.build()
+    with pytest.raises(ServerError, match=re.escape("http://127.0.0.1:9")):
+        project.verify(urls="http://127.0.0.1:9")
 
 
 def test_an_unknown_name(project: Project) -> None:

@@ -14,6 +14,7 @@ from modelwright.build.outcome import Outcome
 from modelwright.build.release import release
 from modelwright.build.scheduler import Built, Scheduler
 from modelwright.build.workspace import Workspace, open_workspace
+from modelwright.errors import ModelwrightError
 from modelwright.fsops import locked
 from modelwright.kinds.registry import kind_of
 from modelwright.project.project import ProjectConfig
@@ -36,6 +37,8 @@ def build(
     build runs, wait for it; otherwise that is a LockedError. `start_executor` says where steps run; by default in
     worker processes.
     """
+    if jobs is not None and jobs < 1:
+        raise ModelwrightError(f"jobs: expected a whole number from 1, got {jobs}")
     started_ns = time.time_ns()
     with locked(project.state / LOCK, "modelwright build", wait=wait, say=listener.waiting):
         workspace = open_workspace(project, names)
@@ -47,16 +50,17 @@ def build(
             outcomes = release(workspace, built)
         finally:
             workspace.fingerprints.save()
-    if all(outcome.status == "unchanged" and not outcome.ran for outcome in outcomes):
+    # Code of a plugged-in kind decides on steps, too, and where all of it lies is not known.
+    built_in = all(kind_of(builder).is_built_in for builder in workspace.selected)
+    if built_in and all(outcome.status == "unchanged" and not outcome.ran for outcome in outcomes):
         stamp.write(project, names, len(outcomes), _looked_at(workspace, built), started_ns)
     return outcomes
 
 
 def _looked_at(workspace: Workspace, built: Built) -> Iterator[Path]:
-    """The files that a build read: those that step keys cover, artifacts, and the code of kinds that are plugged in."""
+    """The files that a build read: those that step keys cover, and artifacts."""
     yield from workspace.fingerprints.looked_at
     yield from (artifact.folder / "artifact.json" for artifact in built.artifacts.values())
-    yield from (kind_of(builder).file for builder in workspace.selected)
 
 
 def _worker_pool(jobs: int | None) -> Executor:

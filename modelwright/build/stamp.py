@@ -4,7 +4,7 @@ While the stamp holds, a build would read the same files and do nothing again, s
 model.yaml, manifests or the store. The stamp covers the project's builders, templates and repository, the artifacts of
 every step, files of installed packages that builders read, the installed packages, and this program itself. Any
 change there, also one that would not matter, makes the next build look closely again. `--json` and the Python API never
-use it.
+use it. A project with a plugged-in kind has no stamp.
 """
 
 from __future__ import annotations
@@ -113,7 +113,16 @@ def _own_files(project: ProjectConfig) -> list[str]:
     """Single files, and the folders in which packages are installed: their timestamps change with what is installed."""
     cache = project.state / "cache"
     caches = (cache / "configs.json", cache / "replayed.json")
-    return [*map(str, (project.root / FILE, project.server, *caches)), *sys.path]
+    return [*map(str, (project.root / FILE, project.server, *caches)), *sys.path, *_metadata()]
+
+
+def _metadata() -> Iterator[str]:
+    """What installed distributions say of their versions and plug-ins. It can be rewritten in place."""
+    for place in sys.path:
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in sorted(entries, key=lambda item: item.name):
+                if entry.name.endswith((".dist-info", ".egg-info")):
+                    yield from (f"{entry.path}/{name}" for name in ("METADATA", "PKG-INFO", "entry_points.txt"))
 
 
 def _state(roots: Iterable[str], files: Iterable[str]) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from modelwright import tools
 from modelwright.build.plan import Planned, in_order, plan
 from modelwright.build.store import Store
 from modelwright.config.ensembles import check_ensemble
@@ -39,6 +40,7 @@ class Workspace:
 
 def open_workspace(project: ProjectConfig, names: Sequence[str] = ()) -> Workspace:
     """Read and check all that can be checked before anything runs. Raises SpecError or ConfigError."""
+    tools.version.cache_clear()  # packages may have been installed since, in a process that lives on
     builders = read_builders(project, source_model)
     fingerprints = Fingerprints(project.state / "cache" / "files.json")
     selected = [builders[name] for name in _selected(builders, names)]

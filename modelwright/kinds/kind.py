@@ -9,11 +9,9 @@ distribution adds a kind with such a module of its own and an entry point in the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -119,9 +117,9 @@ class Kind(Generic[S]):
     scaffold: Mapping[str, Callable[[], Files]] = field(default_factory=dict)
 
     @property
-    def file(self) -> Path:
-        """The module that defines it."""
-        return Path(str(sys.modules[self.source.__module__].__file__))
+    def is_built_in(self) -> bool:
+        """Whether it is a kind of Modelwright, and not of another distribution."""
+        return self.source.__module__.startswith("modelwright.kinds.")
 
     def answering(self, serving: Mapping[str, Any]) -> dict[str, Any]:
         """Those fields of `serving` that decide what a model answers, not how fast."""

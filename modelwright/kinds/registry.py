@@ -1,7 +1,7 @@
 """Finds kinds: those of this package by the name of their module, those of other distributions by entry points.
 
 A build loads only the kinds that its builders name, and looks at entry points only for a name that is not built in. A
-plug-in that is broken is an error for the builders that use it, and for nobody else.
+plug-in that is broken is an error where a builder uses it, and nowhere else.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _plugged_in(points: list[EntryPoint]) -> Kind[Any]:
     point = points[0]
     try:
         kind = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise KindError(f"{where}: {point.value} cannot be imported: {reason}", _remedy(points)) from error
     if not isinstance(kind, Kind):

@@ -14,7 +14,7 @@ from modelwright.build.inline import InlineExecutor
 from modelwright.build.listener import Listener
 from modelwright.build.scheduler import BugError, Scheduler
 from modelwright.build.workspace import open_workspace
-from modelwright.errors import StepError
+from modelwright.errors import ModelwrightError, StepError
 from modelwright.facts.made import Made
 from tests.conftest import DATA_PY, ONNX_YAML, Sandbox, doubling_onnx
 
@@ -139,6 +139,12 @@ def test_no_executor_starts_when_all_is_up_to_date(sandbox: Sandbox) -> None:
         raise AssertionError("an executor was started")
 
     Scheduler(open_workspace(sandbox.project), Listener()).run(start)
+
+
+@pytest.mark.parametrize("jobs", [0, -3])
+def test_a_number_of_jobs_that_runs_nothing_is_refused(sandbox: Sandbox, jobs: int) -> None:
+    with pytest.raises(ModelwrightError, match=f"jobs: expected a whole number from 1, got {jobs}"):
+        build(sandbox.project, (), Listener(), jobs=jobs)
 
 
 def test_a_bug_in_a_step_keeps_its_traceback_and_closes_the_executor(sandbox: Sandbox) -> None:

@@ -131,6 +131,23 @@ def test_a_module_among_packages_counts_and_its_neighbours_do_not(
     assert not held(sandbox)
 
 
+@pytest.mark.parametrize(
+    "name", ["lib.egg-info/PKG-INFO", "lib-1.dist-info/METADATA", "lib-1.dist-info/entry_points.txt"]
+)
+def test_metadata_that_is_rewritten_in_place_ends_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = tmp_path / "site-packages" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("Version: 1.0")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site-packages")])
+    sandbox.onnx_builder()
+    stamp.write(sandbox.project, (), 1, [], time.time_ns() + LATER_NS)
+    assert held(sandbox)
+    rewritten_in_place(file)
+    assert not held(sandbox)
+
+
 def test_what_changed_a_moment_ago_is_not_stamped(sandbox: Sandbox) -> None:
     sandbox.onnx_builder()
     stamp.write(sandbox.project, (), 1, [], time.time_ns())

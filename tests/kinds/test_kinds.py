@@ -108,6 +108,18 @@ def test_the_commands_know_it(toy: Sandbox) -> None:
     assert (rows["toy models"].state, rows["toy models"].needed) == ("ok", True)
 
 
+def test_a_project_with_it_has_no_stamp(toy: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code decides on steps, and may lie anywhere: such a project is looked at closely each time."""
+    stamped: list[int] = []
+    monkeypatch.setattr("modelwright.build.stamp.write", lambda project, names, models, *_: stamped.append(models))
+    toy.onnx_builder()
+    toy.build()
+    assert {outcome.status for outcome in toy.build().values()} == {"unchanged"}
+    assert stamped == []
+    toy.build("doubled")
+    assert stamped == [1]
+
+
 @pytest.mark.parametrize(
     ("written", "where", "hint"),
     [
@@ -142,6 +154,7 @@ def test_a_module_that_it_needs_and_that_is_missing_is_named_with_what_installs_
 
 BROKEN: dict[str, tuple[str, str, str]] = {
     "a failing import": ("import no_such_module", ENTRY, "toy_kind:KIND cannot be imported: ModuleNotFoundError"),
+    "an exit": ("raise SystemExit(3)", ENTRY, "toy_kind:KIND cannot be imported: SystemExit"),
     "no such attribute": ("", ENTRY, "toy_kind:KIND cannot be imported: AttributeError"),
     "no kind": ("KIND = {}", ENTRY, "toy_kind:KIND is a dict, not a Kind"),
     "another name": (TOY_KIND, "toy2 = toy_kind:KIND", "toy_kind:KIND has another name, 'toy'"),
@@ -194,7 +207,8 @@ def test_every_shipped_kind_has_the_name_of_its_module() -> None:
     shipped = {name: kind for name, kind in known.kinds.items() if name not in known.distributions}
     assert set(shipped) == {"ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"}
     for name, kind in shipped.items():
-        assert kind.name == name == kind.file.stem
+        assert kind.name == name
+        assert kind.is_built_in
         assert kind.source.model_fields["kind"].annotation.__args__ == (name,)
 
 
