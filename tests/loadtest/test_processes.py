@@ -196,10 +196,11 @@ def test_connections_are_few_and_closed_after_each_phase(
             assert server.connections == 0
         in_flight = phase.clients[0]["max_in_flight"]
         assert in_flight >= 32
-        needed = math.ceil(in_flight / callers)
-        # A caller keeps its place on a connection a little longer than its request is in flight. On a busy machine
-        # arrivals of an open loop find those places taken, too; one connection a request would be twice as many.
-        assert needed <= server.max_connections <= (1.5 * needed if "rate" in how else needed)
+        if "concurrency" in how:
+            assert server.max_connections == math.ceil(in_flight / callers)
+        else:  # on a busy machine arrivals are late, and up to all of them are due at once
+            least, most = math.ceil(server.most / callers), math.ceil(server.answered / callers)
+            assert least <= server.max_connections <= most
 
 
 def test_users_of_tritonclient_over_grpc_do_not_wait_for_each_other(generators: GeneratorProcesses) -> None:
