@@ -11,7 +11,7 @@ PATH and the `pyvenv.cfg` beside it.
         lib/libpython3.11.so.1.0        → the library the stub embeds
         lib/python3.11/site-packages/   the wheels
         python/                         the Python backend, with the stub of this interpreter
-        backends-5e6f7a8b/              --backend-directory: python → ../python, onnxruntime/model.py
+        backends-5e6f7a8b/              --backend-directory: python → ../python, onnxruntime/*.py
 
 An environment is put in place by a rename, complete. A killed installation leaves a staging directory, which the next
 one removes.
@@ -216,15 +216,17 @@ def _environment(path: Path, facts: dict[str, Any]) -> Environment:
 
 def _backends(root: Path) -> Path:
     """The backend directory with the packaged onnxruntime backend, which changes more often than the pins."""
-    source = (files("modelwright.server") / "backends/onnxruntime/model.py").read_bytes()
-    final = root / f"backends-{hashlib.sha256(source).hexdigest()[:8]}"
+    folder = files("modelwright.server") / "backends/onnxruntime"
+    sources = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith(".py")}
+    final = root / f"backends-{_digest({name: hashlib.sha256(data).hexdigest() for name, data in sources.items()})}"
     if final.is_dir():
         return final
     staging = Path(tempfile.mkdtemp(prefix=".backends-", dir=root))
     staging.chmod(0o755)
     (staging / "python").symlink_to(Path("../python"))
     (staging / "onnxruntime").mkdir()
-    (staging / "onnxruntime/model.py").write_bytes(source)
+    for name, data in sources.items():
+        (staging / "onnxruntime" / name).write_bytes(data)
     try:
         staging.rename(final)
     except OSError:  # another process was faster

@@ -6,7 +6,8 @@ is refused here, with nearly the same message. The rules are those of triton-inf
 (`src/onnxruntime.cc`). A model that needs what is missing here (implicit sequence state, batch inputs and outputs,
 ragged batches, GPUs) is refused when it loads.
 
-Runs in the server environment's interpreter, which has only numpy, onnxruntime and triton_python_backend_utils.
+Runs in the server environment's interpreter, which has only numpy, onnxruntime and triton_python_backend_utils. The
+modules beside this file are found because the Python backend's stub puts its folder on the path.
 """
 
 from __future__ import annotations
@@ -17,32 +18,15 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from load_check import Config, LoadCheckError, TensorTypes, config_dims, describe, validate
 
 # Imported when first needed: tritonserver starts a process only for auto-completion, which often needs no session.
 ort: Any = None
 
-Config = dict[str, Any]  # a ModelConfig, or a part of it, as JSON
 Array = np.ndarray[Any, Any]
-TensorTypes = dict[str, tuple[str, list[int]]]  # {name: (data type as in a configuration, dims)}
 Batched = tuple[int, Any, dict[str, Array]]  # a request of a batch: its index, itself, its inputs
 
 DEFAULT_MAX_BATCH_SIZE = 4  # what tritonserver passes to backends unless --backend-config says otherwise
-
-CONFIG_TYPES = {
-    "tensor(bool)": "TYPE_BOOL",
-    "tensor(uint8)": "TYPE_UINT8",
-    "tensor(uint16)": "TYPE_UINT16",
-    "tensor(uint32)": "TYPE_UINT32",
-    "tensor(uint64)": "TYPE_UINT64",
-    "tensor(int8)": "TYPE_INT8",
-    "tensor(int16)": "TYPE_INT16",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(float)": "TYPE_FP32",
-    "tensor(double)": "TYPE_FP64",
-    "tensor(string)": "TYPE_STRING",
-}
 
 
 class TritonPythonModel:
@@ -56,7 +40,10 @@ class TritonPythonModel:
         lacks_outputs = not config.get("output")
         if lacks_inputs or lacks_outputs:
             session = create_session(config, Path(pb_utils.get_model_dir()))
-            inputs, outputs = describe(session.get_inputs()), describe(session.get_outputs())
+            try:
+                inputs, outputs = describe(session.get_inputs()), describe(session.get_outputs())
+            except LoadCheckError as error:
+                raise pb_utils.TritonModelException(str(error)) from None
             complete_batching(config, list(inputs.values()) + list(outputs.values()))
             if lacks_inputs:
                 config["input"] = complete_io(inputs, config["max_batch_size"])
@@ -70,7 +57,10 @@ class TritonPythonModel:
         refuse_unsupported(config)
         self.session = create_session(config, Path(args["model_repository"], args["model_version"]))
         self.run_options = create_run_options(config)
-        validate(config, self.session)
+        try:
+            validate(config, self.session)
+        except LoadCheckError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
         self.input_ranks = {
             node.name: len(node.shape)
             for node in [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
@@ -312,25 +302,6 @@ def complete_io(tensors: TensorTypes, max_batch_size: int) -> list[Config]:
     return entries
 
 
-# Validation
-
-
-def describe(nodes: list[Any]) -> TensorTypes:
-    """{name: (configuration type, dims)} of a model's inputs or outputs; symbolic and unknown dimensions are -1."""
-    infos: TensorTypes = {}
-    for node in nodes:
-        kind = node.type.split("(")[0]
-        if kind != "tensor":
-            kinds = {"seq": "SEQUENCE", "map": "MAP", "sparse_tensor": "SPARSETENSOR", "optional": "UNKNOWN"}
-            raise pb_utils.TritonModelException(
-                f"Unsupported ONNX Type 'ONNX_TYPE_{kinds.get(kind, 'UNKNOWN')}' for I/O '{node.name}', "
-                "expected 'ONNX_TYPE_TENSOR'."
-            )
-        dims = [dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape]
-        infos[node.name] = (CONFIG_TYPES.get(node.type, "TYPE_<invalid>"), dims)
-    return infos
-
-
 def refuse_unsupported(config: Config) -> None:
     """Refuse a model that only the stock container can serve."""
     found = [field for field in ("batch_input", "batch_output") if config.get(field)]
@@ -341,116 +312,3 @@ def refuse_unsupported(config: Config) -> None:
             f"unable to load model '{config['name']}': {', '.join(found)}: supported by the stock container's "
             "onnxruntime backend, but not by the local server"
         )
-
-
-def validate(config: Config, session: Any) -> None:
-    """Check the configuration against the model, as the stock backend does when it loads an instance."""
-    inputs = describe(session.get_inputs())
-    controls = sequence_controls(config)
-    expected = sum(not entry.get("optional") for entry in config["input"]) + len(controls)
-    for name, data_type in controls.items():
-        check_control(config, name, data_type, inputs)
-    if len(inputs) != expected:
-        raise refusal(config, f"configuration expects {expected} inputs, model provides {len(inputs)}")
-    inputs.update(describe(session.get_overridable_initializers()))
-    for entry in config["input"]:
-        if entry.get("optional") and config["max_batch_size"] != 0:
-            raise refusal(config, f"optional input '{entry['name']}' is not supported for models that support batching")
-        check_tensor(config, entry, "input", inputs)
-    outputs = describe(session.get_outputs())
-    for entry in config["output"]:
-        check_tensor(config, entry, "output", outputs)
-
-
-def refusal(config: Config, reason: str) -> Exception:
-    error: Exception = pb_utils.TritonModelException(f"unable to load model '{config['name']}', {reason}")
-    return error
-
-
-def sequence_controls(config: Config) -> dict[str, str]:
-    """{tensor: configuration type} of the control inputs that a sequence batcher adds to every request."""
-    controls: dict[str, str] = {}
-    for control_input in config.get("sequence_batching", {}).get("control_input", []):
-        for control in control_input.get("control", []):
-            data_type = control.get("data_type", "TYPE_INVALID")
-            for key, kind in (("fp32", "TYPE_FP32"), ("bool", "TYPE_BOOL"), ("int32", "TYPE_INT32")):
-                if control.get(f"{key}_false_true"):
-                    data_type = kind
-            controls[control_input["name"]] = data_type
-    return controls
-
-
-def check_control(config: Config, name: str, data_type: str, inputs: TensorTypes) -> None:
-    if name not in inputs:
-        raise pb_utils.TritonModelException(
-            f"configuration specified sequence control '{name}', but model does not provide that input"
-        )
-    model_type, dims = inputs[name]
-    dims = dims[1:] if config["max_batch_size"] > 0 else dims
-    if dims != [1]:
-        raise refusal(config, f"sequence control '{name}' in model has dims {shape(dims)} but dims [1] is expected")
-    if model_type != data_type:
-        raise refusal(
-            config,
-            f"sequence control '{name}', the model expects data-type {model_type} but the model configuration "
-            f"specifies data-type {data_type}",
-        )
-
-
-def check_tensor(config: Config, entry: Config, kind: str, tensors: TensorTypes) -> None:
-    """Check one configured input or output: its name, data type and dims."""
-    name = entry["name"]
-    if name not in tensors:
-        allowed = ", ".join(sorted(tensors))
-        raise pb_utils.TritonModelException(f"unexpected inference {kind} '{name}', allowed {kind}s are: {allowed}")
-    model_type, model_dims = tensors[name]
-    if entry["data_type"] != model_type:
-        raise refusal(
-            config,
-            f"configuration expects datatype {entry['data_type']} for {kind} '{name}', model provides {model_type}",
-        )
-    dims = config_dims(entry)
-    if model_dims:
-        check_dims(config, name, model_dims, dims, exact=kind == "output")
-    elif any(dim != 1 for dim in dims):
-        raise refusal(
-            config,
-            f"scalar tensor '{name}', should only provide 1 in the model configuration when the model doesn't support "
-            f"batching. Model configuration provided: {shape(dims)}.",
-        )
-
-
-def config_dims(entry: Config) -> list[int]:
-    """The dims that the model sees: those of `reshape` where it is given."""
-    dims = entry["reshape"].get("shape", []) if "reshape" in entry else entry["dims"]
-    return [int(dim) for dim in dims]
-
-
-def check_dims(config: Config, name: str, model_dims: list[int], dims: list[int], exact: bool) -> None:
-    """Dims of an output must be the model's; those of an input may give a size to a dynamic dimension."""
-    batched = config["max_batch_size"] > 0
-    if batched and model_dims[0] != -1:
-        raise pb_utils.TritonModelException(
-            f"model '{config['name']}', tensor '{name}': for the model to support batching the shape should have at "
-            f"least 1 dimension and the first dimension must be -1; but shape expected by the model is "
-            f"{shape(model_dims)}"
-        )
-    full = [-1, *dims] if batched else dims
-    fits = len(model_dims) == len(full) and all(
-        model == given or (model == -1 and not exact) for model, given in zip(model_dims, full, strict=True)
-    )
-    if not fits:
-        specifies = (
-            f"{len(full)} dimensions (an initial batch dimension because max_batch_size > 0 followed by the explicit "
-            f"tensor shape, making complete shape {shape(full)})"
-            if batched
-            else f"{len(full)} dimensions (shape {shape(full)})"
-        )
-        raise pb_utils.TritonModelException(
-            f"model '{config['name']}', tensor '{name}': the model expects {len(model_dims)} dimensions (shape "
-            f"{shape(model_dims)}) but the model configuration specifies {specifies}"
-        )
-
-
-def shape(dims: list[int]) -> str:
-    return "[" + ",".join(str(dim) for dim in dims) + "]"
