@@ -5,11 +5,24 @@ The tests lint every example and load it into the real server; `--explain` and d
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelwright.lint.rule import Absent, Example, ExampleFiles, FileContent, Folder, Locked, Onnx, Symlink
+from modelwright.lint.rule import (
+    Absent,
+    Example,
+    ExampleFiles,
+    FileContent,
+    Folder,
+    Locked,
+    Onnx,
+    Symlink,
+    TensorRtPlan,
+    Zip,
+)
 from modelwright.onnx.identity import identity_model
 from modelwright.triton.layout import CONFIG
 
@@ -31,6 +44,7 @@ _CONFIGS: dict[str, dict[str, str]] = {
         "instance_group": "instance_group [ { kind: KIND_CPU, count: 1 } ]",
     },
     "tensorrt": {"backend": 'backend: "tensorrt"', **_TENSORS},
+    "pytorch": {"backend": 'backend: "pytorch"', **_TENSORS},
     "ensemble": {"platform": 'platform: "ensemble"', **_TENSORS},
 }
 _PART = "\n".join(_CONFIGS["python"].values())
@@ -39,6 +53,7 @@ _FILES: dict[str, dict[str, FileContent]] = {
     "python": {"1/model.py": PYTHON_MODEL},
     "onnxruntime": {"1/model.onnx": Onnx()},
     "tensorrt": {},
+    "pytorch": {},
     "ensemble": {
         "1": Folder(),
         "/part/config.pbtxt": f"{_PART}\n",
@@ -91,7 +106,24 @@ def write(files: Mapping[str, FileContent], root: Path) -> None:
         elif isinstance(content, str):
             path.write_text(content)
         else:
-            path.write_bytes(content if isinstance(content, bytes) else onnx_bytes(content))
+            path.write_bytes(_bytes(content))
+
+
+def _bytes(content: bytes | Onnx | TensorRtPlan | Zip) -> bytes:
+    if isinstance(content, Onnx):
+        return onnx_bytes(content)
+    if isinstance(content, TensorRtPlan):
+        return b"ftrt" + bytes(20) + bytes(int(part) for part in content.version.split("."))
+    return zip_bytes(content) if isinstance(content, Zip) else content
+
+
+def zip_bytes(content: Zip) -> bytes:
+    """The archive that a Zip stands for."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in content.names:
+            archive.writestr(name, b"")
+    return data.getvalue()
 
 
 def onnx_bytes(content: Onnx) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelwright.lint.examples import base_text, files_of
 from modelwright.lint.registry import all_rules
-from modelwright.lint.rule import GROUPS, Absent, FileContent, Folder, Locked, Onnx, Rule, Symlink
+from modelwright.lint.rule import GROUPS, Absent, FileContent, Folder, Locked, Onnx, Rule, Symlink, TensorRtPlan, Zip
 
 _INTRODUCTION = """\
 # Lint rules
@@ -112,7 +112,7 @@ def _content(content: FileContent) -> str:
         return "/  not readable for the server's user"
     if isinstance(content, Symlink):
         return f" → {content.target}"
-    if isinstance(content, Onnx):
+    if isinstance(content, Onnx | TensorRtPlan | Zip):
         return f"  {content}"
     if isinstance(content, bytes):
         return f"  {len(content):,} bytes"

@@ -65,6 +65,26 @@ class Onnx:
 
 
 @dataclass(frozen=True)
+class TensorRtPlan:
+    """The first bytes of a plan, as the TensorRT of this version writes them."""
+
+    version: str  # of four parts
+
+    def __str__(self) -> str:
+        return f"a plan of TensorRT {self.version}"
+
+
+@dataclass(frozen=True)
+class Zip:
+    """A zip archive of empty files: TorchScript is known by their names."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"a zip archive with {', '.join(self.names)}"
+
+
+@dataclass(frozen=True)
 class Absent:
     """A file of the base that is not there."""
 
@@ -79,7 +99,7 @@ class Locked:
     """A folder that only root may list."""
 
 
-FileContent = str | bytes | Symlink | Onnx | Absent | Folder | Locked
+FileContent = str | bytes | Symlink | Onnx | TensorRtPlan | Zip | Absent | Folder | Locked
 ExampleFiles = Mapping[str, FileContent]
 
 

@@ -12,6 +12,7 @@ from modelwright.lint.rule import Found
 from modelwright.lint.tree import ModelFolder, RepositoryTree
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature
+from modelwright.triton.file_types import FileType, file_type
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
@@ -196,11 +197,15 @@ class ConfigView:
             return {}
         found = {}
         for number in self.served:
-            path = self.model_file(number, self.filled.default_model_filename)
-            path = path / "model.onnx" if path.is_dir() else path
+            path = self.onnx_file(number)
             if path.exists():
                 found[number] = self.repository.scan(path)
         return found
+
+    def onnx_file(self, version: int) -> Path:
+        """A version's ONNX file: the model file, or model.onnx in the folder of that name."""
+        path = self.model_file(version, self.filled.default_model_filename)
+        return path / "model.onnx" if path.is_dir() else path
 
     @property
     def onnx(self) -> dict[int, Signature]:
@@ -252,6 +257,14 @@ class RepositoryView:
             except (OnnxScanError, OSError) as error:
                 self._scans[path] = error
         return self._scans[path]
+
+
+def seen(path: Path) -> FileType | None:
+    """What a file is, if it is known and can be read."""
+    try:
+        return file_type(path) if path.is_file() else None
+    except OSError:
+        return None
 
 
 def read_text(path: Path) -> ConfigText:

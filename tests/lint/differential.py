@@ -93,6 +93,7 @@ def keep(folder: Path, mode: str, case: Case, judged: Sequence[Judged]) -> Path:
 
 
 def record(environment: Environment, cases: Sequence[Case]) -> None:
+    """Ask the server about these cases; the record of the others stays."""
     seen = {}
     with tempfile.TemporaryDirectory(prefix="verdicts-") as folder:
         for mode, auto_complete in MODES.items():
@@ -100,7 +101,8 @@ def record(environment: Environment, cases: Sequence[Case]) -> None:
             with Servers(environment, Path(folder, mode), auto_complete=auto_complete, count=SLOTS[mode]) as servers:
                 seen[mode] = {case.id: verdicts for case, verdicts in servers.run(cases)}
             print(f"auto-completion {mode}: {len(cases)} cases in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    write_record(seen)
+    asked = {case.id for case in cases}
+    write_record(seen, kept=[case.id for case in all_cases() if case.id not in asked])
 
 
 def run(environment: Environment, groups: dict[str, Sequence[Case]], out: Path) -> bool:
@@ -162,10 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(".modelwright/lint-differential"), help="for disagreements")
     given = parser.parse_args(arguments)
     environment = shared_environment()
-    if given.record:
-        record(environment, all_cases())
-        return 0
     hand_made = [case for case in all_cases() if given.only in case.id]
+    if given.record:
+        record(environment, hand_made)
+        return 0
     groups: dict[str, Sequence[Case]] = {HAND_MADE: hand_made}
     if given.cases:
         from tests.lint.generator import generated

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,14 +32,15 @@ def recorded() -> dict[str, Recorded]:
     return {case: Recorded(**entry) for case, entry in json.loads(FILE.read_text()).items()}
 
 
-def write_record(seen: Mapping[str, Mapping[str, Verdicts]]) -> None:
+def write_record(seen: Mapping[str, Mapping[str, Verdicts]], kept: Collection[str] = ()) -> None:
     """Write {mode: {case: its verdicts}}, one line a case, so that a change of one shows as one.
 
     A case on which the server has not changed its mind keeps its entry: some faults are refused or end the server by
-    turns, since it frees what a model process still uses.
+    turns, since it frees what a model process still uses. So do the cases in `kept`, which were not asked again.
     """
     old = recorded() if FILE.exists() else {}
-    entries = {case: _entry(seen, case) for case in sorted(seen["off"])}
+    entries = {case: _entry(seen, case) for case in seen["off"]} | {case: old[case] for case in kept if case in old}
+    entries = dict(sorted(entries.items()))
     for case, entry in entries.items():
         if case in old and _faults(old[case]) == _faults(entry):
             entries[case] = old[case]

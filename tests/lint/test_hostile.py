@@ -18,7 +18,7 @@ from modelwright.cli.main import main
 from modelwright.lint.engine import LintReport, lint
 from modelwright.lint.examples import PYTHON_MODEL, base_text, files_of, onnx_bytes, write
 from modelwright.lint.registry import all_rules
-from modelwright.lint.rule import Onnx
+from modelwright.lint.rule import Onnx, TensorRtPlan
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.triton.releases import release
@@ -177,7 +177,10 @@ MANIFESTS: dict[str, bytes] = {
 @pytest.mark.parametrize("case", MANIFESTS)
 def test_a_damaged_manifest_is_a_finding(case: str, tmp_path: Path) -> None:
     config = base_text("tensorrt") + "response_cache { enable: true }\n"
-    write({"m/config.pbtxt": config, "m/1/model.plan": b"plan", "m/1/manifest.json": MANIFESTS[case]}, tmp_path)
+    write(
+        {"m/config.pbtxt": config, "m/1/model.plan": TensorRtPlan("11.0.0.1"), "m/1/manifest.json": MANIFESTS[case]},
+        tmp_path,
+    )
     found = rules_of(linted(tmp_path))
     assert "MW904" in found
     assert found & {"MW801", "MW802"}
@@ -185,7 +188,7 @@ def test_a_damaged_manifest_is_a_finding(case: str, tmp_path: Path) -> None:
 
 def test_a_manifest_may_be_a_folder(tmp_path: Path) -> None:
     config = base_text("tensorrt") + "response_cache { enable: true }\n"
-    write({"m/config.pbtxt": config, "m/1/model.plan": b"plan", "m/1/manifest.json/x": b""}, tmp_path)
+    write({"m/config.pbtxt": config, "m/1/model.plan": TensorRtPlan("11.0.0.1"), "m/1/manifest.json/x": b""}, tmp_path)
     assert {"MW802", "MW904"} <= rules_of(linted(tmp_path))
 
 

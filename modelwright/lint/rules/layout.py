@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
 from modelwright.lint.rule import Example, Folder, Found, Locked, Severity, Symlink, rule
 from modelwright.lint.tree import ModelFolder, TreeEntry, is_hidden
 from modelwright.lint.view import ConfigView, RepositoryView
+from modelwright.triton.file_types import pointer
 from modelwright.triton.layout import in_range
 
 # Left by editors, copy tools, version control and file managers.
@@ -15,6 +17,7 @@ _STRAY = re.compile(
     r".*~|#.*#|\.#.*|\..*\.sw[a-p]|.*\.(tmp|temp|bak|orig|rej|part|swp)|\.DS_Store|Thumbs\.db|\.nfs.*", re.I
 )
 _POLICY = "version_policy"
+_POINTER = "version https://git-lfs.github.com/spec/v1\n"
 
 
 @rule(
@@ -224,3 +227,28 @@ def _links(model: ModelFolder) -> Iterator[tuple[str, TreeEntry]]:
 def unreadable_folder(model: ModelFolder) -> Iterator[Found]:
     for name, reason in model.unreadable().items():
         yield Found(f"the folder cannot be listed: {reason}", f"{model.name}/{name}".rstrip("/"))
+
+
+@rule(
+    "MW512",
+    "pointer in place of a file",
+    Severity.WARNING,
+    why="A clone without git-lfs has a small text in place of each large file. Where such a file is the model itself, "
+    "the server refuses it, and another rule says so. Labels, warm-up data and weights that are small may be read as "
+    "they are, and make wrong answers.",
+    fix="Run git lfs pull in the clone, and copy the files again.",
+    example=Example(
+        "", "", fault_files={"labels.txt": _POINTER, "1/table.bin": _POINTER}, fixed_files={"labels.txt": "cat\n"}
+    ),
+    on_text=True,
+)
+def pointer_in_place(model: ModelFolder) -> Iterator[Found]:
+    files = {name: entry for name, entry in model.entries.items() if entry.kind == "file"}
+    for folder in model.folders:
+        inside = model.inside(folder).items()
+        files |= {f"{folder}/{name}": entry for name, entry in inside if entry.kind == "file"}
+    for name, entry in sorted(files.items()):
+        with contextlib.suppress(OSError):
+            is_ = pointer(entry.path)
+            if is_:
+                yield Found(f"it is {is_.what}", f"{model.name}/{name}", fix=f"{is_.fix}.")

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelwright.lint.completion import ENSEMBLE, PLATFORMS
-from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, rule
-from modelwright.lint.view import ConfigView
+from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
+from modelwright.lint.view import ConfigView, seen
 from modelwright.suggest import did_you_mean
+from modelwright.triton.file_types import ANNEX_POINTER, EMPTY, HTML, LFS_POINTER, TORCHSCRIPT, XML, ZIP
 
 # Backends in NVIDIA's -py3 container (server's build.py). Others need another container, or come with the model.
 STOCK_BACKENDS = (
@@ -320,7 +321,10 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
         return
     for number in view.served:
         problem = _python_problem(view.model_file(number, name), view.options.target.python)
-        if problem:
+        is_ = seen(view.model_file(number, name)) if problem else None
+        if is_ in (EMPTY, LFS_POINTER, ANNEX_POINTER, HTML):
+            yield view.at(f"{number}/{name}", f"it is {is_.what}", fix=f"{is_.fix}.")
+        elif problem:
             yield view.at(f"{number}/{name}", problem)
 
 
@@ -435,3 +439,36 @@ def unknown_accelerator(view: ConfigView) -> Iterator[Found]:
                 yield view.found(
                     f"precision_mode is '{entry.parameters[key]}', not one of {known}", *where, "parameters", key
                 )
+
+
+# {backend: what a file of a known type must be}. An archive of torch.export (.pt2) is a zip like any other.
+_WANTED = {"pytorch": ("TorchScript", (TORCHSCRIPT, ZIP)), "openvino": ("OpenVINO IR, which is XML", (XML,))}
+
+
+@rule(
+    "MW116",
+    "model file of another kind",
+    Severity.ERROR,
+    why="The pytorch backend reads TorchScript, the openvino backend its own XML. They refuse a Git LFS pointer, a web "
+    "page, or a checkpoint that holds weights and no code. onnxruntime's files and TensorRT's have rules of their own.",
+    fix="Put the right file there; torch.jit.save writes TorchScript.",
+    example=Example(
+        "",
+        "",
+        base="pytorch",
+        fault_files={"1/model.pt": "version https://git-lfs.github.com/spec/v1\n"},
+        fixed_files={"1/model.pt": Zip(("m/constants.pkl", "m/data.pkl"))},
+    ),
+    unexercised="the local server has neither backend",
+)
+def other_kind(view: ConfigView) -> Iterator[Found]:
+    config = view.message
+    if config.backend not in _WANTED or config.runtime or config.cc_model_filenames:
+        return
+    name, (format_, accepted) = config.default_model_filename, _WANTED[config.backend]
+    if config.backend == "openvino" and not name.endswith(".xml"):
+        return  # it reads ONNX and other formats, too
+    for number in view.served:
+        is_ = seen(view.model_file(number, name))
+        if is_ and is_ not in accepted:
+            yield view.at(f"{number}/{name}", f"it is {is_.what}, not {format_}", fix=f"{is_.fix}.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
-from modelwright.lint.view import ConfigView
+from modelwright.lint.view import ConfigView, seen
 from modelwright.onnx.signature import ExternalTensor, Signature, Value
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_ONNX
@@ -40,7 +40,12 @@ def _file(view: ConfigView, version: int) -> str:
 )
 def not_onnx(view: ConfigView) -> Iterator[Found]:
     for number, found in view.scans.items():
-        if not isinstance(found, Signature):
+        if isinstance(found, Signature):
+            continue
+        is_ = seen(view.onnx_file(number))
+        if is_:
+            yield view.at(_file(view, number), f"it is {is_.what}", fix=f"{is_.fix}.")
+        else:
             yield view.at(_file(view, number), str(found))
 
 
@@ -288,7 +293,10 @@ def _weights_problem(view: ConfigView, folder: str, external: ExternalTensor, an
     if not anywhere and not planned and not real.is_relative_to(view.model.locate(folder).resolve()):
         return "are outside the model's folder"
     end = external.offset + (external.length or 0)
-    return f"are incomplete: the file has {status.st_size:,} bytes of {end:,}" if status.st_size < end else ""
+    if status.st_size >= end:
+        return ""
+    is_ = seen(path)
+    return f"are {is_.what}" if is_ else f"are incomplete: the file has {status.st_size:,} bytes of {end:,}"
 
 
 def _version(text: str) -> tuple[int, ...]:
