@@ -228,10 +228,7 @@ def _server(machine: Machine) -> list[Row]:
     if made is None:
         return [_server_to_be_made(machine, project)]
     fix = f"rm -r {project.shown(made.root)}; modelwright serve makes it again"
-    for command in (
-        [str(made.python), "-I", "-c", "import numpy, onnxruntime"],
-        [str(made.server), "--help"],  # ends with 1
-    ):
+    for command in made.trials:
         ran = machine.run(command, _IMPORT_TIMEOUT_S, made.variables())
         if ran.code not in (0, 1) or "Error" in ran.error or "error while loading" in ran.error:
             return [Row("local server", "broken", ran.last_line, fix, needed=True)]

@@ -1,17 +1,22 @@
-"""The local server's own environment: tritonserver, onnxruntime and numpy, separate from the project's packages.
+"""The local server's own environment: tritonserver, and what Python models find in the stock container.
 
-nvidia-pytriton, the wheel that contains tritonserver, needs numpy 1.x; the project must not inherit that. So the pinned
-wheels go to a directory of their own. It has the layout of a virtual environment, because tritonserver's embedded
-interpreter runs isolated: it ignores PYTHONPATH and PYTHONHOME, and finds its packages only through the `python3` on
-PATH and the `pyvenv.cfg` beside it.
+A Python model must find here what it finds in the stock container of the target release, and nothing more: the
+standard library, the backend's own module, and that release's numpy. So numpy alone is in site-packages. The wheels of
+the server and of onnxruntime lie apart, and only the onnxruntime backend puts them on its path. The project's own
+packages are not seen at all.
+
+It has the layout of a virtual environment, because tritonserver's embedded interpreter runs isolated: it ignores
+PYTHONPATH and PYTHONHOME, and finds its packages only through the `python3` on PATH and the `pyvenv.cfg` beside it.
 
     <state>/26.07-py3.11-1a2b3c4d/
         environment.json                what was installed, for which interpreter
         pyvenv.cfg  bin/python3         → the interpreter
         lib/libpython3.11.so.1.0        → the library the stub embeds
-        lib/python3.11/site-packages/   the wheels
+        lib/python3.11/site-packages/   numpy
+        server-packages/                tritonserver, onnxruntime, and what that one imports
         python/                         the Python backend, with the stub of this interpreter
-        backends-5e6f7a8b/              --backend-directory: python → ../python, onnxruntime/*.py
+        backends-5e6f7a8b/              --backend-directory: python → ../python,
+                                        onnxruntime/{*.py, packages → ../../server-packages}
 
 An environment is put in place by a rename, complete. A killed installation leaves a staging directory, which the next
 one removes.
@@ -48,16 +53,19 @@ if TYPE_CHECKING:
 
 SERVER_VERSION = "2.51.0"  # of the tritonserver in nvidia-pytriton 0.7.0
 
-_FORMAT = 1  # of the layout above; a change rebuilds
+_FORMAT = 2  # of the layout above; a change rebuilds
 _PINS = (
     # Without its dependencies: only the server's binaries are used, not the Python package.
     "nvidia-pytriton==0.7.0",
-    "numpy==1.26.4",
     # What `import onnxruntime` may need. Older releases also list coloredlogs and sympy, for tools not used here.
     "flatbuffers==25.12.19",
     "packaging==26.3",
     "protobuf==6.33.6",
 )
+# A folder in which the server runs is on the path of Python models: this is no name that a model could import.
+_SERVER_PACKAGES = "server-packages"
+# Modules that left the standard library, by the release of Python that has them no more.
+_REMOVED_MODULES = {12: ("asynchat", "asyncore", "distutils", "imp", "smtpd")}
 _DOCKER_HINT = "serve the same repository with the stock container instead: docker compose up triton"
 
 
@@ -77,21 +85,37 @@ class Environment:
 
     @property
     def site_packages(self) -> Path:
+        """What Python models can import beside the standard library."""
         return _site_packages(self.root, self.python_version)
 
     @property
+    def server_packages(self) -> Path:
+        """The wheels of tritonserver and of onnxruntime."""
+        return self.root / _SERVER_PACKAGES
+
+    @property
     def server(self) -> Path:
-        return self.site_packages / "pytriton/tritonserver/bin/tritonserver"
+        return self.server_packages / "pytriton/tritonserver/bin/tritonserver"
 
     @property
     def caches(self) -> Path:
-        return self.site_packages / "pytriton/tritonserver/caches"
+        return self.server_packages / "pytriton/tritonserver/caches"
+
+    @property
+    def trials(self) -> tuple[list[str], ...]:
+        """Commands that each start one of its programs; they end with 0 or 1 where nothing is broken."""
+        load = f"import numpy, sys; sys.path.insert(0, {str(self.server_packages)!r}); import onnxruntime"
+        return (
+            [str(self.python), "-I", "-c", load],
+            [str(self.server), "--help"],
+            [str(self.root / "python/triton_python_backend_stub")],  # says that arguments are missing
+        )
 
     def variables(self) -> dict[str, str]:
         """The environment variables for `server`: the caller's, without those that change where Python looks."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         kept.pop("VIRTUAL_ENV", None)
-        kept["LD_LIBRARY_PATH"] = f"{self.site_packages / 'nvidia_pytriton.libs'}:{self.root / 'lib'}"
+        kept["LD_LIBRARY_PATH"] = f"{self.server_packages / 'nvidia_pytriton.libs'}:{self.root / 'lib'}"
         kept["PATH"] = f"{self.root / 'bin'}:{kept.get('PATH', os.defpath)}"
         return kept
 
@@ -128,7 +152,7 @@ def unsupported_reason(host: Host | None = None) -> str | None:
 
 def pins_for(release: Release) -> tuple[str, ...]:
     """The exact requirements of a release's local server."""
-    return (*_PINS, f"onnxruntime=={release.onnxruntime}")
+    return (*_PINS, f"onnxruntime=={release.onnxruntime}", f"numpy=={release.numpy}")
 
 
 def find(
@@ -227,6 +251,7 @@ def _backends(root: Path) -> Path:
     (staging / "onnxruntime").mkdir()
     for name, data in sources.items():
         (staging / "onnxruntime" / name).write_bytes(data)
+    (staging / "onnxruntime/packages").symlink_to(Path("../..") / _SERVER_PACKAGES)
     try:
         staging.rename(final)
     except OSError:  # another process was faster
@@ -289,9 +314,14 @@ def _install(
     staging.chmod(0o755)
     try:
         site_packages = _site_packages(staging, interpreter.full_version)
-        site_packages.mkdir(parents=True)
-        install(interpreter, pins, site_packages, state / f"install-{release.name}.log")
-        _lay_out(staging, site_packages, interpreter)
+        log = state / f"install-{release.name}.log"
+        log.unlink(missing_ok=True)
+        of_models = [pin for pin in pins if pin.startswith("numpy==")]
+        of_server = [pin for pin in pins if pin not in of_models]
+        for target, wheels in ((site_packages, of_models), (staging / _SERVER_PACKAGES, of_server)):
+            target.mkdir(parents=True)
+            install(interpreter, wheels, target, log)
+        _lay_out(staging, site_packages, interpreter, release)
         facts = {
             "identity": identity,
             "release": release.name,
@@ -308,7 +338,7 @@ def _install(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
+def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter, release: Release) -> None:
     """Turn installed wheels into the layout shown in the module's docstring."""
     executable = Path(interpreter.executable)
     (root / "bin").mkdir()
@@ -317,23 +347,30 @@ def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter) -> None:
     (root / "pyvenv.cfg").write_text(
         f"home = {executable.parent}\ninclude-system-site-packages = false\nversion = {interpreter.full_version}\n"
     )
-    # Otherwise importing a model's helper module leaves __pycache__ in the model repository.
-    # PYTHONDONTWRITEBYTECODE does not reach an isolated interpreter; a .pth file does.
-    (site_packages / "modelwright-no-bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n")
-    shutil.rmtree(site_packages / "bin", ignore_errors=True)
-    triton = site_packages / "pytriton/tritonserver"
+    (site_packages / "modelwright.pth").write_text(_start_up(interpreter, release))
+    for packages in (site_packages, root / _SERVER_PACKAGES):
+        shutil.rmtree(packages / "bin", ignore_errors=True)
+    triton = root / _SERVER_PACKAGES / "pytriton/tritonserver"
     shutil.copytree(triton / "backends/python", root / "python")
     shutil.copy2(triton / "python_backend_stubs" / interpreter.version / "triton_python_backend_stub", root / "python")
 
 
+def _start_up(interpreter: Interpreter, release: Release) -> str:
+    """Lines of a .pth file: unlike PYTHON… variables, they reach an isolated interpreter."""
+    # Otherwise importing a model's helper module leaves __pycache__ in the model repository.
+    lines = ["import sys; sys.dont_write_bytecode = True"]
+    wanted = int(release.python.split(".")[1])
+    removed = [
+        name for minor, names in _REMOVED_MODULES.items() if interpreter.minor < minor <= wanted for name in names
+    ]
+    if removed:  # this interpreter is older than the container's: a model must not use what that one lacks
+        lines.append(f"import sys; sys.modules.update(dict.fromkeys({removed!r}))")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _try_out(environment: Environment) -> None:
     """Start each program once, so that a missing library is reported by name and not when a model loads."""
-    stub = environment.root / "python/triton_python_backend_stub"
-    for command in (
-        [str(environment.python), "-I", "-c", "import numpy, onnxruntime"],
-        [str(environment.server), "--help"],
-        [str(stub)],  # says that arguments are missing, and exits with 1
-    ):
+    for command in environment.trials:
         try:
             done = subprocess.run(command, env=environment.variables(), capture_output=True, text=True, check=False)
         except OSError as error:  # such as a state directory on a filesystem mounted noexec

@@ -21,9 +21,10 @@ class NoWheelError(ServerError):
 
 
 def pip_install(interpreter: Interpreter, pins: Sequence[str], target: Path, log: Path) -> None:
-    """Install exactly these wheels, with the user's pip configuration. Raises ServerError with the end of pip's output.
+    """Install exactly these wheels, with the user's pip configuration; pip's output is appended to `log`.
 
-    Runs the interpreter's own pip or, if it has none, the running Python's with options for that interpreter.
+    Runs the interpreter's own pip or, if it has none, the running Python's with options for that interpreter. Raises
+    ServerError with the end of pip's output.
     """
     command = [interpreter.command, "-I", "-m", "pip", "install", "--target", str(target)]
     if not interpreter.pip:
@@ -32,7 +33,7 @@ def pip_install(interpreter: Interpreter, pins: Sequence[str], target: Path, log
     command += ["--no-deps", "--only-binary=:all:", "--no-warn-script-location", "--disable-pip-version-check"]
     # A configured `user` or `require-virtualenv` contradicts --target.
     variables = os.environ | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_NO_INPUT": "1"}
-    with log.open("w") as output:
+    with log.open("a") as output:
         code = subprocess.call([*command, *pins], stdout=output, stderr=subprocess.STDOUT, env=variables)
     if code != 0:
         raise _pip_error(log)

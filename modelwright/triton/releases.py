@@ -10,6 +10,9 @@ from typing import Any
 
 from modelwright.errors import ProjectError
 
+# Where no source names a release's numpy: what all others have, and what the local server's Python backend works with.
+_NUMPY = "1.26.4"
+
 
 @dataclass(frozen=True)
 class Release:
@@ -19,6 +22,7 @@ class Release:
     server: str  # "2.71.0"
     onnxruntime: str  # "1.27.0"
     python: str  # "3.12": the interpreter of the Python backend
+    numpy: str  # "1.26.4": the only package that models of the Python backend find there
     max_opset: int  # of the ai.onnx domain, as that onnxruntime accepts it
     max_ir: int
 
@@ -49,6 +53,7 @@ def release(name: str) -> Release:
         server=row["server"],
         onnxruntime=row["onnxruntime"],
         python=row["python"],
+        numpy=row["numpy"] or _NUMPY,
         max_opset=limits["max_opset"],
         max_ir=limits["max_ir"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -35,10 +36,11 @@ class Copy:
 
     def __call__(self, _: Interpreter, pins: Sequence[str], target: Path, __: Path) -> None:
         self.installed.append(tuple(pins))
-        ours = shutil.ignore_patterns(
-            "modelwright-*"
-        )  # written after an installation, and through a link if it existed
-        shutil.copytree(self.source.site_packages, target, copy_function=os.link, ignore=ours, dirs_exist_ok=True)
+        is_of_models = target.name == "site-packages"
+        source = self.source.site_packages if is_of_models else self.source.server_packages
+        # Written after an installation, and through a link if it existed.
+        ours = shutil.ignore_patterns("modelwright.pth")
+        shutil.copytree(source, target, copy_function=os.link, ignore=ours, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_changed_pins_make_another_environment_and_the_old_pins_find_the_old_one
     new = ensure(state, RELEASE, silent, install=copy, pins=["numpy==2"])
     assert old.root != new.root
     assert ensure(state, RELEASE, silent, install=copy, pins=["numpy==1"]) == old
-    assert copy.installed == [("numpy==1",), ("numpy==2",)]
+    assert [pins for pins in copy.installed if pins] == [("numpy==1",), ("numpy==2",)]
 
 
 def test_an_environment_whose_interpreter_is_gone_is_rebuilt(state: Path, copy: Copy) -> None:
@@ -91,7 +93,7 @@ def test_an_environment_whose_interpreter_is_gone_is_rebuilt(state: Path, copy: 
     first.python.symlink_to("/nowhere/python3")
     assert find(state, RELEASE) is None
     assert ensure(state, RELEASE, silent, install=copy).python.exists()
-    assert len(copy.installed) == 2
+    assert len(copy.installed) == 4
 
 
 def test_it_says_what_it_installs(state: Path, copy: Copy) -> None:
@@ -112,7 +114,7 @@ def test_two_at_the_same_time_install_once(state: Path, copy: Copy) -> None:
     for thread in threads:
         thread.join()
     assert made[0] == made[1]
-    assert len(copy.installed) == 1
+    assert len(copy.installed) == 2
 
 
 def test_a_failed_installation_leaves_nothing_behind(state: Path, environment: Environment) -> None:
@@ -154,7 +156,7 @@ def test_a_killed_installation_is_started_over(state: Path, copy: Copy) -> None:
 def test_programs_that_do_not_run_are_an_error_that_names_the_library(state: Path, copy: Copy) -> None:
     def install(interpreter: Interpreter, pins: Sequence[str], target: Path, log: Path) -> None:
         copy(interpreter, pins, target, log)
-        shutil.rmtree(target / "nvidia_pytriton.libs")
+        shutil.rmtree(target / "nvidia_pytriton.libs", ignore_errors=True)
 
     with pytest.raises(ServerError, match=r"does not run on this machine: .*cannot open shared object file"):
         ensure(state, RELEASE, silent, install=install)
@@ -189,9 +191,28 @@ def test_models_see_the_environment_s_packages_only(
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere")
     variables = environment.variables()
     assert not [name for name in variables if name.startswith("PYTHON") or name == "VIRTUAL_ENV"]
-    show = "import numpy, onnxruntime; print(numpy.__version__, onnxruntime.__version__)"
+    show = (
+        "import numpy, sys; from importlib.metadata import distributions; "
+        "print(numpy.__version__, *(found.name for found in distributions()))"
+    )
     done = subprocess.run([environment.python, "-c", show], env=variables, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1.26.4", RELEASE.onnxruntime]
+    assert done.stdout.split() == [RELEASE.numpy, "numpy"]
+
+
+def test_modules_that_the_container_s_python_has_lost_are_not_there(environment: Environment) -> None:
+    done = subprocess.run([environment.python, "-c", "import imp"], capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError" in done.stderr
+    if not environment.python_version.startswith(f"{RELEASE.python}."):
+        assert "import of imp halted" in done.stderr
+
+
+def test_an_environment_of_an_older_layout_is_not_used(state: Path, copy: Copy) -> None:
+    made = ensure(state, RELEASE, silent, install=copy)
+    facts = json.loads((made.root / "environment.json").read_text())
+    facts["identity"]["format"] -= 1
+    (made.root / "environment.json").write_text(json.dumps(facts))
+    assert find(state, RELEASE) is None
+    assert ensure(state, RELEASE, silent, install=copy).root.is_dir()
 
 
 def test_pip_s_own_words_are_in_the_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ is refused here, with nearly the same message. The rules are those of triton-inf
 (`src/onnxruntime.cc`). A model that needs what is missing here (implicit sequence state, batch inputs and outputs,
 ragged batches, GPUs) is refused when it loads.
 
-Runs in the server environment's interpreter, which has only numpy, onnxruntime and triton_python_backend_utils. The
+Runs in the server environment's interpreter, which has only numpy and triton_python_backend_utils, as the stock
+container's has. onnxruntime lies in the folder `packages` beside this file, where Python models do not see it. The
 modules beside this file are found because the Python backend's stub puts its folder on the path.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ ort: Any = None
 Array = np.ndarray[Any, Any]
 Batched = tuple[int, Any, dict[str, Array]]  # a request of a batch: its index, itself, its inputs
 
+PACKAGES = str(Path(__file__).with_name("packages"))
 DEFAULT_MAX_BATCH_SIZE = 4  # what tritonserver passes to backends unless --backend-config says otherwise
 
 
@@ -181,6 +184,8 @@ def object_array(items: list[Any], shape: tuple[int, ...]) -> Array:
 def create_session(config: Config, directory: Path) -> Any:
     """An onnxruntime session on the CPU for a version directory, with the configuration's options."""
     global ort
+    if PACKAGES not in sys.path:
+        sys.path.append(PACKAGES)
     import onnxruntime as ort
 
     path = directory / (config.get("default_model_filename") or "model.onnx")
