@@ -56,9 +56,9 @@ class Contexts:
         check_ensemble(builder, builders, tensors, self._tensors(builder))
 
     def _served_model(self, builder: Builder, *, is_tested: bool) -> ServedModel:
-        """A model as a trial serves it: without labels and what makes it fast; any version of the tested model."""
+        """A model as a trial serves it: batched, but without labels and tuning; any version of the tested one."""
         kind, source = kind_of(builder), builder.spec.source
-        config = config_of(builder, self._tensors(builder), kind.answering(builder.spec.serving))
+        config = config_of(builder, self._tensors(builder), kind.tried(builder.spec.serving))
         made, fixed = self.artifacts[version_step(builder)], kind.fixed_versions(source)
         for output in config.output:
             output.ClearField("label_filename")  # a trial asks for tensors, and has no label files

@@ -23,6 +23,7 @@ from modelwright.triton.layout import WARMUP
 from modelwright.triton.model_config_pb2 import data_type_name, schema
 from modelwright.triton.tensor_files import STRING, count_strings, raw, size_bytes
 from modelwright.verification.golden import load_golden
+from modelwright.verification.samples import request_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ def complete(
     """
     if not config.model_warmup:
         return {}
-    samples = {name: array[0] for name, array in load_golden(golden)[0].items()}
+    samples = request_of(load_golden(golden)[0][:1], batched=False)
     known = {tensor.name: tensor for tensor in tensors.inputs}
     files: dict[str, bytes] = {}
     for index, entry in enumerate(config.model_warmup):

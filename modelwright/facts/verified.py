@@ -32,6 +32,7 @@ class Verified(Facts):
     samples: Integer = 0
     metrics: dict[str, Number] = Field(default_factory=dict)  # what `evaluate` returned
     golden: GoldenComparison | None = None  # None: the version has no golden samples
+    notes: tuple[str, ...] = ()  # what could not be tested, a sentence each
 
     @property
     def largest_error(self) -> float | None:

@@ -26,8 +26,9 @@ Files = Mapping[str, str | bytes]  # name → text with $placeholders, or bytes
 _TEMPLATE = ".tmpl"  # keeps linters and type checkers of this package away from code that is not its own
 # Fields of ModelConfig that decide what a model answers.
 _ANSWER_FIELDS = ("max_batch_size", "input", "output", "parameters", "model_transaction_policy")
+_BATCHING = "dynamic_batching"
 # Fields of ModelConfig that decide how fast a model is, and on which device.
-_SPEED_FIELDS = ("environments", "instance_group", "optimization", "dynamic_batching", "model_warmup", "response_cache")
+_SPEED_FIELDS = ("environments", "instance_group", "optimization", _BATCHING, "model_warmup", "response_cache")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ class Kind(Generic[S]):
         if self.whole_config:  # nothing is derived, so a server needs all the rest
             return {name: value for name, value in serving.items() if name not in _SPEED_FIELDS}
         return {name: value for name, value in serving.items() if name in _ANSWER_FIELDS}
+
+    def tried(self, serving: Mapping[str, Any]) -> dict[str, Any]:
+        """What of `serving` a trial in the server has: what decides the answers, and whether requests run together."""
+        batching: dict[str, Any] = {} if serving.get(_BATCHING) is None else {_BATCHING: {}}
+        return self.answering(serving) | batching
 
     def check_needs(self, file: str) -> None:
         """Raise StepError where a step of this kind would miss a module. `file` is the model.yaml, for the message."""

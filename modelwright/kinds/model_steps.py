@@ -54,7 +54,7 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
     if verification.served:
         # The server runs the composing models too, so their files are needed, and their configs count.
         needs |= {f"member {item.name}": version_step(item) for item in family if item is not builder}
-        config["served"] = {item.name: kind_of(item).answering(item.spec.serving) for item in family}
+        config["served"] = {item.name: kind_of(item).tried(item.spec.serving) for item in family}
         config["release"] = recipe.target.name
     return recipe.step(
         VERIFY,

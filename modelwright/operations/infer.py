@@ -19,6 +19,7 @@ from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.golden import load_golden
+from modelwright.verification.samples import request_of
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -103,11 +104,9 @@ def _sample(project: ProjectConfig, model: str, config: Mapping[str, Any], numbe
     if golden is None or not golden.is_file():
         raise ServerError(f"{model}: no golden samples here", "give the inputs: --input NAME=JSON")
     inputs, _ = load_golden(golden)
-    count = len(next(iter(inputs.values())))
-    if not 0 <= number < count:
-        raise ServerError(f"{model}: has no sample {number}", f"its samples are 0 to {count - 1}")
-    rows = {name: array[number : number + 1] for name, array in inputs.items()}
-    return rows if config.get("max_batch_size") else {name: array[0] for name, array in rows.items()}
+    if not 0 <= number < len(inputs):
+        raise ServerError(f"{model}: has no sample {number}", f"its samples are 0 to {len(inputs) - 1}")
+    return request_of([inputs[number]], batched=bool(config.get("max_batch_size")))
 
 
 def _given(model: str, config: Mapping[str, Any], given: Mapping[str, Any]) -> Tensors:

@@ -34,9 +34,10 @@ from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
 from modelwright.triton.reasons import is_missing_here
 from modelwright.triton.tensors import Tensors
-from modelwright.verification.batches import in_batches
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.golden import load_golden
+from modelwright.verification.runner import SampleRunner
+from modelwright.verification.samples import scalars_of
 
 Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "superseded"]
 
@@ -213,8 +214,8 @@ def _largest_error(item: Published, client: Client) -> float:
         return client.infer(item.model, part, version=str(item.version))
 
     batch = min(comparison.batch, item.max_batch_size)
-    actual = in_batches(infer, inputs, batch)
-    errors = compare_outputs(expected, actual, comparison.tolerance)
+    runner = SampleRunner(infer, bool(batch), frozenset(scalars_of(expected)))
+    errors = compare_outputs(expected, runner.ask_all(inputs, batch), comparison.tolerance)
     return max(errors.values(), default=0.0)
 
 

@@ -22,7 +22,9 @@ from modelwright.onnx.signature import Signature
 from modelwright.project.files import local_file
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.triton.tensors import load_tensors, save_tensors
+from modelwright.steps.samples import load_samples
+from modelwright.triton.tensors import Tensors, save_tensors
+from modelwright.verification.samples import of_equal_sizes, pack, stacked, unstacked
 
 _TIMEOUT_S = 60
 _CHUNK = 1 << 20
@@ -74,12 +76,17 @@ def _export(context: StepContext, module: Any, out: Path) -> Made:
     from modelwright.steps.export import onnx_from_torch, run_torch
 
     spec = context.builder.spec
-    samples = load_tensors(context.inputs["samples"] / "samples.npz")
+    samples = load_samples(context)
+    groups = [(group, stacked([samples[index] for index in group])) for group in of_equal_sizes(samples)]
     target = _version_folder(out) / "model.onnx"
+    expected: dict[int, Tensors] = {}
     with located(f"{context.builder.file}: source"):
-        expected = run_torch(module, samples, spec.inputs, spec.outputs, batched=spec.batched)
-        onnx_from_torch(module, samples, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
-    save_tensors(out / "expected.npz", expected)
+        for group, tensors in groups:
+            answers = run_torch(module, tensors, spec.inputs, spec.outputs, batched=spec.batched)
+            expected |= zip(group, unstacked(answers), strict=True)
+        first = groups[0][1]
+        onnx_from_torch(module, first, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
+    save_tensors(out / "expected.npz", pack([expected[index] for index in range(len(samples))]))
     return _made(read_signature(target), context)
 
 

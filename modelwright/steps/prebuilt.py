@@ -22,12 +22,13 @@ from modelwright.facts.verified import GoldenComparison, Verified, VerifiedVersi
 from modelwright.kinds.prebuilt import GoldenRecord, PrebuiltSource
 from modelwright.steps.context import StepContext
 from modelwright.steps.ensemble import newest_version, version_digest
+from modelwright.steps.samples import load_samples
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.reasons import is_missing_here
-from modelwright.triton.tensors import Tensors
-from modelwright.verification.batches import Infer, in_batches
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.golden import load_golden
+from modelwright.verification.runner import SampleRunner
+from modelwright.verification.samples import scalars_of
 
 _HINT = "a version never changes: put the file back, or publish the new one under another number"
 
@@ -73,20 +74,18 @@ def _verify_version(context: StepContext, source: PrebuiltSource, number: int, o
 def _served(context: StepContext, number: int, out: Path, record: GoldenRecord | None) -> Verified:
     """One version in the real server: its golden samples again, or those of model.yaml."""
     from modelwright.steps.trial import NotLoadedError, trial
-    from modelwright.steps.verify import SERVED_BATCH, verify_samples
+    from modelwright.steps.verify import SERVED_BATCH, served_runner, verify_samples
 
     spec = context.builder.spec
     try:
         with trial(_with_version(context, number), out.parent) as client:
-
-            def infer(inputs: Tensors) -> Tensors:
-                return client.infer(spec.name, inputs, version=str(number))
-
+            runner = served_runner(context, client, str(number))
             if record:
-                return _replayed(context, number, record, infer)
+                return _replayed(context, number, record, runner)
             folder = out / str(number)
             folder.mkdir()
-            return verify_samples(context, infer, min(spec.max_batch_size, SERVED_BATCH), folder)
+            samples = load_samples(context)
+            return verify_samples(context, runner, samples, min(spec.max_batch_size, SERVED_BATCH), folder).facts
     except NotLoadedError as error:
         # Versions that the newest one's config does not fit are kept, as they are where they come from.
         is_old = record is not None and number != max(context.source(PrebuiltSource).versions)
@@ -95,14 +94,15 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
         return _not_compared(f"not served here: {error.reason}", record)
 
 
-def _replayed(context: StepContext, number: int, record: GoldenRecord, infer: Infer) -> Verified:
+def _replayed(context: StepContext, number: int, record: GoldenRecord, runner: SampleRunner) -> Verified:
     inputs, expected = load_golden(context.inputs["model"] / f"golden/{number}.npz")
     batch = min(record.batch, context.builder.spec.max_batch_size)
-    errors = compare_outputs(expected, in_batches(infer, inputs, batch), record.tolerance)
+    runner = replace(runner, scalars=frozenset(scalars_of(expected)))
+    errors = compare_outputs(expected, runner.ask_all(inputs, batch), record.tolerance)
     return Verified(
         compared_with=ComparedWith.GOLDEN_SAMPLES,
         max_abs_error=errors,
-        samples=len(next(iter(inputs.values()))),
+        samples=len(inputs),
         golden=_comparison(record),
     )
 

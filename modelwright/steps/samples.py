@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import StepError
+from modelwright.errors import StepError, one_line
 from modelwright.facts.part import Facts, Integer
 from modelwright.project.spec import TensorSpec
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.triton.dtypes import BY_NAME
-from modelwright.triton.tensors import Tensors, save_tensors
+from modelwright.triton.tensors import Tensors, load_tensors, save_tensors
+from modelwright.verification.samples import Column, pack, unpack, unstacked
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FILE = "samples.npz"
 
 
 class Sampled(Facts):
@@ -22,54 +29,102 @@ def run(context: StepContext, out: Path) -> Sampled:
     """Call the samples entry; keep `samples.npz`."""
     entry = context.builder.spec.samples
     assert entry is not None
-    samples = call(context, "samples", entry)
     where = f"{context.builder.file}: samples {entry}"
-    tensors = as_tensors(samples, where)
-    check_tensors(tensors, context.builder.spec.inputs, where)
-    save_tensors(out / "samples.npz", tensors)
-    return Sampled(count=len(next(iter(tensors.values()))))
+    samples = as_samples(call(context, "samples", entry), where)
+    samples = as_declared(samples, context.builder.spec.inputs, where)
+    save_tensors(out / FILE, pack(samples))
+    return Sampled(count=len(samples))
 
 
-def as_tensors(value: Any, where: str) -> Tensors:
-    """What a builder's function returned, as {name: array}, string arrays as objects of bytes. Raises StepError."""
+def load_samples(context: StepContext) -> list[Tensors]:
+    """What the samples step of this model made."""
+    return unpack(load_tensors(context.inputs["samples"] / FILE))
+
+
+def as_samples(value: Any, where: str) -> list[Tensors]:
+    """What a builder's function returned, {name: (N, *shape), or a list of N arrays}, sample by sample.
+
+    Strings become objects of bytes. Raises StepError.
+    """
+    if not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value):
+        raise StepError(f"{where}: expected {{name: array}}, got {_described(value)}")
+    tensors = {name: _column(item, f"{where}: '{name}'") for name, item in value.items()}
+    lengths = {name: len(column) for name, column in tensors.items()}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        raise StepError(f"{where}: every tensor needs the same number of samples, at least one; got {lengths}")
+    return unstacked(tensors)
+
+
+def _column(item: Any, where: str) -> Column:
+    """One tensor of all samples: an array (N, *shape), or a list of N arrays that differ in size."""
     import numpy as np
 
-    if not isinstance(value, dict) or not value or not all(isinstance(name, str) for name in value):
-        raise StepError(f"{where}: expected {{name: array}}, got {_described(value)}")
-    tensors: Tensors = {}
-    for name, item in value.items():
+    if isinstance(item, list | tuple) and any(isinstance(part, np.ndarray) for part in item):
+        arrays = [_array(part, where) for part in item]
+        if len({array.ndim for array in arrays}) > 1 or len({array.dtype for array in arrays}) > 1:
+            raise StepError(f"{where}: its samples differ in rank or type: {[_shown(array) for array in arrays[:4]]}")
+        return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+    array = _array(item, where)
+    if not array.ndim:
+        raise StepError(f"{where}: expected an array of samples, got a single value", "the first axis counts samples")
+    return array
+
+
+def _array(item: Any, where: str) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    try:
         array = np.asarray(item)
-        if array.dtype.kind in "US" or array.dtype == object:
-            flat = [part.encode() if isinstance(part, str) else part for part in array.ravel().tolist()]
-            if not all(isinstance(part, bytes) for part in flat):
-                raise StepError(f"{where}: '{name}' holds neither numbers nor strings")
-            encoded = np.empty(len(flat), dtype=object)
-            encoded[:] = flat
-            array = encoded.reshape(array.shape)
-        tensors[name] = array
-    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in tensors.items()}
-    if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        raise StepError(f"{where}: every tensor needs the same number of rows, at least one; got {lengths}")
-    return tensors
+    except ValueError as error:
+        hint = "give a list of numpy arrays, one a sample, where samples differ in size"
+        raise StepError(f"{where}: not an array: {one_line(error)}", hint) from None
+    if array.dtype.kind not in "USO":
+        return array
+    flat = [part.encode() if isinstance(part, str) else part for part in array.ravel().tolist()]
+    if not all(isinstance(part, bytes) for part in flat):
+        raise StepError(f"{where} holds neither numbers nor strings")
+    encoded = np.empty(len(flat), dtype=object)
+    encoded[:] = flat
+    return encoded.reshape(array.shape)
 
 
-def check_tensors(tensors: Tensors, specs: tuple[TensorSpec, ...], where: str) -> None:
-    """Names, dtypes and shapes against the model.yaml's. Arrays are (N, *shape), N samples. Raises StepError."""
+def as_declared(samples: Sequence[Tensors], specs: Sequence[TensorSpec], where: str) -> list[Tensors]:
+    """Samples or answers, checked against what model.yaml declares: names, dtypes and shapes.
+
+    A scalar may be declared as [] or [1], and given as either. Raises StepError.
+    """
     if not specs:
-        return
+        return list(samples)
     names = [spec.name for spec in specs]
-    if set(tensors) != set(names):
-        raise StepError(f"{where}: expected tensors {sorted(names)}, got {sorted(tensors)}")
+    if set(samples[0]) != set(names):
+        raise StepError(f"{where}: expected tensors {sorted(names)}, got {sorted(samples[0])}")
     for spec in specs:
-        array = tensors[spec.name]
-        if array.dtype != BY_NAME[spec.dtype].numpy:
+        first = samples[0][spec.name]
+        if first.dtype != BY_NAME[spec.dtype].numpy:
             hint = f".astype('{BY_NAME[spec.dtype].numpy}') makes it one"
-            raise StepError(f"{where}: '{spec.name}' is {array.dtype}, expected {spec.dtype}", hint)
-        actual = array.shape[1:]
-        dims = spec.dims
-        if len(actual) != len(dims) or any(dim not in (-1, size) for dim, size in zip(dims, actual, strict=False)):
-            expected = ", ".join(["N", *map(str, spec.shape)])
-            raise StepError(f"{where}: '{spec.name}' has shape {array.shape}, expected ({expected})")
+            raise StepError(f"{where}: '{spec.name}' is {first.dtype}, expected {spec.dtype}", hint)
+    return [
+        {
+            spec.name: _as_declared(sample[spec.name], spec, f"{where}: '{spec.name}' of sample {index}")
+            for spec in specs
+        }
+        for index, sample in enumerate(samples)
+    ]
+
+
+def _as_declared(array: np.ndarray[Any, Any], spec: TensorSpec, where: str) -> np.ndarray[Any, Any]:
+    dims = tuple(spec.dims)
+    if {array.shape, dims} == {(), (1,)}:
+        return array.reshape(dims)
+    if array.ndim != len(dims) or any(dim not in (-1, size) for dim, size in zip(dims, array.shape, strict=True)):
+        expected = ", ".join(map(str, spec.shape))
+        hint = "arrays are (N, *shape), N samples"
+        raise StepError(f"{where} has shape {list(array.shape)}, expected [{expected}]", hint)
+    return array
+
+
+def _shown(array: np.ndarray[Any, Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 def _described(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from modelwright.errors import VerifyError
@@ -15,6 +15,8 @@ from modelwright.steps.python import PACKAGES
 from modelwright.steps.vendor import abi_conflicts
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG
+
+_OUTCOMES = ("success", "fail")
 
 
 class NotLoadedError(VerifyError):
@@ -53,6 +55,13 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
         if log.exists():
             context.say(log.read_text(errors="replace"))
             log.unlink()
+
+
+def runs_saved(client: Client, models: Sequence[str]) -> int:
+    """Requests less executions of these models since they were loaded: how often a request ran with another one."""
+    stats = [entry for model in models for entry in client.statistics(model)["model_stats"]]
+    requests = sum(int(entry["inference_stats"][outcome].get("count", 0)) for entry in stats for outcome in _OUTCOMES)
+    return requests - sum(int(entry.get("execution_count", 0)) for entry in stats)
 
 
 def _hint(context: StepContext, python_version: str) -> str:

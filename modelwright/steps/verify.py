@@ -1,29 +1,48 @@
 """The step that passes or refuses a model: its answers against its source's, its metrics against the gates.
 
 It makes `golden.npz` for the version, and its facts go into the manifest. An ONNX model runs in onnxruntime, of the
-target release's version; a Python model and an ensemble run in the real server.
+target release's version; a Python model and an ensemble run in the real server. What the server may do to requests is
+done here first: they are asked alone and in batches, and at the same time where the server batches them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.errors import located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.onnx.runtime import load_session, run_session
+from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.steps.samples import as_tensors, check_tensors
+from modelwright.steps.samples import as_declared, as_samples, load_samples
+from modelwright.triton.client import Client
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors, load_tensors
-from modelwright.verification.batches import Infer, check_rows_independent, in_batches
+from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.gates import check_gates, metrics_from
-from modelwright.verification.golden import save_golden
+from modelwright.verification.golden import MOST, save_golden
+from modelwright.verification.runner import SampleRunner
+from modelwright.verification.samples import Column, columns, requests, unpack
+from modelwright.verification.sizes import check_sizes
+from modelwright.verification.together import check_requests_together
 from modelwright.verification.tolerances import tolerances
 
 SERVED_BATCH = 32  # rows a request when nothing smaller limits it
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What a model answered to its golden samples, and how close another answer must be."""
+
+    samples: list[Tensors]
+    answers: list[Tensors]
+    allowed: Mapping[str, Tolerance]
+    facts: Verified
 
 
 def run(context: StepContext, out: Path) -> Verified:
@@ -35,73 +54,102 @@ def run(context: StepContext, out: Path) -> Verified:
         def infer(inputs: Tensors) -> Tensors:
             return run_session(session, inputs)
 
-        batch = len(next(iter(_samples(context).values()))) if spec.batched else 0
-        return verify_samples(context, infer, batch, out, check_rows=batch > 1)
+        runner = SampleRunner(infer, spec.batched, declared_scalars(context))
+        samples = load_samples(context)
+        answered = verify_samples(context, runner, samples, len(samples) if spec.batched else 0, out)
+        if spec.batched:
+            check_rows(runner, samples[:MOST], answered.allowed, spec.max_batch_size)
+        return _with_notes(answered, check_sizes(runner, samples, _dims(context)))
 
 
 def run_served(context: StepContext, out: Path) -> Verified:
     """Verify a Python model or an ensemble in the real server, in a small repository of its own."""
-    from modelwright.steps.trial import trial
+    from modelwright.steps.trial import runs_saved, trial
 
     spec = context.builder.spec
     with located(f"{spec.name}: verify"), trial(context, out.parent) as client:
+        runner = served_runner(context, client)
+        samples = load_samples(context)
+        answered = verify_samples(context, runner, samples, min(spec.max_batch_size, SERVED_BATCH), out)
+        notes = [check_sizes(runner, samples, _dims(context))]
+        batching = [name for name, serving in context.config["served"].items() if "dynamic_batching" in serving]
+        if batching and not check_requests_together(
+            runner, samples, answered.allowed, lambda: runs_saved(client, batching)
+        ):
+            notes.append("no requests that were sent at the same time ran together: batching was not tested")
+        return _with_notes(answered, *notes)
 
-        def infer(inputs: Tensors) -> Tensors:
-            return client.infer(spec.name, inputs)
 
-        return verify_samples(context, infer, min(spec.max_batch_size, SERVED_BATCH), out)
-
-
-def verify_samples(context: StepContext, infer: Infer, batch: int, out: Path, *, check_rows: bool = False) -> Verified:
-    """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz. Returns the step's facts."""
+def verify_samples(
+    context: StepContext, runner: SampleRunner, samples: list[Tensors], batch: int, out: Path
+) -> _Answered:
+    """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz."""
     spec = context.builder.spec
-    samples = _samples(context)
-    actual = in_batches(infer, samples, batch)
-    check_tensors(actual, spec.outputs, "its answer")
-    if check_rows:
-        check_rows_independent(infer, samples, actual)
+    actual = as_declared(runner.ask_all(samples, batch), spec.outputs, "its answer")
     expected = _expected(context, samples, batch)
-    outputs = actual if expected is None else expected
-    allowed = tolerances(spec.gates, outputs)
+    answers = actual if expected is None else expected
+    allowed = tolerances(spec.gates, answers[0])
     # Compared with itself where there is nothing else: that still refuses NaN and answers that change.
-    errors = compare_outputs(outputs, actual if expected else in_batches(infer, samples, batch), allowed)
-    metrics = _evaluate(context, lambda inputs: in_batches(infer, inputs, batch))
+    errors = compare_outputs(answers, actual if expected else runner.ask_all(samples, batch), allowed)
+    metrics = _evaluate(context, runner, batch)
     check_gates(spec.gates, metrics)
-    save_golden(out / GOLDEN, samples, outputs, batch)
-    return Verified(
+    save_golden(out / GOLDEN, samples, answers, batch)
+    facts = Verified(
         compared_with=ComparedWith.SOURCE if expected else ComparedWith.ITSELF,
         max_abs_error=errors,
-        samples=len(next(iter(samples.values()))),
+        samples=len(samples),
         metrics=metrics,
         golden=GoldenComparison(batch=batch, tolerance=allowed),
     )
+    return _Answered(samples, answers, allowed, facts)
 
 
-def _samples(context: StepContext) -> Tensors:
-    return load_tensors(context.inputs["samples"] / "samples.npz")
+def served_runner(context: StepContext, client: Client, version: str = "") -> SampleRunner:
+    """The model in a trial."""
+    spec = context.builder.spec
+
+    def infer(inputs: Tensors) -> Tensors:
+        return client.infer(spec.name, inputs, version=version)
+
+    return SampleRunner(infer, spec.batched, declared_scalars(context))
 
 
-def _expected(context: StepContext, samples: Tensors, batch: int) -> Tensors | None:
+def declared_scalars(context: StepContext) -> frozenset[str]:
+    return frozenset(output.name for output in context.builder.spec.outputs if not output.shape)
+
+
+def _dims(context: StepContext) -> dict[str, tuple[int | str, ...]]:
+    return {tensor.name: tensor.shape for tensor in context.builder.spec.inputs}
+
+
+def _with_notes(answered: _Answered, *notes: str) -> Verified:
+    return answered.facts.model_copy(update={"notes": tuple(filter(None, notes))})
+
+
+def _expected(context: StepContext, samples: list[Tensors], batch: int) -> list[Tensors] | None:
     """What the source answers: kept by the export, or computed by the builder's `reference`."""
     kept = context.inputs["model"] / "expected.npz"
     if kept.is_file():
-        return load_tensors(kept)
+        return unpack(load_tensors(kept))
     reference = context.builder.spec.reference
     if reference is None:
         return None
     where = f"{context.builder.file}: reference {reference}"
-
-    def ask(part: Tensors) -> Tensors:
-        return as_tensors(call(context, "reference", reference, part), where)
-
     # Request by request, as the server is asked: a model may pad the rows of a request alike.
-    expected = in_batches(ask, samples, batch) if batch else ask(samples)
-    check_tensors(expected, context.builder.spec.outputs, where)
-    return expected
+    parts = requests(samples, batch) if batch else [samples]
+    answers = [
+        answer for part in parts for answer in as_samples(call(context, "reference", reference, columns(part)), where)
+    ]
+    return as_declared(answers, context.builder.spec.outputs, where)
 
 
-def _evaluate(context: StepContext, infer: Infer) -> dict[str, float]:
+def _evaluate(context: StepContext, runner: SampleRunner, batch: int) -> dict[str, float]:
     entry = context.builder.spec.evaluate
     if entry is None:
         return {}
-    return metrics_from(call(context, "evaluate", entry, infer), f"{context.builder.file}: evaluate {entry}")
+    where = f"{context.builder.file}: evaluate {entry}"
+
+    def infer(inputs: Mapping[str, Column]) -> dict[str, Column]:
+        return columns(runner.ask_all(as_samples(inputs, f"{where}: infer"), batch))
+
+    return metrics_from(call(context, "evaluate", entry, infer), where)

@@ -1,46 +1,94 @@
-"""Running samples through a model in batches, and whether the batch changes a sample's answer."""
+"""Whether the other rows of a request change a row's answer: the server puts requests of several clients together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import VerifyError
+from modelwright.errors import ModelwrightError, VerifyError
+from modelwright.project.spec import Tolerance
 from modelwright.triton.tensors import Tensors
-from modelwright.verification.comparison import compare_outputs
-from modelwright.verification.tolerances import default_tolerances
+from modelwright.verification.comparison import differences
+from modelwright.verification.runner import SampleRunner
+from modelwright.verification.samples import of_equal_sizes
 
-Infer = Callable[[Tensors], Tensors]  # inputs of one request → outputs
-
-
-def in_batches(infer: Infer, inputs: Tensors, batch: int) -> Tensors:
-    """Run any number of samples, in requests of at most `batch` rows; if 0, one by one without a batch dimension."""
+if TYPE_CHECKING:
     import numpy as np
 
-    answers = [infer(part) for part in _parts(inputs, batch)]
-    merge = np.concatenate if batch else np.stack
-    return {name: merge([answer[name] for answer in answers]) for name in answers[0]}
+_HINT = (
+    "compute each row from its own values: no sum, mean or index over the batch; raise gates.tolerance if the"
+    " difference is acceptable; or set serving.max_batch_size: 0, after which inputs, outputs and samples carry the"
+    " batch dimension themselves"
+)
 
 
-def check_rows_independent(infer: Infer, samples: Tensors, answers: Tensors) -> None:
-    """Check that a sample alone is answered as it was among others: the server batches requests of several clients.
+def check_rows(
+    runner: SampleRunner, samples: Sequence[Tensors], allowed: Mapping[str, Tolerance], largest: int
+) -> None:
+    """Ask each sample alone, then all in batches of several sizes up to `largest`, in other orders and beside others.
 
-    `answers` are those of `samples` in one batch. Raises VerifyError.
+    Raises VerifyError for a row whose answer is not the one that it gets alone, naming the row and its neighbours.
     """
-    alone = infer({name: array[:1] for name, array in samples.items()})
-    first = {name: array[:1] for name, array in answers.items()}
-    try:
-        compare_outputs(first, alone, default_tolerances(first))
-    except VerifyError as error:
+    alone = [answer for sample in samples for answer in runner.ask([sample])]
+    for group in of_equal_sizes(samples):
+        for batch in _batches(group, largest):
+            _check_batch(runner, samples, alone, batch, allowed)
+        if len(group) == 1 and largest > 1:
+            _check_beside_stranger(runner, samples[group[0]], alone[group[0]], allowed)
+
+
+def _check_batch(
+    runner: SampleRunner,
+    samples: Sequence[Tensors],
+    alone: Sequence[Tensors],
+    batch: Sequence[int],
+    allowed: Mapping[str, Tolerance],
+) -> None:
+    answers = runner.ask([samples[index] for index in batch])
+    _, worst = differences([alone[index] for index in batch], answers, allowed, "answer alone")
+    if worst:
+        others = [index for row, index in enumerate(batch) if row != worst.sample]
+        where = f"row {worst.sample} of a batch of {len(batch)}"
         raise VerifyError(
-            f"a sample alone in its batch gets another answer than among others: {error.message}",
-            "compute per row in the model, or set serving.max_batch_size: 0",
+            f"sample {batch[worst.sample]} as {where}, beside {_listed(others)}: {worst.text}", _HINT
         ) from None
 
 
-def _parts(inputs: Tensors, batch: int) -> Iterator[Tensors]:
-    count = len(next(iter(inputs.values())))
-    for start in range(0, count, batch or 1):
-        if batch:
-            yield {name: array[start : start + batch] for name, array in inputs.items()}
-        else:
-            yield {name: array[start] for name, array in inputs.items()}
+def _check_beside_stranger(
+    runner: SampleRunner, sample: Tensors, alone: Tensors, allowed: Mapping[str, Tolerance]
+) -> None:
+    """The only sample of its size, beside its own values in another order: they are in the model's range.
+
+    A model that does not take those proves nothing.
+    """
+    stranger = {name: _reversed(array) for name, array in sample.items()}
+    try:
+        runner.ask([stranger])
+    except ModelwrightError:
+        return
+    answers = runner.ask([stranger, sample])
+    _, worst = differences([alone], answers[1:], allowed, "answer alone")
+    if worst:
+        raise VerifyError(f"a sample as row 1 of a batch of 2, beside another one: {worst.text}", _HINT)
+
+
+def _batches(group: Sequence[int], largest: int) -> Iterator[list[int]]:
+    """All samples of a group in pairs, in threes, and as many together as there are; each time in another order."""
+    orders = {
+        min(len(group), largest): list(group),
+        min(2, largest): list(reversed(group)),
+        min(3, largest): [*group[::2], *group[1::2]],
+    }
+    for size, order in orders.items():
+        for start in range(0, len(order) if size > 1 else 0, size):
+            # The last batch is filled up from the front. A single sample stands beside itself.
+            yield [order[at % len(order)] for at in range(start, start + size)]
+
+
+def _reversed(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array.ravel()[::-1].reshape(array.shape)
+
+
+def _listed(samples: Sequence[int]) -> str:
+    shown = ", ".join(map(str, samples[:8]))
+    return f"sample{'s' * (len(samples) > 1)} {shown}{', …' * (len(samples) > 8)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import VerifyError
@@ -13,99 +14,154 @@ from modelwright.verification.tolerances import EXACT
 if TYPE_CHECKING:
     import numpy as np
 
+    Array = np.ndarray[Any, Any]
 
-def compare_outputs(expected: Tensors, actual: Tensors, allowed: Mapping[str, Tolerance]) -> dict[str, float]:
+
+@dataclass(frozen=True)
+class Difference:
+    """The worst value that is outside its tolerance."""
+
+    sample: int
+    text: str  # "'logits' differs by 3.1e-02 from the source, allowed 1.0e-02"
+
+
+def compare_outputs(
+    expected: Sequence[Tensors], actual: Sequence[Tensors], allowed: Mapping[str, Tolerance]
+) -> dict[str, float]:
     """{output: largest absolute difference} of every expected output.
 
-    Arrays are (samples, *shape). Floats agree where |actual - expected| <= atol + rtol * |expected|, in float64; equal
-    infinities agree, NaN never does. All other types must be equal, and so must floats without a tolerance. Raises
-    VerifyError naming the worst output and sample.
+    Both hold one {output: array} a sample, in the same order. Floats agree where
+    |actual - expected| <= atol + rtol * |expected|, in float64; equal infinities agree, NaN never does. All other types
+    must be equal, and so must floats without a tolerance. Raises VerifyError naming the worst output and sample.
     """
-    if missing := sorted(expected.keys() - actual.keys()):
-        raise VerifyError(f"outputs are missing: expected {sorted(expected)}, got no {missing}")
-    differences: dict[str, float] = {}
-    worst: tuple[float, str] = (0.0, "")
-    for name in expected:
-        _check_like(name, expected[name], actual[name])
-        check = _compare_floats if expected[name].dtype.kind == "f" else _compare_exactly
-        differences[name], excess, message = check(name, expected[name], actual[name], allowed.get(name, EXACT))
-        worst = max(worst, (excess, message))
-    if worst[1]:
-        raise VerifyError(worst[1], "raise the tolerance only if an accuracy gate passes; else look at the last step")
-    return differences
+    if len(expected) != len(actual):
+        raise VerifyError(f"{len(actual)} answers to {len(expected)} samples")
+    largest, worst = differences(expected, actual, allowed, "source")
+    if worst:
+        which = f"(worst of {len(expected)} samples: {worst.sample})"
+        raise VerifyError(
+            f"{worst.text} {which}", "raise the tolerance only if an accuracy gate passes; else look at the last step"
+        )
+    return largest
 
 
-def _check_like(name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> None:
-    if expected.shape != actual.shape:
-        raise VerifyError(f"'{name}' has shape {list(actual.shape)}, its source {list(expected.shape)}")
-    if expected.dtype.kind != actual.dtype.kind:
-        raise VerifyError(f"'{name}' is {actual.dtype}, its source {expected.dtype}")
-    if expected.dtype.kind == "f":
-        _check_finite(name, expected, actual)
+def differences(
+    expected: Sequence[Tensors], actual: Sequence[Tensors], allowed: Mapping[str, Tolerance], source: str
+) -> tuple[dict[str, float], Difference | None]:
+    """({output: largest absolute difference}, the worst one that is not allowed). `source` names what is expected.
+
+    Raises VerifyError for outputs that are missing, of another type or not finite.
+    """
+    if missing := sorted(expected[0].keys() - actual[0].keys()):
+        raise VerifyError(f"outputs are missing: expected {sorted(expected[0])}, got no {missing}")
+    largest: dict[str, float] = {}
+    worst: tuple[float, Difference | None] = (0.0, None)
+    for name in expected[0]:
+        one, other = [sample[name] for sample in expected], [sample[name] for sample in actual]
+        if different := _other_shape(name, one, other, source):
+            return {}, different
+        pair = _pair(name, one, other, source)
+        is_float = pair.expected.dtype.kind == "f"
+        if is_float:
+            _check_finite(pair)
+        check = _compare_floats if is_float else _compare_exactly
+        largest[name], excess, found = check(pair, allowed.get(name, EXACT))
+        if found and excess > worst[0]:
+            worst = excess, found
+    return largest, worst[1]
 
 
-def _check_finite(name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> None:
+@dataclass(frozen=True)
+class _Pair:
+    """One output of all samples: values end to end, whatever the sizes of the samples are."""
+
+    name: str
+    expected: Array
+    actual: Array
+    ends: Array  # of each sample, among the values
+    source: str
+
+    def sample(self, value: int) -> int:
+        """Which sample a value is of."""
+        import numpy as np
+
+        return int(np.searchsorted(self.ends, value, side="right"))
+
+    def first(self, bad: Array) -> int:
+        return self.sample(int(bad.nonzero()[0][0]))
+
+
+def _other_shape(name: str, expected: Sequence[Array], actual: Sequence[Array], source: str) -> Difference | None:
+    for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
+        if one.shape != other.shape:
+            return Difference(index, f"'{name}' has shape {list(other.shape)}, its {source} {list(one.shape)}")
+    return None
+
+
+def _pair(name: str, expected: Sequence[Array], actual: Sequence[Array], source: str) -> _Pair:
     import numpy as np
 
-    for who, array in (("the source's", expected), ("its", actual)):
+    first, second = expected[0].dtype, actual[0].dtype
+    if first.kind != second.kind:
+        raise VerifyError(f"'{name}' is {second}, its {source} {first}")
+    ends = np.cumsum([array.size for array in expected])
+    return _Pair(name, _flat(expected), _flat(actual), ends, source)
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    import numpy as np
+
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def _check_finite(pair: _Pair) -> None:
+    import numpy as np
+
+    name, expected, actual = pair.name, pair.expected, pair.actual
+    for who, array in ((f"the {pair.source}'s", expected), ("its", actual)):
         if (bad := np.isnan(array)).any():
             raise VerifyError(
-                f"'{name}': {bad.sum()} of {who} {bad.size} values are NaN (first in sample {_sample(bad)})",
+                f"'{name}': {bad.sum()} of {who} {bad.size} values are NaN (first in sample {pair.first(bad)})",
                 "the samples may be outside the model's range; for FP16, keep overflowing nodes in FP32",
             )
     bad = (np.isinf(expected) | np.isinf(actual)) & (expected != actual)
     if bad.any():
         raise VerifyError(
-            f"'{name}': {bad.sum()} of {bad.size} values are infinite in one of source and result"
-            f" (first in sample {_sample(bad)})",
+            f"'{name}': {bad.sum()} of {bad.size} values are infinite in one of {pair.source} and result"
+            f" (first in sample {pair.first(bad)})",
             "for FP16, keep overflowing nodes in FP32",
         )
 
 
-def _compare_floats(
-    name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any], allowed: Tolerance
-) -> tuple[float, float, str]:
-    """(largest difference, how many times what is allowed, message or "")."""
+def _compare_floats(pair: _Pair, allowed: Tolerance) -> tuple[float, float, Difference | None]:
+    """(largest difference, how many times what is allowed, the worst that is not allowed)."""
     import numpy as np
 
-    if not expected.size:
-        return 0.0, 0.0, ""
-    source, result = expected.astype(np.float64), actual.astype(np.float64)
+    if not pair.expected.size:
+        return 0.0, 0.0, None
+    source, result = pair.expected.astype(np.float64), pair.actual.astype(np.float64)
     # Infinities are equal here; inf - inf would be NaN.
     difference = np.abs(np.subtract(result, source, where=np.isfinite(source), out=np.zeros_like(source)))
     limit = allowed.atol + allowed.rtol * np.where(np.isfinite(source), np.abs(source), 0.0)
     over = difference - limit
     if (over <= 0).all():
-        return float(difference.max()), 0.0, ""
-    at = np.unravel_index(int(over.argmax()), over.shape)
+        return float(difference.max()), 0.0, None
+    at = int(over.argmax())
     excess = float(difference[at] / limit[at]) if limit[at] else float("inf")
-    message = (
-        f"'{name}' differs by {difference[at]:.1e} from the source, allowed {limit[at]:.1e}"
-        f" (worst of {_samples(over)} samples: {at[0] if at else 0})"
-    )
-    return float(difference.max()), excess, message
+    text = f"'{pair.name}' differs by {difference[at]:.1e} from the {pair.source}, allowed {limit[at]:.1e}"
+    return float(difference.max()), excess, Difference(pair.sample(at), text)
 
 
-def _compare_exactly(
-    name: str, expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any], _: Tolerance
-) -> tuple[float, float, str]:
-    import numpy as np
-
-    bad = np.asarray(expected != actual)
+def _compare_exactly(pair: _Pair, _: Tolerance) -> tuple[float, float, Difference | None]:
+    expected, actual = pair.expected, pair.actual
+    bad = expected != actual
     if not bad.any():
-        return 0.0, 0.0, ""
-    numeric = expected.dtype.kind in "biu"
+        return 0.0, 0.0, None
     # Python integers: unsigned and 64-bit subtraction would wrap.
     largest = (
-        float(max(abs(int(a) - int(b)) for a, b in zip(expected[bad], actual[bad], strict=True))) if numeric else 1.0
+        float(max(abs(int(a) - int(b)) for a, b in zip(expected[bad], actual[bad], strict=True)))
+        if expected.dtype.kind in "biu"
+        else 1.0
     )
-    message = f"'{name}' differs in {bad.sum()} of {bad.size} {expected.dtype} values (first in sample {_sample(bad)})"
-    return largest, float("inf"), message
-
-
-def _sample(bad: np.ndarray[Any, Any]) -> int:
-    return int(bad.nonzero()[0][0]) if bad.ndim else 0
-
-
-def _samples(array: np.ndarray[Any, Any]) -> int:
-    return array.shape[0] if array.ndim else 1
+    text = f"'{pair.name}' differs in {bad.sum()} of {bad.size} {expected.dtype} values from the {pair.source}"
+    return largest, float("inf"), Difference(pair.first(bad), text)

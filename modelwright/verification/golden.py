@@ -1,29 +1,45 @@
 """golden.npz of a version: inputs with the outputs it must give, so that any server can be checked against it.
 
-It holds input/<name> and output/<name>, arrays of (N, *shape). The manifest says how to ask and compare:
+It holds input/<name> and output/<name>, arrays of (N, *shape); where samples differ in size, their values and their
+shapes instead (`samples.pack`). The manifest says how to ask and compare:
 `golden: {batch, tolerance: {output: {atol, rtol}}}`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelwright.triton.tensors import Tensors, load_tensors, save_tensors
+from modelwright.verification.samples import pack, requests, unpack
 
-_MOST = 64  # samples kept in a version: enough to check one, small enough to copy with it
+MOST = 64  # samples kept in a version: enough to check one, small enough to copy with it
 
 
-def save_golden(path: Path, inputs: Tensors, outputs: Tensors, batch: int) -> None:
+def save_golden(path: Path, inputs: Sequence[Tensors], outputs: Sequence[Tensors], batch: int) -> None:
     """Keep the first samples: whole requests of `batch` rows, since a model may pad the rows of a request alike."""
-    kept = _MOST - _MOST % batch if 0 < batch <= _MOST else _MOST
-    tensors = {f"input/{name}": array[:kept] for name, array in inputs.items()}
-    tensors |= {f"output/{name}": array[:kept] for name, array in outputs.items()}
+    kept = kept_count(inputs, batch)
+    tensors = {f"input/{name}": array for name, array in pack(inputs[:kept]).items()}
+    tensors |= {f"output/{name}": array for name, array in pack(outputs[:kept]).items()}
     save_tensors(path, tensors)
 
 
-def load_golden(path: Path) -> tuple[Tensors, Tensors]:
-    """(inputs, outputs)."""
+def load_golden(path: Path) -> tuple[list[Tensors], list[Tensors]]:
+    """(inputs, outputs), sample by sample."""
     tensors = load_tensors(path)
-    inputs = {name.removeprefix("input/"): array for name, array in tensors.items() if name.startswith("input/")}
-    outputs = {name.removeprefix("output/"): array for name, array in tensors.items() if name.startswith("output/")}
-    return inputs, outputs
+    return part_of(tensors, "input/"), part_of(tensors, "output/")
+
+
+def part_of(tensors: Tensors, prefix: str) -> list[Tensors]:
+    """The samples, or the answers, among the arrays of a golden.npz."""
+    return unpack({name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)})
+
+
+def kept_count(inputs: Sequence[Tensors], batch: int) -> int:
+    """How many of the first samples a version keeps."""
+    count = 0
+    for request in requests(inputs, batch):
+        if count and count + len(request) > MOST:
+            break
+        count += len(request)
+    return min(count, MOST)

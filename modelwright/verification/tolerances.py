@@ -15,13 +15,10 @@ _BY_DTYPE = {
 }
 
 
-def default_tolerances(outputs: Tensors) -> dict[str, Tolerance]:
-    """Per output, by its precision."""
-    return {name: _BY_DTYPE.get(str(array.dtype), EXACT) for name, array in outputs.items()}
-
-
-def tolerances(gates: Gates, outputs: Tensors) -> dict[str, Tolerance]:
-    """Per output: `gates.tolerance` for floats where it is set, else by its precision."""
-    allowed = default_tolerances(outputs)
+def tolerances(gates: Gates, answer: Tensors) -> dict[str, Tolerance]:
+    """Per output of an answer: `gates.tolerance` for floats where it is set, else by its precision."""
     wanted = gates.tolerance
-    return {name: wanted if wanted and outputs[name].dtype.kind == "f" else allowed[name] for name in allowed}
+    return {
+        name: wanted if wanted and array.dtype.kind == "f" else _BY_DTYPE.get(str(array.dtype), EXACT)
+        for name, array in answer.items()
+    }

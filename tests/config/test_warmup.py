@@ -19,6 +19,7 @@ from modelwright.server.local import running
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.tensor_files import raw
 from modelwright.verification.golden import save_golden
+from modelwright.verification.samples import unstacked
 from tests.config.test_config import builder
 from tests.conftest import ONNX_YAML, Recorder, Sandbox
 
@@ -33,7 +34,7 @@ SAMPLES: dict[str, Any] = {
 
 @pytest.fixture
 def golden(tmp_path: Path) -> Path:
-    save_golden(tmp_path / "golden.npz", SAMPLES, {"y": SAMPLES["x"]}, 2)
+    save_golden(tmp_path / "golden.npz", unstacked(SAMPLES), unstacked({"y": SAMPLES["x"]}), 2)
     return tmp_path / "golden.npz"
 
 

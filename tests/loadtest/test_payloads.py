@@ -19,6 +19,7 @@ from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
 from modelwright.project.spec import Tolerance
 from modelwright.triton.client import Client
 from modelwright.verification.golden import save_golden
+from modelwright.verification.samples import unstacked
 from tests.repository.manifests import a_manifest, compared_with_golden
 from tests.server.models import graph, node
 
@@ -34,7 +35,12 @@ def publish(
     folder = repository / model / str(version)
     folder.mkdir(parents=True)
     x = np.repeat(np.arange(count, dtype=np.float32), 2).reshape(count, 2)
-    save_golden(folder / "golden.npz", more.get("inputs", {"x": x}), more.get("outputs", {"y": x + 1}), batch)
+    save_golden(
+        folder / "golden.npz",
+        unstacked(more.get("inputs", {"x": x})),
+        unstacked(more.get("outputs", {"y": x + 1})),
+        batch,
+    )
     manifest = a_manifest(
         version_digest="d",
         made=Made(composing_models=more.get("composing_models", {})),
@@ -262,7 +268,7 @@ def test_what_cannot_be_sent_is_refused(interface: ModelInterface, options: dict
     [
         pytest.param({"inputs": {"x": np.zeros((3, 5), np.float32)}}, r"golden\.npz: sample 0: input 'x': the model takes \[2\]", id="shape"),
         pytest.param({"inputs": {"z": np.zeros((3, 2), np.float32)}}, r"golden\.npz: sample 0: m has no input 'z'", id="name"),
-        pytest.param({"inputs": {}}, r"golden\.npz: no samples", id="none"),
+        pytest.param({"inputs": {}}, r"golden\.npz: empty file", id="none"),
     ],
 )  # fmt: skip
 def test_golden_samples_of_another_model_are_refused(tmp_path: Path, damage: dict[str, Any], message: str) -> None:

@@ -33,6 +33,7 @@ from modelwright.project.spec import Tolerance
 from modelwright.server.local import RunningServer
 from modelwright.triton.client import connect
 from modelwright.verification.golden import save_golden
+from modelwright.verification.samples import unstacked
 from tests.loadtest.wire import free_port
 from tests.repository.manifests import a_manifest, compared_with_golden
 
@@ -464,7 +465,9 @@ def publish_golden(repository: Path, offset: float) -> None:
     folder.mkdir(parents=True)
     array = np.arange(40, dtype=np.float32).reshape(40, 1)
     wrong = (np.arange(40).reshape(40, 1) % 2 * offset).astype(np.float32)
-    save_golden(folder / "golden.npz", {"IN": array, "BIAS": array}, {"OUT": 2 * array + wrong}, 1)
+    save_golden(
+        folder / "golden.npz", unstacked({"IN": array, "BIAS": array}), unstacked({"OUT": 2 * array + wrong}), 1
+    )
     manifest = a_manifest(verification=compared_with_golden(1, {"OUT": Tolerance(atol=0.5)}))
     (folder / "manifest.json").write_text(manifest.text())
 

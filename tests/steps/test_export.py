@@ -21,6 +21,7 @@ from modelwright.project.spec import Tolerance
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.triton.releases import release
 from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.samples import unstacked
 
 pytestmark = pytest.mark.torch
 NEWEST, OLDEST = release("26.07"), release("23.10")
@@ -93,7 +94,9 @@ def export(module: nn.Module, samples: Any, inputs: Any, outputs: Any, folder: P
 
 def check(path: Path, module: nn.Module, samples: Any, inputs: Any, outputs: Any) -> None:
     expected = run_torch(module, samples, inputs, outputs, batched=True)
-    compare_outputs(expected, run_session(load_session(path), samples), dict.fromkeys(expected, CLOSE))
+    compare_outputs(
+        unstacked(expected), unstacked(run_session(load_session(path), samples)), dict.fromkeys(expected, CLOSE)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,13 @@ from modelwright.errors import VerifyError
 from modelwright.project.spec import Tolerance
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.samples import unstacked
 
 
 def compare_at(expected: Tensors, actual: Tensors, *, atol: float, rtol: float) -> dict[str, float]:
-    return compare_outputs(expected, actual, dict.fromkeys(expected, Tolerance(atol=atol, rtol=rtol)))
+    return compare_outputs(
+        unstacked(expected), unstacked(actual), dict.fromkeys(expected, Tolerance(atol=atol, rtol=rtol))
+    )
 
 
 def floats(*values: float) -> dict[str, Any]:
@@ -46,11 +49,12 @@ class TestCompareOutputs:
             (floats(np.nan, 2), floats(np.nan, 2), r"1 of the source's 2 values are NaN \(first in sample 0\)"),
             (floats(1, 2, 3), floats(1, np.inf, np.inf), r"2 of 3 values are infinite in one .*first in sample 1"),
             (floats(np.inf), floats(-np.inf), "1 of 1 values are infinite"),
-            (floats(1, 2), floats(1), r"has shape \[1, 1\], its source \[2, 1\]"),
+            (floats(1, 2), floats(1), "1 answers to 2 samples"),
+            (floats(1), {"y": np.zeros((1, 2), np.float32)}, r"has shape \[2\], its source \[1\]"),
             (floats(1), {"y": np.array([[1]])}, "is int64, its source float32"),
             (floats(1), {"z": np.array([[1]])}, r"got no \['y'\]"),
         ],
-        ids=["nan", "nan-in-source", "inf", "inf-sign", "shape", "type", "names"],
+        ids=["nan", "nan-in-source", "inf", "inf-sign", "count", "shape", "type", "names"],
     )
     def test_what_never_agrees(self, expected: Any, actual: Any, match: str) -> None:
         with pytest.raises(VerifyError, match=match):
@@ -76,10 +80,12 @@ class TestCompareOutputs:
     )
     def test_other_types_must_be_equal(self, expected: Any, actual: Any) -> None:
         assert compare_at({"y": expected}, {"y": expected}, atol=0, rtol=0) == {"y": 0.0}
-        with pytest.raises(VerifyError, match=r"differs in 1 of 2 \w+ values \(first in sample 1\)"):
+        with pytest.raises(
+            VerifyError, match=r"differs in 1 of 2 \w+ values from the source \(worst of 2 samples: 1\)"
+        ):
             compare_at({"y": expected}, {"y": actual}, atol=9, rtol=9)
 
     def test_an_output_without_a_tolerance_must_be_equal(self) -> None:
-        assert compare_outputs(floats(1), floats(1), {}) == {"y": 0.0}
+        assert compare_outputs(unstacked(floats(1)), unstacked(floats(1)), {}) == {"y": 0.0}
         with pytest.raises(VerifyError, match="'y' differs"):
-            compare_outputs(floats(1), floats(1.0001), {})
+            compare_outputs(unstacked(floats(1)), unstacked(floats(1.0001)), {})

@@ -263,8 +263,9 @@ def _same_inputs(old: Path, new: Path) -> bool:
     import numpy as np
 
     from modelwright.verification.golden import load_golden
+    from modelwright.verification.samples import pack
 
     if not new.is_file():
         return False
-    first, second = load_golden(old)[0], load_golden(new)[0]
+    first, second = pack(load_golden(old)[0]), pack(load_golden(new)[0])
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)

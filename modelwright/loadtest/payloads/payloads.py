@@ -34,6 +34,8 @@ from modelwright.repository.versions import superseded
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.golden import part_of
+from modelwright.verification.samples import request_of, requests
 
 ENOUGH = 32  # distinct payloads; with fewer, the load test may measure a response cache
 
@@ -100,7 +102,7 @@ def prepare(
 def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]) -> str:
     """How an answer differs from the expected one by more than is allowed; "" if it does not."""
     try:
-        compare_outputs(expected, actual, tolerance)
+        compare_outputs([expected], [actual], tolerance)
     except VerifyError as error:
         return error.message
     return ""
@@ -173,14 +175,11 @@ def _golden(
     seed: int,
     dims: Mapping[str, int | Sequence[int]],
 ) -> Payloads:
-    inputs, outputs, comparison = _read_golden(interface, repository, dims)
-    count = min(len(array) for array in (*inputs.values(), *outputs.values()))
-    samples = [{name: array[index] for name, array in inputs.items()} for index in range(count)]
-    answers = [{name: array[index] for name, array in outputs.items()} for index in range(count)]
+    samples, answers, comparison = _read_golden(interface, repository, dims)
     assert repository is not None
     for index, sample in enumerate(samples):
         check_fits(interface, sample, f"{_golden_path(interface, repository)}: sample {index}")
-    known, note = _comparable(interface, Repository(repository, repository), comparison, inputs, outputs)
+    known, note = _comparable(interface, Repository(repository, repository), comparison, samples, answers)
     items = [
         Payload(
             stacked(samples, rows, interface.max_batch_size > 0),
@@ -195,7 +194,8 @@ def _golden(
 
 def _read_golden(
     interface: ModelInterface, repository: Path | None, dims: Mapping[str, Any]
-) -> tuple[Tensors, Tensors, GoldenComparison | None]:
+) -> tuple[list[Tensors], list[Tensors], GoldenComparison | None]:
+    """(samples, answers, how they are compared), as they are sent, without a batch dimension."""
     where = f"{interface.model} version {interface.version}"
     hint = "use --payload random, or give a file"
     if dims:
@@ -204,22 +204,22 @@ def _read_golden(
         raise LoadError(f"{where}: no golden samples in {repository or 'this project'}", hint)
     path = _golden_path(interface, repository)
     tensors = load_npz(path)
-    inputs, outputs = (
-        {name.removeprefix(part): array for name, array in tensors.items() if name.startswith(part)}
-        for part in ("input/", "output/")
-    )
-    if not all(array.ndim and len(array) for array in (*inputs.values(), *outputs.values())) or not inputs:
+    if not all(array.ndim and len(array) for array in tensors.values()):
+        raise LoadError(f"{path}: no samples", hint)
+    inputs, outputs = (part_of(tensors, part) for part in ("input/", "output/"))
+    if not inputs or not outputs:
         raise LoadError(f"{path}: no samples", hint)
     manifest = Repository(repository, repository).manifest(interface.model, int(interface.version))
-    return inputs, outputs, manifest.verification.golden if manifest else None
+    samples, answers = ([request_of([row], batched=False) for row in part] for part in (inputs, outputs))
+    return samples, answers, manifest.verification.golden if manifest else None
 
 
 def _comparable(
     interface: ModelInterface,
     repository: Repository,
     comparison: GoldenComparison | None,
-    inputs: Tensors,
-    outputs: Tensors,
+    samples: Sequence[Tensors],
+    answers: Sequence[Tensors],
 ) -> tuple[Callable[[_Rows], bool], str]:
     """Whether the golden answers hold for a request of these rows, and why not.
 
@@ -232,32 +232,39 @@ def _comparable(
         return never, f"answers are not compared: {moved_on or 'the version has no manifest'}"
     if interface.sequence or interface.decoupled:
         return never, "answers are not compared: they depend on earlier requests, or come in parts"
-    reason = _why_rows_mix(interface, repository, inputs, outputs)
+    reason = _why_rows_mix(interface, repository, samples, answers)
     if not reason:
         return lambda rows: True, ""
     if interface.merges_requests:
         return never, f"answers are not compared: {reason}, and the server runs rows of several requests together"
     size = min(comparison.batch, interface.max_batch_size)
-    count = len(next(iter(inputs.values())))
-    whole = {tuple(range(start, min(start + size, count))) for start in range(0, count, size)}
+    whole, start = set(), 0
+    for part in requests(samples, size):
+        whole.add(tuple(range(start, start + len(part))))
+        start += len(part)
     return whole.__contains__, f"only whole golden requests ({size} rows) are compared: {reason}"
 
 
-def _why_rows_mix(interface: ModelInterface, repository: Repository, inputs: Tensors, outputs: Tensors) -> str:
+def _why_rows_mix(
+    interface: ModelInterface, repository: Repository, samples: Sequence[Tensors], answers: Sequence[Tensors]
+) -> str:
     """Why a row's answer may depend on the other rows of its request; "" if it does not."""
     if interface.max_batch_size == 0:
         return ""
-    sizes = {
-        array.shape[axis]
-        for tensor in interface.inputs
-        for axis, dim in enumerate(tensor.dims, 1)
-        if dim == -1 and tensor.name in inputs and (array := inputs[tensor.name]).dtype != object
-    }
-    for tensor in interface.outputs:
-        shape = outputs[tensor.name].shape if tensor.name in outputs else ()
-        # A size that no input has depends on all rows, such as the longest text of the request.
-        if any(dim == -1 and shape[axis] not in sizes for axis, dim in enumerate(tensor.dims, 1) if axis < len(shape)):
-            return f"rows are padded to one length in '{tensor.name}'"
+    for sample, answer in zip(samples, answers, strict=True):
+        sizes = {
+            array.shape[axis]
+            for tensor in interface.inputs
+            for axis, dim in enumerate(tensor.dims)
+            if dim == -1 and tensor.name in sample and (array := sample[tensor.name]).dtype != object
+        }
+        for tensor in interface.outputs:
+            shape = answer[tensor.name].shape if tensor.name in answer else ()
+            # A size that no input has depends on all rows, such as the longest text of the request.
+            if any(
+                dim == -1 and axis < len(shape) and shape[axis] not in sizes for axis, dim in enumerate(tensor.dims)
+            ):
+                return f"rows are padded to one length in '{tensor.name}'"
     if any(_quantises_rows_together(path) for path in _model_files(interface, repository)):
         return "activations are quantised by the range of all rows together (DynamicQuantizeLinear)"
     return ""

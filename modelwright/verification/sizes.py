@@ -1,0 +1,61 @@
+"""A dynamic dimension is worth nothing if it was tested at one size: a second one is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from modelwright.errors import ServerError, StepError
+from modelwright.triton.tensors import Tensors
+from modelwright.verification.runner import SampleRunner
+
+Dims = Mapping[str, Sequence[int | str]]  # per input, without the batch dimension; a str or -1 is dynamic
+
+
+def check_sizes(runner: SampleRunner, samples: Sequence[Tensors], dims: Dims) -> str:
+    """Ask for a sample of twice, then of half the size, where all samples are of one. What cannot be tested, or "".
+
+    All untested dimensions change together: those that must be equal stay equal. A size that fails is no fault, because
+    models have limits that no dimension declares; but somebody should know.
+    """
+    untested = _untested(samples, dims)
+    if not untested:
+        return ""
+    reasons = []
+    for change in (lambda size: 2 * size, lambda size: size // 2):
+        try:
+            runner.ask([_resized(samples[0], untested, change)])
+        except (StepError, ServerError) as error:
+            reasons.append(error.message)
+        else:
+            return ""
+    tensor, axis = untested[0]
+    size = samples[0][tensor].shape[axis]
+    return (
+        f"dimension {axis} of '{tensor}' was tested at {size} only: at {2 * size} and at {max(size // 2, 1)} the model"
+        f" fails ({reasons[0]}); give samples of two sizes, or declare the size under inputs"
+    )
+
+
+def _untested(samples: Sequence[Tensors], dims: Dims) -> list[tuple[str, int]]:
+    """(tensor, axis) of dynamic dimensions, each name at one size wherever it stands."""
+    sizes: dict[str | tuple[str, int], set[int]] = {}
+    places = [
+        (dim if isinstance(dim, str) else (tensor, axis), tensor, axis)
+        for tensor, shape in dims.items()
+        for axis, dim in enumerate(shape)
+        if isinstance(dim, str) or dim == -1
+    ]
+    for key, tensor, axis in places:
+        sizes.setdefault(key, set()).update(sample[tensor].shape[axis] for sample in samples)
+    return [(tensor, axis) for key, tensor, axis in places if len(sizes[key]) == 1]
+
+
+def _resized(sample: Tensors, places: Sequence[tuple[str, int]], change: Callable[[int], int]) -> Tensors:
+    import numpy as np
+
+    resized = dict(sample)
+    for tensor, axis in places:
+        size = resized[tensor].shape[axis]
+        wanted = max(change(size), 1)
+        resized[tensor] = np.take(resized[tensor], np.arange(wanted) % max(size, 1), axis=axis)
+    return resized
