@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Difference:
+class WorstDifference:
     """The worst value that is outside its tolerance."""
 
     sample: int
@@ -47,7 +47,7 @@ def compare_outputs(
 
 def differences(
     expected: Sequence[Tensors], actual: Sequence[Tensors], allowed: Mapping[str, Tolerance], source: str
-) -> tuple[dict[str, float], Difference | None]:
+) -> tuple[dict[str, float], WorstDifference | None]:
     """({output: largest absolute difference}, the worst one that is not allowed). `source` names what is expected.
 
     Raises VerifyError for outputs that are missing, of another type or not finite.
@@ -55,7 +55,7 @@ def differences(
     if missing := sorted(expected[0].keys() - actual[0].keys()):
         raise VerifyError(f"outputs are missing: expected {sorted(expected[0])}, got no {missing}")
     largest: dict[str, float] = {}
-    worst: tuple[float, Difference | None] = (0.0, None)
+    worst: tuple[float, WorstDifference | None] = (0.0, None)
     for name in expected[0]:
         one, other = [sample[name] for sample in expected], [sample[name] for sample in actual]
         if different := _other_shape(name, one, other, source):
@@ -91,10 +91,10 @@ class _Pair:
         return self.sample(int(bad.nonzero()[0][0]))
 
 
-def _other_shape(name: str, expected: Sequence[Array], actual: Sequence[Array], source: str) -> Difference | None:
+def _other_shape(name: str, expected: Sequence[Array], actual: Sequence[Array], source: str) -> WorstDifference | None:
     for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
         if one.shape != other.shape:
-            return Difference(index, f"'{name}' has shape {list(other.shape)}, its {source} {list(one.shape)}")
+            return WorstDifference(index, f"'{name}' has shape {list(other.shape)}, its {source} {list(one.shape)}")
     return None
 
 
@@ -133,7 +133,7 @@ def _check_finite(pair: _Pair) -> None:
         )
 
 
-def _compare_floats(pair: _Pair, allowed: Tolerance) -> tuple[float, float, Difference | None]:
+def _compare_floats(pair: _Pair, allowed: Tolerance) -> tuple[float, float, WorstDifference | None]:
     """(largest difference, how many times what is allowed, the worst that is not allowed)."""
     import numpy as np
 
@@ -149,10 +149,10 @@ def _compare_floats(pair: _Pair, allowed: Tolerance) -> tuple[float, float, Diff
     at = int(over.argmax())
     excess = float(difference[at] / limit[at]) if limit[at] else float("inf")
     text = f"'{pair.name}' differs by {difference[at]:.1e} from the {pair.source}, allowed {limit[at]:.1e}"
-    return float(difference.max()), excess, Difference(pair.sample(at), text)
+    return float(difference.max()), excess, WorstDifference(pair.sample(at), text)
 
 
-def _compare_exactly(pair: _Pair, _: Tolerance) -> tuple[float, float, Difference | None]:
+def _compare_exactly(pair: _Pair, _: Tolerance) -> tuple[float, float, WorstDifference | None]:
     expected, actual = pair.expected, pair.actual
     bad = expected != actual
     if not bad.any():
@@ -164,4 +164,4 @@ def _compare_exactly(pair: _Pair, _: Tolerance) -> tuple[float, float, Differenc
         else 1.0
     )
     text = f"'{pair.name}' differs in {bad.sum()} of {bad.size} {expected.dtype} values from the {pair.source}"
-    return largest, float("inf"), Difference(pair.first(bad), text)
+    return largest, float("inf"), WorstDifference(pair.first(bad), text)
