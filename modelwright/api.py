@@ -23,7 +23,7 @@ from modelwright.project.project import ProjectConfig, find
 if TYPE_CHECKING:
     from modelwright.build.listener import Listener
     from modelwright.build.outcome import Outcome
-    from modelwright.build.plan import Planned
+    from modelwright.build.plan import BuildPlan
     from modelwright.lint.engine import LintReport
     from modelwright.operations.adopt import Adoption
     from modelwright.operations.infer import Answer
@@ -76,10 +76,11 @@ class Project:
         """The model repository that a build publishes to."""
         return self.config.repository
 
-    def plan(self, names: Names = ()) -> list[Planned]:
+    def plan(self, names: Names = ()) -> BuildPlan:
         """What a build would run, and why: one entry a step, in order. Nothing runs.
 
-        Raises SpecError for an unknown name or a faulty model.yaml, ConfigError for a faulty ModelConfig.
+        `errors` of the result holds the models that a build would fail at once, such as for a faulty model.yaml.
+        Raises SpecError for an unknown name.
         """
         from modelwright.build.workspace import open_workspace, plan_workspace
 
@@ -94,8 +95,8 @@ class Project:
         """Build what is not up to date, verify it, publish it. One outcome a model, failed ones included.
 
         `jobs` bounds the threads of all steps together, by default to the cores of this process. While another build
-        runs, LockedError is raised, or with `wait` waited. Raises SpecError or ConfigError before anything runs where a
-        builder is faulty; what fails later is the `error` of an outcome.
+        runs, LockedError is raised, or with `wait` waited. Raises SpecError for an unknown name, before anything runs.
+        What is wrong with one model, from its model.yaml to its publish, is the `error` of its outcome.
         """
         from modelwright.build.build import build
         from modelwright.build.listener import Listener
@@ -143,7 +144,7 @@ class Project:
         return verify_if_changed(self.config, say=say)
 
     def status(self) -> list[ModelStatus]:
-        """What is published and what a build would change, a model an entry. Raises as `plan` does."""
+        """What is published and what a build would change, a model an entry. A faulty one has that as its state."""
         from modelwright.operations.status import status
 
         return status(self.config)

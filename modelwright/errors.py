@@ -10,20 +10,25 @@
     ├── VerifyError           a built model that differs from its source, or fails a gate
     ├── LintError             a repository that tritonserver would refuse
     ├── StoreError            the artifact store, or the disk
+    │   └── DiskFullError     no room: nothing else will succeed either
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
+    ├── BugError              one model met a fault in Modelwright itself
     ├── LockedError           another process is building
     ├── ServerError           the server environment, a tritonserver process, or a request to one
     │   └── ServerTimeoutError    no answer in time
     └── LoadError             a load test: its payloads, its generators, its results
 
-`cli/command.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Everything else that escapes is a
-bug and keeps its traceback.
+`cli/command.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Any other exception is a bug: where
+it concerns one model, `build/faults.py` makes it that model's BugError, and the others go on; elsewhere it keeps its
+traceback.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+
+REPORTS = "https://github.com/modelwright/modelwright/issues"  # where bugs are reported
 
 
 class ModelwrightError(Exception):
@@ -74,7 +79,15 @@ class StoreError(ModelwrightError):
     pass
 
 
+class DiskFullError(StoreError):
+    pass
+
+
 class RepositoryError(ModelwrightError):
+    pass
+
+
+class BugError(ModelwrightError):
     pass
 
 

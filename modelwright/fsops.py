@@ -10,9 +10,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
-from modelwright.errors import LockedError, RepositoryError, StoreError
+from modelwright.errors import DiskFullError, LockedError, RepositoryError, StoreError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100
@@ -70,11 +69,14 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def disk_full(error: OSError, where: Path) -> StoreError | None:
-    """The error for a full disk or quota; None for any other error."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    return StoreError(f"{where}: {error.strerror}", "free some space and run the same command again; nothing is lost")
+def disk_error(error: OSError, where: Path) -> StoreError | None:
+    """The error for a full disk or quota, a read-only filesystem or a missing permission; None for any other error."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space and run the same command again; nothing is lost"
+        return DiskFullError(f"{where}: {error.strerror}", hint)
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return StoreError(f"{error.filename or where}: {error.strerror}", "make it writable for this user")
+    return None
 
 
 @contextlib.contextmanager
@@ -83,16 +85,10 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _refuse(error, where)
-
-
-def _refuse(error: OSError, where: Path) -> NoReturn:
-    full = disk_full(error, where)
-    if full:
-        raise full from None
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        raise StoreError(f"{error.filename or where}: {error.strerror}", "make it writable for this user") from None
-    raise error
+        known = disk_error(error, where)
+        if known is None:
+            raise
+        raise known from None
 
 
 @contextlib.contextmanager

@@ -184,7 +184,7 @@ class Sandbox:
 
     @property
     def builders(self) -> dict[str, Builder]:
-        return read_builders(self.project, source_model)
+        return read_builders(self.project, source_model).valid
 
     def write(self, model: str, **files: str) -> Path:
         """Files of a builder's folder; `model_yaml="…"` writes model.yaml."""

@@ -33,6 +33,8 @@ def build(
 ) -> list[Outcome]:
     """Build, verify and publish. One outcome a model; raises only for what concerns the whole project.
 
+    Whatever goes wrong with one model, from its model.yaml to its publish, is that outcome's `error`.
+
     `jobs` bounds the threads of all steps together (default: the cores this process may use). `wait`: when another
     build runs, wait for it; otherwise that is a LockedError. `start_executor` says where steps run; by default in
     worker processes.

@@ -35,6 +35,7 @@ class Done:
 class Failed:
     error: ModelwrightError | None  # None: a bug, and `trace` says where
     trace: str
+    problem: str = ""  # of a bug, in one line
 
 
 class Executor(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from modelwright.build.faults import Faults
 from modelwright.build.planned_tree import planned_tree
 from modelwright.errors import LintError
 from modelwright.fsops import disk_errors
@@ -19,30 +19,31 @@ from modelwright.project.project import FILE, ProjectConfig
 from modelwright.repository.repository import Change
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What the linter says of the models that a build is about to publish."""
+def check(
+    project: ProjectConfig, changes: Sequence[Change], models: Collection[str], faults: Faults
+) -> dict[str, list[str]]:
+    """Lint the repository with the changes made; findings of `models` count: errors are faults, warnings are returned.
 
-    errors: dict[str, LintError]
-    warnings: dict[str, list[str]]
-
-
-def check(project: ProjectConfig, changes: Sequence[Change], models: Collection[str]) -> Checked:
-    """Lint the repository with the changes made; findings of `models` count. A server of the project completes nothing
-    that matters: configs that are rendered are complete, so both kinds of server take them."""
+    A server of the project completes nothing that matters: configs that are rendered are complete, so both kinds of
+    server take them.
+    """
     check_ignores(project.ignores, FILE)
     with disk_errors(project.repository), _scratch(project) as scratch:
-        tree = planned_tree(project.repository, changes, Path(scratch))
+        tree = planned_tree(project.repository, changes, Path(scratch), faults)
         report = lint(tree, Options(project.target), project.ignores, only=models)
         by_model: dict[str, list[Finding]] = {}
         for item in report.errors:
             by_model.setdefault(item.model, []).append(item)
-        errors = {model: _error(model, found, tree) for model, found in by_model.items()}
+        for model, found in by_model.items():
+            with faults.of(model, "lint"):
+                raise _error(model, found, tree)
+        for crash in report.crashes:
+            faults.add(crash.model, f"lint {crash.rule}", crash.error)
     warnings: dict[str, list[str]] = {}
     for item in report.warnings:
         text = f"{item.where}: {item.rule.id}: {item.message}\n  fix: {item.fix}"
         warnings.setdefault(item.model, []).append(text)
-    return Checked(errors, warnings)
+    return warnings
 
 
 @contextmanager

@@ -31,5 +31,6 @@ class Outcome:
     compared_with: ComparedWith | None = None  # the version
     published: tuple[int, ...] = ()  # the versions that came out under numbers of their own
     warnings: tuple[str, ...] = ()  # of the linter, for what was published
+    reason: str = ""  # why it is held
     error: ModelwrightError | None = None
     log: Path | None = None

@@ -6,12 +6,13 @@ of its tools, and the digests of what its inputs *made*. So an output that comes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modelwright.build.store import Artifact, Store
 from modelwright.digest import canonical, sha256
+from modelwright.errors import ModelwrightError
 from modelwright.facts.part import JsonObject
 from modelwright.kinds.step import Step, StepId
 
@@ -48,16 +49,19 @@ def plan_step(step: Step, artifacts: Mapping[StepId, Artifact], store: Store, be
     return Planned(step, "run", explain(before(step.id), key_content), None, key_content, key)
 
 
-def plan(steps: Iterable[Step], store: Store, before: Before) -> list[Planned]:
-    """Look every step up, in an order in which needs come first."""
-    artifacts: dict[StepId, Artifact] = {}
-    planned = []
-    for step in steps:
-        entry = plan_step(step, artifacts, store, before)
-        if entry.artifact:
-            artifacts[step.id] = entry.artifact
-        planned.append(entry)
-    return planned
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do, a `Planned` a step; and which models it would fail or hold back, and why."""
+
+    steps: tuple[Planned, ...] = ()
+    errors: Mapping[str, ModelwrightError] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Planned]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
 
 
 def explain(before: JsonObject | None, now: JsonObject) -> str:

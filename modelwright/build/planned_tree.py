@@ -10,18 +10,24 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from modelwright.build.faults import Faults
 from modelwright.lint.tree import ModelFolder, RepositoryTree, TreeEntry, list_entries
 from modelwright.repository.repository import Change
 from modelwright.triton.layout import MANIFEST
 
 
-def planned_tree(root: Path, changes: Iterable[Change], scratch: Path) -> RepositoryTree:
-    """The repository at `root` with the changes made. `scratch` must live as long as the tree is used."""
+def planned_tree(root: Path, changes: Iterable[Change], scratch: Path, faults: Faults) -> RepositoryTree:
+    """The repository at `root` with the changes made. `scratch` must live as long as the tree is used.
+
+    A model whose change cannot be looked at stands there as it is, and has a fault.
+    """
     tree = RepositoryTree.read(root)
     models, entries = dict(tree.models), dict(tree.entries)
     for change in changes:
-        models[change.model] = _planned(root / change.model, models.get(change.model), change, scratch / change.model)
-        entries[change.model] = TreeEntry(change.model, root / change.model, "folder")
+        with faults.of(change.model, "lint"):
+            folder = _planned(root / change.model, models.get(change.model), change, scratch / change.model)
+            models[change.model] = folder
+            entries[change.model] = TreeEntry(change.model, root / change.model, "folder")
     return RepositoryTree(root, dict(sorted(models.items())), entries)
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
 from modelwright.build.executor import Done, Failed, Job
+from modelwright.build.faults import one_line_of
 from modelwright.errors import StepError
 
 _POLL_S = 0.1
+_ENDING_S = 5  # for a process that closed its connection and should end
 # Not multiprocessing's own start: it would run the caller's script again in every worker.
 _COMMAND = "import sys; sys.path.remove(''); from modelwright.build.worker import main; main(int(sys.argv[1]))"
 
@@ -25,6 +30,10 @@ class _Worker:
     connection: Connection[Any, Any]
     threads: int
     job: Job | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
 
 class WorkerPool:
@@ -39,26 +48,31 @@ class WorkerPool:
         return max(0, self.threads - sum(worker.threads for worker in self._workers.values() if worker.job))
 
     def submit(self, job: Job) -> None:
+        sent = pickle.dumps(job)
         worker = self._workers.get(job.model)
-        if worker is None or worker.threads != job.threads:
+        if worker is None or worker.threads != job.threads or not worker.alive:
             self.retire(job.model)
             worker = self._workers[job.model] = self._start(job.threads)
         worker.job = job
-        worker.connection.send(job)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it ends just now, which `results` reports
+            worker.connection.send_bytes(sent)
 
     def results(self) -> list[tuple[Job, Done | Failed]]:
         busy = {model: worker for model, worker in self._workers.items() if worker.job}
         ready = wait([worker.connection for worker in busy.values()], timeout=_POLL_S)
         ended: list[tuple[Job, Done | Failed]] = []
         for model, worker in busy.items():
-            if worker.connection not in ready:
+            # A process that a step started may hold the connection open after the worker's own end.
+            if worker.connection not in ready and (worker.alive or worker.connection.poll()):
                 continue
             job, worker.job = cast(Job, worker.job), None
             try:
-                ended.append((job, worker.connection.recv()))
-            except (EOFError, ConnectionResetError):
-                self._workers.pop(model)
-                ended.append((job, self._died(worker, job)))
+                answer = worker.connection.recv_bytes() if worker.connection.poll() else b""
+            except (EOFError, OSError):
+                answer = b""
+            if not answer:
+                self._workers.pop(model).connection.close()
+            ended.append((job, _read(answer) if answer else _died(worker, job)))
         return ended
 
     def retire(self, model: str) -> None:
@@ -84,14 +98,30 @@ class WorkerPool:
         theirs.close()
         return _Worker(process, ours, threads)
 
-    def _died(self, worker: _Worker, job: Job) -> Failed:
-        worker.process.wait()
-        code = worker.process.returncode
-        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        hint = "the machine may be out of memory" if code == -signal.SIGKILL else ""
-        return Failed(
-            StepError(f"{job.context.builder.file}: {job.context.function.name}: its process died ({reason})", hint), ""
-        )
+
+def _read(answer: bytes) -> Done | Failed:
+    """What a worker sent. An error of a class that only the worker has is a fault like any other."""
+    try:
+        result: Done | Failed = pickle.loads(answer)  # noqa: S301  (from our own child)
+        return result
+    except Exception as error:
+        return Failed(None, traceback.format_exc(), f"its result cannot be read: {one_line_of(error)}")
+
+
+def _died(worker: _Worker, job: Job) -> Failed:
+    """A worker that ended in the middle of a step."""
+    try:
+        code = worker.process.wait(_ENDING_S)
+    except subprocess.TimeoutExpired:  # it closed all its files and goes on
+        worker.process.kill()
+        code = worker.process.wait()
+    names = {item.value: item.name for item in signal.Signals}
+    reason = f"signal {names.get(-code, -code)}" if code < 0 else f"exit code {code}"
+    hint = "the log may say more: the step, or a library that it calls, ended the process"
+    if code == -signal.SIGKILL:
+        hint = "the machine may be out of memory"
+    where = f"{job.context.builder.file}: {job.context.function.name}"
+    return Failed(StepError(f"{where}: its process died ({reason})", hint), "")
 
 
 def _environment(threads: int) -> dict[str, str]:

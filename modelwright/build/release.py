@@ -1,7 +1,7 @@
 """What goes out together, and its publish: `Built` → one outcome a model.
 
 An ensemble and the models it runs are published together or not at all. What the linter says the server would refuse is
-not published.
+not published. A model that fails here fails alone, as in its steps.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Collection, Mapping
 from modelwright.build.outcome import Outcome, Status
 from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.scheduler import Built
-from modelwright.build.workspace import Workspace
-from modelwright.errors import ModelwrightError
+from modelwright.build.workspace import Workspace, waits_text
 from modelwright.facts.compared_with import ComparedWith
+from modelwright.kinds.model_steps import VERIFY
 from modelwright.kinds.registry import version_step
-from modelwright.project.family import family_of
 from modelwright.project.spec import Builder
 from modelwright.repository.repository import Change
 
@@ -30,89 +29,101 @@ class _Release:
         self._workspace = workspace
         self._built = built
         self._artifacts = built.artifacts
-        self._errors: dict[str, ModelwrightError] = dict(built.errors)
+        self._faults = workspace.faults
+        self._groups = _groups(workspace.families)
         self._warnings: dict[str, list[str]] = {}  # of the linter
 
     def publish(self) -> list[Outcome]:
         """Decide, lint, reserve the version numbers, publish: in this order, so that nothing is lost on the way."""
         publisher = Publisher(self._workspace.project, self._workspace.repository, self._workspace.fingerprints)
-        decisions = self._decisions(publisher)
-        held = self._held()
-        changes = self._changes(publisher, {name: item for name, item in decisions.items() if name not in held})
-        self._lint(changes, held)
-        held = self._held()
-        wanted = [name for name in changes if name not in held]
-        self._workspace.repository.reserve(
-            (name for name in wanted if decisions[name].new_version and not decisions[name].fixed),
-            fixed={name: decisions[name].fixed for name in wanted},
-        )
-        for name in wanted:
-            self._workspace.repository.publish(changes[name])
-        publisher.save()
-        return [self._outcome(builder, decisions.get(builder.name), held) for builder in self._workspace.selected]
+        try:
+            decisions = self._decisions(publisher)
+            changes = self._changes(publisher, decisions)
+            self._lint(changes)
+            wanted = [name for name in changes if not self._is_held(name)]
+            self._workspace.repository.reserve(
+                (name for name in wanted if decisions[name].new_version and not decisions[name].fixed),
+                fixed={name: decisions[name].fixed for name in wanted},
+            )
+            for name in wanted:
+                if not self._is_held(name):  # since one that belongs with it could not be published
+                    with self._faults.of(name, "publish"):
+                        self._workspace.repository.publish(changes[name])
+        finally:
+            publisher.save()
+        return [self._outcome(name, decisions.get(name)) for name in self._workspace.names]
 
     def _decisions(self, publisher: Publisher) -> dict[str, Decision]:
         """For every model that was built: composing models before the ensembles that run them."""
         decisions = {}
-        for builder in sorted(
-            self._workspace.selected, key=lambda item: len(family_of(item, self._workspace.builders))
-        ):
-            if (builder.name, "verify") not in self._artifacts:
+        families = self._workspace.families
+        for builder in sorted(self._workspace.selected, key=lambda item: len(families[item.name])):
+            if (builder.name, VERIFY) not in self._artifacts or builder.name in self._faults.errors:
                 continue
-            try:
+            with self._faults.of(builder.name, "decide"):
                 decision = publisher.decide(builder, self._artifacts)
                 if decision.new_version or decision.top_copies:
                     self._check_artifacts(builder)
                 decisions[builder.name] = decision
-            except ModelwrightError as error:
-                self._errors[builder.name] = error
         return decisions
 
     def _changes(self, publisher: Publisher, decisions: Mapping[str, Decision]) -> dict[str, Change]:
         """What would be published, under the numbers that are next: nobody else publishes while the lock is held."""
         ledger, changes = self._workspace.repository.ledger(), {}
         for name, decision in decisions.items():
-            if decision.changes_anything:
-                fresh = decision.new_version and not decision.fixed
-                number = self._workspace.repository.next_number(name, ledger) if fresh else None
-                changes[name] = publisher.change(decision, number, self._artifacts)
+            if decision.changes_anything and not self._is_held(name):
+                with self._faults.of(name, "publish"):
+                    fresh = decision.new_version and not decision.fixed
+                    number = self._workspace.repository.next_number(name, ledger) if fresh else None
+                    changes[name] = publisher.change(decision, number, self._artifacts)
         return changes
 
-    def _lint(self, changes: Mapping[str, Change], held: Collection[str]) -> None:
+    def _lint(self, changes: Mapping[str, Change]) -> None:
         """Nothing is published that the server would refuse: what has errors, or runs what has, fails here."""
-        if not changes:
+        going_out = {name: change for name, change in changes.items() if not self._is_held(name)}
+        if not going_out:
             return
         from modelwright.build import lint_gate
 
-        families = {item.name: family_of(item, self._workspace.builders) for item in self._workspace.selected}
-        affected = {name for name, family in families.items() if changes.keys() & set(family)}.difference(held)
-        checked = lint_gate.check(self._workspace.project, list(changes.values()), affected)
-        self._errors |= checked.errors
-        self._warnings |= checked.warnings
+        families = self._workspace.families
+        affected = {name for name in families if going_out.keys() & families[name] and not self._is_held(name)}
+        self._warnings |= lint_gate.check(self._workspace.project, list(going_out.values()), affected, self._faults)
 
     def _check_artifacts(self, builder: Builder) -> None:
-        for step in (version_step(builder), (builder.name, "verify")):
+        for step in (version_step(builder), (builder.name, VERIFY)):
             self._workspace.store.check(self._artifacts[step])
 
-    def _held(self) -> set[str]:
-        """Models that must not be published: an ensemble and what it runs go out together or not at all."""
-        groups: dict[str, set[str]] = {}
-        for builder in self._workspace.selected:
-            family = family_of(builder, self._workspace.builders)
-            joined = set(family).union(*(groups.get(name, ()) for name in family))
-            groups |= dict.fromkeys(joined, joined)
-        unbuilt = {item.name for item in self._workspace.selected if (item.name, "verify") not in self._artifacts}
-        bad = unbuilt | self._errors.keys()
-        return {name for name, group in groups.items() if group & bad}
+    def _is_held(self, name: str) -> bool:
+        """Whether a model must not be published: an ensemble and what it runs go out together or not at all."""
+        return bool(self._failed_with(name))
 
-    def _outcome(self, builder: Builder, decision: Decision | None, held: set[str]) -> Outcome:
-        name, spent_s = builder.name, self._built.spent_s
-        build_s, ran = spent_s.get(name, 0.0), name in spent_s
-        if name in self._errors:
-            log = self._built.logs.get(name)
-            return Outcome(name, "failed", build_s=build_s, ran=True, error=self._errors[name], log=log)
-        if name in held or decision is None:
-            return Outcome(name, "held", build_s=build_s, ran=ran)
+    def _failed_with(self, name: str) -> list[str]:
+        """The models that keep a model from being published: those that belong with it, itself included, and failed."""
+        return sorted(self._groups[name] & self._faults.errors.keys())
+
+    def _outcome(self, name: str, decision: Decision | None) -> Outcome:
+        outcome = None
+        if name not in self._faults.errors:
+            with self._faults.of(name, "publish"):
+                outcome = self._held(name, decision) or self._published(name, decision)
+        return outcome or self._failed(name)
+
+    def _failed(self, name: str) -> Outcome:
+        spent_s = self._built.spent_s.get(name, 0.0)
+        error, log = self._faults.errors[name], self._faults.logs.get(name)
+        return Outcome(name, "failed", build_s=spent_s, ran=True, error=error, log=log)
+
+    def _held(self, name: str, decision: Decision | None) -> Outcome | None:
+        """What was not built, or changed and does not go out; None for what is as it should be."""
+        failed = self._failed_with(name)
+        if decision is not None and not (failed and decision.changes_anything):
+            return None
+        spent_s = self._built.spent_s
+        return Outcome(name, "held", build_s=spent_s.get(name, 0.0), ran=name in spent_s, reason=waits_text(failed))
+
+    def _published(self, name: str, decision: Decision | None) -> Outcome:
+        assert decision is not None
+        build_s, ran = self._built.spent_s.get(name, 0.0), name in self._built.spent_s
         status: Status = "new" if decision.new_version else "config" if decision.changes_anything else "unchanged"
         latest = self._workspace.repository.latest(name)
         if latest is None:  # prebuilt, and all of it lay there before, under the same numbers
@@ -132,3 +143,12 @@ class _Release:
             ran=ran,
             warnings=tuple(self._warnings.get(name, ())),
         )
+
+
+def _groups(families: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """Each model's group: the models that are published together with it, however indirectly."""
+    groups: dict[str, set[str]] = {}
+    for family in families.values():
+        joined = set(family).union(*(groups.get(name, ()) for name in family))
+        groups |= dict.fromkeys(joined, joined)
+    return groups

@@ -5,7 +5,8 @@ The scheduler owns every decision; a job owns its staging folder until the execu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +16,9 @@ from modelwright.build.listener import Listener
 from modelwright.build.plan import Planned, plan_step
 from modelwright.build.store import Artifact
 from modelwright.build.workspace import LastPublished, Workspace
-from modelwright.errors import ModelwrightError, StepError
+from modelwright.errors import DiskFullError, ModelwrightError, StepError
 from modelwright.fsops import remove_tree
 from modelwright.kinds.step import Step, StepId
-
-
-class BugError(Exception):
-    """A step raised what no step should: the worker's traceback is the message."""
 
 
 @dataclass
@@ -38,7 +35,8 @@ class Scheduler:
     """One run over the steps of a workspace."""
 
     def __init__(self, workspace: Workspace, listener: Listener) -> None:
-        self.built = Built()
+        self._faults = workspace.faults
+        self.built = Built(errors=self._faults.errors, logs=self._faults.logs)
         self._workspace = workspace
         self._store = workspace.store
         self._listener = listener
@@ -50,9 +48,9 @@ class Scheduler:
         self._ready: dict[StepId, Planned] = {}  # planned, must run, waits for room
 
     def run(self, start_executor: Callable[[], Executor]) -> Built:
-        """Run every step that must. A model that fails stops; the others go on. No executor starts when all is cached.
+        """Run every step that must. A model that fails stops, for whatever reason; the others go on.
 
-        Raises BugError when a step fails in a way that no user can act on.
+        No executor starts when all is cached. Raises DiskFullError, which concerns all models.
         """
         steps = self._workspace.steps
         waiting = self._take_cached(steps)
@@ -94,10 +92,11 @@ class Scheduler:
             if self._is_stopped(step):
                 self._stopped.add(step.model)
                 continue
-            planned = self._ready.get(step.id) or plan_step(step, self.built.artifacts, self._store, self._before)
-            if planned.status == "run":
-                # Another model's step may have made the same artifact meanwhile.
-                planned = self._looked_up_again(planned)
+            planned = None
+            with self._fault_of(step):
+                planned = self._planned(step)
+            if planned is None:
+                continue
             if planned.artifact:
                 self.built.artifacts[step.id] = planned.artifact
                 self._ready.pop(step.id, None)
@@ -106,6 +105,23 @@ class Scheduler:
                 self._ready[step.id] = planned
             left.append(step)
         return left
+
+    @contextmanager
+    def _fault_of(self, step: Step) -> Iterator[None]:
+        """What goes wrong in the block fails the step's model, and the listener hears of it."""
+        with self._faults.of(step.model, step.name):
+            yield
+        if step.model in self._faults.errors:
+            self._tell_failure(step)
+
+    def _tell_failure(self, step: Step) -> None:
+        log = self._faults.logs.get(step.model, self._faults.log(step.model, step.name))
+        self._listener.failed(step, self._faults.errors[step.model], log)
+
+    def _planned(self, step: Step) -> Planned:
+        planned = self._ready.get(step.id) or plan_step(step, self.built.artifacts, self._store, self._before)
+        # Another model's step may have made the same artifact meanwhile.
+        return self._looked_up_again(planned) if planned.status == "run" else planned
 
     def _looked_up_again(self, planned: Planned) -> Planned:
         artifact = self._store.get(planned.key or "")
@@ -125,16 +141,18 @@ class Scheduler:
                 left.append(step)
                 continue
             del self._ready[step.id]
-            try:
-                context = self._contexts.of(step)
-            except ModelwrightError as error:
-                self.built.errors[step.model] = error
+            job = None
+            with self._fault_of(step):
+                job = Job(self._contexts.of(step), self._store.stage(), step.threads)
+            if job is None:
                 continue
-            job = Job(context, self._store.stage(), step.threads)
             self._in_flight[job.staged] = planned
             self._started.add(step.model)
             self._listener.started(step, planned.reason)
-            executor.submit(job)
+            with self._fault_of(step):
+                executor.submit(job)
+            if step.model in self._faults.errors:
+                del self._in_flight[job.staged]
         return left
 
     def _can_start(self, executor: Executor, planned: Planned) -> bool:
@@ -147,19 +165,28 @@ class Scheduler:
     def _take_result(self, job: Job, result: Done | Failed) -> None:
         planned = self._in_flight.pop(job.staged)
         step = planned.step
-        changed = self._changed_meanwhile(step)
-        if isinstance(result, Done) and changed:
-            where = f"{job.context.builder.file}: {step.name}: {changed} was changed while the step ran"
-            result = Failed(StepError(where, "its result would stand under the wrong key: build again"), "")
         if isinstance(result, Failed):
             self._take_failure(step, job, result)
             return
+        with self._fault_of(step):
+            self._keep(planned, job, result)
+        if step.id in self.built.artifacts:
+            self._listener.finished(step, result.duration_s)
+        else:
+            remove_tree(job.staged)
+
+    def _keep(self, planned: Planned, job: Job, done: Done) -> None:
+        """Move what a step made into the store. Raises StepError where it would stand under the wrong key."""
+        step = planned.step
+        changed = self._changed_meanwhile(step)
+        if changed:
+            where = f"{job.context.builder.file}: {step.name}: {changed} was changed while the step ran"
+            raise StepError(where, "its result would stand under the wrong key: build again")
         assert planned.key is not None
         assert planned.key_content is not None
-        artifact = self._store.add(job.staged, planned.key, planned.key_content, result.facts, result.duration_s)
+        artifact = self._store.add(job.staged, planned.key, planned.key_content, done.facts, done.duration_s)
         self.built.artifacts[step.id] = artifact
-        self.built.spent_s[step.model] = self.built.spent_s.get(step.model, 0.0) + result.duration_s
-        self._listener.finished(step, result.duration_s)
+        self.built.spent_s[step.model] = self.built.spent_s.get(step.model, 0.0) + done.duration_s
 
     def _changed_meanwhile(self, step: Step) -> str | None:
         """A file that the step read and that is not what its key says any more: somebody edits while we build."""
@@ -172,14 +199,15 @@ class Scheduler:
         return None
 
     def _take_failure(self, step: Step, job: Job, result: Failed) -> None:
-        log = self._workspace.project.logs / step.model / f"{step.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         written = job.staged / "log.txt"
-        text = written.read_text(errors="replace") if written.exists() else ""
-        log.write_text(f"{text}\n{result.trace}" if result.trace else text)
+        text = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
         remove_tree(job.staged)
+        if isinstance(result.error, DiskFullError):
+            raise result.error
         if result.error is None:
-            raise BugError(f"{step.model} {step.name}: a bug in modelwright\n{result.trace}")
-        self.built.errors[step.model] = result.error
-        self.built.logs[step.model] = log
-        self._listener.failed(step, result.error, log)
+            problem = result.problem or result.trace.rstrip().rpartition("\n")[2]
+            self._faults.add_bug(step.model, step.name, problem, result.trace, text)
+        else:
+            self._faults.write_log(step.model, step.name, text, result.trace)
+            self._faults.errors.setdefault(step.model, result.error)
+        self._tell_failure(step)

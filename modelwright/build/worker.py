@@ -1,23 +1,29 @@
 """A worker process: runs the steps of one builder, one after the other, and says how each went.
 
 One builder a process: its modules are imported under their own names, its ML framework once, and nothing that another
-builder does to the interpreter can change its result.
+builder does to the interpreter can change its result. Whatever a step does short of ending the process becomes a
+`Failed`; when it ends the process, `pool` notices.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
+import pickle
 import signal
 import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from modelwright.build.executor import Done, Failed, Job
+from modelwright.build.faults import one_line_of
 from modelwright.errors import ModelwrightError, StepError
-from modelwright.fsops import disk_full
+from modelwright.facts.part import Facts
+from modelwright.fsops import disk_error
 from modelwright.kinds.registry import kind_of
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -27,35 +33,47 @@ def main(handle: int) -> None:
     """Serve the jobs that come over a socket until it closes."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    connection: Connection[Done | Failed, Job] = Connection(handle)
+    connection: Connection[Any, Any] = Connection(handle)
     while True:
         try:
-            job = connection.recv()
+            sent = connection.recv_bytes()
         except EOFError:
             return
+        connection.send_bytes(_answer(sent))
+
+
+def _answer(sent: bytes) -> bytes:
+    """Run the job that was sent; its result, as it is sent back."""
+    try:
+        job: Job = pickle.loads(sent)  # noqa: S301  (from our own parent)
         _log_to(job.staged / "log.txt")
         result = run_job(job)
         sys.stdout.flush()
         sys.stderr.flush()
-        connection.send(result)
+        return pickle.dumps(result)
+    except BaseException as error:  # a job that cannot be read here, or a result that cannot be sent
+        return pickle.dumps(Failed(None, traceback.format_exc(), one_line_of(error)))
 
 
 def run_job(job: Job) -> Done | Failed:
-    """Run one step. Whatever it raises becomes a `Failed`."""
+    """Run one step. Whatever it raises becomes a `Failed`, also what ends a process. Ctrl-C passes through."""
     started = time.perf_counter()
     try:
         kind_of(job.context.builder).check_needs(job.context.builder.file)
         facts = job.context.function.load()(job.context, job.staged / "files")
+        if not isinstance(facts, Facts):
+            raise TypeError(f"{job.context.function.reference} returned {type(facts).__name__}, expected Facts")
         return Done(facts, time.perf_counter() - started)
-    except ModelwrightError as error:
-        return Failed(error, traceback.format_exc())
-    except OSError as error:
-        return Failed(disk_full(error, job.staged), traceback.format_exc())
     except MemoryError:
         where = f"{job.context.builder.file}: {job.context.function.name}: out of memory"
         return Failed(StepError(where, "make the model or its batch smaller"), traceback.format_exc())
-    except Exception:
-        return Failed(None, traceback.format_exc())
+    except KeyboardInterrupt:
+        raise  # in a worker only code raises it
+    except BaseException as error:
+        known = error if isinstance(error, ModelwrightError) else None
+        if isinstance(error, OSError):
+            known = disk_error(error, job.staged)
+        return Failed(known, traceback.format_exc(), one_line_of(error))
 
 
 def _log_to(log: Path) -> None:
@@ -66,6 +84,7 @@ def _log_to(log: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+    faulthandler.enable()  # a crash in native code leaves a traceback there, too
 
 
 def _die_with_parent() -> None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from modelwright import tools
-from modelwright.build.plan import Planned, in_order, plan
-from modelwright.build.store import Store
+from modelwright.build.faults import Faults
+from modelwright.build.plan import BuildPlan, Planned, in_order, plan_step
+from modelwright.build.store import Artifact, Store
 from modelwright.config.ensembles import check_ensemble
 from modelwright.config.environments import check_serving
 from modelwright.config.model_config import ConfigTensors, tensors_of
 from modelwright.digest import Fingerprints
-from modelwright.errors import SpecError
+from modelwright.errors import ModelwrightError, SpecError
 from modelwright.facts.part import JsonObject
 from modelwright.kinds.model_steps import model_steps
 from modelwright.kinds.registry import kind_of, source_model
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
 from modelwright.project.project import ProjectConfig
-from modelwright.project.reader import read_builders
-from modelwright.project.spec import Builder
+from modelwright.project.reader import Builders, read_builders
+from modelwright.project.spec import FILE, Builder
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import composing_first
 from modelwright.suggest import did_you_mean
+
+PLAN = "plan"  # what is done, in the log of a bug
 
 
 @dataclass(frozen=True)
@@ -30,33 +35,89 @@ class Workspace:
     """All of a project that a plan and a build look at."""
 
     project: ProjectConfig
-    builders: dict[str, Builder]  # the whole project's
-    selected: list[Builder]
-    steps: list[Step]  # of the selected builders, needs first
+    builders: dict[str, Builder]  # the whole project's, as far as they are valid
+    families: dict[str, frozenset[str]]  # of each selected model: itself and all that it runs, faulty ones included
+    steps: list[Step]  # of the selected models, needs first
     fingerprints: Fingerprints
     store: Store
     repository: Repository
+    faults: Faults  # of the selected models
+
+    @property
+    def names(self) -> list[str]:
+        """The selected models."""
+        return list(self.families)
+
+    @property
+    def selected(self) -> list[Builder]:
+        """The builders of those that are valid."""
+        return [self.builders[name] for name in self.families if name in self.builders]
+
+    def waits_for(self, model: str) -> list[str]:
+        """The models that this one runs and that failed."""
+        return sorted((self.families[model] & self.faults.errors.keys()) - {model})
 
 
 def open_workspace(project: ProjectConfig, names: Sequence[str] = ()) -> Workspace:
-    """Read and check all that can be checked before anything runs. Raises SpecError or ConfigError."""
+    """Read and check all that can be checked before anything runs. What is wrong with a model is in `faults`.
+
+    Raises SpecError for a name that no builder has.
+    """
     tools.version.cache_clear()  # packages may have been installed since, in a process that lives on
-    builders = read_builders(project, source_model)
-    fingerprints = Fingerprints(project.state / "cache" / "files.json")
-    selected = [builders[name] for name in _selected(builders, names)]
-    for builder in selected:
-        check_serving(builder, project.target)
-    for builder in selected:
-        if builder.composing:
-            _check_ensemble_early(builder, builders)
-    steps = [step for item in selected for step in model_steps(item, builders, project.target, fingerprints)]
     repository = Repository(project.repository, project.staging)
-    return Workspace(project, builders, selected, in_order(steps), fingerprints, Store(project.store), repository)
+    fingerprints = Fingerprints(project.state / "cache" / "files.json")
+    builders, faulty = _without_circles(read_builders(project, source_model))
+    families = _families(builders, faulty, repository)
+    families = {name: families[name] for name in _selected(families, names)}
+    store, faults = Store(project.store), Faults(project)
+    workspace = Workspace(project, builders, families, [], fingerprints, store, repository, faults)
+    for name in families.keys() & faulty.keys():
+        faults.add(name, FILE, faulty[name])
+    for builder in workspace.selected:
+        with faults.of(builder.name, PLAN):
+            check_serving(builder, project.target)
+    for builder in workspace.selected:
+        if builder.composing and not workspace.waits_for(builder.name):
+            with faults.of(builder.name, PLAN):
+                _check_ensemble_early(builder, builders)
+    workspace.steps.extend(_steps(workspace))
+    return workspace
 
 
-def plan_workspace(workspace: Workspace) -> list[Planned]:
-    """What a build would run, and why. Nothing is run or written."""
-    return plan(workspace.steps, workspace.store, LastPublished(workspace.repository))
+def _steps(workspace: Workspace) -> list[Step]:
+    """The steps of every model that can be built as things are, needs first."""
+    faults, steps = workspace.faults, []
+    for builder in workspace.selected:
+        if builder.name not in faults.errors and not workspace.waits_for(builder.name):
+            with faults.of(builder.name, PLAN):
+                target, fingerprints = workspace.project.target, workspace.fingerprints
+                steps += model_steps(builder, workspace.builders, target, fingerprints)
+    # A composing model may have failed after its ensemble was looked at.
+    sound = [step for step in steps if step.model not in faults.errors and not workspace.waits_for(step.model)]
+    return in_order(sound)
+
+
+def plan_workspace(workspace: Workspace) -> BuildPlan:
+    """What a build would run, and why. Nothing is run or published."""
+    before, faults = LastPublished(workspace.repository), workspace.faults
+    artifacts: dict[StepId, Artifact] = {}
+    planned: list[Planned] = []
+    for step in workspace.steps:
+        if step.model not in faults.errors:
+            with faults.of(step.model, step.name):
+                entry = plan_step(step, artifacts, workspace.store, before)
+                planned.append(entry)
+                if entry.artifact:
+                    artifacts[step.id] = entry.artifact
+    others = [name for name in workspace.names if name not in faults.errors]
+    waiting = {name: waits_text(failed) for name in others if (failed := workspace.waits_for(name))}
+    steps = tuple(entry for entry in planned if entry.step.model not in faults.errors.keys() | waiting)
+    return BuildPlan(steps, dict(faults.errors), waiting)
+
+
+def waits_text(failed: Sequence[str]) -> str:
+    """Why a model is held back: `it goes out together with doubled, which failed`."""
+    return f"it goes out together with {' and '.join(failed)}, which failed"
 
 
 class LastPublished:
@@ -80,25 +141,51 @@ def known(tensors: ConfigTensors) -> ConfigTensors | None:
     return tensors if tensors.inputs else None
 
 
-def _selected(builders: Mapping[str, Builder], names: Sequence[str]) -> list[str]:
+def _without_circles(read: Builders) -> tuple[dict[str, Builder], dict[str, Exception]]:
+    """Builders by name, and what is wrong with the others: also those of ensembles that run themselves."""
+    faulty = dict(read.faulty)
+    for builder in read.valid.values():
+        try:
+            family_of(builder, read.valid)
+        except Exception as error:
+            faulty[builder.name] = error
+    return {name: builder for name, builder in read.valid.items() if name not in faulty}, faulty
+
+
+def _families(
+    builders: Mapping[str, Builder], faulty: Collection[str], repository: Repository
+) -> dict[str, frozenset[str]]:
+    """Every model's family. Where model.yaml cannot tell, it is as published: that is what the server runs now."""
+    there = {*builders, *faulty}
+    families = dict.fromkeys(faulty, frozenset[str]())
+    for name, builder in builders.items():
+        known = family_of(builder, builders)
+        families[name] = frozenset({*known, *(other for member in known for other in builders[member].composing)})
+    for name, family in families.items():
+        families[name] = (family & there) | {name}
+        if name in faulty or not family <= there:
+            with suppress(ModelwrightError):  # a config that cannot be read: the server does not serve it
+                families[name] |= there.intersection(composing_first(repository, [name]))
+    return dict(sorted(families.items()))
+
+
+def _selected(families: Mapping[str, frozenset[str]], names: Sequence[str]) -> list[str]:
     """The named models, what they run, and the ensembles that run them, whose answers change with theirs; or all."""
     if not names:
-        return list(builders)
+        return list(families)
     for name in names:
-        if name not in builders:
-            raise SpecError(f"no builder makes a model named '{name}'", did_you_mean(name, builders))
-    families = {name: set(family_of(builder, builders)) for name, builder in builders.items()}
+        if name not in families:
+            raise SpecError(f"no builder makes a model named '{name}'", did_you_mean(name, families))
     chosen = set(names)
     while True:
         joined = chosen.union(*(family for family in families.values() if family & chosen and len(family) > 1))
         if joined == chosen:
-            return [name for name in builders if name in chosen]
+            return [name for name in families if name in chosen]
         chosen = joined
 
 
 def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
     """Check the wiring by what the model.yaml files declare, before anything is built."""
-    family_of(builder, builders)
     whole = kind_of(builder).whole_config
     for name in builder.composing:
         if name not in builders:

@@ -57,8 +57,10 @@ def _failed(outcomes: Sequence[Outcome]) -> bool:
 @command
 def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
     """Say what a build would run, and why."""
-    planned = project.plan(names)
-    as_json(tables.plan_as_data(planned)) if as_data else tables.print_plan(planned)
+    plan = project.plan(names)
+    as_json(tables.plan_as_data(plan)) if as_data else tables.print_plan(plan)
+    if plan.errors:
+        sys.exit(1)
 
 
 @click.command("status")
@@ -68,3 +70,5 @@ def status_command(project: Project, as_data: bool) -> None:
     """Show what is published, and what a build would change."""
     models = project.status()
     as_json(tables.status_as_data(models)) if as_data else tables.print_status(project.config, models)
+    if any(model.state == "faulty" for model in models):
+        sys.exit(1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import click
 
 from modelwright.api import Project, lint_repository
 from modelwright.cli.command import errors_shown
-from modelwright.errors import ProjectNotFoundError
+from modelwright.errors import REPORTS, ProjectNotFoundError
 
 _COULD_NOT_RUN = 2  # 1 means that it found something
 _FORMATS = ("text", "json", "github", "sarif")  # lint.formats.FORMATS, without importing it for --help
@@ -55,6 +56,12 @@ def lint_command(
         else:
             report = lint_repository(path, target=target, auto_complete=not complete)
     click.echo(FORMATS[format_name](report))
+    for crash in report.crashes:
+        problem = "".join(traceback.format_exception(crash.error))
+        hint = f"this is a bug in Modelwright; please report it at {REPORTS}, with the model's config.pbtxt"
+        click.echo(f"Error: {crash.model}: rule {crash.rule} cannot look at it\n{problem}  hint: {hint}", err=True)
+    if report.crashes:
+        sys.exit(_COULD_NOT_RUN)
     if report.errors or (strict and report.warnings):
         sys.exit(1)
 

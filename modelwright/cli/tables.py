@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from modelwright.build.outcome import Outcome
-    from modelwright.build.plan import Planned
+    from modelwright.build.plan import BuildPlan
     from modelwright.operations.replay import Replayed
     from modelwright.operations.status import ModelStatus
 
@@ -61,6 +61,8 @@ def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results:
             if outcome.log and outcome.log.exists():
                 click.echo(f"  log: {project.shown(outcome.log)}", err=True)
     for outcome in outcomes:
+        if outcome.reason:
+            click.echo(f"Held back: {outcome.model}: {outcome.reason}", err=True)
         for warning in outcome.warnings:
             click.echo(f"Warning: {warning}", err=True)
     failures = [result for result in results or () if result.verdict == "failed"]
@@ -172,17 +174,21 @@ def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
 # --- plan and status --------------------------------------------------------------------------------------------------
 
 
-def print_plan(planned: Sequence[Planned]) -> None:
-    """A line for each step that would run, then how many would not."""
-    todo = [entry for entry in planned if entry.status != "cached"]
+def print_plan(plan: BuildPlan) -> None:
+    """A line for each step that would run, how many would not, and what is wrong with models that cannot be built."""
+    todo = [entry for entry in plan if entry.status != "cached"]
     for entry in todo:
         verb = "run" if entry.status == "run" else "maybe"
         click.echo(f"{verb:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
-    click.echo(f"{len(planned)} steps: {len(todo)} to run, {len(planned) - len(todo)} up to date")
+    for model, reason in plan.waiting.items():
+        click.echo(f"wait  {model}: {reason}")
+    click.echo(f"{len(plan)} steps: {len(todo)} to run, {len(plan) - len(todo)} up to date")
+    for error in plan.errors.values():
+        click.echo(f"Error: {error}", err=True)
 
 
-def plan_as_data(planned: Sequence[Planned]) -> list[dict[str, Any]]:
-    return [
+def plan_as_data(plan: BuildPlan) -> list[dict[str, Any]]:
+    steps = [
         {
             "model": entry.step.model,
             "step": entry.step.name,
@@ -190,8 +196,15 @@ def plan_as_data(planned: Sequence[Planned]) -> list[dict[str, Any]]:
             "reason": entry.reason,
             "key": entry.key,
         }
-        for entry in planned
+        for entry in plan
     ]
+    failed = {model: ("failed", str(error)) for model, error in plan.errors.items()}
+    held = {model: ("held", reason) for model, reason in plan.waiting.items()}
+    others = [
+        {"model": model, "step": None, "status": status, "reason": reason, "key": None}
+        for model, (status, reason) in (failed | held).items()
+    ]
+    return steps + others
 
 
 def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
@@ -206,8 +219,8 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
 
 
 def _state(item: ModelStatus) -> str:
-    if item.state == "to rebuild":
-        return f"to rebuild: {item.reason}"
+    if item.state in ("to rebuild", "faulty", "waits"):
+        return f"{item.state}: {item.reason}"
     return "no builder makes it" if item.state == "no builder" else item.state
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from modelwright.lint.registry import all_rules
 from modelwright.lint.rule import Found, Rule, Severity
@@ -39,6 +40,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Crash:
+    """A rule that raised on a model: a bug of the linter, which hides no finding of other rules or models."""
+
+    rule: str
+    model: str  # '' for a rule about the repository itself
+    error: Exception
+
+
+@dataclass(frozen=True)
 class LintReport:
     """All findings, ignored ones included, in order of file and line."""
 
@@ -47,6 +57,7 @@ class LintReport:
     models: int
     findings: tuple[Finding, ...]
     unused_ignores: tuple[Ignore, ...] = ()
+    crashes: tuple[Crash, ...] = ()
 
     @property
     def errors(self) -> list[Finding]:
@@ -70,7 +81,8 @@ def lint(
     findings = sorted(dict.fromkeys(findings), key=lambda item: (item.file, item.line or 0, item.rule.id, item.message))
     found = tuple(_with_ignores(findings, ignores))
     unused = () if only is not None else tuple(item for item in ignores if not _is_used(item, findings))
-    return LintReport(tree.root, options, len(tree.models), found, unused)
+    crashes = tuple(item for item in run.crashes if only is None or item.model in only)
+    return LintReport(tree.root, options, len(tree.models), found, unused, crashes)
 
 
 def _with_ignores(findings: Iterable[Finding], ignores: Sequence[Ignore]) -> Iterator[Finding]:
@@ -88,6 +100,7 @@ class _Linter:
     repository: RepositoryView
     ignores: Sequence[Ignore] = ()
     rules: dict[str, list[Rule]] = field(default_factory=dict)
+    crashes: list[Crash] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for rule in all_rules().values():
@@ -95,12 +108,12 @@ class _Linter:
 
     def findings(self) -> Iterator[Finding]:
         for rule in self.rules["repository"]:
-            for found in rule.check(self.repository):
+            for found in self._found(rule, "", self.repository):
                 yield _finding(rule, _model_of(found.file, self.repository.tree), found, None)
         models = [model for name, model in self.repository.tree.models.items() if not is_hidden(name)]
         for model in models:
             for rule in self.rules["model"]:
-                for found in rule.check(model):
+                for found in self._found(rule, model.name, model):
                     self._note(rule, model.name, EVERYWHERE)
                     yield _finding(rule, model.name, found, None)
         for environment in dict.fromkeys(["", *(name for model in models for name in model.config_files)]):
@@ -109,18 +122,31 @@ class _Linter:
 
     def _views(self, models: Iterable[ModelFolder], environment: str) -> list[ConfigView]:
         """The configs that a server of this environment reads: its own, and those of all ensembles."""
-        views = [self.repository.view(model.name, environment) for model in models]
+        views = [self._view(model, environment) for model in models]
         return [
             view
             for view in views
             if view and (not environment or environment in view.model.config_files or _composing(view))
         ]
 
+    def _view(self, model: ModelFolder, environment: str) -> ConfigView | None:
+        try:
+            return self.repository.view(model.name, environment)
+        except Exception as error:
+            self.crashes.append(Crash("config", model.name, error))
+            return None
+
+    def _found(self, rule: Rule, model: str, subject: Any) -> Iterator[Found]:
+        try:
+            yield from rule.check(subject)
+        except Exception as error:
+            self.crashes.append(Crash(rule.id, model, error))
+
     def _of_view(self, view: ConfigView) -> Iterator[Finding]:
         parses = not view.source.error and view.problem is None
         for rule in self.rules["config"]:
             if parses or rule.on_text:
-                for found in rule.check(view):
+                for found in self._found(rule, view.model.name, view):
                     self._note(rule, view.model.name, view.environment)
                     yield _finding(rule, view.model.name, found, view)
 

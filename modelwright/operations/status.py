@@ -7,21 +7,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+from modelwright.build.plan import BuildPlan
 from modelwright.build.workspace import open_workspace, plan_workspace
+from modelwright.errors import RepositoryError
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 
-State = Literal["up to date", "to rebuild", "not built", "no builder"]
+State = Literal["up to date", "to rebuild", "not built", "no builder", "faulty", "waits"]
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One model, of the builders or of the repository. The last four fields are those of its newest version."""
+    """One model, of the builders or of the repository. The last four fields are those of its newest version.
+
+    `no builder`: it is in the repository, and no builder makes it. `faulty`: a build would fail it at once. `waits`:
+    for a model that it runs and that is faulty.
+    """
 
     model: str
     versions: tuple[int, ...]
-    state: State  # `no builder`: it is in the repository, and no builder makes it
-    reason: str = ""  # why it is to be rebuilt
+    state: State
+    reason: str = ""  # why it is to be rebuilt, is faulty or waits
     created: datetime | None = None
     commit: str | None = None  # of the sources, where they are in git
     size_bytes: int = 0
@@ -29,7 +35,7 @@ class ModelStatus:
 
 
 def status(project: ProjectConfig) -> list[ModelStatus]:
-    """One entry a model, by name. Raises SpecError or ConfigError where a builder is faulty."""
+    """One entry a model, by name. What is wrong with one is its state, and hides no other."""
     workspace = open_workspace(project)
     planned = plan_workspace(workspace)
     workspace.fingerprints.save()
@@ -37,16 +43,24 @@ def status(project: ProjectConfig) -> list[ModelStatus]:
     for entry in planned:
         if entry.status != "cached":
             reasons.setdefault(entry.step.model, entry.reason)
-    models = sorted({*workspace.builders, *workspace.repository.models()})
-    return [
-        _status(workspace.repository, model, model in workspace.builders, reasons.get(model, "")) for model in models
-    ]
+    models = sorted({*workspace.names, *workspace.repository.models()})
+    return [_status(workspace.repository, model, model in workspace.families, reasons, planned) for model in models]
 
 
-def _status(repository: Repository, model: str, has_builder: bool, reason: str) -> ModelStatus:
+def _status(
+    repository: Repository, model: str, has_builder: bool, reasons: Mapping[str, str], planned: BuildPlan
+) -> ModelStatus:
     versions = tuple(repository.versions(model))
-    latest = repository.latest(model)
-    if not has_builder:
+    try:
+        latest = repository.latest(model)
+    except RepositoryError as error:  # a manifest that cannot be read
+        return ModelStatus(model, versions, "faulty", error.message)
+    reason = reasons.get(model, "")
+    if model in planned.errors:
+        found = ModelStatus(model, versions, "faulty", planned.errors[model].message)
+    elif model in planned.waiting:
+        found = ModelStatus(model, versions, "waits", planned.waiting[model])
+    elif not has_builder:
         found = ModelStatus(model, versions, "no builder")
     elif latest is None:
         found = ModelStatus(model, versions, "not built")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +13,17 @@ from pydantic import BaseModel, ValidationError
 
 from modelwright.errors import KindError, SpecError
 from modelwright.project.project import ProjectConfig
-from modelwright.project.spec import FILE, Builder, Gates, MetricGate, ModelSpec, Slo, SourceLookup, parse_spec
+from modelwright.project.spec import (
+    FILE,
+    Builder,
+    Gates,
+    MetricGate,
+    ModelSpec,
+    Slo,
+    SourceLookup,
+    is_model_name,
+    parse_spec,
+)
 from modelwright.suggest import did_you_mean
 
 _MAX_DEPTH = 100
@@ -20,23 +32,50 @@ _MAX_BYTES = 1_000_000  # a model.yaml is a page; more than this is a mistake or
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NAME_LINE = re.compile(r"""^name:\s*["']?([^\s"'#]+)""", re.MULTILINE)
 
 
-def read_builders(project: ProjectConfig, source_model: SourceLookup) -> dict[str, Builder]:
-    """Every builder of the project, by model name, in order of name. Raises SpecError, naming the file and line."""
+@dataclass(frozen=True)
+class Builders:
+    """The builders of a project by model name, in order of name."""
+
+    valid: dict[str, Builder]
+    faulty: dict[str, Exception]  # what is wrong with each of the others: a ModelwrightError, unless it is a bug
+
+
+def read_builders(project: ProjectConfig, source_model: SourceLookup) -> Builders:
+    """Every builder of the project. One that is faulty keeps no other from being read.
+
+    Errors name the file and line. Raises SpecError where there is no folder of builders.
+    """
     if not project.builders.is_dir():
         raise SpecError(f"{project.shown(project.builders)}: there is no such folder", "make one: modelwright new NAME")
-    builders: dict[str, Builder] = {}
+    valid: dict[str, Builder] = {}
+    faulty: dict[str, Exception] = {}
     for folder in sorted(project.builders.iterdir()):
-        if not (folder / FILE).is_file():
-            _check_no_other_name(folder, project.shown(folder))
+        try:
+            if not (folder / FILE).is_file():
+                _check_no_other_name(folder, project.shown(folder))
+                continue
+            builder = read_builder(folder, project.shown(folder / FILE), source_model)
+        except Exception as error:
+            faulty[_meant_name(folder)] = error
             continue
-        builder = read_builder(folder, project.shown(folder / FILE), source_model)
-        if builder.name in builders:
-            other = builders[builder.name].file
-            raise SpecError(f"{builder.file}: the name '{builder.name}' is taken by {other}", "give one another name")
-        builders[builder.name] = builder
-    return dict(sorted(builders.items()))
+        if builder.name in valid:
+            message = f"{builder.file}: the name '{builder.name}' is taken by {valid[builder.name].file}"
+            faulty[builder.name] = SpecError(message, "give one another name")
+        valid.setdefault(builder.name, builder)
+    # Two builders that claim one name: which of them is meant is not known.
+    return Builders({name: valid[name] for name in sorted(valid) if name not in faulty}, faulty)
+
+
+def _meant_name(folder: Path) -> str:
+    """The model that a faulty model.yaml is about: as its `name` says, if that can be made out, else as its folder."""
+    try:
+        found = _NAME_LINE.search((folder / FILE).read_text(encoding="utf-8", errors="replace")[:_MAX_BYTES])
+    except OSError:
+        found = None
+    return found[1] if found and is_model_name(found[1]) else folder.name
 
 
 def read_builder(folder: Path, shown: str, source_model: SourceLookup) -> Builder:
@@ -68,8 +107,12 @@ def slo_of(project: ProjectConfig, model: str, source_model: SourceLookup) -> Sl
         builder = read_builder(folder, project.shown(folder / FILE), source_model)
         if builder.name == model:
             return builder.spec.slo
-    builders = read_builders(project, source_model) if project.builders.is_dir() else {}
-    return builders[model].spec.slo if model in builders else None
+    if not project.builders.is_dir():
+        return None
+    builders = read_builders(project, source_model)
+    if model in builders.faulty:
+        raise builders.faulty[model]
+    return builders.valid[model].spec.slo if model in builders.valid else None
 
 
 def _check_no_other_name(folder: Path, shown: str) -> None:

@@ -37,8 +37,12 @@ _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def is_model_name(text: str) -> bool:
+    return _MODEL_NAME.fullmatch(text) is not None
+
+
 def _name(value: str) -> str:
-    if not _MODEL_NAME.fullmatch(value):
+    if not is_model_name(value):
         raise ValueError(f"Triton cannot serve a model named {value!r}: use letters, digits, '_', '-' and '.'")
     return value
 

@@ -76,9 +76,9 @@ def call(context: StepContext, field: str, entry: str, *arguments: Any, **params
         try:
             function = _load(entry)
             result = function(*arguments, **params)
-        except ModelwrightError:
+        except (ModelwrightError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # also SystemExit, and what test frameworks and async libraries raise
             raise user_error(builder, field, entry, error) from None
         finally:
             opened = _watch.stop()

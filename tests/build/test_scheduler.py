@@ -12,9 +12,9 @@ from modelwright.build.build import build
 from modelwright.build.executor import Done, Executor, Failed, Job
 from modelwright.build.inline import InlineExecutor
 from modelwright.build.listener import Listener
-from modelwright.build.scheduler import BugError, Scheduler
+from modelwright.build.scheduler import Scheduler
 from modelwright.build.workspace import open_workspace
-from modelwright.errors import ModelwrightError, StepError
+from modelwright.errors import BugError, DiskFullError, ModelwrightError, StepError
 from modelwright.facts.made import Made
 from tests.conftest import DATA_PY, ONNX_YAML, Sandbox, doubling_onnx
 
@@ -147,10 +147,28 @@ def test_a_number_of_jobs_that_runs_nothing_is_refused(sandbox: Sandbox, jobs: i
         build(sandbox.project, (), Listener(), jobs=jobs)
 
 
-def test_a_bug_in_a_step_keeps_its_traceback_and_closes_the_executor(sandbox: Sandbox) -> None:
-    sandbox.onnx_builder()
-    executor = ScriptedExecutor(1, lambda job: Failed(None, "Traceback: somewhere"))
-    with pytest.raises(BugError, match="Traceback: somewhere"):
+def test_a_bug_in_a_step_fails_that_model_and_keeps_its_traceback(sandbox: Sandbox) -> None:
+    for name in ("a", "b"):
+        sandbox.onnx_builder(name, factor=ord(name) / 50)
+
+    def answer(job: Job) -> Done | Failed:
+        return Failed(None, "Traceback: somewhere", "KeyError: 'x'") if job.model == "a" else made(job)
+
+    executor = ScriptedExecutor(1, answer)
+    built = run(sandbox, executor).built
+    assert isinstance(built.errors["a"], BugError)
+    assert str(built.errors["a"]).startswith("a: samples: KeyError: 'x'\n  hint: this is a bug in Modelwright: please")
+    assert ".modelwright/logs/a/samples.log" in str(built.errors["a"])
+    assert "Traceback: somewhere" in built.logs["a"].read_text()
+    assert ("b", "verify") in built.artifacts
+    assert executor.closed
+
+
+def test_a_full_disk_stops_all_and_closes_the_executor(sandbox: Sandbox) -> None:
+    for name in ("a", "b"):
+        sandbox.onnx_builder(name, factor=ord(name) / 50)
+    executor = ScriptedExecutor(1, lambda job: Failed(DiskFullError("store: No space left on device"), ""))
+    with pytest.raises(DiskFullError, match="No space left"):
         run(sandbox, executor)
     assert executor.closed
 
