@@ -19,6 +19,7 @@ from modelwright.suggest import did_you_mean
 from modelwright.triton import messages as fields
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 from modelwright.triton.model_config_pb2 import schema
+from modelwright.triton.shapes import element_counts
 
 _DERIVED = {
     "name": "it is the builder's name",
@@ -32,12 +33,19 @@ _ENSEMBLE = "ensemble"  # the platform of models that only pass tensors on
 
 @dataclass(frozen=True)
 class ConfigTensor:
-    """One input or output as in config.pbtxt: dims without the batch dimension, -1 where dynamic."""
+    """One input or output as in config.pbtxt: dims without the batch dimension, -1 where dynamic.
+
+    `dims` are what clients send and get, `reshape` is what the model sees instead, where that is something else. Triton
+    has no tensors without dimensions: the value of a `scalar` is served as dims [1], while the builder's own code
+    handles it without dimensions.
+    """
 
     name: str
     dtype: str
     dims: tuple[int, ...]
     labels: str | None = None
+    reshape: tuple[int, ...] | None = None
+    scalar: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,24 +55,82 @@ class ConfigTensors:
 
 
 def tensors_of(builder: Builder, made: Made | None = None) -> ConfigTensors:
-    """Inputs and outputs: those of the ONNX file, checked against model.yaml, or those of model.yaml.
+    """Inputs and outputs: those of the ONNX model, checked against model.yaml, or those of model.yaml.
 
-    `made` is None before anything is built.
+    `made` is None before anything is built. Raises ConfigError if model and model.yaml contradict each other.
     """
+    signature = made.signature if made else None
+    if signature is not None:
+        return tensors_of_model(builder, signature.inputs, signature.outputs)
     spec = builder.spec
     if kind_of(builder).whole_config:
         config = parse_serving(builder, spec.serving)
         return ConfigTensors(_written(config.input), _written(config.output))
-    labels = {tensor.name: Path(tensor.labels).name for tensor in spec.outputs if tensor.labels}
-    signature = made.signature if made else None
-    if signature is None:
-        return ConfigTensors(_declared(spec.inputs, {}), _declared(spec.outputs, labels))
-    inputs = _derived(builder, "inputs", signature.inputs, spec.inputs, {})
-    return ConfigTensors(inputs, _derived(builder, "outputs", signature.outputs, spec.outputs, labels))
+    entries = _entries(builder)
+    return ConfigTensors(
+        _declared(spec.inputs, {}, entries["input"]), _declared(spec.outputs, _labels(builder), entries["output"])
+    )
 
 
-def _declared(specs: Sequence[TensorSpec], labels: Mapping[str, str]) -> tuple[ConfigTensor, ...]:
-    return tuple(ConfigTensor(spec.name, spec.dtype, tuple(spec.dims), labels.get(spec.name)) for spec in specs)
+def tensors_of_model(builder: Builder, inputs: Sequence[OnnxTensor], outputs: Sequence[OnnxTensor]) -> ConfigTensors:
+    """The tensors of an ONNX model as it is served: all inputs but the server's own controls, and the outputs that
+    model.yaml names, or all. Raises ConfigError if model and model.yaml contradict each other."""
+    entries, controls = _entries(builder), control_names(builder)
+    for index, spec in enumerate(builder.spec.inputs):
+        if spec.name in controls:
+            raise ConfigError(
+                f"{builder.file}: inputs[{index}]: '{spec.name}' is a control of serving.sequence_batching, which the "
+                "server fills in",
+                "remove it from inputs: clients do not send it",
+            )
+    sent = [tensor for tensor in inputs if tensor.name not in controls]
+    return ConfigTensors(
+        _derived(builder, "inputs", sent, builder.spec.inputs, {}, entries["input"]),
+        _derived(builder, "outputs", outputs, builder.spec.outputs, _labels(builder), entries["output"]),
+    )
+
+
+def graph_level(builder: Builder) -> int:
+    """How far the server's onnxruntime optimises the graph: `optimization.graph.level`, 0 unless given."""
+    if not builder.spec.serving.get("optimization"):
+        return 0
+    return int(parse_serving(builder, builder.spec.serving).optimization.graph.level)
+
+
+def control_names(builder: Builder) -> set[str]:
+    """The inputs of the model that the server's sequence batcher fills in."""
+    if not builder.spec.serving.get("sequence_batching"):
+        return set()
+    return {entry.name for entry in parse_serving(builder, builder.spec.serving).sequence_batching.control_input}
+
+
+def _entries(builder: Builder) -> dict[str, dict[str, Any]]:
+    """{side: {tensor: its entry in `serving`}}."""
+    serving = builder.spec.serving
+    if not serving.get("input") and not serving.get("output"):
+        return {"input": {}, "output": {}}
+    config = parse_serving(builder, serving)
+    return {side: {entry.name: entry for entry in getattr(config, side)} for side in ("input", "output")}
+
+
+def _labels(builder: Builder) -> dict[str, str]:
+    return {tensor.name: Path(tensor.labels).name for tensor in builder.spec.outputs if tensor.labels}
+
+
+def _declared(
+    specs: Sequence[TensorSpec], labels: Mapping[str, str], entries: Mapping[str, Any]
+) -> tuple[ConfigTensor, ...]:
+    return tuple(
+        ConfigTensor(
+            spec.name,
+            spec.dtype,
+            tuple(spec.dims) or (1,),
+            labels.get(spec.name),
+            _written_reshape(entries.get(spec.name)),
+            scalar=not spec.shape,
+        )
+        for spec in specs
+    )
 
 
 def _written(entries: Any) -> tuple[ConfigTensor, ...]:
@@ -73,56 +139,126 @@ def _written(entries: Any) -> tuple[ConfigTensor, ...]:
     names = [types.Name(entry.data_type) if entry.data_type in types.values() else "" for entry in entries]
     dtypes = [BY_CONFIG[name].name if name in BY_CONFIG else name for name in names]
     return tuple(
-        ConfigTensor(entry.name, dtype, tuple(entry.dims)) for entry, dtype in zip(entries, dtypes, strict=True)
+        ConfigTensor(entry.name, dtype, tuple(entry.dims), reshape=_written_reshape(entry))
+        for entry, dtype in zip(entries, dtypes, strict=True)
     )
 
 
+def _written_reshape(entry: Any) -> tuple[int, ...] | None:
+    return tuple(entry.reshape.shape) if entry is not None and entry.HasField("reshape") else None
+
+
 def _derived(
-    builder: Builder, field: str, actual: Sequence[OnnxTensor], specs: Sequence[TensorSpec], labels: Mapping[str, str]
+    builder: Builder,
+    field: str,
+    actual: Sequence[OnnxTensor],
+    specs: Sequence[TensorSpec],
+    labels: Mapping[str, str],
+    entries: Mapping[str, Any],
 ) -> tuple[ConfigTensor, ...]:
     expected = {spec.name: spec for spec in specs}
     names = [tensor.name for tensor in actual]
-    if expected and set(expected) != set(names):
+    unknown = [name for name in expected if name not in names]
+    # An input that is left out would have no value; an output that is left out is not computed.
+    if unknown or (expected and field == "inputs" and len(expected) != len(names)):
         raise ConfigError(
-            f"{builder.file}: {field}: the model has {sorted(names)}, model.yaml names {sorted(expected)}"
+            f"{builder.file}: {field}: the model has {sorted(names)}, model.yaml names {sorted(expected)}",
+            did_you_mean(unknown[0], names) if unknown else "name every input, or leave `inputs` out",
         )
-    derived = []
-    for tensor in actual:
-        dims = tuple(-1 if isinstance(dim, str) else int(dim) for dim in tensor.dims)
-        if builder.spec.batched:
-            dims = _without_batch(builder, field, tensor.name, dims)
-        found = ConfigTensor(tensor.name, tensor.dtype, dims, labels.get(tensor.name))
-        if expected:
-            found = _agreed(builder, field, found, expected[found.name])
-        derived.append(found)
-    return tuple(derived)
+    wanted = [tensor for tensor in actual if tensor.name in expected or not expected]
+    return tuple(
+        _derived_tensor(
+            builder, field, tensor, expected.get(tensor.name), labels.get(tensor.name), entries.get(tensor.name)
+        )
+        for tensor in wanted
+    )
 
 
-def _without_batch(builder: Builder, field: str, name: str, dims: tuple[int, ...]) -> tuple[int, ...]:
+def _derived_tensor(
+    builder: Builder, field: str, tensor: OnnxTensor, spec: TensorSpec | None, labels: str | None, entry: Any
+) -> ConfigTensor:
+    where = f"{builder.file}: {field}: '{tensor.name}'"
+    if spec and tensor.dtype != spec.dtype:
+        raise ConfigError(f"{where} is {tensor.dtype} in the model, {spec.dtype} in model.yaml")
+    dims = tuple(-1 if isinstance(dim, str) else int(dim) for dim in tensor.dims)
+    batched = builder.spec.batched
+    if batched:
+        dims = _without_batch(builder, where, dims)
+    reshape = _written_reshape(entry)
+    if reshape is not None:
+        entry_where = f"{builder.file}: serving.{field[:-1]}: '{tensor.name}'"
+        served = _reshaped(entry_where, dims, reshape, spec, tuple(entry.dims), narrows=field == "inputs")
+        if not batched and not reshape:
+            raise ConfigError(
+                f"{entry_where}: an empty reshape needs a batch dimension, and serving.max_batch_size is 0",
+                "remove reshape: the server passes the one value of dims [1] on as a scalar",
+            )
+    else:
+        served = _served(where, dims, spec, narrows=field == "inputs")
+        reshape = () if batched and not dims else None
+    scalar = served == (1,) and (not spec.shape if spec else reshape == () or not dims)
+    return ConfigTensor(tensor.name, tensor.dtype, served, labels, reshape, scalar)
+
+
+def _without_batch(builder: Builder, where: str, dims: tuple[int, ...]) -> tuple[int, ...]:
     if not dims or dims[0] != -1:
+        found = f"has the fixed shape {list(dims)}" if dims else "is a scalar, one value for all rows of a batch"
         raise ConfigError(
-            f"{builder.file}: {field}: '{name}' has the fixed shape {list(dims)}, "
-            f"and serving.max_batch_size is {builder.spec.max_batch_size}",
+            f"{where} {found}, and serving.max_batch_size is {builder.spec.max_batch_size}",
             "its first dimension must be dynamic to batch; or set max_batch_size: 0 and write full shapes",
         )
     return dims[1:]
 
 
-def _agreed(builder: Builder, field: str, found: ConfigTensor, spec: TensorSpec) -> ConfigTensor:
-    """The tensor with model.yaml's dims, which may give a size to a dynamic dimension of an input.
+def _served(where: str, dims: tuple[int, ...], spec: TensorSpec | None, *, narrows: bool) -> tuple[int, ...]:
+    """What clients send or get, where the model's shape is `dims`, which is () for one value a row or a model.
 
-    Raises ConfigError if model and model.yaml contradict each other.
+    model.yaml may give a size to a dynamic dimension. For an input that is what the server takes. For an output the
+    config must say what the model says; the verification holds the answers to model.yaml's size.
     """
-    where = f"{builder.file}: {field}: '{found.name}'"
-    if found.dtype != spec.dtype:
-        raise ConfigError(f"{where} is {found.dtype} in the model, {spec.dtype} in model.yaml")
-    narrows = field == "inputs"
-    same = len(found.dims) == len(spec.dims) and all(
-        actual == wanted or (narrows and actual == -1) for actual, wanted in zip(found.dims, spec.dims, strict=True)
+    served = dims or (1,)
+    if spec is None:
+        return served
+    declared = tuple(spec.dims) or (1,)
+    if len(declared) != len(served) or any(
+        wanted != actual and not (actual == -1 if narrows else -1 in (actual, wanted))
+        for actual, wanted in zip(served, declared, strict=True)
+    ):
+        raise ConfigError(f"{where} has shape {list(dims)} in the model, {list(spec.shape)} in model.yaml")
+    return declared if narrows else served
+
+
+def _reshaped(
+    where: str,
+    dims: tuple[int, ...],
+    reshape: tuple[int, ...],
+    spec: TensorSpec | None,
+    written: tuple[int, ...],
+    *,
+    narrows: bool,
+) -> tuple[int, ...]:
+    """What clients send or get, where `serving` has a reshape to the model's shape `dims`."""
+    fits = len(reshape) == len(dims) and all(
+        wanted == actual or (narrows and actual == -1) for actual, wanted in zip(dims, reshape, strict=True)
     )
-    if not same:
-        raise ConfigError(f"{where} has shape {list(found.dims)} in the model, {list(spec.shape)} in model.yaml")
-    return ConfigTensor(found.name, found.dtype, tuple(spec.dims), found.labels)
+    if not fits:
+        raise ConfigError(
+            f"{where}: reshape to {list(reshape)}, and the model's shape is {list(dims)}",
+            "reshape.shape is what the model gets or gives, without the batch dimension; dims are the client's",
+        )
+    declared = (tuple(spec.dims) or (1,)) if spec else ()
+    if written and declared and written != declared:
+        raise ConfigError(f"{where}: dims {list(written)} here, shape {list(spec.shape if spec else ())} in model.yaml")
+    served = written or declared or ((1,) if not reshape else ())
+    if not served:
+        raise ConfigError(
+            f"{where}: reshape without dims", "add the shape that clients send or get, such as dims: [-1]"
+        )
+    if element_counts(served) != element_counts(reshape):
+        raise ConfigError(
+            f"{where}: dims {list(served)} cannot become {list(reshape)}", "a reshape keeps the number of elements"
+        )
+    return served
 
 
 def config_of(
@@ -218,10 +354,12 @@ def _fill(entry: Any, tensor: ConfigTensor, where: str) -> None:
     }
     if tensor.labels:
         derived["label_filename"] = tensor.labels
+    if tensor.reshape is not None:
+        derived["reshape"] = {"shape": list(tensor.reshape)}
     wanted = type(entry)(**derived)
     for difference in fields.differences(wanted, entry):
-        field = difference.partition(":")[0]
-        if field in derived and getattr(entry, field):
+        field = difference.partition(":")[0].partition(".")[0]
+        if field in derived and (entry.HasField(field) if field == "reshape" else getattr(entry, field)):
             raise ConfigError(f"{where}: {difference}", "it follows from the model: remove it here")
     for field in derived:
         entry.ClearField(field)

@@ -18,7 +18,7 @@ from modelwright.kinds.verify import in_onnxruntime
 from modelwright.project.files import package_directory
 from modelwright.project.spec import Builder, Entry, LocalPath, SourceSpec, inside_folder
 
-_EXPORT = StepFunction("huggingface", "modelwright.steps.onnx:from_huggingface")
+_EXPORT = StepFunction("huggingface", "modelwright.steps.onnx:from_huggingface", revision=2)
 _TEXT = Needs(
     name="text models",
     modules=("transformers", "tokenizers", "safetensors"),
@@ -81,7 +81,7 @@ def _steps(recipe: Recipe, source: HuggingFaceSource) -> list[Step]:
     export = recipe.step(
         "onnx",
         _EXPORT,
-        config=config | recipe.onnx_limits,
+        config=config | recipe.onnx_limits | recipe.graph_options,
         code=code,
         data={source.package or str(source.path): tree_digest(files), **(recipe.declared() if code else {})},
         tools=versions((*EXPORT_TOOLS, "transformers", "safetensors")) | recipe.libraries(code),

@@ -56,6 +56,8 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         needs |= {f"member {item.name}": version_step(item) for item in family if item is not builder}
         config["served"] = {item.name: kind_of(item).tried(item.spec.serving) for item in family}
         config["release"] = recipe.target.name
+    elif not kind_of(builder).whole_config:
+        config |= recipe.served_as | recipe.graph_options
     return recipe.step(
         VERIFY,
         verification.function,

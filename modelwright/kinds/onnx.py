@@ -14,7 +14,7 @@ from modelwright.kinds.verify import in_onnxruntime
 from modelwright.project.files import local_file
 from modelwright.project.spec import LocalPath, Sha256, SourceSpec
 
-_TAKE = StepFunction("onnx_file", "modelwright.steps.onnx:from_file")
+_TAKE = StepFunction("onnx_file", "modelwright.steps.onnx:from_file", revision=2)
 
 
 class OnnxSource(SourceSpec):
@@ -47,7 +47,12 @@ def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
     take = recipe.step(
         "onnx",
         _TAKE,
-        config={"sha256": source.sha256, **recipe.onnx_limits, "batched": recipe.builder.spec.batched},
+        config={
+            "sha256": source.sha256,
+            **recipe.onnx_limits,
+            **recipe.graph_options,
+            "batched": recipe.builder.spec.batched,
+        },
         data=data,
         tools=versions(ONNX_TOOLS),
         needs=recipe.samples,

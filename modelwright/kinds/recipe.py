@@ -49,6 +49,20 @@ class Recipe:
         """What the target's onnxruntime can load, for a step's config."""
         return {"max_opset": self.target.max_opset, "max_ir": self.target.max_ir}
 
+    @property
+    def graph_options(self) -> dict[str, Any]:
+        """How the server's onnxruntime optimises the graph, for a step's config: shapes that it infers depend on it."""
+        optimization = self.builder.spec.serving.get("optimization")
+        graph = optimization.get("graph") if isinstance(optimization, Mapping) else None
+        return {"graph": graph} if graph else {}
+
+    @property
+    def served_as(self) -> dict[str, Any]:
+        """What of `serving` decides how clients see an ONNX model's tensors, for a step's config."""
+        serving = self.builder.spec.serving
+        found = {name: serving[name] for name in ("input", "output", "sequence_batching") if serving.get(name)}
+        return {"serving": found} if found else {}
+
     def step(self, name: str, function: StepFunction, **fields: Any) -> Step:
         """A step of this model; `fields` are those of `Step`."""
         return Step(self.builder.name, name, function, **fields)

@@ -15,7 +15,7 @@ from modelwright.kinds.verify import in_onnxruntime
 from modelwright.project.spec import Entry, SourceSpec
 
 _TRAIN = StepFunction("torch", "modelwright.steps.train:run")
-_EXPORT = StepFunction("onnx", "modelwright.steps.onnx:from_torch")
+_EXPORT = StepFunction("onnx", "modelwright.steps.onnx:from_torch", revision=2)
 
 
 class TorchSource(SourceSpec):
@@ -36,7 +36,7 @@ def _steps(recipe: Recipe, source: TorchSource) -> list[Step]:
     export = recipe.step(
         "onnx",
         _EXPORT,
-        config={**recipe.tensors, "batched": recipe.builder.spec.batched, **recipe.onnx_limits},
+        config={**recipe.tensors, "batched": recipe.builder.spec.batched, **recipe.onnx_limits, **recipe.graph_options},
         code=train.code,  # the module is a pickle: loading it runs the code it was made by
         tools=versions(EXPORT_TOOLS),
         needs={"module": train.id, **recipe.samples},

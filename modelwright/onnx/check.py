@@ -6,11 +6,24 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelwright.errors import StepError
+from modelwright.onnx.rows import other_rows
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature, Value
 
 if TYPE_CHECKING:
     from modelwright.triton.releases import Release
+
+_NO_SHAPE = "give it one, with names for dynamic sizes"
+_ZIPMAP = (
+    "its ZipMap makes dicts of the probabilities: convert with options={'zipmap': False} (skl2onnx) or zipmap=False"
+    " (onnxmltools); or remove the ZipMap node, whose input is the tensor"
+)
+_HINTS = {
+    "sequence": "return a tensor: join the parts in the model (ConcatFromSequence), or return each as an output",
+    "map": "return a tensor: the values of the map, in the order of its keys",
+    "optional": "return a tensor that is always there, empty where there is nothing (OptionalGetElement)",
+    "sparse_tensor": "make it dense in the model",
+}
 
 
 def read_signature(path: Path) -> Signature:
@@ -20,8 +33,10 @@ def read_signature(path: Path) -> Signature:
     external weights outside the file's folder.
     """
     signature = check_external(path)
-    for value in (*signature.inputs, *signature.outputs):
-        _check_value(path, value)
+    for value in signature.inputs:
+        _check_value(path, value, is_input=True)
+    for value in signature.outputs:
+        _check_value(path, value, is_input=False)
     return signature
 
 
@@ -44,6 +59,25 @@ def check_external(path: Path) -> Signature:
     return signature
 
 
+def check_shapes(declared: Signature, found: Signature, name: str) -> None:
+    """Check that each output has a shape, declared or inferred. Raises StepError."""
+    shapeless = {value.name for value in declared.outputs if value.dims is None}
+    for value in found.outputs:
+        if value.name in shapeless and not value.dims:  # as onnxruntime gives a shape that it does not know
+            raise StepError(f"{name}: '{value.name}' has no shape, and onnxruntime infers none", _NO_SHAPE)
+
+
+def check_rows(signature: Signature, name: str) -> None:
+    """Refuse a batch whose outputs have another number of rows, by the names of dimensions. Raises StepError."""
+    for found in other_rows(signature.inputs, signature.outputs):
+        raise StepError(
+            f"{name}: output '{found.output}' has '{found.name}' rows, and a request '{found.rows}': a server splits a "
+            "batch by rows, so each output needs one for each row of its request",
+            "set serving.max_batch_size: 0, after which samples carry the batch dimension themselves; or give the"
+            f" dimension the name '{found.rows}' in the file, if it is the same number",
+        )
+
+
 def check_limits(signature: Signature, release: Release) -> None:
     """Refuse an IR version or opset that the release's onnxruntime does not load. Raises StepError."""
     for what, number, limit in (
@@ -59,9 +93,16 @@ def check_limits(signature: Signature, release: Release) -> None:
             )
 
 
-def _check_value(path: Path, value: Value) -> None:
+def _check_value(path: Path, value: Value, *, is_input: bool) -> None:
     if value.dtype is None:
         what = f"element type {value.elem_type}" if value.kind == "tensor" else value.kind or "no type"
-        raise StepError(f"{path.name}: '{value.name}' is of {what}, which Triton cannot serve", "cast it in the model")
-    if value.dims is None:
-        raise StepError(f"{path.name}: '{value.name}' declares no shape", "give it one, with names for dynamic sizes")
+        raise StepError(f"{path.name}: '{value.name}' is of {what}, which Triton cannot serve", _hint(path, value))
+    if value.dims is None and is_input:
+        raise StepError(f"{path.name}: '{value.name}' declares no shape", _NO_SHAPE)
+
+
+def _hint(path: Path, value: Value) -> str:
+    """How a model comes to a tensor in place of such a value."""
+    if value.kind in ("sequence", "map") and b"ZipMap" in path.read_bytes():
+        return _ZIPMAP
+    return _HINTS.get(value.kind, "cast it in the model")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError, one_line
+from modelwright.onnx.signature import Value
+from modelwright.server.backends.onnxruntime.load_check import CONFIG_TYPES
+from modelwright.triton.dtypes import BY_CONFIG
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,11 +18,18 @@ if TYPE_CHECKING:
     from modelwright.triton.tensors import Tensors
 
 
-def load_session(path: Path, threads: int = 1) -> InferenceSession:
-    """Load a file, external weights included. Raises StepError with onnxruntime's message on one line."""
+def load_session(path: Path, threads: int = 1, graph_level: int = 0) -> InferenceSession:
+    """Load a file, external weights included. Raises StepError with onnxruntime's message on one line.
+
+    `graph_level` is `optimization.graph.level` of the config that serves it. The shapes that the session says depend on
+    it: folding constants can make a dynamic dimension a number.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    known = {-1: levels.ORT_ENABLE_BASIC, 1: levels.ORT_ENABLE_EXTENDED, 2: levels.ORT_DISABLE_ALL}
+    options.graph_optimization_level = known.get(graph_level, levels.ORT_ENABLE_ALL)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only, which also arrive as exceptions
@@ -29,12 +40,27 @@ def load_session(path: Path, threads: int = 1) -> InferenceSession:
         raise StepError(f"{path.name}: onnxruntime does not load it: {reason}", _load_hint(reason)) from error
 
 
-def run_session(session: InferenceSession, inputs: Tensors) -> Tensors:
-    """Run a model once on a whole batch; strings go in and come out as object arrays of bytes.
+def session_values(session: InferenceSession) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """(inputs, outputs) as the session has them. These are what the server compares a config with.
 
-    Raises StepError when onnxruntime refuses the inputs or fails.
+    It has inferred shapes, which the file may declare loosely or not at all.
     """
-    names = [output.name for output in session.get_outputs()]
+    return tuple(map(_value_of, session.get_inputs())), tuple(map(_value_of, session.get_outputs()))
+
+
+def _value_of(node: Any) -> Value:
+    """An input or output, as if a file declared it. Not for sequences and maps, which `check` refuses before."""
+    config_type = CONFIG_TYPES.get(node.type, "")
+    elem_type = BY_CONFIG[config_type].onnx if config_type in BY_CONFIG else 0
+    return Value(node.name, "tensor", elem_type, tuple(-1 if dim is None else dim for dim in node.shape))
+
+
+def run_session(session: InferenceSession, inputs: Tensors, wanted: Sequence[str] = ()) -> Tensors:
+    """Run a model once on a whole batch, for all outputs or those `wanted`.
+
+    Strings go in and come out as object arrays of bytes. Raises StepError when onnxruntime refuses the inputs or fails.
+    """
+    names = list(wanted) or [output.name for output in session.get_outputs()]
     feed = {name: _encoded(array, bytes.decode) for name, array in inputs.items()}
     try:
         outputs = session.run(names, feed)

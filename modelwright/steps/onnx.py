@@ -8,16 +8,19 @@ from __future__ import annotations
 import shutil
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.model_config import tensors_of
+from modelwright.config.model_config import graph_level
+from modelwright.config.served import served_view
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
 from modelwright.facts.made import Made, OnnxSignature
 from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
 from modelwright.kinds.onnx import OnnxSource
-from modelwright.onnx.check import check_limits, read_signature
+from modelwright.onnx.check import check_limits, check_rows, check_shapes, read_signature
+from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.signature import Signature
 from modelwright.project.files import local_file
 from modelwright.steps.context import StepContext
@@ -69,7 +72,7 @@ def from_file(context: StepContext, out: Path) -> Made:
         signature = read_signature(target)
     for name in signature.external:
         _copy_weights(context, source, name, target.parent)
-    return _made(signature, context)
+    return _made(signature, target, context)
 
 
 def _export(context: StepContext, module: Any, out: Path) -> Made:
@@ -87,15 +90,26 @@ def _export(context: StepContext, module: Any, out: Path) -> Made:
         first = groups[0][1]
         onnx_from_torch(module, first, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
     save_tensors(out / "expected.npz", pack([expected[index] for index in range(len(samples))]))
-    return _made(read_signature(target), context)
+    return _made(read_signature(target), target, context)
 
 
-def _made(signature: Signature, context: StepContext) -> Made:
-    """The file's signature, once it is within the target's limits and agrees with the model.yaml."""
-    with located(f"{context.builder.file}: source"):
-        check_limits(signature, context.target)
+def _made(declared: Signature, file: Path, context: StepContext) -> Made:
+    """The model's signature, once it is within the target's limits and agrees with the model.yaml.
+
+    Tensors are those of a session with the options of the server, since the server compares with its session: the file
+    can declare less than onnxruntime infers.
+    """
+    builder = context.builder
+    with located(f"{builder.file}: source"):
+        check_limits(declared, context.target)
+        session = load_session(file, graph_level=graph_level(builder))
+        inputs, outputs = session_values(session)
+        signature = replace(declared, inputs=inputs, outputs=outputs)
+        check_shapes(declared, signature, file.name)
+        if builder.spec.batched:
+            check_rows(signature, file.name)
     made = Made(signature=OnnxSignature.of(signature))
-    tensors_of(context.builder, made)
+    served_view(builder, session)
     return made
 
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelwright.config.model_config import graph_level
+from modelwright.config.served import served_view
 from modelwright.errors import located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import GoldenComparison, Verified
-from modelwright.onnx.runtime import load_session, run_session
+from modelwright.onnx.runtime import load_session
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
@@ -49,12 +51,9 @@ def run(context: StepContext, out: Path) -> Verified:
     """Verify an ONNX model in onnxruntime."""
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
-        session = load_session(context.inputs["model"] / "version" / "model.onnx")
-
-        def infer(inputs: Tensors) -> Tensors:
-            return run_session(session, inputs)
-
-        runner = SampleRunner(infer, spec.batched, declared_scalars(context))
+        file = context.inputs["model"] / "version" / "model.onnx"
+        view = served_view(context.builder, load_session(file, graph_level=graph_level(context.builder)))
+        runner = SampleRunner(view.run, spec.batched, view.scalars)
         samples = load_samples(context)
         answered = verify_samples(context, runner, samples, len(samples) if spec.batched else 0, out)
         if spec.batched:

@@ -145,12 +145,6 @@ def test_contradictions_between_artifact_and_model_yaml(facts: Made, message: st
         tensors_of(builder(BATCHED), facts)
 
 
-def test_an_output_cannot_be_narrowed() -> None:
-    outputs = [{"name": "y", "dtype": "STRING", "shape": [5]}]
-    with pytest.raises(ConfigError, match=r"outputs: 'y' has shape \[-1\] in the model, \[5\] in model.yaml"):
-        tensors_of(builder(BATCHED, outputs=outputs), made("batch", 2))
-
-
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [

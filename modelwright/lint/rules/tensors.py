@@ -8,6 +8,7 @@ from typing import Any
 
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
+from modelwright.triton.shapes import element_counts
 
 _TENSORRT = "tensorrt_plan"
 _X = 'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ]'
@@ -115,17 +116,6 @@ def uneven_reshape(view: ConfigView) -> Iterator[Found]:
             continue
         if element_counts(dims) != element_counts(shape):
             yield view.found(f"{name}: dims {dims} cannot become {shape}", side, index, "reshape")
-
-
-def element_counts(dims: list[int]) -> list[int]:
-    """The number of elements before, between and after dynamic dimensions."""
-    counts = [1]
-    for dim in dims:
-        if dim == -1:
-            counts.append(1)
-        else:
-            counts[-1] *= dim
-    return counts
 
 
 @rule(
