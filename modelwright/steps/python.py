@@ -17,10 +17,10 @@ from modelwright.project.files import local_file, published_file
 from modelwright.steps.context import StepContext
 
 PACKAGES = "site-packages"
-_OWN = "builder_model.py"
+OWN = "builder_model.py"  # the builder's file, where model.py is the one below
 
 # Triton appends the version's folder to sys.path, behind the container's packages; vendored ones must come first.
-_BOOTSTRAP = f'''"""Made by modelwright: puts the vendored packages first, then loads {_OWN}, the builder's model.py."""
+_BOOTSTRAP = f'''"""Made by modelwright: puts the vendored packages first, then loads {OWN}, the builder's model.py."""
 
 import importlib.util
 import sys
@@ -28,7 +28,7 @@ from pathlib import Path
 
 _here = Path(__file__).resolve().parent
 sys.path.insert(0, str(_here / "{PACKAGES}"))
-_spec = importlib.util.spec_from_file_location("builder_model", _here / "{_OWN}")
+_spec = importlib.util.spec_from_file_location("builder_model", _here / "{OWN}")
 _module = importlib.util.module_from_spec(_spec)
 sys.modules["builder_model"] = _module
 _spec.loader.exec_module(_module)
@@ -50,7 +50,7 @@ def run(context: StepContext, out: Path) -> Made:
     if not source.requirements:
         shutil.copyfile(own, version / "model.py")
         return Made()
-    shutil.copyfile(own, version / _OWN)
+    shutil.copyfile(own, version / OWN)
     (version / "model.py").write_text(_BOOTSTRAP)
     return _vendor(context, source, version / PACKAGES, out)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -369,8 +370,37 @@ def test_a_python_model_that_answers_wrongly(sandbox: Sandbox) -> None:
 def test_a_python_model_that_does_not_load(sandbox: Sandbox) -> None:
     sandbox.python_builder(code="import nowhere\n" + PYTHON_MODEL_PY)
     error = sandbox.error()
-    assert "plus_one: verify: the server does not load plus_one: " in error
-    assert "No module named 'nowhere'" in error
+    assert (
+        "plus_one: verify: model.py line 1 imports nowhere, which the stock container of Triton 26.07 does not" in error
+    )
+    assert "add to source.requirements in builders/plus_one/model.yaml: nowhere (the container has " in error
+
+
+@pytest.mark.server
+def test_a_python_model_that_leans_on_what_the_local_server_has_for_itself(sandbox: Sandbox) -> None:
+    imports = "import google.protobuf\nimport onnxruntime\n"
+    sandbox.python_builder(code=imports + PYTHON_MODEL_PY)
+    lines = f"protobuf=={version('protobuf')}, onnxruntime=={version('onnxruntime')}"
+    assert f"source.requirements in builders/plus_one/model.yaml: {lines} (" in sandbox.error()
+
+
+@pytest.mark.server
+def test_a_python_model_that_imports_in_a_request_what_is_not_there(sandbox: Sandbox) -> None:
+    code = PYTHON_MODEL_PY.replace("        answers = []", "        import yaml\n        answers = []")
+    folder = sandbox.python_builder(code=code)
+    sandbox.onnx_builder()
+    sandbox.ensemble_builder()
+    line = (folder / "model.py").read_text().splitlines().index("        import yaml") + 1
+    error = sandbox.error()
+    assert f"plus_one: verify: model.py line {line} imports yaml, which the stock container of Triton" in error
+    assert f"builders/plus_one/model.yaml: pyyaml=={version('pyyaml')} (" in error
+
+
+@pytest.mark.server
+def test_a_python_model_that_imports_a_file_which_is_not_published(sandbox: Sandbox) -> None:
+    folder = sandbox.python_builder(code="import helper\n" + PYTHON_MODEL_PY)
+    (folder / "helper.py").write_text("")
+    assert "name the file in builders/plus_one/model.yaml: source: files: {helper.py: helper.py}" in sandbox.error()
 
 
 def test_a_requirement_that_is_not_pinned(sandbox: Sandbox) -> None:
