@@ -141,7 +141,7 @@ class _Release:
             metrics=manifest.metrics,
             build_s=build_s or sum(entry.seconds for entry in manifest.lineage),
             ran=ran,
-            warnings=tuple(self._warnings.get(name, ())),
+            warnings=(*(manifest.verification.notes if ran else ()), *self._warnings.get(name, ())),
         )
 
 

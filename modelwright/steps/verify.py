@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelwright.config.model_config import graph_level
 from modelwright.config.served import served_view
@@ -71,7 +72,7 @@ def run_served(context: StepContext, out: Path) -> Verified:
         samples = load_samples(context)
         answered = verify_samples(context, runner, samples, min(spec.max_batch_size, SERVED_BATCH), out)
         notes = [check_sizes(runner, samples, _dims(context))]
-        batching = [name for name, serving in context.config["served"].items() if "dynamic_batching" in serving]
+        batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
         if batching and not check_requests_together(
             runner, samples, answered.allowed, lambda: runs_saved(client, batching)
         ):
@@ -115,6 +116,10 @@ def served_runner(context: StepContext, client: Client, version: str = "") -> Sa
 
 def declared_scalars(context: StepContext) -> frozenset[str]:
     return frozenset(output.name for output in context.builder.spec.outputs if not output.shape)
+
+
+def _batches(serving: Mapping[str, Any]) -> bool:
+    return "dynamic_batching" in serving and serving.get("max_batch_size", 0) > 1
 
 
 def _dims(context: StepContext) -> dict[str, tuple[int | str, ...]]:

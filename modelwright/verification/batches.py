@@ -57,11 +57,11 @@ def _check_batch(
 def _check_beside_stranger(
     runner: SampleRunner, sample: Tensors, alone: Tensors, allowed: Mapping[str, Tolerance]
 ) -> None:
-    """The only sample of its size, beside its own values in another order: they are in the model's range.
+    """The only sample of its size, beside its own values in another order, which are most likely in the model's range.
 
-    A model that does not take those proves nothing.
+    Floats are doubled, so that another sum or maximum shows. A model that does not take those proves nothing.
     """
-    stranger = {name: _reversed(array) for name, array in sample.items()}
+    stranger = {name: _other_values(array) for name, array in sample.items()}
     try:
         runner.ask([stranger])
     except ModelwrightError:
@@ -85,8 +85,9 @@ def _batches(group: Sequence[int], largest: int) -> Iterator[list[int]]:
             yield [order[at % len(order)] for at in range(start, start + size)]
 
 
-def _reversed(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return array.ravel()[::-1].reshape(array.shape)
+def _other_values(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    turned = array.ravel()[::-1].reshape(array.shape)
+    return turned * 2 if array.dtype.kind == "f" else turned
 
 
 def _listed(samples: Sequence[int]) -> str:

@@ -1,0 +1,236 @@
+"""Models that are functions: what a batch, other requests and other sizes do to their answers is found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelwright.errors import ServerError, StepError, VerifyError
+from modelwright.project.spec import Tolerance
+from modelwright.triton.tensors import Tensors
+from modelwright.verification.batches import check_rows
+from modelwright.verification.runner import SampleRunner
+from modelwright.verification.samples import unstacked
+from modelwright.verification.sizes import check_sizes
+from modelwright.verification.together import REQUESTS, check_requests_together
+
+CLOSE = {"y": Tolerance(atol=1e-4)}
+SAMPLES = unstacked({"x": np.random.default_rng(0).random((6, 3), dtype=np.float32)})
+
+
+def runner(function: Callable[[Any], Any], *, batched: bool = True) -> SampleRunner:
+    return SampleRunner(lambda inputs: {"y": function(inputs["x"])}, batched)
+
+
+def padded_mean(x: Any) -> Any:
+    """Right in pairs, wrong in threes: a fault that one batch size does not show."""
+    return x * 2 + (x.mean() if len(x) == 3 else 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.mean(0),
+        lambda x: x * x[0],
+        lambda x: np.roll(x, 1, axis=0),
+        lambda x: np.sort(x, axis=0),
+        lambda x: x / np.abs(x).max(),
+        padded_mean,
+        lambda x: np.cumsum(x, axis=0),
+        lambda x: x[::-1],
+    ],
+    ids=["mean", "first-row", "shifted", "sorted", "scaled-by-the-batch", "one-size-only", "sum-so-far", "reversed"],
+)
+@pytest.mark.parametrize("count", [6, 2, 1])
+def test_a_row_that_depends_on_its_neighbours_is_found(function: Callable[[Any], Any], count: int) -> None:
+    with pytest.raises(VerifyError, match=r"as row \d of a batch of \d, beside .*: 'y' differs by .* from the answer"):
+        check_rows(runner(function), SAMPLES[:count], CLOSE, 8)
+
+
+def test_the_message_names_the_row_and_its_neighbours() -> None:
+    def second_row_wrong(x: Any) -> Any:
+        return x + (np.arange(len(x)) == 1)[:, None]
+
+    with pytest.raises(VerifyError) as caught:
+        check_rows(runner(second_row_wrong), SAMPLES[:3], CLOSE, 8)
+    assert (
+        caught.value.message
+        == (
+            "sample 1 as row 1 of a batch of 2, beside sample 2: 'y' differs by 1.0e+00 from the answer alone,"
+            " allowed 1.0e-04"
+        )
+        or "as row 1 of a batch of 3" in caught.value.message
+    )
+    assert "max_batch_size: 0" in caught.value.hint
+
+
+def test_rows_within_the_tolerance_pass() -> None:
+    """Dynamic quantisation: the range of activations is that of all rows together."""
+    quantised = runner(lambda x: np.round(x / np.abs(x).max() * 127) * np.abs(x).max() / 127)
+    with pytest.raises(VerifyError):
+        check_rows(quantised, SAMPLES, CLOSE, 8)
+    check_rows(quantised, SAMPLES, {"y": Tolerance(atol=0.1)}, 8)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3, 8])
+def test_no_batch_is_larger_than_the_server_makes_them(largest: int) -> None:
+    seen: set[int] = set()
+
+    def relu(x: Any) -> Any:
+        seen.add(len(x))
+        return np.maximum(x, 0)
+
+    check_rows(runner(relu), SAMPLES, CLOSE, largest)
+    assert seen == {size for size in (1, 2, 3, 6) if size <= largest}
+
+
+def test_rows_of_different_sizes_are_batched_with_their_like() -> None:
+    samples: list[Tensors] = [{"x": np.full((size, 2), size, np.float32)} for size in (3, 4, 3, 5)]
+    check_rows(runner(lambda x: x.sum(1)), samples, CLOSE, 8)
+    with pytest.raises(VerifyError, match=r"sample [02] as row 1 of a batch of 2, beside sample [02]:"):
+        check_rows(runner(lambda x: x.sum(1) + np.arange(len(x))[:, None] * (x.shape[1] == 3)), samples[:3], CLOSE, 8)
+
+
+def test_an_output_with_fewer_rows_is_found_in_any_batch() -> None:
+    keeps_positive = runner(lambda x: x[x.sum(1) > 1.5])
+    with pytest.raises(VerifyError, match=r"'y' has \d rows for a request of \d"):
+        check_rows(keeps_positive, SAMPLES, CLOSE, 8)
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+SQUARES: list[Tensors] = [{"x": np.ones((4, 4), np.float32)}] * 2
+
+
+def test_a_second_size_is_asked_for() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def record(x: Any) -> Any:
+        seen.append(x.shape)
+        return x
+
+    assert check_sizes(runner(record), SQUARES, {"x": ("h", "w")}) == ""
+    assert seen == [(1, 8, 8)]
+    assert check_sizes(runner(record), SQUARES, {"x": (4, -1)}) == ""
+    assert seen[1:] == [(1, 4, 8)]
+
+
+def test_what_samples_show_is_not_asked_again() -> None:
+    samples: list[Tensors] = [{"x": np.ones((4, 4))}, {"x": np.ones((6, 6))}]
+    never = runner(lambda x: pytest.fail("asked"))
+    assert check_sizes(never, samples, {"x": ("h", "w")}) == ""
+    assert check_sizes(never, SQUARES, {"x": (4, 4)}) == ""
+
+
+def test_a_model_with_a_limit_is_asked_for_less() -> None:
+    def at_most_five(x: Any) -> Any:
+        if x.shape[1] > 5:
+            raise StepError("position out of range")
+        return x
+
+    assert check_sizes(runner(at_most_five), SQUARES, {"x": ("h", "w")}) == ""
+
+
+def test_a_size_that_cannot_be_tested_is_noted() -> None:
+    def four_only(x: Any) -> Any:
+        if x.shape[1] != 4:
+            raise ServerError("cannot reshape")
+        return x
+
+    note = check_sizes(runner(four_only), SQUARES, {"x": ("h", 4)})
+    assert note.startswith("dimension 0 of 'x' was tested at 4 only: at 8 and at 2 the model fails (cannot reshape)")
+    assert "declare the size under inputs" in note
+
+
+# --- requests together ------------------------------------------------------------------------------------------------
+
+
+class Batcher:
+    """Runs what arrives at the same time as one execution, as the server's dynamic batcher does."""
+
+    def __init__(self, execute: Callable[[list[Any]], list[Any]]) -> None:
+        self._execute = execute
+        self._lock = threading.Condition()
+        self._waiting: list[Any] = []
+        self._answers: dict[int, Any] = {}
+        self.requests = self.executions = 0
+        self.enabled = True
+
+    def saved(self) -> int:
+        return self.requests - self.executions
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        with self._lock:
+            self.requests += 1
+            mine = inputs["x"]
+            if not self.enabled:
+                self.executions += 1
+                return self._answer(self._execute([mine])[0])
+            self._waiting.append(mine)
+            if len(self._waiting) == 1:
+                self._lock.wait(0.05)  # others arrive meanwhile
+                together, self._waiting = self._waiting, []
+                self.executions += 1
+                try:
+                    answers = self._execute(together)
+                except ValueError as error:  # as Triton: what execute raises is the answer to all
+                    answers = [error] * len(together)
+                answers += [ValueError("no response")] * (len(together) - len(answers))
+                self._answers |= {id(request): answer for request, answer in zip(together, answers, strict=False)}
+                self._lock.notify_all()
+            while id(mine) not in self._answers:
+                self._lock.wait(1)
+            return self._answer(self._answers.pop(id(mine)))
+
+    def _answer(self, found: Any) -> Tensors:
+        if isinstance(found, ValueError):
+            raise ServerError(str(found))
+        return {"y": found}
+
+
+def together(execute: Callable[[list[Any]], list[Any]], *, enabled: bool = True) -> bool:
+    batcher = Batcher(execute)
+    batcher.enabled = enabled
+    return check_requests_together(SampleRunner(batcher.infer, True), SAMPLES, CLOSE, batcher.saved)
+
+
+def raise_for_nan(request: Any) -> Any:
+    if np.isnan(request).any():
+        raise ValueError("not a number")
+    return request
+
+
+def test_requests_that_are_answered_one_by_one_pass() -> None:
+    assert together(lambda requests: [request * 2 for request in requests])
+
+
+def test_only_the_first_request_is_answered() -> None:
+    with pytest.raises(VerifyError, match=rf"request \d of {REQUESTS} at the same time gets no answer") as caught:
+        together(lambda requests: [requests[0] * 2])
+    assert "one response for each" in caught.value.hint
+
+
+def test_answers_in_another_order() -> None:
+    with pytest.raises(VerifyError, match="at the same time: 'y' differs by"):
+        together(lambda requests: [request * 2 for request in requests[::-1]])
+
+
+def test_a_bad_request_that_fails_its_neighbours() -> None:
+    with pytest.raises(VerifyError, match="beside a bad request gets no answer: not a number") as caught:
+        together(lambda requests: [raise_for_nan(request) for request in requests])
+    assert "TritonError" in caught.value.hint
+
+
+def test_a_bad_request_that_fails_alone_passes() -> None:
+    def execute(requests: list[Any]) -> list[Any]:
+        return [ValueError("not a number") if np.isnan(request).any() else request for request in requests]
+
+    assert together(execute)
+
+
+def test_a_server_that_never_batches_proves_nothing() -> None:
+    assert not together(lambda requests: requests, enabled=False)
