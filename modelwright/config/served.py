@@ -52,6 +52,21 @@ class ServedView:
         """Outputs that the builder's code handles without dimensions."""
         return frozenset(tensor.name for tensor in self.tensors.outputs if tensor.scalar)
 
+    @property
+    def dims(self) -> dict[str, tuple[int | str, ...]]:
+        """Per input the dims that clients see, without the batch; dynamic ones by their names, where the model has
+        any: dimensions of one name have one size."""
+        shapes = {node.name: tuple(node.shape)[int(self.batched) :] for node in self.session.get_inputs()}
+        found: dict[str, tuple[int | str, ...]] = {}
+        for tensor in self.tensors.inputs:
+            names = shapes.get(tensor.name, ())
+            named = tensor.reshape is None and len(names) == len(tensor.dims)
+            found[tensor.name] = tuple(
+                name if dim == -1 and isinstance(name, str) else dim
+                for dim, name in zip(tensor.dims, names if named else tensor.dims, strict=True)
+            )
+        return found
+
     def run(self, request: Tensors) -> Tensors:
         """One request, with the batch dimension where the model has one. Raises StepError, or ConfigError for an
         answer that does not fit its reshape."""
@@ -80,9 +95,11 @@ class ServedView:
                 dim in (-1, size) for dim, size in zip(tensor.dims, shape, strict=True)
             )
             if not fits:
+                hint = "samples are (N, *shape): the first axis counts them"
+                if not self.batched and len(shape) + 1 == len(tensor.dims):
+                    hint = "with serving.max_batch_size 0 each sample carries the batch dimension: (N, rows, *shape)"
                 raise ConfigError(
-                    f"a sample of '{name}' has shape {list(shape)}, the model takes {list(tensor.dims)}",
-                    "samples are (N, *shape): the first axis counts them",
+                    f"a sample of '{name}' has shape {list(shape)}, the model takes {list(tensor.dims)}", hint
                 )
 
     def _to_model(self, tensor: ConfigTensor, array: Array) -> Array:

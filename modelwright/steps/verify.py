@@ -56,10 +56,12 @@ def run(context: StepContext, out: Path) -> Verified:
         view = served_view(context.builder, load_session(file, graph_level=graph_level(context.builder)))
         runner = SampleRunner(view.run, spec.batched, view.scalars)
         samples = load_samples(context)
-        answered = verify_samples(context, runner, samples, len(samples) if spec.batched else 0, out)
+        # A request of a sequence is one row: the batcher puts those of several sequences together.
+        rows = 1 if "sequence_batching" in spec.serving else len(samples)
+        answered = verify_samples(context, runner, samples, rows if spec.batched else 0, out)
         if spec.batched:
             check_rows(runner, samples[:MOST], answered.allowed, spec.max_batch_size)
-        return _with_notes(answered, check_sizes(runner, samples, _dims(context)))
+        return _with_notes(answered, check_sizes(runner, samples, view.dims))
 
 
 def run_served(context: StepContext, out: Path) -> Verified:

@@ -74,16 +74,18 @@ def test_evaluate_and_reference_get_lists_where_sizes_differ(sandbox: Sandbox) -
 
 def test_a_sum_over_the_batch_that_one_sample_does_not_show(sandbox: Sandbox) -> None:
     axes = numpy_helper.from_array(np.array([0]), "axes")
-    summed = graph(
-        [node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)],
-        [("x", "TYPE_FP32", ["b", 3])],
-        [("y", "TYPE_FP32", ["b", 3])],
-        [axes],
+    tensors = [("x", "TYPE_FP32", ["b", 3])], [("y", "TYPE_FP32", ["b", 3])]
+    summed = graph([node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)], *tensors, [axes])
+    scaled = graph(
+        [node("ReduceMax", ["x"], ["top"], axes=[0]), node("Div", ["x", "top"], ["y"])],
+        *tensors,
     )
     onnx_model(sandbox, "summed", summed, "{'x': R.random((1, 3)).astype(np.float32)}", 8)
-    error = sandbox.error()
-    assert "'y' has 1 rows for a request of 2" in error
-    assert "samples carry the batch dimension" in error
+    onnx_model(sandbox, "scaled", scaled, "{'x': R.random((1, 3)).astype(np.float32)}", 8)
+    outcomes = sandbox.build()
+    assert "'y' has the fixed shape [1, 3]" in str(outcomes["summed"].error)
+    assert "beside another one: 'y' differs by" in str(outcomes["scaled"].error)
+    assert "samples carry the batch dimension" in str(outcomes["scaled"].error)
 
 
 def test_a_size_that_could_not_be_tested_is_said(sandbox: Sandbox) -> None:
