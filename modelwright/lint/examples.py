@@ -128,5 +128,5 @@ def zip_bytes(content: Zip) -> bytes:
 
 def onnx_bytes(content: Onnx) -> bytes:
     """The model that an Onnx stands for."""
-    data = identity_model(content.dims, content.dtype, content.opset, content.ir, content.external)
+    data = identity_model(content.dims, content.dtype, content.opset, content.ir, content.external, content.rows)
     return data[: len(data) // 2] if content.truncated else data

@@ -55,12 +55,14 @@ class Onnx:
     opset: int = 17
     ir: int = 8
     external: str = ""  # where its weights are, as the file says
+    rows: str = ""  # the name of y's first dimension, if it is another one
     truncated: bool = False
 
     def __str__(self) -> str:
         shape = ", ".join(str(dim) for dim in self.dims)
         text = f"x → y, {self.dtype} [{shape}], opset {self.opset}, IR {self.ir}"
         text += f", weights in '{self.external}'" if self.external else ""
+        text += f", '{self.rows}' rows in y" if self.rows else ""
         return text + (", cut short" if self.truncated else "")
 
 

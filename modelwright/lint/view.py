@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from modelwright.errors import StepError
 from modelwright.lint import completion
 from modelwright.lint.rule import Found
 from modelwright.lint.tree import ModelFolder, RepositoryTree
+from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature
 from modelwright.triton.file_types import FileType, file_type
@@ -211,6 +213,15 @@ class ConfigView:
     def onnx(self) -> dict[int, Signature]:
         return {number: found for number, found in self.scans.items() if isinstance(found, Signature)}
 
+    def inferred(self, version: int) -> dict[str, list[int]]:
+        """{output: dims} as onnxruntime infers them, -1 where dynamic; empty where it does not load the file.
+
+        Loads the model, weights included: for questions that the file itself leaves open.
+        """
+        path = self.model_file(version, self.filled.default_model_filename)
+        path = path / "model.onnx" if path.is_dir() else path
+        return self.repository.inferred(path, self.filled.optimization.graph.level)
+
     # --- findings -----------------------------------------------------------------------------------------------------
 
     def found(self, message: str, *path: str | int, fix: str = "") -> Found:
@@ -234,6 +245,7 @@ class RepositoryView:
     failing: set[tuple[str, str]] = field(default_factory=set)  # (model, environment) with errors so far
     _views: dict[tuple[str, str], ConfigView] = field(default_factory=dict, repr=False)
     _scans: dict[Path, Scanned] = field(default_factory=dict, repr=False)
+    _inferred: dict[tuple[Path, int], dict[str, list[int]]] = field(default_factory=dict, repr=False)
 
     def view(self, model: str, environment: str = "") -> ConfigView | None:
         """A model's config in an environment; None for an unknown model."""
@@ -257,6 +269,15 @@ class RepositoryView:
             except (OnnxScanError, OSError) as error:
                 self._scans[path] = error
         return self._scans[path]
+
+    def inferred(self, path: Path, graph_level: int) -> dict[str, list[int]]:
+        if (path, graph_level) not in self._inferred:
+            try:
+                outputs = session_values(load_session(path, graph_level=graph_level))[1]
+            except StepError:
+                outputs = ()
+            self._inferred[path, graph_level] = {value.name: completion.plain_dims(value) for value in outputs}
+        return self._inferred[path, graph_level]
 
 
 def seen(path: Path) -> FileType | None:

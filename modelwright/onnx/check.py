@@ -18,6 +18,14 @@ _ZIPMAP = (
     "its ZipMap makes dicts of the probabilities: convert with options={'zipmap': False} (skl2onnx) or zipmap=False"
     " (onnxmltools); or remove the ZipMap node, whose input is the tensor"
 )
+_KINDS = {
+    "sequence": "a sequence",
+    "map": "a map",
+    "optional": "an optional value",
+    "sparse_tensor": "a sparse tensor",
+    "opaque": "of an opaque type",
+    "": "of no type",
+}
 _HINTS = {
     "sequence": "return a tensor: join the parts in the model (ConcatFromSequence), or return each as an output",
     "map": "return a tensor: the values of the map, in the order of its keys",
@@ -95,8 +103,8 @@ def check_limits(signature: Signature, release: Release) -> None:
 
 def _check_value(path: Path, value: Value, *, is_input: bool) -> None:
     if value.dtype is None:
-        what = f"element type {value.elem_type}" if value.kind == "tensor" else value.kind or "no type"
-        raise StepError(f"{path.name}: '{value.name}' is of {what}, which Triton cannot serve", _hint(path, value))
+        what = f"is of element type {value.elem_type}" if value.kind == "tensor" else f"is {_KINDS[value.kind]}"
+        raise StepError(f"{path.name}: '{value.name}' {what}, which Triton cannot serve", _hint(path, value))
     if value.dims is None and is_input:
         raise StepError(f"{path.name}: '{value.name}' declares no shape", _NO_SHAPE)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.errors import StepError
 from modelwright.onnx.canonical import canonicalise, load, rename_values, save_canonical
-from modelwright.onnx.check import check_limits, read_signature
-from modelwright.onnx.runtime import load_session, run_session
+from modelwright.onnx.check import check_limits, check_shapes, read_signature
+from modelwright.onnx.runtime import load_session, run_session, session_values
 from modelwright.onnx.signature import Signature, Value
 from modelwright.triton.releases import release
 
@@ -95,12 +96,40 @@ class TestReadSignature:
         with pytest.raises(StepError, match="No such file"):
             read_signature(tmp_path / "none.onnx")
 
-    def test_a_sequence_cannot_be_served(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "what", "hint"),
+        [
+            ("sequence", "a sequence", "join the parts in the model"),
+            ("map", "a map", "the values of the map"),
+            ("optional", "an optional value", "a tensor that is always there"),
+            ("sparse_tensor", "a sparse tensor", "make it dense"),
+        ],
+    )
+    def test_what_is_no_tensor_cannot_be_served(self, tmp_path: Path, kind: str, what: str, hint: str) -> None:
+        tensor = helper.make_tensor_type_proto(FLOAT, [2])
+        types = {
+            "sequence": helper.make_sequence_type_proto(tensor),
+            "map": helper.make_map_type_proto(TensorProto.INT64, tensor),
+            "optional": helper.make_optional_type_proto(tensor),
+            "sparse_tensor": helper.make_sparse_tensor_type_proto(FLOAT, [2]),
+        }
         model = identity()
-        tensor_type = helper.make_tensor_type_proto(FLOAT, [2])
-        model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(tensor_type))
-        with pytest.raises(StepError, match="'y' is of sequence, which Triton cannot serve"):
+        model.graph.output[0].type.CopyFrom(types[kind])
+        with pytest.raises(StepError, match=f"'y' is {what}, which Triton cannot serve") as error:
             read_signature(saved(model, tmp_path))
+        assert hint in error.value.hint
+
+    def test_a_zipmap_is_named_with_the_option_that_leaves_it_out(self, tmp_path: Path) -> None:
+        """What the converters of scikit-learn, LightGBM and CatBoost write for a classifier."""
+        values = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(FLOAT, []))
+        output = helper.make_value_info("probabilities", helper.make_sequence_type_proto(values))
+        node = helper.make_node("ZipMap", ["x"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+        model = model_of(
+            helper.make_graph([node], "g", [helper.make_tensor_value_info("x", FLOAT, ["n", 2])], [output])
+        )
+        with pytest.raises(StepError, match="'probabilities' is a sequence") as error:
+            read_signature(saved(model, tmp_path))
+        assert "options={'zipmap': False}" in error.value.hint
 
     def test_a_type_without_a_triton_name(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match="'x' is of element type 14"):
@@ -109,6 +138,18 @@ class TestReadSignature:
     def test_an_undeclared_shape(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match="'x' declares no shape"):
             read_signature(saved(identity(shape=None), tmp_path))
+
+    def test_an_output_without_a_shape_gets_that_of_the_session(self, tmp_path: Path) -> None:
+        model = identity(shape=("n", 2))
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        path = saved(model, tmp_path)
+        declared = read_signature(path)
+        assert declared.outputs[0].dims is None
+        outputs = session_values(load_session(path))[1]
+        assert outputs[0].dims == ("n", 2)
+        check_shapes(declared, replace(declared, outputs=outputs), path.name)
+        with pytest.raises(StepError, match="'y' has no shape, and onnxruntime infers none"):
+            check_shapes(declared, replace(declared, outputs=(replace(outputs[0], dims=()),)), path.name)
 
     @pytest.mark.parametrize("location", ["../secrets", "/etc/passwd", ""], ids=["parent", "absolute", "none"])
     def test_external_weights_outside_the_folder(self, tmp_path: Path, location: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView, seen
+from modelwright.onnx.rows import other_rows
 from modelwright.onnx.signature import ExternalTensor, Signature, Value
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_ONNX
@@ -172,8 +173,10 @@ def other_type(view: ConfigView) -> Iterator[Found]:
     "MW606",
     "shape differs from the file's",
     Severity.ERROR,
-    why="The dims of outputs must be exactly the file's; inputs may give a size to a dynamic dimension. With "
-    "max_batch_size above 0 the first dimension is the batch, and the config leaves it out.",
+    why="The dims of outputs must be exactly the model's; inputs may give a size to a dynamic dimension. With "
+    "max_batch_size above 0 the first dimension is the batch, and the config leaves it out. The server goes by what "
+    "onnxruntime infers from the graph, which may be more than the file declares: where a config names a size that the "
+    "file leaves open, onnxruntime is asked, unless it does not load the file.",
     fix="Use the file's dims; if the model batches, without the batch dimension.",
     example=Example(
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ 3 ] } ]',
@@ -184,12 +187,17 @@ def other_type(view: ConfigView) -> Iterator[Found]:
 def other_shape(view: ConfigView) -> Iterator[Found]:
     for number, side, index, tensor, value, batched in _pairs(view):
         dims = [int(dim) for dim in (tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)]
-        actual = plain_dims(value)
-        if (batched and actual and actual[0] != -1) or (value.dims is None and side == "output"):
-            continue  # onnxruntime infers the shape of an output without one
+        declared = plain_dims(value)
+        if batched and declared and declared[0] != -1:
+            continue  # MW607
         given = [-1, *dims] if batched else dims
-        if not _fits(given, actual, narrows=side == "input", dims=dims):
-            shape = "no shape" if value.dims is None else actual
+        if _fits(given, declared, narrows=side == "input", dims=dims) and value.dims is not None:
+            continue
+        actual: Sequence[int] | None = declared
+        if side == "output" and (value.dims is None or -1 in declared[int(batched) :]):
+            actual = view.inferred(number).get(tensor.name)  # the file says less than onnxruntime may know
+        if actual is not None and not _fits(given, actual, narrows=side == "input", dims=dims):
+            shape = "no shape" if value.dims is None and side == "input" else list(actual)
             message = f"'{tensor.name}' has shape {given} in the config, {shape} in {_file(view, number)}"
             yield view.found(message, side, index, "dims")
 
@@ -229,7 +237,8 @@ def fixed_batch(view: ConfigView) -> Iterator[Found]:
     Severity.ERROR,
     why="Requests and responses carry tensors. Triton cannot serve sequences and maps, which scikit-learn's converters "
     "often return.",
-    fix="Export without them; for skl2onnx: options={'zipmap': False}.",
+    fix="Export without them; for skl2onnx: options={'zipmap': False}, for onnxmltools: zipmap=False. A ZipMap node "
+    "can also be removed: its input is the tensor.",
     example=Example(
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
@@ -354,6 +363,30 @@ def control_tensors(view: ConfigView) -> Iterator[Found]:
             actual = BY_ONNX[value.elem_type].config if value.elem_type in BY_ONNX else "another type"
             if wanted and wanted != actual:
                 yield view.found(f"'{entry.name}' is {actual} in {_file(view, number)}; expected {wanted}", *path)
+
+
+@rule(
+    "MW612",
+    "output with another number of rows",
+    Severity.ERROR,
+    why="With max_batch_size above 0 the server gives each request of a batch as many rows of every output as it sent. "
+    "The file's own names say that this output has another number of rows: the boxes that a detector found, sums over "
+    "the batch. Requests then fail, or get rows of others.",
+    fix="Set max_batch_size: 0; or, where it is the same number, give the dimension the name that the inputs have.",
+    unexercised="the local server loads the model, and fails when requests arrive",
+    example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(rows="found")}),
+)
+def other_number_of_rows(view: ConfigView) -> Iterator[Found]:
+    for number, scan in view.onnx.items():
+        config = view.completed(scan)
+        if config.max_batch_size > 0:
+            served = {tensor.name: index for index, tensor in enumerate(config.output)}
+            for found in other_rows(scan.inputs, scan.outputs):
+                if found.output in served:
+                    message = (
+                        f"'{found.output}' has '{found.name}' rows in {_file(view, number)}, inputs '{found.rows}'"
+                    )
+                    yield view.found(message, "output", served[found.output])
 
 
 def _control_type(entry: Any) -> str:

@@ -103,6 +103,10 @@ def drop_output_shape(model: Any) -> None:
     model.graph.output[0].type.tensor_type.ClearField("shape")
 
 
+def loosen_output(model: Any) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
+
+
 def drop_input_shape(model: Any) -> None:
     model.graph.input[0].type.tensor_type.ClearField("shape")
     drop_output_shape(model)
@@ -269,6 +273,13 @@ TREES: dict[str, Tree] = {
     "shape unknown, no batching": {**sized((4,), "4", "4"), "m/1/model.onnx": edited(drop_input_shape)},
     "shape unknown, dims of one, no batching": {**sized((4,), "1", "1"), "m/1/model.onnx": edited(drop_input_shape)},
     "output shape unknown but inferred": {**onnx(), "m/1/model.onnx": edited(drop_output_shape)},
+    "output shape unknown but inferred, dims of another size": {**onnx(outputs=tensor("output", "5")), "m/1/model.onnx": edited(drop_output_shape)},
+    "output less declared than inferred": {**onnx(), "m/1/model.onnx": edited(loosen_output)},
+    "output less declared than inferred, another size": {**onnx(outputs=tensor("output", "5")), "m/1/model.onnx": edited(loosen_output)},
+    "output less declared than inferred, config as declared": {**onnx(outputs=tensor("output", "-1")), "m/1/model.onnx": edited(loosen_output)},
+    # The server loads these, and fails when requests of a batch arrive: MW612 has no verdict of the server.
+    "rows of another name": onnx(Onnx(outputs=(("y", FP32, ("found", 4)),))),
+    "rows of another name, no batching": onnx(Onnx(outputs=(("y", FP32, ("found", 4)),)), batch=0, inputs=tensor("input", "-1, 4"), outputs=tensor("output", "-1, 4")),
     "dim without a name": {**onnx(), "m/1/model.onnx": edited(unnamed_dims)},
     "dim of minus one": {**onnx(), "m/1/model.onnx": edited(negative_dims)},
     "dim of zero": {**onnx(), "m/1/model.onnx": edited(zero_dims)},
