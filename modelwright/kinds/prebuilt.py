@@ -35,7 +35,7 @@ class GoldenRecord(StrictModel):
     )
 
 
-_BY_VERSION: JsonDict = {"propertyNames": {"pattern": "^[1-9][0-9]{0,18}$"}}
+_BY_VERSION: JsonDict = {"propertyNames": {"pattern": "^(0|[1-9][0-9]{0,18})$"}}
 
 
 class PrebuiltSource(SourceSpec):

@@ -25,8 +25,12 @@ from modelwright.digest import copy_hashed, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
 from modelwright.fsops import disk_errors, fsync_tree, locked, remove_tree, rename_durably
 from modelwright.kinds.registry import source_model
+from modelwright.lint.engine import Finding, lint
+from modelwright.lint.tree import RepositoryTree
+from modelwright.lint.view import Options
 from modelwright.operations import schema
 from modelwright.operations.scaffold import readable_builders
+from modelwright.project.files import check_fetched
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
@@ -37,6 +41,8 @@ from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.triton.messages import differences
 
 LOCK = "adopt.lock"
+# Rules about what a version's files are. What else is wrong with a model, its build says.
+_FILES = ("MW116", "MW601", "MW609", "MW801", "MW803")
 _STAGING = ".adopt-"  # a folder without a model.yaml, which a build ignores
 _COMPLETED = "# The repository has no config.pbtxt for it: the server completes the configuration from the model.\n"
 _ABOUT = (
@@ -96,15 +102,33 @@ def adopt(
             remove_tree(staging)
         schema.put_into(project)
         taken = {builder.name: builder for builder in readable_builders(project)}
+        unusable = _unusable_files(project, root)
         for name in names or models:
             started(name)
-            _adopt_one(project, root, models[name], builders / name, taken.get(name), adoption)
+            target = builders / name
+            _adopt_one(project, root, models[name], target, taken.get(name), unusable.get(name, []), adoption)
     _merge_comments(adoption)
     return adoption
 
 
+def _unusable_files(project: ProjectConfig, root: Path) -> dict[str, list[Finding]]:
+    """{model: what the linter says of its files} where they are not what the project's release loads."""
+    report = lint(RepositoryTree.read(root), Options(project.target), project.ignores)
+    found: dict[str, list[Finding]] = {}
+    for item in report.errors:
+        if item.rule.id in _FILES:
+            found.setdefault(item.model, []).append(item)
+    return found
+
+
 def _adopt_one(
-    project: ProjectConfig, root: Path, folder: Path, target: Path, taken_by: Builder | None, adoption: Adoption
+    project: ProjectConfig,
+    root: Path,
+    folder: Path,
+    target: Path,
+    taken_by: Builder | None,
+    unusable: Sequence[Finding],
+    adoption: Adoption,
 ) -> None:
     name = folder.name
     try:
@@ -112,6 +136,7 @@ def _adopt_one(
         if taken_by and taken_by.folder != target:
             raise SpecError(f"the name is taken by {taken_by.file}", "give that builder another name")
         found = read_model(root, folder)
+        _check_files(found, unusable)
         adoption.left += found.left
         if found.has_comments:
             adoption.left.append(NotCarried(name, _COMMENTS, ""))
@@ -139,6 +164,17 @@ def _check_name(name: str) -> None:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:
         raise SpecError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _check_files(found: FoundModel, unusable: Sequence[Finding]) -> None:
+    """Refuse files that are not what they seem: a copy of them would not load, and nobody would know why."""
+    for name, path in _origins(found).items():
+        check_fetched(path, f"{name}:")
+    if unusable:
+        first = unusable[0]
+        more = f", and {len(unusable) - 1} more of its kind" if len(unusable) > 1 else ""
+        where = first.file.removeprefix(f"{found.name}/")
+        raise SpecError(f"{where}: {first.message} ({first.rule.id}){more}", first.fix.removesuffix("."))
 
 
 def _write(project: ProjectConfig, found: FoundModel, target: Path) -> Adopted:

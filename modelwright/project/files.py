@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
 from modelwright.errors import SpecError
 from modelwright.project.spec import Builder
 from modelwright.suggest import did_you_mean
+from modelwright.triton.file_types import pointer
 
 
 def local_file(builder: Builder, field: str, relative: str) -> Path:
-    """A file of the builder's folder. Raises SpecError when it is not there, or a link leads out."""
+    """A file of the builder's folder.
+
+    Raises SpecError when it is not there, a link leads out, or it is a pointer of Git LFS in place of the file.
+    """
     path = builder.folder / relative
     if not path.resolve().is_relative_to(builder.folder.resolve()):
         raise SpecError(
@@ -20,7 +25,16 @@ def local_file(builder: Builder, field: str, relative: str) -> Path:
     if not path.is_file():
         names = [item.relative_to(builder.folder).as_posix() for item in builder.folder.rglob("*") if item.is_file()]
         raise SpecError(f"{builder.file}: {field}: there is no file '{relative}'", did_you_mean(relative, names))
+    check_fetched(path, f"{builder.file}: {field}: '{relative}'")
     return path
+
+
+def check_fetched(path: Path, where: str) -> None:
+    """Refuse a file that stands for one that was not fetched, as a Git LFS pointer does. Raises SpecError."""
+    with contextlib.suppress(OSError):  # who reads the file next says what is wrong
+        found = pointer(path)
+        if found:
+            raise SpecError(f"{where} is {found.what}", found.fix)
 
 
 def published_file(builder: Builder, field: str, origin: str) -> Path:
@@ -31,6 +45,7 @@ def published_file(builder: Builder, field: str, origin: str) -> Path:
     file = package_directory(builder, field, package) / path
     if not file.is_file():
         raise SpecError(f"{builder.file}: {field}: package {package} has no file '{path}'")
+    check_fetched(file, f"{builder.file}: {field}: '{origin}'")
     return file
 
 

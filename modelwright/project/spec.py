@@ -98,7 +98,7 @@ def _version(value: object) -> object:
     """A version's number as a key of YAML: 3 or "3", not true and not 03."""
     number = version_number(str(value)) if type(value) in (int, str) else None
     if number is None:
-        raise ValueError(f"a version is a whole number from 1, without leading zeros; got {value!r}")
+        raise ValueError(f"a version is a whole number from 0, without leading zeros; got {value!r}")
     return number
 
 

@@ -1,7 +1,7 @@
 """A model repository that others made, as adoption reads it: nothing is written there, files are opened to be read.
 
-Names mean what they mean to a server: `5.tmp` is a version, `05` is not, and every folder at the root is a model. What
-cannot be carried over is reported (`NotCarried`). Where the model would change without it, that is an error.
+Names mean what they mean to a server: `0` and `5.tmp` are versions, `05` is not, and every folder at the root is a
+model. What cannot be carried over is reported (`NotCarried`). Where the model changes without it, that is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from modelwright.errors import RepositoryError, SpecError
 from modelwright.facts.verified import GoldenComparison
 from modelwright.project.spec import FILE
 from modelwright.repository.manifest import is_ours, read
-from modelwright.triton.layout import CONFIG, GOLDEN, LEDGER, MANIFEST, in_range, leading_number, version_number
+from modelwright.triton.layout import (
+    CONFIG,
+    GOLDEN,
+    LEDGER,
+    MANIFEST,
+    in_range,
+    leading_number,
+    version_number,
+    version_served,
+)
 from modelwright.triton.pbtext import invalid_strings, parse_tree
 
 WHOLE = "(the model)"
@@ -103,7 +112,7 @@ def read_model(root: Path, folder: Path) -> FoundModel:
             found.files[path.name] = path
     found.versions = dict(sorted(found.versions.items()))
     if not found.versions:
-        raise SpecError("has no version directory (1, 2, …): a server would not load it")
+        raise SpecError("has no version directory (0, 1, 2, …): a server would not load it")
     for number in found.versions:
         _take_golden(found, number)
     if walk.executable:
@@ -152,17 +161,13 @@ def _not_carried(name: str) -> str:
         return "hidden"
     if name == "__pycache__":
         return "Python makes it again"
-    if number is None:
+    if number is None or version_number(name) is not None:
         return ""
+    if version_served(name) is None:
+        return "a server ignores versions with leading zeros"
     if not in_range(number):
         return "a number too large for a version: a server aborts over it"
-    if name == "0":
-        return "version 0: Modelwright's versions begin at 1"
-    if name.isdecimal() and name.startswith("0"):
-        return "a server ignores versions with leading zeros"
-    if version_number(name) is None:
-        return f"no version, though a server takes it for version {number} and fails to load it"
-    return ""
+    return f"no version, though a server takes it for version {number} and fails to load it"
 
 
 def _take_golden(found: FoundModel, number: int) -> None:

@@ -100,7 +100,7 @@ class Repository:
     def taken(self, model: str, version: int) -> str | None:
         """The version digest that a number is taken by: "" for one that is not known any more, None for a free one."""
         highest, fixed = self._ledger()
-        unknown = "" if version <= highest.get(model, 0) else None
+        unknown = "" if version <= highest.get(model, -1) else None
         return fixed.get(model, {}).get(str(version), unknown)
 
     def _ledger(self) -> tuple[dict[str, int], dict[str, dict[str, str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError
+from modelwright.triton.file_types import pointer, safetensors_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 # recognises its MatMul-Softmax-MatMul; the numbers agree to rounding.
 _ATTENTION = "eager"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -28,8 +31,7 @@ def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
 
     Reads safetensors only: a pickle can run code. Uses no network and no code from the directory. Raises StepError.
     """
-    if not any(directory.glob("*.safetensors")):
-        raise _no_safetensors(directory)
+    _check_files(directory)
     with _offline(), _quiet():
         import torch
         import transformers
@@ -52,6 +54,44 @@ def load_model(directory: Path, auto_class: str = "AutoModel") -> nn.Module:
     _check_complete(directory, auto_class, model, report["missing_keys"])
     module: nn.Module = model.eval()
     return module
+
+
+def _check_files(directory: Path) -> None:
+    """Refuse files that are not what their names say, before transformers reads them. Raises StepError.
+
+    Other files of a clone may be pointers: pytorch_model.bin, when only the safetensors were pulled.
+    """
+    weights = _weights(directory)
+    missing = [path.name for path in weights if not path.is_file()]
+    if missing:
+        hint = "copy them, too: the weights are in several files"
+        raise StepError(f"{directory.name}: {_INDEX} lists files that are not there: {', '.join(missing)}", hint)
+    files = [directory / "config.json", *weights]
+    pointers = {path.name: found for path in files if path.is_file() and (found := pointer(path))}
+    for found in pointers.values():  # of one kind, as they come from one clone
+        raise StepError(f"{directory.name}: {', '.join(pointers)}: {found.what}", found.fix)
+    for path in weights:
+        problem = safetensors_problem(path)
+        if problem:
+            raise StepError(f"{directory.name}: {path.name}: {problem}", "copy or download it again")
+
+
+def _weights(directory: Path) -> list[Path]:
+    """The files that transformers reads weights from: model.safetensors, or all that the index lists."""
+    single, index = directory / "model.safetensors", directory / _INDEX
+    if single.is_file():
+        return [single]
+    try:
+        listed = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except FileNotFoundError:
+        listed = {path.name for path in directory.glob("*.safetensors")}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        found = pointer(index)
+        what = found.what if found else f"is no index of weights ({type(error).__name__})"
+        raise StepError(f"{directory.name}: {_INDEX}: {what}", found.fix if found else "copy it again") from None
+    if not listed:
+        raise _no_safetensors(directory)
+    return [directory / name for name in sorted(listed)]
 
 
 def _no_safetensors(directory: Path) -> StepError:

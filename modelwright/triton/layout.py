@@ -11,7 +11,7 @@
     <model>/<N>/ensemble.json    ENSEMBLE: the steps of an ensemble, which has no other files
 
 The server reads a folder's name as C's strtoll reads a number, so it takes more folders for versions than Modelwright
-makes: `version_served` says what the server sees, `version_number` what Modelwright calls a version.
+can be loaded from: `version_served` says what the server sees, `version_number` what it then finds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DATA_FOLDERS = (WARMUP, INITIAL_STATE, CONFIGS)
 LARGEST_VERSION = 2**63 - 1
 _SMALLEST_VERSION = -(2**63)
 _CONFIG_SUFFIX = ".pbtxt"
-_VERSION = re.compile(r"[1-9][0-9]{0,18}")
+_VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)")  # what follows the digits does not count
 
 
@@ -41,9 +41,12 @@ _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)")  # what follows the digits 
 
 
 def version_number(folder: str) -> int | None:
-    """The version in a folder of this name, as Modelwright writes it: '1', '2', …. None for any other name."""
-    number = int(folder) if _VERSION.fullmatch(folder) else 0
-    return number if 1 <= number <= LARGEST_VERSION else None
+    """The version in a folder that is named by a plain number, None for any other name.
+
+    The server finds only these: of a folder `5.tmp` it looks for `5`. Modelwright's own begin at 1.
+    """
+    number = int(folder) if _VERSION.fullmatch(folder) else None
+    return number if number is not None and number <= LARGEST_VERSION else None
 
 
 def version_served(folder: str) -> int | None:

@@ -63,11 +63,11 @@ def edit(sandbox: Sandbox, model: str, old: str, new: str) -> None:
 
 SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "no version": ({"versions": {}}, "at least 1 item"),
-    "a version that is none": ({"versions": {"v1": {}}}, "a version is a whole number from 1"),
-    "leading zeros": ({"versions": {"03": {}}}, "a version is a whole number from 1"),
-    "version 0": ({"versions": {0: {}}}, "a version is a whole number from 1"),
-    "a version that is true": ({"versions": {True: {}}}, "a version is a whole number from 1"),
-    "a version beyond 64 bits": ({"versions": {2**63: {}}}, "a version is a whole number from 1"),
+    "a version that is none": ({"versions": {"v1": {}}}, "a version is a whole number from 0"),
+    "leading zeros": ({"versions": {"03": {}}}, "a version is a whole number from 0"),
+    "a negative version": ({"versions": {-1: {}}}, "a version is a whole number from 0"),
+    "a version that is true": ({"versions": {True: {}}}, "a version is a whole number from 0"),
+    "a version beyond 64 bits": ({"versions": {2**63: {}}}, "a version is a whole number from 0"),
     "a path that leads out": ({"versions": {1: {"../x": SHA}}}, "leaves the builder's folder"),
     "a path in other words": ({"versions": {1: {"a//b": SHA}}}, "write 'a//b' as 'a/b'"),
     "a digest that is none": ({"versions": {1: {"x": "abc"}}}, "64 lower-case hexadecimal digits"),

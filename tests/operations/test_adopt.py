@@ -249,8 +249,9 @@ LEFT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a temporary folder that counts as a version": (empty_version("5.tmp"), "5.tmp/", "no version, though a server takes it for version 5"),
     "an old version set aside": (empty_version("2-old"), "2-old/", "no version, though a server takes it for version 2"),
     "leading zeros": (empty_version("007"), "007/", "a server ignores versions with leading zeros"),
-    "version 0": (empty_version("0"), "0/", "version 0: Modelwright's versions begin at 1"),
+    "a version that begins with a zero": (empty_version("0x10"), "0x10/", "a server ignores versions with leading zeros"),
     "a negative version": (empty_version("-1"), "-1/", "takes it for version -1"),
+    "a version with a sign": (empty_version("+3"), "+3/", "takes it for version 3 and fails to load it"),
     "a version beyond 64 bits": (empty_version("9223372036854775808"), "9223372036854775808/", "a server aborts over it"),
     "a hidden folder": (empty_version(".git"), ".git/", "hidden"),
     "a hidden file": (a_file(".DS_Store"), ".DS_Store", "hidden"),
@@ -465,7 +466,7 @@ def test_kill_9_at_any_file_operation_leaves_whole_builders(tmp_path: Path) -> N
 def test_a_file_is_copied_in_pieces(sandbox: Sandbox, tmp_path: Path) -> None:
     root = tmp_path / "existing"
     folder = classifier(root)
-    with (folder / "3/model.onnx").open("wb") as file:
+    with (folder / "3/table.bin").open("wb") as file:
         file.truncate(100_000_000)
 
     def run() -> None:

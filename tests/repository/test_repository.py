@@ -297,7 +297,7 @@ def test_versions_are_what_triton_would_see(tmp_path: Path) -> None:
     for name in ("1", "12", "007", "0", "3.tmp", "warmup", "x"):
         (target.root / "m" / name).mkdir(parents=True)
     (target.root / "m" / "5").touch()
-    assert target.versions("m") == [1, 12]
+    assert target.versions("m") == [0, 1, 12]
     assert target.models() == ["m"]
 
 

@@ -141,7 +141,7 @@ class TestLoadModel:
     def test_weights_cut_short(self, tiny: Path, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
         (tmp_path / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes()[:5000])
-        with pytest.raises(StepError, match="transformers does not load it"):
+        with pytest.raises(StepError, match="cut short: it has 5,000 bytes"):
             load_model(tmp_path)
 
     @pytest.mark.parametrize("name", ["AutoTokenizer", "AutoModelForNothing", "BertModel"])
@@ -246,3 +246,42 @@ def triton_utils() -> Any:
 def batch(rows: int, length: int) -> dict[str, Any]:
     ids = np.random.default_rng(0).integers(1, 50, (rows, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 90387630\n"
+PAGE = b"<!DOCTYPE html><html>404 Not Found</html>"
+EMPTY_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
+SHARDS = b'{"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors", "c": "part-3.safetensors"}}'
+UNREADABLE: dict[str, tuple[dict[str, bytes], str]] = {
+    "no weights": ({}, r"m: no \*\.safetensors there"),
+    "only a pickle": ({"pytorch_model.bin": b"x"}, "has weights only as pytorch_model.bin"),
+    "a pointer": ({"model.safetensors": POINTER}, "m: model.safetensors: a Git LFS pointer, not the file"),
+    "a config that is a pointer": (
+        {"config.json": POINTER, "model.safetensors": EMPTY_WEIGHTS},
+        "m: config.json: a Git LFS pointer, not the file",
+    ),
+    "a web page": ({"model.safetensors": PAGE}, r"m: model.safetensors: a web page \(HTML\)"),
+    "an empty file": ({"model.safetensors": b""}, "m: model.safetensors: empty"),
+    "a file that is cut short": ({"model.safetensors": EMPTY_WEIGHTS[:9]}, "m: model.safetensors: cut short"),
+    "parts that are missing": (
+        {"model.safetensors.index.json": SHARDS, "part-2.safetensors": EMPTY_WEIGHTS},
+        "lists files that are not there: part-1.safetensors, part-3.safetensors",
+    ),
+    "parts that are pointers": (
+        {"model.safetensors.index.json": SHARDS, **{f"part-{part}.safetensors": POINTER for part in (1, 2, 3)}},
+        "m: part-1.safetensors, part-2.safetensors, part-3.safetensors: a Git LFS pointer",
+    ),
+    "an index that is a pointer": ({"model.safetensors.index.json": POINTER}, "index.json: a Git LFS pointer"),
+    "an index that is damaged": ({"model.safetensors.index.json": b"[]"}, "index.json: is no index of weights"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_files_that_are_not_what_their_names_say_are_named(case: str, tmp_path: Path) -> None:
+    files, message = UNREADABLE[case]
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for name, data in ({"config.json": b"{}"} | files).items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(StepError, match=message):
+        load_model(folder)

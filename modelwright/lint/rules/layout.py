@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from modelwright.lint.completion import DEFAULT_FILES
 from modelwright.lint.rule import Example, Folder, Found, Locked, Severity, Symlink, rule
 from modelwright.lint.tree import ModelFolder, TreeEntry, is_hidden
 from modelwright.lint.view import ConfigView, RepositoryView
@@ -240,15 +241,17 @@ def unreadable_folder(model: ModelFolder) -> Iterator[Found]:
     example=Example(
         "", "", fault_files={"labels.txt": _POINTER, "1/table.bin": _POINTER}, fixed_files={"labels.txt": "cat\n"}
     ),
-    on_text=True,
 )
-def pointer_in_place(model: ModelFolder) -> Iterator[Found]:
+def pointer_in_place(view: ConfigView) -> Iterator[Found]:
+    model, config = view.model, view.message
     files = {name: entry for name, entry in model.entries.items() if entry.kind == "file"}
     for folder in model.folders:
         inside = model.inside(folder).items()
         files |= {f"{folder}/{name}": entry for name, entry in inside if entry.kind == "file"}
-    for name, entry in sorted(files.items()):
+    for number in view.served if config.backend in DEFAULT_FILES else ():
+        files.pop(f"{number}/{config.default_model_filename}", None)
+    for file, entry in sorted(files.items()):
         with contextlib.suppress(OSError):
             is_ = pointer(entry.path)
             if is_:
-                yield Found(f"it is {is_.what}", f"{model.name}/{name}", fix=f"{is_.fix}.")
+                yield view.at(file, f"it is {is_.what}", fix=f"{is_.fix}.")
