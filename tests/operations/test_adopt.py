@@ -22,13 +22,15 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.kinds.prebuilt import PrebuiltSource
 from modelwright.kinds.registry import source_model
+from modelwright.lint.examples import onnx_bytes
+from modelwright.lint.rule import Onnx
 from modelwright.operations.adopt import adopt
 from modelwright.operations.schema import schema_text
 from modelwright.project.reader import read_builder
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
 from tests.config.modelconfigs import model_configs
-from tests.conftest import Sandbox, doubling_onnx, new_sandbox
+from tests.conftest import PYTHON_MODEL_PY, Sandbox, doubling_onnx, new_sandbox
 from tests.operations.foreign_repository import CHAIN, CLASSIFIER, COUNTER, PLUS, classifier, hand_made, state
 from tests.repository.test_repository import in_child
 
@@ -478,6 +480,84 @@ def test_a_file_is_copied_in_pieces(sandbox: Sandbox, tmp_path: Path) -> None:
         assert report.models[0].status == "adopted", report.left
 
     assert in_child(run, kill_at=None) > 0
+
+
+# --- files that are not what they seem, and version 0 ------------------------------------------------------------------
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90387630\n"
+PLAN = b"ftrt" + bytes(20) + bytes([11, 0, 0, 1]) + bytes(64)
+ONNX_HEAD, PLAN_HEAD, TORCH_HEAD = (f'backend: "{name}"' for name in ("onnxruntime", "tensorrt", "pytorch"))
+TENSORS = """
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+"""
+UNUSABLE: dict[str, tuple[str, dict[str, str | bytes], str]] = {
+    "ONNX a pointer": (ONNX_HEAD, {"1/model.onnx": POINTER}, "1/model.onnx: is a Git LFS pointer, not the file (git lfs pull"),
+    "ONNX a web page": (ONNX_HEAD, {"1/model.onnx": "<html>"}, "1/model.onnx: it is a web page (HTML) (MW601)"),
+    "ONNX cut short": (ONNX_HEAD, {"1/model.onnx": onnx_bytes(Onnx())[:40]}, "1/model.onnx: byte 40: cut short"),
+    "a plan of an older TensorRT": (
+        PLAN_HEAD,
+        {"1/model.plan": PLAN.replace(b"\x0b", b"\x0a")},
+        "1/model.plan: built with TensorRT 10.0.0.1; Triton 26.07 has 11.0.0 or later (MW801)",
+    ),
+    "a plan that is none": (PLAN_HEAD, {"1/model.plan": b"\x00" * 64}, "it is of an unknown format (MW803)"),
+    "a plan that is empty": (PLAN_HEAD, {"1/model.plan": ""}, "1/model.plan: it is empty (MW803)"),
+    "TorchScript a pickle": (TORCH_HEAD, {"1/model.pt": b"\x80\x04K\x01."}, "it is a Python pickle, not TorchScript (MW116)"),
+    "labels a pointer": (
+        ONNX_HEAD,
+        {"1/model.onnx": onnx_bytes(Onnx()), "labels.txt": POINTER},
+        "labels.txt: is a Git LFS pointer, not the file",
+    ),
+    "a pointer of an older version": (
+        ONNX_HEAD,
+        {"1/model.onnx": POINTER, "2/model.onnx": onnx_bytes(Onnx())},
+        "1/model.onnx: is a Git LFS pointer, not the file",
+    ),
+    "a pointer deep in a version": (
+        ONNX_HEAD,
+        {"1/model.onnx": onnx_bytes(Onnx()), "1/a/b/c": POINTER},
+        "1/a/b/c: is a Git LFS pointer, not the file",
+    ),
+}  # fmt: skip
+
+
+def foreign(root: Path, head: str, files: dict[str, str | bytes]) -> None:
+    for name, content in {"config.pbtxt": f"{head}\n{TENSORS}", **files}.items():
+        path = root / "m" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_file_that_is_not_what_it_seems_is_not_adopted(sandbox: Sandbox, tmp_path: Path, case: str) -> None:
+    head, files, why = UNUSABLE[case]
+    foreign(tmp_path / "existing", head, files)
+    report = adopt(sandbox.project, tmp_path / "existing")
+    assert [item.status for item in report.models] == ["failed"]
+    assert why in report.left[-1].why
+    assert not (sandbox.root / "builders/m").exists()
+
+
+def test_a_plan_of_the_release_is_adopted(sandbox: Sandbox, tmp_path: Path) -> None:
+    foreign(tmp_path / "existing", PLAN_HEAD, {"1/model.plan": PLAN})
+    assert [item.status for item in adopt(sandbox.project, tmp_path / "existing").models] == ["adopted"]
+
+
+def test_a_plan_that_the_project_vouches_for_is_adopted(sandbox: Sandbox, tmp_path: Path) -> None:
+    foreign(tmp_path / "existing", PLAN_HEAD, {"1/model.plan": PLAN.replace(b"\x0b", b"\x0a")})
+    with (sandbox.root / "modelwright.toml").open("a") as file:
+        file.write('[[lint.ignore]]\nrule = "MW801"\nreason = "version compatible, and our servers take such plans"\n')
+    assert [item.status for item in adopt(sandbox.project, tmp_path / "existing").models] == ["adopted"]
+
+
+def test_version_0_is_adopted_and_published_as_the_server_has_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    foreign(tmp_path / "existing", 'backend: "python"', {"0/model.py": PYTHON_MODEL_PY})
+    report = adopt(sandbox.project, tmp_path / "existing")
+    assert [(item.status, item.versions) for item in report.models] == [("adopted", (0,))]
+    sandbox.cli("build")
+    assert (sandbox.root / "model_repository/m/0/model.py").read_text() == PYTHON_MODEL_PY
+    assert "Nothing to do" in sandbox.cli("build").output
 
 
 # --- repositories of our own ------------------------------------------------------------------------------------------
