@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Fingerprints:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._known: dict[str, list[Any]] = {}  # path → [size, mtime_ns, inode, sha256, code or null]
+        self._known: dict[str, list[Any]] = {}  # path → [size, mtime_ns, inode, sha256, what was found]
         self._changed = False
         self.looked_at: set[Path] = set()  # the files that were asked for since
         with contextlib.suppress(OSError, ValueError):  # a damaged cache is an empty one
@@ -96,12 +96,16 @@ class Fingerprints:
 
     def code(self, path: Path, shown: str) -> Code:
         """Parse a Python file. Raises SpecError with the line of a syntax error; `shown` is its name in messages."""
+        imports, names, star = self.found(path, lambda file: _read_code(file, shown))
+        return Code(tuple(imports), tuple(names), star)
+
+    def found(self, path: Path, read: Callable[[Path], list[Any]]) -> list[Any]:
+        """What `read` finds in a file, as JSON has it: remembered while the file is the same. One reader a file."""
         entry = self._entry(path)
         if entry[4] is None:
-            entry[4] = _read_code(path, shown)
+            entry[4] = read(path)
             self._changed = True
-        imports, names, star = entry[4]
-        return Code(tuple(imports), tuple(names), star)
+        return list(entry[4])
 
     def save(self) -> None:
         """Write the cache. It is not flushed to disk: losing it only costs time."""

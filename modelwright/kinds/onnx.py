@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,7 @@ from modelwright.kinds.kind import Files, Kind, shipped
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_onnxruntime
+from modelwright.onnx.weights import check_weights, weight_files
 from modelwright.project.files import local_file
 from modelwright.project.spec import LocalPath, Sha256, SourceSpec
 
@@ -22,7 +24,7 @@ class OnnxSource(SourceSpec):
 
     kind: Literal["onnx"]
     path: LocalPath | None = Field(
-        None, description="An ONNX file of this folder; files with its weights are named under `files`."
+        None, description="An ONNX file of this folder. Files with its weights lie beside it, as it lists them."
     )
     url: str | None = Field(None, description="https:// or file://, with sha256.")
     sha256: Sha256 | None = Field(None, description="The digest of what the URL serves: sha256sum model.onnx.")
@@ -41,9 +43,8 @@ class OnnxSource(SourceSpec):
 def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
     data: dict[str, str] = {}
     if source.path:
-        # The graph, and the files with its weights: the builder declares those.
         data[source.path] = recipe.fingerprints.file(local_file(recipe.builder, "source.path", source.path))
-        data |= recipe.declared()
+        data |= _weights(recipe, source.path) | recipe.declared()
     take = recipe.step(
         "onnx",
         _TAKE,
@@ -58,6 +59,16 @@ def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
         needs=recipe.samples,
     )
     return [take]
+
+
+def _weights(recipe: Recipe, path: str) -> dict[str, str]:
+    """{file: SHA-256} of the files with weights that the graph lists. Raises SpecError with all that are missing."""
+    builder, prints = recipe.builder, recipe.fingerprints
+    graph, parent = builder.folder / path, PurePosixPath(path).parent
+    names = prints.found(graph, weight_files)
+    check_weights(names, graph.parent, f"{builder.file}: source.path")
+    files = [(parent / name).as_posix() for name in names]
+    return {name: prints.file(local_file(builder, "source.path", name)) for name in files}
 
 
 def scaffold() -> Files:

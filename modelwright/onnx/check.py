@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelwright.errors import StepError
 from modelwright.onnx.rows import other_rows
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature, Value
+from modelwright.onnx.weights import is_inside
+from modelwright.triton.file_types import file_type
 
 if TYPE_CHECKING:
     from modelwright.triton.releases import Release
@@ -55,14 +57,16 @@ def check_external(path: Path) -> Signature:
     except OSError as error:
         raise StepError(f"{path}: {error.strerror}") from error
     except OnnxScanError as error:
+        found = file_type(path)
+        if found:
+            raise StepError(f"{path.name}: not an ONNX model: it is {found.what}", found.fix) from error
         hint = "it may be cut short or of another format: check how it was copied or exported"
         raise StepError(f"{path.name}: not a whole ONNX model: {error}", hint) from error
     if not signature.ir_version or not signature.outputs:
         missing = "outputs" if signature.ir_version else "IR version"
         raise StepError(f"{path.name}: the ONNX model has no {missing}", "it may be cut short or of another format")
     for tensor in signature.external_tensors:
-        location = PurePosixPath(tensor.location)
-        if not tensor.location or location.is_absolute() or ".." in location.parts:
+        if not is_inside(tensor.location):
             raise StepError(f"{path.name}: weights of '{tensor.name}' lie outside its folder: '{tensor.location}'")
     return signature
 

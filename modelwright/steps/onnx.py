@@ -26,6 +26,7 @@ from modelwright.project.files import local_file
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.steps.samples import load_samples
+from modelwright.triton.file_types import file_type
 from modelwright.triton.tensors import Tensors, save_tensors
 from modelwright.verification.samples import of_equal_sizes, pack, stacked, unstacked
 
@@ -67,7 +68,9 @@ def from_file(context: StepContext, out: Path) -> Made:
     actual = sha256_file(target)
     if source.sha256 not in (None, actual):
         hint = "the file is not the one this builder was written for; if it is meant to change, change sha256 too"
-        raise StepError(f"{where}.sha256: expected {source.sha256}, got {actual}", hint)
+        found = file_type(target)
+        what = f": what came is {found.what}" if found else ""
+        raise StepError(f"{where}.sha256: expected {source.sha256}, got {actual}{what}", found.fix if found else hint)
     with located(f"{where}.{'url' if source.url else 'path'}"):
         signature = read_signature(target)
     for name in signature.external:
@@ -126,8 +129,6 @@ def _copy_weights(context: StepContext, source: OnnxSource, name: str, target: P
             f"{where}.url: the model keeps its weights in another file, '{name}'", "use path instead of url"
         )
     relative = (Path(str(source.path)).parent / name).as_posix()
-    if relative not in context.declared:
-        raise StepError(f"{where}.path: its weights are in '{relative}'", f"declare them: files: [{relative}]")
     destination = target / name
     destination.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(local_file(context.builder, "source.path", relative), destination)

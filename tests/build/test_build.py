@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelwright.digest import list_tree, sha256_file
@@ -346,19 +347,50 @@ def test_naming_a_model_builds_it_alone(sandbox: Sandbox) -> None:
     )
 
 
-def test_weights_beside_an_onnx_file_are_declared_and_published(sandbox: Sandbox) -> None:
+def with_weights(folder: Path, *, files: int = 1) -> None:
+    """Move the weights of a builder's ONNX file into files of their own: w0, w1, …"""
     import onnx
+    from onnx import helper, numpy_helper
 
-    folder = sandbox.onnx_builder()
     model = onnx.load(folder / "model.onnx")
-    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert "its weights are in 'weights.bin'\n  hint: declare them: files: [weights.bin]" in sandbox.error()
-    (folder / "model.yaml").write_text(ONNX_YAML + "files: [weights.bin]\n")
+    for number in range(1, files):
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float32), f"more{number}"))
+        model.graph.node.append(helper.make_node("Identity", [f"more{number}"], [f"unused{number}"]))
+    for number, tensor in enumerate(model.graph.initializer):
+        onnx.external_data_helper.set_external_data(tensor, f"w{number % files}")
+    onnx.save(model, folder / "model.onnx")
+
+
+def test_weights_that_the_graph_lists_are_published_and_need_no_declaration(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    with_weights(folder, files=3)
     assert sandbox.build()["doubled"].status == "new"
-    assert {"doubled/1/model.onnx", "doubled/1/weights.bin"} <= set(sandbox.published())
-    assert (sandbox.root / "model_repository/doubled/1/weights.bin").stat().st_nlink == 1
-    (folder / "weights.bin").write_bytes(b"\x00\x00\x00\x00")
-    assert "weights.bin changed" in sandbox.cli("plan").output
+    assert {f"doubled/1/{name}" for name in ("model.onnx", "w0", "w1", "w2")} <= set(sandbox.published())
+    assert (sandbox.root / "model_repository/doubled/1/w0").stat().st_nlink == 1
+    assert "Nothing to do" in sandbox.cli("build").output
+    (folder / "w1").write_bytes(b"\x00\x00\x80\x3f" * 2 + b" ")
+    assert "w1 changed" in sandbox.cli("plan").output
+
+
+def test_declared_weights_give_the_same_key(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    with_weights(folder)
+    sandbox.build()
+    (folder / "model.yaml").write_text(ONNX_YAML + "files: [w0]\n")
+    output = sandbox.cli("build").output
+    assert "doubled samples: done" in output
+    assert "doubled onnx" not in output
+
+
+def test_all_weights_that_are_missing_or_pointers_are_named_at_once(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    with_weights(folder, files=3)
+    (folder / "w0").unlink()
+    (folder / "w2").unlink()
+    assert "source.path: the graph keeps weights in 2 files that are not there: w0, w2" in sandbox.error()
+    for name in ("w0", "w2"):
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "source.path: weights: w0, w2: a Git LFS pointer, not the file\n  hint: git lfs pull" in sandbox.error()
 
 
 def test_ctrl_c_stops_the_build_and_publishes_nothing(sandbox: Sandbox) -> None:

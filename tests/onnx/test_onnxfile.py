@@ -77,14 +77,18 @@ class TestReadSignature:
     @pytest.mark.parametrize(
         ("content", "match"),
         [
-            (b"", "no ONNX graph"),
-            (b"not a model at all", "not a whole ONNX model"),
+            (b"", "not an ONNX model: it is empty"),
+            (b"not a model at all", "not an ONNX model: it is text: 'not a model at all'"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid",
+                "it is a Git LFS pointer, not the file\n.*git lfs pull",
+            ),
             (linear().SerializeToString()[:150], "not a whole ONNX model: .*cut short"),
             (linear().SerializeToString()[:2], "no ONNX graph"),
             (linear(ir_version=0).SerializeToString(), "no IR version"),
             (model_of(helper.make_graph([], "g", [], [])).SerializeToString(), "no outputs"),
         ],
-        ids=["empty", "text", "truncated", "truncated-between-fields", "no-ir-version", "no-outputs"],
+        ids=["empty", "text", "pointer", "truncated", "truncated-between-fields", "no-ir-version", "no-outputs"],
     )
     def test_what_is_not_a_model(self, tmp_path: Path, content: bytes, match: str) -> None:
         path = tmp_path / "model.onnx"
