@@ -282,9 +282,10 @@ def test_a_metric_that_is_not_there(sandbox: Sandbox) -> None:
 
 
 def test_a_wrong_sha256(sandbox: Sandbox) -> None:
-    sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("path: model.onnx", f"path: model.onnx, sha256: {'ab' * 32}"))
+    digest = f"path: model.onnx, sha256: {'ab' * 32}"
+    folder = sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("path: model.onnx", digest))
     assert f"builders/m/model.yaml: source.sha256: expected {'ab' * 32}, got " in sandbox.error()
-    (tmp_path / "far.onnx").write_text("<!DOCTYPE html><html>Sign in</html>")
+    (folder / "model.onnx").write_text("<!DOCTYPE html><html>Sign in</html>")
     assert ": what came is a web page (HTML)\n" in sandbox.error()
 
 
