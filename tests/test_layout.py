@@ -34,7 +34,9 @@ FRAMEWORKS = {
     "jax", "keras", "lightning", "onnxscript", "safetensors", "sentence_transformers", "sklearn", "tensorflow", "tensorrt",
     "tensorrt_rtx", "tokenizers", "torch", "torchvision", "transformers",
 }  # fmt: skip
-ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir", "ml_dtypes"}
+ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir"}
+# What may be imported inside functions only, and in which packages. ml_dtypes adds bfloat16 to numpy.
+LATE_IMPORTS = ((FRAMEWORKS, {"steps"}), (ONNX_LIBRARIES, {"steps", "onnx"}), ({"ml_dtypes"}, {"triton"}))
 
 # Programs of their own: they run in a child process, or stock Locust runs them, and talk over their standard output.
 PROGRAMS = (
@@ -167,7 +169,7 @@ def test_frameworks_are_imported_in_steps_only_and_inside_functions() -> None:
     for module in SOURCES:
         for item in imports(module):
             top = item.name.partition(".")[0]
-            allowed = {"steps"} if top in FRAMEWORKS else {"steps", "onnx"} if top in ONNX_LIBRARIES else None
+            allowed = next((packages for names, packages in LATE_IMPORTS if top in names), None)
             if allowed is None or ".server.backends." in module:
                 continue
             if package_of(module) not in allowed or not (item.nested or is_for_types(SOURCES[module], item.line)):

@@ -53,6 +53,11 @@ class ConfigTensors:
     inputs: tuple[ConfigTensor, ...]
     outputs: tuple[ConfigTensor, ...]
 
+    @property
+    def input_types(self) -> dict[str, str]:
+        """{input: Triton's data type}."""
+        return {tensor.name: tensor.dtype for tensor in self.inputs}
+
 
 def tensors_of(builder: Builder, made: Made | None = None) -> ConfigTensors:
     """Inputs and outputs: those of the ONNX model, checked against model.yaml, or those of model.yaml.

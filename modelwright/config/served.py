@@ -19,6 +19,7 @@ from modelwright.onnx.runtime import run_session, session_values
 from modelwright.project.spec import Builder
 from modelwright.server.backends.onnxruntime.load_check import LoadCheckError, validate
 from modelwright.suggest import did_you_mean
+from modelwright.triton.arrays import datatype_of
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 from modelwright.triton.model_config_pb2 import data_type_name
 from modelwright.triton.shapes import reshaped
@@ -87,7 +88,7 @@ class ServedView:
             if name not in request:
                 raise ConfigError(f"the samples have no '{name}', which the model needs", f"inputs: {', '.join(known)}")
             array, dtype = request[name], BY_NAME[tensor.dtype].numpy
-            if array.dtype != dtype:
+            if datatype_of(array) != tensor.dtype:
                 hint = f".astype('{dtype}') makes it one"
                 raise ConfigError(f"the samples' '{name}' is {array.dtype}, the model takes {tensor.dtype}", hint)
             shape = array.shape[int(self.batched) :]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelwright.errors import StepError
 from modelwright.onnx.rows import other_rows
 from modelwright.onnx.scan import OnnxScanError, scan
-from modelwright.onnx.signature import Signature, Value
+from modelwright.onnx.signature import Signature, Value, element_type
 from modelwright.onnx.weights import is_inside
 from modelwright.triton.file_types import file_type
 
@@ -91,7 +91,7 @@ def check_rows(signature: Signature, name: str) -> None:
 
 
 def check_limits(signature: Signature, release: Release) -> None:
-    """Refuse an IR version or opset that the release's onnxruntime does not load. Raises StepError."""
+    """Refuse an IR version, an opset or a data type that the release does not serve. Raises StepError."""
     for what, number, limit in (
         ("IR version", signature.ir_version or 0, release.max_ir),
         ("opset", signature.opset, release.max_opset),
@@ -103,11 +103,18 @@ def check_limits(signature: Signature, release: Release) -> None:
                 f"export with opset {release.max_opset} or lower and IR version {release.max_ir} or lower,"
                 " or choose a later release in modelwright.toml",
             )
+    for value in (*signature.inputs, *signature.outputs):
+        if since := value.served_since(release):
+            raise StepError(
+                f"'{value.name}' is {element_type(value.elem_type)}, which Triton {release.name} does not serve from an"
+                f" ONNX model: the first release that does is {since}",
+                "cast it to FLOAT in the model, or choose a later release in modelwright.toml",
+            )
 
 
 def _check_value(path: Path, value: Value, *, is_input: bool) -> None:
     if value.dtype is None:
-        what = f"is of element type {value.elem_type}" if value.kind == "tensor" else f"is {_KINDS[value.kind]}"
+        what = f"is of {element_type(value.elem_type)}" if value.kind == "tensor" else f"is {_KINDS[value.kind]}"
         raise StepError(f"{path.name}: '{value.name}' {what}, which Triton cannot serve", _hint(path, value))
     if value.dims is None and is_input:
         raise StepError(f"{path.name}: '{value.name}' declares no shape", _NO_SHAPE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from modelwright.errors import StepError, one_line
 from modelwright.onnx.signature import Value
 from modelwright.server.backends.onnxruntime.load_check import CONFIG_TYPES
-from modelwright.triton.dtypes import BY_CONFIG
+from modelwright.triton.arrays import BF16, datatype_of, numpy_dtype
+from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 
 if TYPE_CHECKING:
     import numpy as np
     from onnxruntime import InferenceSession
 
     from modelwright.triton.tensors import Tensors
+
+_BFLOAT16 = "tensor(bfloat16)"  # as onnxruntime names it
 
 
 def load_session(path: Path, threads: int = 1, graph_level: int = 0) -> InferenceSession:
@@ -63,11 +67,46 @@ def run_session(session: InferenceSession, inputs: Tensors, wanted: Sequence[str
     names = list(wanted) or [output.name for output in session.get_outputs()]
     feed = {name: _encoded(array, bytes.decode) for name, array in inputs.items()}
     try:
-        outputs = session.run(names, feed)
+        outputs = _run_values(session, names, feed) if _has_bfloat16(session) else session.run(names, feed)
     except (ValueError, *_onnxruntime_errors()) as error:  # type: ignore[misc]
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
         raise StepError(f"onnxruntime fails on inputs {shapes}: {one_line(error)}") from error
     return {name: _encoded(array, str.encode) for name, array in zip(names, outputs, strict=True)}
+
+
+def _has_bfloat16(session: InferenceSession) -> bool:
+    return any(node.type == _BFLOAT16 for node in (*session.get_inputs(), *session.get_outputs()))
+
+
+def _run_values(session: InferenceSession, names: list[str], feed: Tensors) -> list[np.ndarray[Any, Any]]:
+    """Run with onnxruntime's own values, as it takes and gives no numpy array of bfloat16."""
+    values = {name: _value(array) for name, array in feed.items()}
+    return [_array(value) for value in session.run_with_ort_values(names, values)]
+
+
+def _value(array: np.ndarray[Any, Any]) -> Any:
+    import numpy as np
+    from onnxruntime import OrtValue
+
+    if array.dtype == object:
+        raise StepError("onnxruntime's Python package cannot pass strings to a model that has bfloat16 tensors, too")
+    if datatype_of(array) != BF16:
+        return OrtValue.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BY_NAME[BF16].onnx)
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    import ctypes
+
+    import numpy as np
+
+    if value.data_type() != _BFLOAT16:
+        plain: np.ndarray[Any, Any] = value.numpy()
+        return plain
+    shape = value.shape()
+    bits = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape)) if math.prod(shape) else b""
+    return np.frombuffer(bits, numpy_dtype(BF16)).reshape(shape)
 
 
 def _encoded(array: np.ndarray[Any, Any], convert: Any) -> np.ndarray[Any, Any]:

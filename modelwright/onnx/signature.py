@@ -6,8 +6,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modelwright.triton.dtypes import BY_ONNX
+from modelwright.triton.releases import Release, has_older_onnxruntime
+
+# onnx.TensorProto.DataType by number, which files hold: messages show the name.
+# fmt: off
+_ELEMENT_TYPES = (
+    "UNDEFINED", "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING", "BOOL", "FLOAT16", "DOUBLE",
+    "UINT32", "UINT64", "COMPLEX64", "COMPLEX128", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
+    "FLOAT8E5M2FNUZ", "UINT4", "INT4", "FLOAT4E2M1", "FLOAT8E8M0", "UINT2", "INT2",
+)
+# fmt: on
 
 ValueKind = Literal["tensor", "sequence", "map", "optional", "sparse_tensor", "opaque", ""]
+
+
+def element_type(number: int) -> str:
+    """ONNX's name of an element type: "BFLOAT16"."""
+    return _ELEMENT_TYPES[number] if 0 <= number < len(_ELEMENT_TYPES) else f"element type {number}"
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,12 @@ class Value:
     def dtype(self) -> str | None:
         """Triton's name of the type, "FP32"; None for what Triton cannot serve."""
         return BY_ONNX[self.elem_type].name if self.kind == "tensor" and self.elem_type in BY_ONNX else None
+
+    def served_since(self, target: Release) -> str:
+        """The first Triton release that takes its type; empty where `target` does, or no release takes it."""
+        known = BY_ONNX.get(self.elem_type) if self.kind == "tensor" else None
+        since = known.onnxruntime_since if known else ""
+        return since if since and has_older_onnxruntime(target, since) else ""
 
 
 @dataclass(frozen=True)

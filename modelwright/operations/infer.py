@@ -14,6 +14,7 @@ from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first, published
 from modelwright.server.session import Say
 from modelwright.suggest import did_you_mean
+from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.client import Client, connect
 from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.layout import GOLDEN
@@ -125,7 +126,7 @@ def _array(where: str, value: Any, entry: Mapping[str, Any], batched: bool) -> A
 
     dtype = BY_NAME[entry["data_type"].removeprefix("TYPE_")]
     try:
-        array = np.array(value, dtype=object if dtype.numpy == "object" else dtype.numpy)
+        array = np.array(value, dtype=numpy_dtype(dtype.name))
     except (TypeError, ValueError) as error:
         raise ModelwrightError(f"{where}: not {dtype.name}: {error}") from None
     if dtype.numpy == "object":

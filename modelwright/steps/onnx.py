@@ -82,7 +82,7 @@ def _export(context: StepContext, module: Any, out: Path) -> Made:
     from modelwright.steps.export import onnx_from_torch, run_torch
 
     spec = context.builder.spec
-    samples = load_samples(context)
+    samples = load_samples(context, {})
     groups = [(group, stacked([samples[index] for index in group])) for group in of_equal_sizes(samples)]
     target = _version_folder(out) / "model.onnx"
     expected: dict[int, Tensors] = {}

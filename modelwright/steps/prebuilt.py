@@ -14,6 +14,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from modelwright.config.model_config import tensors_of
 from modelwright.digest import copy_hashed
 from modelwright.errors import StepError, VerifyError, located
 from modelwright.facts.compared_with import ComparedWith
@@ -84,7 +85,7 @@ def _served(context: StepContext, number: int, out: Path, record: GoldenRecord |
                 return _replayed(context, number, record, runner)
             folder = out / str(number)
             folder.mkdir()
-            samples = load_samples(context)
+            samples = load_samples(context, tensors_of(context.builder).input_types)
             return verify_samples(context, runner, samples, min(spec.max_batch_size, SERVED_BATCH), folder).facts
     except NotLoadedError as error:
         # Versions that the newest one's config does not fit are kept, as they are where they come from.

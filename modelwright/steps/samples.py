@@ -11,6 +11,7 @@ from modelwright.facts.part import Facts, Integer
 from modelwright.project.spec import TensorSpec
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
+from modelwright.triton.arrays import datatype_of, rounded, rounded_to
 from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.tensors import Tensors, load_tensors, save_tensors
 from modelwright.verification.samples import Column, pack, unpack, unstacked
@@ -36,9 +37,10 @@ def run(context: StepContext, out: Path) -> Sampled:
     return Sampled(count=len(samples))
 
 
-def load_samples(context: StepContext) -> list[Tensors]:
-    """What the samples step of this model made."""
-    return unpack(load_tensors(context.inputs["samples"] / FILE))
+def load_samples(context: StepContext, types: Mapping[str, str]) -> list[Tensors]:
+    """What the samples step of this model made, rounded where `types` of inputs say so that model.yaml leaves out."""
+    samples = unpack(load_tensors(context.inputs["samples"] / FILE))
+    return [rounded_to(sample, types) for sample in samples]
 
 
 def as_samples(value: Any, where: str) -> list[Tensors]:
@@ -91,7 +93,8 @@ def _array(item: Any, where: str) -> np.ndarray[Any, Any]:
 def as_declared(samples: Sequence[Tensors], specs: Sequence[TensorSpec], where: str) -> list[Tensors]:
     """Samples or answers, checked against what model.yaml declares: names, dtypes and shapes.
 
-    A scalar may be declared as [] or [1], and given as either. Raises StepError.
+    A scalar may be declared as [] or [1], and given as either. Floats are rounded where BF16 is declared, which numpy
+    does not have. Raises StepError.
     """
     if not specs:
         return list(samples)
@@ -99,8 +102,8 @@ def as_declared(samples: Sequence[Tensors], specs: Sequence[TensorSpec], where: 
     if set(samples[0]) != set(names):
         raise StepError(f"{where}: expected tensors {sorted(names)}, got {sorted(samples[0])}")
     for spec in specs:
-        first = samples[0][spec.name]
-        if first.dtype != BY_NAME[spec.dtype].numpy:
+        first = rounded(samples[0][spec.name], spec.dtype)
+        if datatype_of(first) != spec.dtype:
             hint = f".astype('{BY_NAME[spec.dtype].numpy}') makes it one"
             raise StepError(f"{where}: '{spec.name}' is {first.dtype}, expected {spec.dtype}", hint)
     return [
@@ -113,6 +116,7 @@ def as_declared(samples: Sequence[Tensors], specs: Sequence[TensorSpec], where: 
 
 
 def _as_declared(array: np.ndarray[Any, Any], spec: TensorSpec, where: str) -> np.ndarray[Any, Any]:
+    array = rounded(array, spec.dtype)
     dims = tuple(spec.dims)
     if {array.shape, dims} == {(), (1,)}:
         return array.reshape(dims)

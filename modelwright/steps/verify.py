@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.model_config import graph_level
+from modelwright.config.model_config import graph_level, tensors_of
 from modelwright.config.served import served_view
 from modelwright.errors import located
 from modelwright.facts.compared_with import ComparedWith
@@ -22,6 +22,7 @@ from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.steps.samples import as_declared, as_samples, load_samples
+from modelwright.triton.arrays import datatype_of, rounded_to
 from modelwright.triton.client import Client
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors, load_tensors
@@ -54,8 +55,13 @@ def run(context: StepContext, out: Path) -> Verified:
     with located(f"{spec.name}: verify"):
         file = context.inputs["model"] / "version" / "model.onnx"
         view = served_view(context.builder, load_session(file, graph_level=graph_level(context.builder)))
-        runner = SampleRunner(view.run, spec.batched, view.scalars)
-        samples = load_samples(context)
+        types = view.tensors.input_types
+
+        def infer(inputs: Tensors) -> Tensors:
+            return view.run(rounded_to(inputs, types))
+
+        runner = SampleRunner(infer, spec.batched, view.scalars)
+        samples = load_samples(context, types)
         # A request of a sequence is one row: the batcher puts those of several sequences together.
         rows = 1 if "sequence_batching" in spec.serving else len(samples)
         answered = verify_samples(context, runner, samples, rows if spec.batched else 0, out)
@@ -71,7 +77,7 @@ def run_served(context: StepContext, out: Path) -> Verified:
     spec = context.builder.spec
     with located(f"{spec.name}: verify"), trial(context, out.parent) as client:
         runner = served_runner(context, client)
-        samples = load_samples(context)
+        samples = load_samples(context, tensors_of(context.builder).input_types)
         answered = verify_samples(context, runner, samples, min(spec.max_batch_size, SERVED_BATCH), out)
         notes = [check_sizes(runner, samples, _dims(context))]
         batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
@@ -88,7 +94,7 @@ def verify_samples(
     """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz."""
     spec = context.builder.spec
     actual = as_declared(runner.ask_all(samples, batch), spec.outputs, "its answer")
-    expected = _expected(context, samples, batch)
+    expected = _expected(context, samples, batch, actual[0])
     answers = actual if expected is None else expected
     allowed = tolerances(spec.gates, answers[0])
     # Compared with itself where there is nothing else: that still refuses NaN and answers that change.
@@ -109,9 +115,10 @@ def verify_samples(
 def served_runner(context: StepContext, client: Client, version: str = "") -> SampleRunner:
     """The model in a trial."""
     spec = context.builder.spec
+    types = tensors_of(context.builder).input_types
 
     def infer(inputs: Tensors) -> Tensors:
-        return client.infer(spec.name, inputs, version=version)
+        return client.infer(spec.name, rounded_to(inputs, types), version=version)
 
     return SampleRunner(infer, spec.batched, declared_scalars(context))
 
@@ -132,8 +139,11 @@ def _with_notes(answered: _Answered, *notes: str) -> Verified:
     return answered.facts.model_copy(update={"notes": tuple(filter(None, notes))})
 
 
-def _expected(context: StepContext, samples: list[Tensors], batch: int) -> list[Tensors] | None:
-    """What the source answers: kept by the export, or computed by the builder's `reference`."""
+def _expected(context: StepContext, samples: list[Tensors], batch: int, answer: Tensors) -> list[Tensors] | None:
+    """What the source answers: kept by the export, or computed by the builder's `reference`.
+
+    Its floats are rounded where the model's own `answer` is of bfloat16.
+    """
     kept = context.inputs["model"] / "expected.npz"
     if kept.is_file():
         return unpack(load_tensors(kept))
@@ -146,7 +156,8 @@ def _expected(context: StepContext, samples: list[Tensors], batch: int) -> list[
     answers = [
         answer for part in parts for answer in as_samples(call(context, "reference", reference, columns(part)), where)
     ]
-    return as_declared(answers, context.builder.spec.outputs, where)
+    types = {name: datatype_of(array) for name, array in answer.items()}
+    return as_declared([rounded_to(given, types) for given in answers], context.builder.spec.outputs, where)
 
 
 def _evaluate(context: StepContext, runner: SampleRunner, batch: int) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 Triton calls strings BYTES on the wire and TYPE_STRING in config.pbtxt; model.yaml accepts BYTES and STRING.
 Source: the KServe v2 protocol's table of data types, and Triton's model_config.proto.
+
+numpy has no bfloat16: the package ml_dtypes adds it, which onnx and tritonclient bring along. `arrays` has what needs
+either of them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ class DType:
     config: str  # in config.pbtxt: "TYPE_FP32", "TYPE_STRING"
     numpy: str  # "float32"; "object" holds bytes
     onnx: int  # onnx.TensorProto.DataType
+    onnxruntime_since: str = ""  # the first Triton release whose onnxruntime backend takes it; empty: all of them
 
 
 _TABLE = (
@@ -28,6 +32,7 @@ _TABLE = (
     DType("INT32", "TYPE_INT32", "int32", 6),
     DType("INT64", "TYPE_INT64", "int64", 7),
     DType("FP16", "TYPE_FP16", "float16", 10),
+    DType("BF16", "TYPE_BF16", "bfloat16", 16, onnxruntime_since="26.03"),
     DType("FP32", "TYPE_FP32", "float32", 1),
     DType("FP64", "TYPE_FP64", "float64", 11),
     DType("BYTES", "TYPE_STRING", "object", 8),

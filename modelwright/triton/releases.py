@@ -69,6 +69,12 @@ def older_than(name: str, since: str) -> bool:
     return name < since
 
 
+def has_older_onnxruntime(target: Release, since: str) -> bool:
+    """Whether a release has an older onnxruntime than the release named `since`."""
+    ours, theirs = (tuple(map(int, text.split("."))) for text in (target.onnxruntime, release(since).onnxruntime))
+    return ours < theirs
+
+
 def fields_since() -> dict[str, str]:
     """{'ModelConfig.runtime': the first release with the field}; fields older than the data are left out."""
     fields: dict[str, str] = _data()["config_fields_since"]

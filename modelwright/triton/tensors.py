@@ -2,7 +2,8 @@
 
 An `.npz` that `numpy.load` opens without pickle; equal tensors give equal bytes. numpy needs pickle for string tensors
 (object arrays of bytes), so each is kept as two plain arrays: `NAME#bytes` (uint8) and `NAME#ends` (int64, of the
-tensor's shape), the end offset of each element.
+tensor's shape), the end offset of each element. It does not know bfloat16, which is kept as its bits: `NAME#bf16`
+(uint16).
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelwright.triton.arrays import BF16, datatype_of, numpy_dtype
+
 if TYPE_CHECKING:
     import numpy as np
 
     Tensors = dict[str, "np.ndarray[Any, Any]"]
 else:
     Tensors = dict
+
+_BITS = "#bf16"
 
 
 def save_tensors(path: Path, tensors: Tensors) -> None:
@@ -29,6 +34,8 @@ def save_tensors(path: Path, tensors: Tensors) -> None:
             parts = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()]
             plain[f"{name}#bytes"] = np.frombuffer(b"".join(parts), dtype=np.uint8)
             plain[f"{name}#ends"] = np.cumsum([len(part) for part in parts], dtype=np.int64).reshape(array.shape)
+        elif datatype_of(array) == BF16:
+            plain[f"{name}{_BITS}"] = np.ascontiguousarray(array).view(np.uint16)
         else:
             plain[name] = np.ascontiguousarray(array)
     with path.open("wb") as file:
@@ -36,13 +43,16 @@ def save_tensors(path: Path, tensors: Tensors) -> None:
 
 
 def load_tensors(path: Path) -> Tensors:
-    """Read what `save_tensors` wrote; strings come back as object arrays of bytes."""
+    """Read what `save_tensors` wrote; strings come back as object arrays of bytes, bfloat16 as that of ml_dtypes."""
     import numpy as np
 
     tensors: Tensors = {}
     with np.load(path, allow_pickle=False) as file:
         for key in file.files:
             if key.endswith("#bytes"):
+                continue
+            if key.endswith(_BITS):
+                tensors[key.removesuffix(_BITS)] = file[key].view(numpy_dtype(BF16))
                 continue
             if not key.endswith("#ends"):
                 tensors[key] = file[key]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import VerifyError
 from modelwright.project.spec import Tolerance
+from modelwright.triton.arrays import is_float
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.tolerances import EXACT
 
@@ -61,10 +62,10 @@ def differences(
         if different := _other_shape(name, one, other, source):
             return {}, different
         pair = _pair(name, one, other, source)
-        is_float = pair.expected.dtype.kind == "f"
-        if is_float:
+        floats = is_float(pair.expected.dtype)
+        if floats:
             _check_finite(pair)
-        check = _compare_floats if is_float else _compare_exactly
+        check = _compare_floats if floats else _compare_exactly
         largest[name], excess, found = check(pair, allowed.get(name, EXACT))
         if found and excess > worst[0]:
             worst = excess, found
@@ -102,7 +103,7 @@ def _pair(name: str, expected: Sequence[Array], actual: Sequence[Array], source:
     import numpy as np
 
     first, second = expected[0].dtype, actual[0].dtype
-    if first.kind != second.kind:
+    if first.kind != second.kind or is_float(first) != is_float(second):
         raise VerifyError(f"'{name}' is {second}, its {source} {first}")
     ends = np.cumsum([array.size for array in expected])
     return _Pair(name, _flat(expected), _flat(actual), ends, source)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import ModelwrightError, VerifyError
 from modelwright.project.spec import Tolerance
+from modelwright.triton.arrays import is_float
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import differences
 from modelwright.verification.runner import SampleRunner
@@ -109,4 +110,5 @@ def _bad(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     values: dict[str, Any] = {"O": _NOT_UTF8, "f": np.nan, "i": -1}
-    return np.full_like(array, values[array.dtype.kind]) if array.dtype.kind in values else array
+    kind = "f" if is_float(array.dtype) else array.dtype.kind
+    return np.full_like(array, values[kind]) if kind in values else array

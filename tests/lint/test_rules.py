@@ -15,6 +15,7 @@ from modelwright.lint.registry import all_rules
 from modelwright.lint.rule import GROUPS, Example, Locked, Rule, Severity
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
+from modelwright.onnx.identity import identity_model
 from modelwright.triton.releases import release
 from tests.conftest import ROOT
 
@@ -62,3 +63,19 @@ def test_the_document_lists_every_rule_and_is_current() -> None:
     text = (ROOT / "docs/lint.md").read_text()
     assert text == document(), "run: make docs"
     assert all(f"{rule.id} {rule.title}" in text for rule in RULES)
+
+
+@pytest.mark.parametrize(
+    ("target", "rules"), [("25.02", ["MW608"]), ("26.02", ["MW608"]), ("26.03", []), ("26.07", [])]
+)
+def test_bfloat16_is_served_from_the_release_on_whose_backend_takes_it(
+    tmp_path: Path, target: str, rules: list[str]
+) -> None:
+    tensor = 'put [ {{ name: "{}", data_type: TYPE_BF16, dims: [ 2 ] }} ]'
+    config = f'backend: "onnxruntime"\nmax_batch_size: 4\nin{tensor.format("x")}\nout{tensor.format("y")}\n'
+    (tmp_path / "m/1").mkdir(parents=True)
+    (tmp_path / "m/config.pbtxt").write_text(config)
+    (tmp_path / "m/1/model.onnx").write_bytes(identity_model(["batch", 2], "BF16"))
+    report = lint(RepositoryTree.read(tmp_path), Options(release(target)))
+    assert [item.rule.id for item in report.errors] == rules * 2  # the input and the output
+    assert all("is of BFLOAT16" in item.message for item in report.errors)

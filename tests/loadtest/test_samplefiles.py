@@ -48,6 +48,15 @@ def test_the_first_axis_of_an_npz_counts_the_samples(tmp_path: Path, prefix: str
     assert values(read_samples(PLAIN, tmp_path / "s.npz")) == [{"x": [0, 1]}, {"x": [2, 3]}, {"x": [4, 5]}]
 
 
+def test_floats_of_a_file_are_rounded_for_an_input_of_bfloat16(tmp_path: Path) -> None:
+    interface = ModelInterface("m", "1", 8, (InterfaceTensor("x", "BF16", (2,)),), OUTPUT)
+    numbers = [[1.0, 3.1415927]]
+    np.savez(tmp_path / "s.npz", x=np.array(numbers, np.float32))
+    path = written(tmp_path, [{"x": row} for row in numbers])
+    for found in (read_samples(interface, tmp_path / "s.npz"), read_samples(interface, path)):
+        assert [(sample["x"].dtype.name, sample["x"].tolist()) for sample in found] == [("bfloat16", [1.0, 3.140625])]
+
+
 @pytest.mark.parametrize("kind", ["S", "U", "ours"])
 def test_strings_of_an_npz(tmp_path: Path, kind: str) -> None:
     texts = [["größe", "b"]]

@@ -15,7 +15,8 @@ from modelwright.errors import StepError
 from modelwright.onnx.canonical import canonicalise, load, rename_values, save_canonical
 from modelwright.onnx.check import check_limits, check_shapes, read_signature
 from modelwright.onnx.runtime import load_session, run_session, session_values
-from modelwright.onnx.signature import Signature, Value
+from modelwright.onnx.signature import Signature, Value, element_type
+from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.releases import release
 
 FLOAT, STRING = TensorProto.FLOAT, TensorProto.STRING
@@ -135,9 +136,23 @@ class TestReadSignature:
             read_signature(saved(model, tmp_path))
         assert "options={'zipmap': False}" in error.value.hint
 
-    def test_a_type_without_a_triton_name(self, tmp_path: Path) -> None:
-        with pytest.raises(StepError, match="'x' is of element type 14"):
-            read_signature(saved(identity(TensorProto.COMPLEX64), tmp_path))
+    @pytest.mark.parametrize(
+        ("number", "name"), [(14, "COMPLEX64"), (17, "FLOAT8E4M3FN"), (22, "INT4"), (99, "element type 99")]
+    )
+    def test_a_type_without_a_triton_name(self, tmp_path: Path, number: int, name: str) -> None:
+        with pytest.raises(StepError, match=f"'x' is of {name}, which Triton cannot serve"):
+            read_signature(saved(identity(number), tmp_path))
+
+    def test_element_types_have_the_names_that_onnx_gives_them(self) -> None:
+        numbers = TensorProto.DataType.items()
+        assert {name: element_type(number) for name, number in numbers} == {name: name for name, _ in numbers}
+
+    @pytest.mark.parametrize("name", ["25.02", "26.02"])
+    def test_bfloat16_is_refused_for_a_release_that_does_not_take_it(self, tmp_path: Path, name: str) -> None:
+        signature = read_signature(saved(identity(TensorProto.BFLOAT16), tmp_path))
+        with pytest.raises(StepError, match=f"'x' is BFLOAT16, which Triton {name} does not serve .* is 26.03"):
+            check_limits(signature, release(name))
+        check_limits(signature, release("26.03"))
 
     def test_an_undeclared_shape(self, tmp_path: Path) -> None:
         with pytest.raises(StepError, match="'x' declares no shape"):
@@ -354,6 +369,13 @@ class TestRun:
         text = np.array([["é".encode(), b""]], dtype=object)
         result = run_session(load_session(saved(identity(STRING), tmp_path)), {"x": text})
         assert result["y"].tolist() == text.tolist()
+
+    def test_bfloat16_goes_in_and_comes_out(self, tmp_path: Path) -> None:
+        session = load_session(saved(identity(TensorProto.BFLOAT16), tmp_path))
+        values = np.array([[1.5, -2.25]], numpy_dtype("BF16"))
+        answer = run_session(session, {"x": values})["y"]
+        assert (answer.dtype.name, answer.tolist()) == ("bfloat16", values.tolist())
+        assert run_session(session, {"x": values[:0]})["y"].shape == (0, 2)
 
     def test_a_model_that_does_not_load_says_why_in_one_line(self, tmp_path: Path) -> None:
         model = linear()

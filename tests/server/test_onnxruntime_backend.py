@@ -14,6 +14,7 @@ import tritonclient.grpc as grpc
 
 from modelwright.errors import ServerError
 from modelwright.server.local import RunningServer
+from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.client import Client, connect
 from modelwright.triton.dtypes import BY_CONFIG
 from tests.server.models import Tensor, config, config_for, double, graph, identity, node, power, publish
@@ -226,7 +227,7 @@ def test_every_option_of_the_stock_backend_loads_and_computes(load: Load, client
 @pytest.mark.parametrize("data_type", BY_CONFIG)
 def test_every_data_type_passes_unchanged(load: Load, client: Client, data_type: str) -> None:
     name = load(identity(data_type), config_for(data_type, [4]))
-    values = np.array([[0, 1, 0, 1]]).astype(BY_CONFIG[data_type].numpy)
+    values = np.array([[0, 1, 0, 1]]).astype(numpy_dtype(BY_CONFIG[data_type].name))
     if data_type == "TYPE_STRING":
         values = np.array([[b"a", b"", "ü€".encode(), b"two words"]], dtype=object)
     answer = client.infer(name, {"x": values})["y"]

@@ -253,7 +253,7 @@ class TestFailures:
             (lambda x: len(x), "forward returns int"),
             (lambda x: x[:, :3], r"'y' has shape \[2, 3\], the spec says \[batch, 4\]"),
             (lambda x: x.double(), "'y' is FP64, the spec says FP32"),
-            (lambda x: x.bfloat16(), "'y' is bfloat16, the spec says FP32"),
+            (lambda x: x.bfloat16(), "'y' is BF16, the spec says FP32"),
         ],
         ids=[
             "if-on-values",

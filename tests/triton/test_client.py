@@ -14,13 +14,14 @@ import pytest
 
 from modelwright.errors import ServerError
 from modelwright.server.local import Ports, RunningServer, running
+from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.client import Client, IndexEntry, connect
 from modelwright.triton.dtypes import BY_CONFIG
 from tests.ports import free_port
 from tests.server.models import config, config_for, double, identity, publish, shared_environment
 
 PROTOCOLS = ("http", "grpc")
-TYPES = ("TYPE_BOOL", "TYPE_FP16", "TYPE_INT64", "TYPE_UINT8", "TYPE_STRING")
+TYPES = ("TYPE_BOOL", "TYPE_FP16", "TYPE_BF16", "TYPE_INT64", "TYPE_UINT8", "TYPE_STRING")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_inference(client: Client) -> None:
 
 @pytest.mark.parametrize("data_type", TYPES)
 def test_data_types_come_back_as_they_were(client: Client, data_type: str) -> None:
-    values = np.array([[0, 1, 1], [1, 0, 0]]).astype(BY_CONFIG[data_type].numpy)
+    values = np.array([[0, 1, 1], [1, 0, 0]]).astype(numpy_dtype(BY_CONFIG[data_type].name))
     if data_type == "TYPE_STRING":
         values = np.array([[b"a", b"", "ü€".encode()], [b"b", b"two words", b"\n"]], dtype=object)
     answer = client.infer(data_type.lower(), {"x": values})["y"]
@@ -73,9 +74,9 @@ def test_data_types_come_back_as_they_were(client: Client, data_type: str) -> No
     np.testing.assert_array_equal(answer, values)
 
 
-@pytest.mark.parametrize("data_type", ["TYPE_FP16", "TYPE_STRING"])
+@pytest.mark.parametrize("data_type", ["TYPE_FP16", "TYPE_BF16", "TYPE_STRING"])
 def test_empty_tensors_keep_their_shape(client: Client, data_type: str) -> None:
-    values = np.empty((2, 0), dtype=BY_CONFIG[data_type].numpy)
+    values = np.empty((2, 0), dtype=numpy_dtype(BY_CONFIG[data_type].name))
     answer = client.infer(data_type.lower(), {"x": values})["y"]
     assert (answer.shape, answer.dtype) == (values.shape, values.dtype)
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from modelwright.errors import VerifyError
-from modelwright.project.spec import Tolerance
+from modelwright.project.spec import Gates, Tolerance
+from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.samples import unstacked
+from modelwright.verification.tolerances import tolerances
 
 
 def compare_at(expected: Tensors, actual: Tensors, *, atol: float, rtol: float) -> dict[str, float]:
@@ -36,6 +38,19 @@ class TestCompareOutputs:
         assert caught.value.message == (
             "'logits' differs by 3.1e-02 from the source, allowed 1.0e-02 (worst of 32 samples: 17)"
         )
+
+    def test_bfloat16_is_compared_as_floats_are(self) -> None:
+        source = {"y": np.array([[1.0], [256.0]], numpy_dtype("BF16"))}
+        near = {"y": np.array([[1.0], [258.0]], numpy_dtype("BF16"))}
+        allowed = tolerances(Gates(), source)
+        assert compare_outputs(unstacked(source), unstacked(near), allowed) == {"y": 2.0}
+        with pytest.raises(VerifyError, match=r"differs by 2\.0e\+00"):
+            compare_at(source, near, atol=1, rtol=0)
+        with pytest.raises(VerifyError, match="'y' is float32, its source bfloat16"):
+            compare_at(source, {"y": near["y"].astype(np.float32)}, atol=9, rtol=0)
+        nan = {"y": np.array([[1.0], [np.nan]], numpy_dtype("BF16"))}
+        with pytest.raises(VerifyError, match="1 of its 2 values are NaN"):
+            compare_at(source, nan, atol=9, rtol=0)
 
     def test_rtol_follows_the_expected_size(self) -> None:
         compare_at(floats(1000.0), floats(1001.0), atol=0, rtol=2e-3)

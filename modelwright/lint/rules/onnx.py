@@ -14,7 +14,7 @@ from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView, seen
 from modelwright.onnx.rows import other_rows
-from modelwright.onnx.signature import ExternalTensor, Signature, Value
+from modelwright.onnx.signature import ExternalTensor, Signature, Value, element_type
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_ONNX
 from modelwright.triton.model_config_pb2 import data_type_name
@@ -233,12 +233,13 @@ def fixed_batch(view: ConfigView) -> Iterator[Found]:
 
 @rule(
     "MW608",
-    "input or output that is not a tensor",
+    "input or output of a type that Triton does not serve",
     Severity.ERROR,
-    why="Requests and responses carry tensors. Triton cannot serve sequences and maps, which scikit-learn's converters "
-    "often return.",
-    fix="Export without them; for skl2onnx: options={'zipmap': False}, for onnxmltools: zipmap=False. A ZipMap node "
-    "can also be removed: its input is the tensor.",
+    why="Requests and responses carry tensors of Triton's data types. Triton cannot serve sequences and maps, which "
+    "scikit-learn's converters often return, nor element types such as FLOAT8E4M3FN. The onnxruntime backend takes "
+    "BFLOAT16 from 26.03 on.",
+    fix="Export without sequences and maps; for skl2onnx: options={'zipmap': False}, for onnxmltools: zipmap=False. A "
+    "ZipMap node can also be removed: its input is the tensor. Cast other element types in the model.",
     example=Example(
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
         'output [ { name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ]',
@@ -246,15 +247,17 @@ def fixed_batch(view: ConfigView) -> Iterator[Found]:
         fault_files={"1/model.onnx": Onnx(dtype="SEQUENCE")},
     ),
 )
-def not_a_tensor(view: ConfigView) -> Iterator[Found]:
+def not_servable(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         for value in (*scan.inputs, *scan.outputs):
             if value.kind != "tensor":
                 yield view.at(_file(view, number), f"'{value.name}' is a {value.kind or 'value without a type'}")
             elif value.elem_type not in BY_ONNX:
-                yield view.at(
-                    _file(view, number), f"'{value.name}' has ONNX type {value.elem_type}, which Triton cannot serve"
-                )
+                what = element_type(value.elem_type)
+                yield view.at(_file(view, number), f"'{value.name}' is of {what}, which Triton cannot serve")
+            elif since := value.served_since(view.options.target):
+                what = f"{element_type(value.elem_type)}, which the onnxruntime backend takes from Triton {since} on"
+                yield view.at(_file(view, number), f"'{value.name}' is of {what}")
 
 
 @rule(
@@ -360,7 +363,7 @@ def control_tensors(view: ConfigView) -> Iterator[Found]:
             if dims != [1]:
                 yield view.found(f"'{entry.name}' has dims {dims} in {_file(view, number)}; expected [1]", *path)
             wanted = _control_type(entry)
-            actual = BY_ONNX[value.elem_type].config if value.elem_type in BY_ONNX else "another type"
+            actual = BY_ONNX[value.elem_type].config if value.elem_type in BY_ONNX else element_type(value.elem_type)
             if wanted and wanted != actual:
                 yield view.found(f"'{entry.name}' is {actual} in {_file(view, number)}; expected {wanted}", *path)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
-from modelwright.loadtest.payloads.samples import check_size, matches, numpy_name
+from modelwright.loadtest.payloads.samples import check_size, dtype_of, matches
+from modelwright.triton.arrays import is_float
 from modelwright.triton.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _check_integers(tensor: InterfaceTensor, making: Making, where: str) -> None
     import numpy as np
 
     low, high = making.integers
-    dtype = np.dtype(numpy_name(tensor, where))
+    dtype = dtype_of(tensor, where)
     if dtype.kind not in "iu":
         return
     limits = np.iinfo(dtype)
@@ -92,10 +93,8 @@ def _shape(tensor: InterfaceTensor, making: Making, where: str) -> tuple[int, ..
 
 
 def _size(tensor: InterfaceTensor, shape: tuple[int, ...], making: Making) -> int:
-    import numpy as np
-
-    name = numpy_name(tensor, tensor.name)
-    return math.prod(shape) * (4 + making.string_length if name == "object" else np.dtype(name).itemsize)
+    dtype = dtype_of(tensor, tensor.name)
+    return math.prod(shape) * (4 + making.string_length if dtype.kind == "O" else dtype.itemsize)
 
 
 def _values(
@@ -103,15 +102,14 @@ def _values(
 ) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    name = numpy_name(tensor, tensor.name)
-    if name == "object":
+    dtype = dtype_of(tensor, tensor.name)
+    if dtype.kind == "O":
         return _strings(shape, 0 if making.zero else making.string_length, chance)
-    dtype = np.dtype(name)
     if making.zero:
         return np.zeros(shape, dtype)
     if dtype.kind == "b":
         return chance.integers(0, 2, shape).astype(dtype)
-    if dtype.kind == "f":
+    if is_float(dtype):
         return chance.random(shape).astype(dtype)
     low, high = making.integers
     return chance.integers(low, high, shape, dtype, endpoint=True)

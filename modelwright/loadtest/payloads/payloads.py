@@ -31,6 +31,7 @@ from modelwright.loadtest.payloads.samples import (
 from modelwright.project.spec import Tolerance
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import superseded
+from modelwright.triton.arrays import is_float
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
@@ -148,10 +149,7 @@ def _remarks(items: Sequence[Payload]) -> list[str]:
     import numpy as np
 
     names = {
-        name
-        for item in items
-        for name, array in item.inputs.items()
-        if array.dtype.kind == "f" and np.isnan(array).any()
+        name for item in items for name, array in item.inputs.items() if is_float(array.dtype) and np.isnan(array).any()
     }
     return [f"input '{name}' contains NaN" for name in sorted(names)]
 

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import LoadError, one_line
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
-from modelwright.loadtest.payloads.samples import MAX_BYTES, check_fits, check_names, matches, numpy_name
+from modelwright.loadtest.payloads.samples import MAX_BYTES, check_fits, check_names, dtype_of, matches
 from modelwright.text import size
+from modelwright.triton.arrays import is_float, rounded
 from modelwright.triton.tensors import Tensors, load_tensors
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
     if any(name.startswith("input/") for name in arrays):  # golden.npz, which holds outputs, too
         arrays = {name[len("input/") :]: array for name, array in arrays.items() if name.startswith("input/")}
     check_names(interface, arrays, str(path))
+    types = {tensor.name: tensor.datatype for tensor in interface.inputs}
+    arrays = {name: rounded(array, types[name]) for name, array in arrays.items()}
     counts = {name: len(array) if array.ndim else None for name, array in arrays.items()}
     if None in counts.values() or len(set(counts.values())) > 1:
         shown = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
@@ -151,7 +154,7 @@ def _sample(interface: ModelInterface, entry: Any, shapes: Mapping[str, Sequence
 
 
 def _tensor(tensor: InterfaceTensor, value: Any, shape: Sequence[int] | None, where: str) -> Array:
-    numpy_name(tensor, where)
+    dtype_of(tensor, where)
     if isinstance(value, dict):
         if unknown := value.keys() - {"content", "shape", "b64"}:
             raise LoadError(f"{where}: unknown key '{min(unknown)}'", "known: content, shape, b64")
@@ -183,7 +186,7 @@ def _from_raw(tensor: InterfaceTensor, data: bytes, where: str) -> Array:
 
     if tensor.datatype == "BYTES":
         return _objects(_prefixed(data))
-    dtype = np.dtype(numpy_name(tensor, where))
+    dtype = dtype_of(tensor, where)
     if len(data) % dtype.itemsize:
         raise LoadError(f"{where}: {len(data)} bytes are not a multiple of a {tensor.datatype} value's size")
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
@@ -230,17 +233,17 @@ def _numbers(tensor: InterfaceTensor, value: Any, where: str) -> Array:
     """Nested lists of numbers in the tensor's type. Integers may stand for floats, 0 and 1 for bools."""
     import numpy as np
 
-    dtype = np.dtype(numpy_name(tensor, where))
+    dtype = dtype_of(tensor, where)
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise LoadError(f"{where}: {one_line(error)}", "a tensor is rectangular: fill the rows up") from None
-    wanted = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu"}[dtype.kind]
+    wanted = "fiu" if is_float(dtype) else {"i": "iu", "u": "iu", "b": "biu"}[dtype.kind]
     if array.size and array.dtype.kind not in wanted:
         raise LoadError(f"{where}: the model takes {tensor.datatype}, got {value!r:.40}")
     with np.errstate(over="ignore"):
         made = array.astype(dtype)
-    changed = np.isinf(made) & np.isfinite(array) if dtype.kind == "f" else made != array
+    changed = np.isinf(made) & np.isfinite(array) if is_float(dtype) else made != array
     if changed.any():
         raise LoadError(f"{where}: {array[changed].flat[0]} does not fit {tensor.datatype}")
     return made

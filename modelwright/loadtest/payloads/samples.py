@@ -11,7 +11,8 @@ from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.suggest import did_you_mean
 from modelwright.text import size
-from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
+from modelwright.triton.arrays import datatype_of, numpy_dtype
+from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.tensor_files import raw
 from modelwright.triton.tensors import Tensors
 
@@ -47,8 +48,8 @@ def check_known(interface: ModelInterface, names: Iterable[str], where: str) -> 
 
 
 def _check_tensor(tensor: InterfaceTensor, array: np.ndarray[Any, Any], where: str) -> None:
-    numpy_name(tensor, where)
-    found = BY_NUMPY[str(array.dtype)].name if str(array.dtype) in BY_NUMPY else str(array.dtype)
+    dtype_of(tensor, where)
+    found = datatype_of(array)
     if found != tensor.datatype:
         wanted = BY_NAME[tensor.datatype].numpy
         hint = f"convert it: array.astype('{wanted}')" if wanted != "object" else "strings are bytes or str"
@@ -64,11 +65,11 @@ def matches(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(dim in (-1, size) for dim, size in zip(dims, shape, strict=True))
 
 
-def numpy_name(tensor: InterfaceTensor, where: str) -> str:
-    """numpy's name of a tensor's data type. Raises LoadError for BF16, which numpy does not have."""
+def dtype_of(tensor: InterfaceTensor, where: str) -> np.dtype[Any]:
+    """numpy's type of a tensor. Raises LoadError for a data type that this version does not know."""
     if tensor.datatype not in BY_NAME:
         raise LoadError(f"{where}: tensors of type {tensor.datatype} cannot be sent", "numpy does not have this type")
-    return BY_NAME[tensor.datatype].numpy
+    return numpy_dtype(tensor.datatype)
 
 
 def selections(samples: Sequence[Tensors], batch: int, distinct: int, seed: int) -> list[tuple[int, ...]]:

@@ -21,7 +21,7 @@ from modelwright.loadtest.payloads.interface import InterfaceTensor as Described
 from modelwright.loadtest.payloads.interface import ModelInterface
 from modelwright.loadtest.wire.callers import Caller
 from modelwright.loadtest.wire.encoding import Region
-from modelwright.triton.dtypes import BY_NAME
+from modelwright.triton.arrays import numpy_dtype
 
 if TYPE_CHECKING:
     from modelwright.triton.tensors import Tensors
@@ -42,7 +42,7 @@ class SharedMemory:
         self._make = make
         self._regions: dict[str, Any] = {}
         self._outputs = {
-            output.name: (tuple(shape), BY_NAME[output.datatype].numpy)
+            output.name: (tuple(shape), numpy_dtype(output.datatype))
             for output in interface.outputs
             if (shape := _shape(output, interface, batch)) is not None
         }
@@ -53,7 +53,7 @@ class SharedMemory:
         self._inputs = list(_placed(name, region, raw))
 
     def caller(self) -> Caller:
-        sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in self._outputs.items()}
+        sizes = {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in self._outputs.items()}
         region_name, region = self._region(sum(map(_aligned, sizes.values())) or 1)
         back, offset = {}, 0
         for name in self._all_outputs:
@@ -86,7 +86,7 @@ class SharedMemory:
 class _Reading:
     """A caller whose answers are partly in shared memory."""
 
-    def __init__(self, inner: Caller, region: Any, back: Regions, outputs: Mapping[str, tuple[tuple[int, ...], str]]):
+    def __init__(self, inner: Caller, region: Any, back: Regions, outputs: Mapping[str, tuple[tuple[int, ...], Any]]):
         self._inner, self._region, self._back, self._outputs = inner, region, back, outputs
         self.call = inner.call
         self.close = inner.close
@@ -94,9 +94,7 @@ class _Reading:
     def parse(self, answer: Any) -> Tensors:
         found = dict(self._inner.parse(answer))
         for name, (shape, dtype) in self._outputs.items():
-            found[name] = memory.get_contents_as_numpy(
-                self._region, np.dtype(dtype), list(shape), self._back[name].offset
-            )
+            found[name] = memory.get_contents_as_numpy(self._region, dtype, list(shape), self._back[name].offset)
         return found
 
 

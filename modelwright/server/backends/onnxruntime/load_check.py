@@ -29,6 +29,7 @@ CONFIG_TYPES = {
     "tensor(int32)": "TYPE_INT32",
     "tensor(int64)": "TYPE_INT64",
     "tensor(float16)": "TYPE_FP16",
+    "tensor(bfloat16)": "TYPE_BF16",
     "tensor(float)": "TYPE_FP32",
     "tensor(double)": "TYPE_FP64",
     "tensor(string)": "TYPE_STRING",

@@ -13,7 +13,9 @@ modules beside this file are found because the Python backend's stub puts its fo
 
 from __future__ import annotations
 
+import ctypes
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,10 @@ Batched = tuple[int, Any, dict[str, Array]]  # a request of a batch: its index, 
 
 PACKAGES = str(Path(__file__).with_name("packages"))
 DEFAULT_MAX_BATCH_SIZE = 4  # what tritonserver passes to backends unless --backend-config says otherwise
+
+BFLOAT16 = "tensor(bfloat16)"
+BFLOAT16_SINCE = (1, 24, 2)  # the onnxruntime of Triton 26.03, the first release whose stock backend takes bfloat16
+BFLOAT16_NUMBER = 16  # onnx.TensorProto.BFLOAT16
 
 
 class TritonPythonModel:
@@ -70,6 +76,8 @@ class TritonPythonModel:
         }
         self.output_dims = {output["name"]: config_dims(output) for output in config["output"]}
         self.string_outputs = {o["name"] for o in config["output"] if o["data_type"] == "TYPE_STRING"}
+        nodes = [*self.session.get_inputs(), *self.session.get_overridable_initializers(), *self.session.get_outputs()]
+        self.bfloat16 = {node.name for node in nodes if node.type == BFLOAT16}
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a dynamic batch: requests whose tensors fit together run as one."""
@@ -87,10 +95,11 @@ class TritonPythonModel:
         return responses
 
     def read(self, request: Any) -> dict[str, Array]:
-        """The request's tensors for onnxruntime: strings as str, scalars without dimensions."""
+        """The request's tensors for onnxruntime: strings as str, bfloat16 as its bits, scalars without dimensions."""
         feeds: dict[str, Array] = {}
         for tensor in request.inputs():
-            name, array = tensor.name(), tensor.as_numpy()
+            name = tensor.name()
+            array = read_bfloat16(tensor) if name in self.bfloat16 else tensor.as_numpy()
             if array.dtype == object:
                 array = decode(name, array)
             feeds[name] = array.reshape(()) if self.input_ranks.get(name) == 0 else array
@@ -118,11 +127,28 @@ class TritonPythonModel:
         else:
             feeds = {name: np.concatenate([feeds[name] for _, _, feeds in group]) for name in group[0][2]}
         wanted = sorted(set().union(*(request.requested_output_names() for _, request, _ in group)))
-        arrays = dict(zip(wanted, self.session.run(wanted, feeds, self.run_options), strict=True))
+        arrays = dict(zip(wanted, self.infer(wanted, feeds), strict=True))
         arrays = {name: self.convert(name, array) for name, array in arrays.items()}
         if self.max_batch_size == 0:
-            return [(group[0][0], respond(group[0][1], arrays))]
-        return split(group, arrays)
+            return [(group[0][0], self.respond(group[0][1], arrays))]
+        return [(index, self.respond(request, rows)) for index, request, rows in split(group, arrays)]
+
+    def infer(self, wanted: list[str], feeds: dict[str, Array]) -> list[Any]:
+        """The outputs' arrays. onnxruntime takes and gives bfloat16 only in values of its own."""
+        if not self.bfloat16:
+            outputs: list[Any] = self.session.run(wanted, feeds, self.run_options)
+            return outputs
+        values = {name: ort_value(array, name in self.bfloat16) for name, array in feeds.items()}
+        return [array_of(value) for value in self.session.run_with_ort_values(wanted, values, self.run_options)]
+
+    def respond(self, request: Any, arrays: dict[str, Array]) -> Any:
+        names = request.requested_output_names()
+        return pb_utils.InferenceResponse([self.tensor(name, arrays[name]) for name in arrays if name in names])
+
+    def tensor(self, name: str, array: Array) -> Any:
+        if name not in self.bfloat16:
+            return pb_utils.Tensor(name, array)
+        return pb_utils.Tensor.from_dlpack(name, ort_value(array, True)._ortvalue.to_dlpack())
 
     def convert(self, name: str, value: Any) -> Array:
         array = np.asarray(value)
@@ -132,8 +158,8 @@ class TritonPythonModel:
         return array.reshape(self.output_dims[name]) if array.ndim == 0 else array
 
 
-def split(group: list[Batched], arrays: dict[str, Array]) -> list[tuple[int, Any]]:
-    """Give each request its rows."""
+def split(group: list[Batched], arrays: dict[str, Array]) -> list[Batched]:
+    """Give each request its rows: (index, request, its outputs)."""
     sizes = [len(next(iter(feeds.values()))) for _, _, feeds in group]
     for name, array in arrays.items():
         if array.shape[0] < sum(sizes):
@@ -141,18 +167,12 @@ def split(group: list[Batched], arrays: dict[str, Array]) -> list[tuple[int, Any
                 f"failed to split the output tensor '{name}' in responses: expected batch size of atleast {sum(sizes)} "
                 f"in model output, got {array.shape[0]}"
             )
-    answers: list[tuple[int, Any]] = []
+    answers: list[Batched] = []
     start = 0
     for (index, request, _), size in zip(group, sizes, strict=True):
-        rows = {name: array[start : start + size] for name, array in arrays.items()}
-        answers.append((index, respond(request, rows)))
+        answers.append((index, request, {name: array[start : start + size] for name, array in arrays.items()}))
         start += size
     return answers
-
-
-def respond(request: Any, arrays: dict[str, Array]) -> Any:
-    names = request.requested_output_names()
-    return pb_utils.InferenceResponse([pb_utils.Tensor(n, arrays[n]) for n in arrays if n in names])
 
 
 def failure(error: Exception) -> Any:
@@ -178,6 +198,37 @@ def object_array(items: list[Any], shape: tuple[int, ...]) -> Array:
     return result.reshape(shape)
 
 
+# bfloat16: numpy has no such type, so an array holds its bits as uint16. The Python backend passes it as DLPack alone.
+
+
+def read_bfloat16(tensor: Any) -> Array:
+    from onnxruntime.capi.onnxruntime_pybind11_state import OrtValue
+
+    return bits_of(OrtValue.from_dlpack(tensor.to_dlpack(), False))
+
+
+def bits_of(value: Any) -> Array:
+    """A copy of the bits of an onnxruntime value of bfloat16."""
+    shape = value.shape()
+    data = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape)) if math.prod(shape) else b""
+    return np.frombuffer(data, np.uint16).reshape(shape)
+
+
+def ort_value(array: Array, is_bfloat16: bool) -> Any:
+    """An array as a value of onnxruntime. One of bfloat16 has memory of its own, which outlives the array."""
+    if not is_bfloat16:
+        if array.dtype == object:
+            raise ValueError("the local server cannot pass strings to a model that has bfloat16 tensors, too")
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), BFLOAT16_NUMBER)
+    ctypes.memmove(value.data_ptr(), np.ascontiguousarray(array).ctypes.data, array.nbytes)
+    return value
+
+
+def array_of(value: Any) -> Array:
+    return bits_of(value) if value.data_type() == BFLOAT16 else value.numpy()
+
+
 # Sessions
 
 
@@ -195,9 +246,23 @@ def create_session(config: Config, directory: Path) -> Any:
         raise pb_utils.TritonModelException(f"unable to find '{path}' for model instance '{config['name']}'")
     options = session_options(config)
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise pb_utils.TritonModelException(f"onnx runtime error: {error}") from None
+    refuse_early_bfloat16(config, session)
+    return session
+
+
+def refuse_early_bfloat16(config: Config, session: Any) -> None:
+    """Refuse bfloat16 where the stock backend of this onnxruntime's Triton release does not take it."""
+    if tuple(map(int, ort.__version__.split(".")[:3])) >= BFLOAT16_SINCE:
+        return
+    for side, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        for node in nodes:
+            if node.type == BFLOAT16:
+                raise pb_utils.TritonModelException(
+                    f"unsupported datatype TYPE_BF16 for {side} '{node.name}' for model '{config['name']}'"
+                )
 
 
 def session_options(config: Config) -> Any:
