@@ -137,11 +137,14 @@ class Project:
 
         return verify(self.config, _listed(names), _listed(urls), say=say)
 
-    def verify_if_changed(self, *, say: Say = _quiet) -> list[Replayed] | None:
-        """`verify` everything on a local server; None when the same versions passed on the same server before."""
+    def verify_if_changed(self, names: Names = (), *, say: Say = _quiet) -> list[Replayed] | None:
+        """`verify` on a local server what is not known to have passed there as it is; None when there is nothing such.
+
+        With names: versions of these models, as far as they are published, and of the ensembles that run them.
+        """
         from modelwright.operations.replay import verify_if_changed
 
-        return verify_if_changed(self.config, say=say)
+        return verify_if_changed(self.config, _listed(names), say=say)
 
     def status(self) -> list[ModelStatus]:
         """What is published and what a build would change, a model an entry. A faulty one has that as its state."""

@@ -60,9 +60,11 @@ def build(
 
 
 def _looked_at(workspace: Workspace, built: Built) -> Iterator[Path]:
-    """The files that a build read: those that step keys cover, and artifacts."""
+    """The files that step keys cover, and artifacts. A folder stands for its files: it changes when one goes."""
     yield from workspace.fingerprints.looked_at
-    yield from (artifact.folder / "artifact.json" for artifact in built.artifacts.values())
+    for artifact in built.artifacts.values():
+        yield artifact.folder / "artifact.json"
+        yield from {artifact.path(name).parent for name in artifact.files}
 
 
 def _worker_pool(jobs: int | None) -> Executor:

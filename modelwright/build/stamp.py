@@ -71,9 +71,10 @@ def write(
             _keep(project, data | {"replayed": False})
 
 
-def mark_replayed(project: ProjectConfig) -> None:
-    """Note in the stamp, where there is one, that every version passed its replay as it is."""
-    if known := _kept(project):
+def mark_replayed(project: ProjectConfig, names: Sequence[str] = ()) -> None:
+    """Note in the stamp of a build of these models, where that is the last one, that each version of them passed."""
+    known = _kept(project)
+    if known and known["key"] == _key(project, names):
         with suppress(OSError):
             _keep(project, known | {"replayed": True})
 

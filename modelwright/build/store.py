@@ -11,6 +11,7 @@ under `tmp/` and is removed by the next build, which holds the lock.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Store:
         self._loaded: dict[str, Artifact | None] = {}
 
     def get(self, key: str) -> Artifact | None:
-        """The artifact of a key, or None. A damaged entry is as good as none."""
+        """The artifact of a key, or None. One that is damaged, or lacks a file, is as good as none."""
         if key not in self._loaded:
             self._loaded[key] = self._read(key)
         return self._loaded[key]
@@ -116,6 +117,9 @@ class Store:
             record = json.loads((folder / "artifact.json").read_bytes())
             files = record["files"]
             if record.get("schema", 1) > SCHEMA:  # of a newer Modelwright: made again
+                return None
+            # Whether each file is there; what is in it is read again before it is published (`check`).
+            if not all(os.path.isfile(f"{folder}/files/{name}") for name in files):  # noqa: PTH113  (of thousands)
                 return None
             return Artifact(
                 key=key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,9 +11,11 @@ import click
 from modelwright.api import Project
 from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
+from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
     from modelwright.build.outcome import Outcome
+    from modelwright.operations.replay import Replayed
 
 
 @click.command("build")
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: one a core.")
 @click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
 @click.option(
-    "--replay", is_flag=True, help="Afterwards, replay all golden samples on the local server if anything changed."
+    "--replay",
+    is_flag=True,
+    help="Afterwards, replay on the local server the golden samples that have not passed there as they are.",
 )
 @json_option
 @command
@@ -36,15 +40,24 @@ def build_command(
 
     with listener_for(as_data) as listener:
         outcomes = project.build(names, listener=listener, jobs=jobs, wait=wait)
-    results = None
-    if replay and not _failed(outcomes):
-        results = project.verify_if_changed(say=quiet if as_data else progress)
+    results, problem = _replay(project, names, outcomes, quiet if as_data else progress) if replay else (None, None)
     if as_data:
-        as_json(tables.outcomes_as_data(outcomes, results))
+        as_json(tables.outcomes_as_data(outcomes, results, problem))
     else:
-        tables.print_outcomes(project.config, outcomes, results)
-    if _failed(outcomes) or any(result.verdict == "failed" for result in results or ()):
+        tables.print_outcomes(project.config, outcomes, results, problem)
+    if problem or _failed(outcomes) or any(result.verdict == "failed" for result in results or ()):
         sys.exit(1)
+
+
+def _replay(
+    project: Project, names: Sequence[str], outcomes: Sequence[Outcome], say: Callable[[str], None]
+) -> tuple[list[Replayed] | None, ModelwrightError | None]:
+    """Replay what was named and what this build changed; without names, all. The error, if there was no replay."""
+    changed = [outcome.model for outcome in outcomes if outcome.status in ("new", "config")]
+    try:
+        return project.verify_if_changed([*names, *changed] if names else (), say=say), None
+    except ModelwrightError as error:
+        return None, error
 
 
 def _failed(outcomes: Sequence[Outcome]) -> bool:

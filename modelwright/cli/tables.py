@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelwright import text
+from modelwright.errors import ModelwrightError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.project.project import ProjectConfig
 
@@ -44,13 +45,18 @@ def console(stderr: bool = False) -> Console:
 # --- build ------------------------------------------------------------------------------------------------------------
 
 
-def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> None:
-    """The table of a build, its errors, and what to type next."""
+def print_outcomes(
+    project: ProjectConfig,
+    outcomes: Sequence[Outcome],
+    results: Sequence[Replayed] | None,
+    problem: ModelwrightError | None = None,
+) -> None:
+    """The table of a build, its errors, and what to type next. `problem`: why nothing could be replayed."""
     if not outcomes:
         click.echo(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {program()} new NAME")
         return
     idle = not any(outcome.ran or outcome.status != "unchanged" for outcome in outcomes)
-    if idle and not results:
+    if idle and not results and not problem:
         print_nothing_to_do(project, len(outcomes))
         return
     print_table(_outcome_table(outcomes, results))
@@ -67,8 +73,11 @@ def print_outcomes(project: ProjectConfig, outcomes: Sequence[Outcome], results:
             click.echo(f"Warning: {warning}", err=True)
     failures = [result for result in results or () if result.verdict == "failed"]
     for failure in failures:
-        click.echo(f"Error: {failure.model} version {failure.version}, {failure.url}: {failure.detail}", err=True)
-    if not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
+        where = f"{failure.model} version {failure.version}" + (f", {failure.url}" if failure.url else "")
+        click.echo(f"Error: {where}: {failure.detail}", err=True)
+    if problem:
+        click.echo(f"Error: replay: {problem}", err=True)
+    if not problem and not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
         click.echo()
         print_next(_hints([outcome.model for outcome in outcomes]))
 
@@ -93,7 +102,7 @@ def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | No
             text.metrics(outcome.metrics),
             f"{outcome.build_s:.1f} s",
         ]
-        rows.append(row + ([_replay_text(outcome.model, results)] if results else []))
+        rows.append(row + ([_replay_text(outcome, results)] if results else []))
     return rows
 
 
@@ -103,16 +112,16 @@ def _error_text(outcome: Outcome) -> str:
     return _NOT_COMPARED if outcome.compared_with is ComparedWith.NOTHING else "-"
 
 
-def _replay_text(model: str, results: Sequence[Replayed] | None) -> str:
-    own = [result for result in results or () if result.model == model]
+def _replay_text(outcome: Outcome, results: Sequence[Replayed] | None) -> str:
+    own = [result for result in results or () if result.model == outcome.model]
     parts = []
-    for protocol in ("http", "grpc"):
-        mine = [result for result in own if result.url.startswith(protocol)]
+    for prefix, protocol in (("http", "HTTP"), ("grpc", "gRPC")):
+        mine = [result for result in own if result.url.startswith(prefix) or not result.url]
         # The worst of its versions; one that cannot be checked any more says nothing of the others.
         verdict = next((word for word in _WORST_FIRST if any(result.verdict == word for result in mine)), "ok")
         if mine:
-            parts.append(f"{'HTTP' if protocol == 'http' else 'gRPC'} {verdict}")
-    return ", ".join(parts) or "-"
+            parts.append(f"{protocol} {verdict}")
+    return ", ".join(parts) or ("passed before" if outcome.version else "-")
 
 
 def _hints(names: Sequence[str]) -> dict[str, str]:
@@ -143,17 +152,22 @@ def program() -> str:
     return str(started.relative_to(Path.cwd())) if started.is_relative_to(Path.cwd()) else str(started)
 
 
-def outcomes_as_data(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> dict[str, Any]:
+def outcomes_as_data(
+    outcomes: Sequence[Outcome], results: Sequence[Replayed] | None, problem: ModelwrightError | None = None
+) -> dict[str, Any]:
     models = []
     for outcome in outcomes:
         data = asdict(outcome)
         data["compared_with"] = _COMPARED_WITH[outcome.compared_with] if outcome.compared_with else ""
-        data["error"] = None
-        if outcome.error:
-            data["error"] = {"message": outcome.error.message, "hint": outcome.error.hint}
+        data["error"] = _error_as_data(outcome.error)
         data["log"] = str(outcome.log) if outcome.log else None
         models.append(data)
-    return {"models": models, "replay": None if results is None else replays_as_data(results)}
+    replay = None if results is None else replays_as_data(results)
+    return {"models": models, "replay": replay, "replay_error": _error_as_data(problem)}
+
+
+def _error_as_data(error: ModelwrightError | None) -> dict[str, str] | None:
+    return {"message": error.message, "hint": error.hint} if error else None
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------
@@ -163,7 +177,7 @@ def print_replays(results: Sequence[Replayed]) -> None:
     rows = [["model", "version", "server", "replay", "max error", ""]]
     for result in results:
         error = "-" if result.max_abs_error is None else f"{result.max_abs_error:.1e}"
-        rows.append([result.model, str(result.version), result.url, result.verdict, error, result.detail])
+        rows.append([result.model, str(result.version), result.url or "-", result.verdict, error, result.detail])
     print_table(rows)
 
 

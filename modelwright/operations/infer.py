@@ -11,7 +11,7 @@ from modelwright.errors import ModelwrightError, ServerError
 from modelwright.operations.replay import serving_all
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
-from modelwright.repository.versions import composing_first, published
+from modelwright.repository.versions import composing_first, readable
 from modelwright.server.session import Say
 from modelwright.suggest import did_you_mean
 from modelwright.triton.arrays import numpy_dtype
@@ -85,7 +85,9 @@ def _server(project: ProjectConfig, model: str, url: str | None, default_url: st
             return
     say(f"no server with {model} at {default_url}: starting one for this call (modelwright serve keeps one up)")
     repository = Repository(project.repository, project.staging)
-    versions = published(repository, composing_first(repository, [model]))
+    versions, unreadable = readable(repository, composing_first(repository, [model]))
+    if unreadable and not versions:
+        raise unreadable[0].error
     with serving_all(project, versions, project.logs / "infer.log", say) as served, connect(served.http) as client:
         yield client
 

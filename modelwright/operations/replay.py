@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +16,22 @@ from typing import Literal
 
 from modelwright.build import stamp
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
-from modelwright.errors import ModelwrightError, VerifyError
+from modelwright.errors import ModelwrightError, RepositoryError, VerifyError
 from modelwright.facts.part import JsonObject
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import (
     Published,
+    Unreadable,
+    checkable,
     composing_first,
     needs_completion,
-    published,
-    serving_all_versions,
+    published_config,
+    readable,
+    serving_versions,
     superseded,
+    with_ensembles,
 )
 from modelwright.server import environment
 from modelwright.server.session import Load, Say, Served, serve
@@ -61,34 +66,80 @@ class Replayed:
 def verify(project: ProjectConfig, names: Sequence[str] = (), urls: Sequence[str] = (), *, say: Say) -> list[Replayed]:
     """Replay the versions of these models, or of all, on these servers.
 
-    Without URLs on a local server that serves every version, over both protocols. Raises VerifyError when nothing is
-    published; a version that fails is in the result.
+    Without URLs on a local server that serves these versions, over both protocols. Raises VerifyError when nothing is
+    published; a version that fails, or cannot be read, is in the result.
     """
     repository = Repository(project.repository, project.staging)
-    versions = published(repository, names)
-    if not versions:
+    versions, unreadable = readable(repository, names)
+    if not versions and not unreadable:
         raise VerifyError("nothing is published yet", "build first: modelwright build")
+    results = _replay_on(project, repository, versions, urls, say) if versions else []
+    return results + [_unreadable(item) for item in unreadable]
+
+
+def _replay_on(
+    project: ProjectConfig, repository: Repository, versions: Sequence[Published], urls: Sequence[str], say: Say
+) -> list[Replayed]:
     if urls:
         return replay(repository, versions, urls)
     with serving_all(project, versions, project.logs / "replay.log", say) as served:
         return replay(repository, versions, served.urls, served.refused)
 
 
-def verify_if_changed(project: ProjectConfig, *, say: Say) -> list[Replayed] | None:
-    """Replay everything on a local server. None when the same versions passed on the same server before."""
-    versions = published(Repository(project.repository, project.staging))
-    passed = project.state / "cache" / "replayed.json"
-    if not versions:
+def _unreadable(item: Unreadable) -> Replayed:
+    return Replayed(item.model, item.version, "", "failed", detail=f"on disk: {item.error.message}")
+
+
+def verify_if_changed(project: ProjectConfig, names: Sequence[str] = (), *, say: Say) -> list[Replayed] | None:
+    """Replay on a local server what is not known to have passed on it as it is. None when there is nothing such.
+
+    With names: versions of these models and of the ensembles that run them. A name that is not published is passed
+    over.
+    """
+    repository = Repository(project.repository, project.staging)
+    chosen = with_ensembles(repository, names)
+    if names and not chosen:
         return None
-    if passed.is_file() and passed.read_text() == json.dumps(fingerprint(project, versions)):
-        stamp.mark_replayed(project)
+    versions, unreadable = readable(repository, chosen)
+    passed = _read_passed(project)
+    known = fingerprints(project, repository, versions)
+    pending = [item for item in versions if passed.get(_label(item)) != known[_label(item)]]
+    if not pending and not unreadable:
+        if versions:
+            stamp.mark_replayed(project, names)
         return None
-    results = verify(project, say=say)
-    if not any(result.verdict == "failed" for result in results):
-        passed.parent.mkdir(parents=True, exist_ok=True)
-        # Computed again: the server's environment, which is part of it, may have been made just now.
-        passed.write_text(json.dumps(fingerprint(project, versions)))
-    return results
+    results = _replay_on(project, repository, pending, (), say) if pending else []
+    failed = {f"{result.model}/{result.version}" for result in results if result.verdict == "failed"}
+    # Computed again: the server's environment, which is part of it, may have been made just now.
+    known = fingerprints(project, repository, pending)
+    passed |= {label: digest for label, digest in known.items() if label not in failed}
+    _write_passed(project, {label: passed[label] for label in passed if (project.repository / label).is_dir()})
+    return results + [_unreadable(item) for item in unreadable]
+
+
+def _label(item: Published) -> str:
+    return f"{item.model}/{item.version}"
+
+
+def _passed_file(project: ProjectConfig) -> Path:
+    return project.state / "cache" / "replayed.json"
+
+
+def _read_passed(project: ProjectConfig) -> dict[str, str]:
+    """The fingerprint with which each version passed last; a damaged file, or an older one, is an empty one."""
+    try:
+        data = json.loads(_passed_file(project).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _write_passed(project: ProjectConfig, passed: Mapping[str, str]) -> None:
+    file = _passed_file(project)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(passed, indent=1))
+    part.replace(file)
 
 
 def replay(
@@ -104,11 +155,10 @@ def replay(
         clients = {url: stack.enter_context(connect(url)) for url in urls}
         served = {url: _served(client) for url, client in clients.items()}
         for item in versions:
-            damage = repository.damage(item.model, item.version)
+            damage = _damage(repository, item)
             for url, client in clients.items():
                 if damage:
-                    detail = "; ".join(damage)
-                    results.append(Replayed(item.model, item.version, url, "failed", detail=f"on disk: {detail}"))
+                    results.append(Replayed(item.model, item.version, url, "failed", detail=f"on disk: {damage}"))
                 else:
                     results.append(_replay_one(repository, item, url, client, served[url]))
     if refused is None:
@@ -116,6 +166,13 @@ def replay(
     found = [_fail_if_not_served(result, refused) for result in results]
     prebuilt = {item.model for item in versions if item.is_prebuilt}
     return [_downgrade_if_lacking(result) if result.model in prebuilt else result for result in found]
+
+
+def _damage(repository: Repository, item: Published) -> str:
+    try:
+        return "; ".join(repository.damage(item.model, item.version))
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
 
 
 def _fail_if_not_served(result: Replayed, refused: Mapping[str, str]) -> Replayed:
@@ -132,43 +189,92 @@ def _downgrade_if_lacking(result: Replayed) -> Replayed:
 
 @contextlib.contextmanager
 def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path, say: Say) -> Iterator[Served]:
-    """The local server with every one of these versions loaded, as far as it loads them."""
+    """The local server with these versions loaded, as far as it loads them, and what their ensembles run."""
     repository = Repository(project.repository, project.staging)
-    models = composing_first(repository, dict.fromkeys(item.model for item in versions))
+    wanted: dict[str, list[int]] = {}
+    for item in versions:
+        wanted.setdefault(item.model, []).append(item.version)
+    models = composing_first(repository, wanted)
     prebuilt = {item.model for item in versions if item.is_prebuilt}
+    composing = {run for model in models for run in composing_first(repository, [model]) if run != model}
+    loads = [
+        load
+        for model in models
+        for load in _loads(
+            repository,
+            model,
+            wanted.get(model, ()),
+            is_composing=model in composing,
+            is_prebuilt=model in prebuilt,
+        )
+    ]
     with serve(
         project.server,
         project.target,
         project.repository,
         log=log,
         say=say,
-        load=[_load(repository, model, model in prebuilt) for model in models],
+        load=loads,
         auto_complete=needs_completion(repository, models),
     ) as served:
         yield served
 
 
-def _load(repository: Repository, model: str, is_prebuilt: bool) -> Load:
-    """Every version of a model. A prebuilt one must load by its own version policy first.
+def _loads(
+    repository: Repository, model: str, wanted: Sequence[int], *, is_composing: bool, is_prebuilt: bool
+) -> list[Load]:
+    """How to load a model: the versions that are wanted and can be checked; all, where an ensemble may run any.
 
-    Its other versions need not fit its config: where they do not load, the server keeps those that it has.
+    A prebuilt model must load by its own version policy first. Its other versions need not fit its config: where they
+    do not load, the server keeps those that it has.
     """
-    every_version = serving_all_versions(repository, model)
-    if not is_prebuilt:
-        return Load(model, (every_version,))
-    return Load(model, (None,) if every_version is None else (None, every_version))
+    versions = checkable(repository, model)
+    chosen = [version for version in versions if is_composing or version in wanted]
+    if wanted and not chosen and not is_composing:
+        return []  # what runs with it has moved on: there is nothing to ask
+    if not wanted or len(versions) < 2:
+        return [Load(model)]  # the config as published serves it
+    config = serving_versions(published_config(repository, model), chosen)
+    return [Load(model, (None, config) if is_prebuilt else (config,))]
 
 
-def fingerprint(project: ProjectConfig, versions: Iterable[Published]) -> str:
-    """A digest of everything that a local replay depends on: while it is the same, so is the result."""
+def fingerprints(project: ProjectConfig, repository: Repository, versions: Sequence[Published]) -> dict[str, str]:
+    """Of each version, `model/version`, a digest of all that its local replay depends on: while that is the same, so is
+    the result."""
     made = environment.find(project.server, project.target)
-    state = {
-        "server": str(made.root) if made else None,
-        "versions": [[item.model, item.version, _files(item.manifest)] for item in versions],
-        "configs": {item.model: sha256_file(project.repository / item.model / CONFIG) for item in versions},
-        "warmup": {item.model: _digests(project.repository / item.model / WARMUP) for item in versions},
-    }
-    return sha256(canonical(state))
+    served: dict[str, JsonObject] = {}
+
+    def how_served(model: str) -> JsonObject:
+        if model not in served:
+            config = project.repository / model / CONFIG
+            warmup = _digests(project.repository / model / WARMUP)
+            served[model] = {"config": sha256_file(config) if config.is_file() else None, "warmup": {**warmup}}
+        return served[model]
+
+    found = {}
+    for item in versions:
+        runs = [model for model in composing_first(repository, [item.model]) if model != item.model]
+        state: JsonObject = {
+            "server": str(made.root) if made else None,
+            "files": {**_files(item.manifest)},
+            "served": how_served(item.model),
+            "runs": {model: {**how_served(model), "versions": _contents(repository, model)} for model in runs},
+        }
+        found[_label(item)] = sha256(canonical(state))
+    return found
+
+
+def _contents(repository: Repository, model: str) -> JsonObject:
+    """The version digests of a composing model: an ensemble may run any of its versions."""
+    found: JsonObject = {}
+    for version in repository.versions(model):
+        try:
+            manifest = repository.manifest(model, version)
+        except RepositoryError as error:
+            found[str(version)] = error.message
+        else:
+            found[str(version)] = manifest.version_digest if manifest else ""
+    return found
 
 
 def _files(manifest: Manifest) -> dict[str, JsonObject]:
@@ -182,7 +288,10 @@ def _digests(folder: Path) -> dict[str, str]:
 def _replay_one(
     repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str]
 ) -> Replayed:
-    moved_on = superseded(repository, item.model, item.version)
+    try:
+        moved_on = superseded(repository, item.model, item.version)
+    except RepositoryError as error:  # a model that it runs has a manifest that cannot be read
+        return Replayed(item.model, item.version, url, "failed", detail=f"on disk: {error.message}")
     if moved_on:
         return Replayed(item.model, item.version, url, "superseded", detail=moved_on)
     reason = served.get((item.model, str(item.version)))

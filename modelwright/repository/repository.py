@@ -78,10 +78,17 @@ class Repository:
         return self.root / model / str(version)
 
     def manifest(self, model: str, version: int) -> Manifest | None:
-        """A version's manifest; None for a version that was not made here. Raises RepositoryError for a damaged one."""
+        """A version's manifest; None for a version that was not made here.
+
+        Raises RepositoryError for a damaged one, and for one of another model or version than the folder is named for.
+        """
         known = self._manifests.get((model, version))
-        manifest = known or read(self.folder(model, version) / MANIFEST)
+        path = self.folder(model, version) / MANIFEST
+        manifest = known or read(path)
         if manifest and not known:
+            if (manifest.model, manifest.version) != (model, version):
+                hint = "the folder was renamed or copied by hand: name it as it was, or move it out of the repository"
+                raise RepositoryError(f"{path}: is that of {manifest.model} version {manifest.version}", hint)
             self._manifests[model, version] = manifest
         return manifest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.config.render import parse
-from modelwright.errors import RepositoryError
+from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
@@ -31,21 +31,46 @@ class Published:
         return self.manifest.made.prebuilt
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A version whose manifest, or whose model's config, cannot be read."""
+
+    model: str
+    version: int
+    error: ModelwrightError
+
+
 def published(repository: Repository, names: Sequence[str] = ()) -> list[Published]:
-    """Every version that was made here, of the named models or of all. Raises RepositoryError for an unknown name."""
+    """Every version that was made here, of the named models or of all.
+
+    Raises RepositoryError for an unknown name, and what is wrong with the first version that cannot be read.
+    """
+    found, unreadable = readable(repository, names)
+    if unreadable:
+        raise unreadable[0].error
+    return found
+
+
+def readable(repository: Repository, names: Sequence[str] = ()) -> tuple[list[Published], list[Unreadable]]:
+    """The same, with the versions that cannot be read beside it: they hide no other."""
     known = repository.models()
     for name in names:
         if name not in known:
             raise RepositoryError(f"{name}: is not in {repository.root.name}", did_you_mean(name, known))
-    found = []
+    found: list[Published] = []
+    unreadable: list[Unreadable] = []
     for model in names or known:
-        config = published_config(repository, model)
         for version in repository.versions(model):
-            manifest = repository.manifest(model, version)
+            try:
+                manifest = repository.manifest(model, version)
+                config = published_config(repository, model) if manifest else None
+            except (RepositoryError, ConfigError) as error:
+                unreadable.append(Unreadable(model, version, error))
+                continue
             if manifest and config is not None:
                 path = repository.folder(model, version) / GOLDEN
                 found.append(Published(model, version, manifest, config.max_batch_size, path))
-    return found
+    return found, unreadable
 
 
 def published_config(repository: Repository, model: str) -> Any:
@@ -54,6 +79,14 @@ def published_config(repository: Repository, model: str) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")
     except FileNotFoundError:
+        return None
+
+
+def _config_or_none(repository: Repository, model: str) -> Any:
+    """Also None for a faulty config: the server refuses it, and says why."""
+    try:
+        return published_config(repository, model)
+    except ConfigError:
         return None
 
 
@@ -76,12 +109,21 @@ def superseded(repository: Repository, model: str, version: int) -> str:
     return ""
 
 
+def with_ensembles(repository: Repository, names: Iterable[str]) -> list[str]:
+    """These models, as far as they are in the repository, and the ensembles that run them, however indirectly."""
+    known, wanted = repository.models(), set(names)
+    return [model for model in known if wanted.intersection(composing_first(repository, [model]))]
+
+
 def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
-    """These models and the composing models of their ensembles, each after those that it runs: the order to load in."""
+    """These models and the composing models of their ensembles, each after those that it runs: the order to load in.
+
+    A model whose config cannot be read runs none: the server does not serve it.
+    """
     ordered: dict[str, None] = {}
 
     def visit(model: str) -> None:
-        config = published_config(repository, model)
+        config = _config_or_none(repository, model)
         for step in config.ensemble_scheduling.step if config is not None else ():
             if step.model_name not in ordered:
                 visit(step.model_name)
@@ -95,7 +137,7 @@ def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
 
 def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
     """Whether the server must complete a config: a prebuilt one that leaves the tensors to the server."""
-    configs = [published_config(repository, model) for model in models]
+    configs = [_config_or_none(repository, model) for model in models]
     return any(not (config.input and config.output) for config in configs if config is not None)
 
 
@@ -107,13 +149,13 @@ def serving_versions(config: Any, versions: Sequence[int]) -> str:
     return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 
-def serving_all_versions(repository: Repository, model: str) -> str | None:
-    """A model's config with every version served that can be checked, as the load API takes it.
+def checkable(repository: Repository, model: str) -> list[int]:
+    """The versions of a model that can be checked."""
+    return [version for version in repository.versions(model) if _can_be_checked(repository, model, version)]
 
-    None where the config as published serves it: there is one version, or none.
-    """
-    config = published_config(repository, model)
-    versions = [version for version in repository.versions(model) if not superseded(repository, model, version)]
-    if config is None or len(versions) < 2:
-        return None
-    return serving_versions(config, versions)
+
+def _can_be_checked(repository: Repository, model: str, version: int) -> bool:
+    try:
+        return not superseded(repository, model, version)
+    except RepositoryError:  # its manifest, or that of a model that it runs, cannot be read
+        return False

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from modelwright.api import Project
 from modelwright.build.contexts import Contexts
 from modelwright.build.executor import Done, Failed, Job
 from modelwright.build.pool import WorkerPool
@@ -21,7 +23,7 @@ from modelwright.errors import BugError, StepError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import Verified
 from modelwright.kinds.step import StepFunction
-from tests.conftest import ENSEMBLE_YAML, ONNX_YAML, Sandbox, doubling_onnx
+from tests.conftest import ENSEMBLE_YAML, ONNX_YAML, Recorder, Sandbox, doubling_onnx
 
 GOOD, BAD = "good", "bad"
 
@@ -446,3 +448,72 @@ def test_the_objectives_of_a_model_are_read_beside_a_faulty_builder(sandbox: San
     found = slo_of(sandbox.project, GOOD, source_model)
     assert found is not None
     assert found.p99_ms == 20
+
+
+# --- what is published, and the store ---------------------------------------------------------------------------------
+
+
+def damaged(sandbox: Sandbox) -> None:
+    (sandbox.root / "model_repository/bad/1/manifest.json").write_text('{"schema": 2')
+
+
+def of_another_model(sandbox: Sandbox) -> None:
+    root = sandbox.root / "model_repository"
+    shutil.copy(root / "good/1/manifest.json", root / "bad/1/manifest.json")
+
+
+def of_another_version(sandbox: Sandbox) -> None:
+    shutil.copytree(sandbox.root / "model_repository/bad/1", sandbox.root / "model_repository/bad/2")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (damaged, "bad/1/manifest.json: damaged: not JSON"),
+        (of_another_model, "bad/1/manifest.json: is that of good version 1"),
+        (of_another_version, "bad/2/manifest.json: is that of bad version 1"),
+    ],
+)
+@pytest.mark.parametrize("changed", [False, True], ids=["nothing to build", "something to build"])
+def test_a_manifest_that_cannot_be_trusted_fails_its_model_alone(
+    sandbox: Sandbox, spoil: Callable[[Sandbox], None], message: str, changed: bool
+) -> None:
+    sandbox.onnx_builder(GOOD)
+    folder = sandbox.onnx_builder(BAD, factor=2.0001)
+    sandbox.build()
+    spoil(sandbox)
+    if changed:
+        doubling_onnx(folder / "model.onnx", 2.0002)
+    outcomes = sandbox.build()
+    assert (outcomes[GOOD].status, outcomes[BAD].status) == ("unchanged", "failed")
+    assert message in str(outcomes[BAD].error)
+    states = {item.model: (item.state, item.reason) for item in Project.find(sandbox.root).status()}
+    assert states[GOOD] == ("up to date", "")
+    assert states[BAD][0] == "faulty"
+    assert message in states[BAD][1]
+
+
+def test_an_artifact_that_lacks_a_file_is_made_again(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.build()
+    artifacts = list((sandbox.root / ".modelwright/store").glob("*/*/files/version/model.onnx"))
+    assert len(artifacts) == 1
+    artifacts[0].unlink()
+    recorder = Recorder()
+    assert sandbox.build(listener=recorder)["doubled"].status == "unchanged"
+    assert recorder.ran == [("doubled", "onnx")]
+    assert recorder.reasons["doubled", "onnx"] == "its artifact is not in the store any more"
+    assert artifacts[0].is_file()
+
+
+def test_a_build_of_nothing_watches_the_folders_of_artifacts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that goes changes the timestamp of its folder, so that the next build looks closely."""
+    sandbox.onnx_builder()
+    sandbox.build()
+    seen: list[Path] = []
+    monkeypatch.setattr(
+        "modelwright.build.stamp.write", lambda project, names, models, looked_at, _: seen.extend(looked_at)
+    )
+    sandbox.build()
+    (artifact,) = (sandbox.root / ".modelwright/store").glob("*/*/files/version/model.onnx")
+    assert artifact.parent in seen

@@ -158,6 +158,77 @@ def test_build_replay_remembers_what_passed(sandbox: Sandbox) -> None:
     assert "HTTP ok, gRPC ok" in sandbox.cli("build", "--replay").output
 
 
+def replayed(sandbox: Sandbox, *arguments: str) -> tuple[int, dict[str, list[str]]]:
+    """The exit code of a build with --replay, and {model/version: its verdicts} of what it replayed."""
+    result = sandbox.cli("build", *arguments, "--replay", "--json")
+    verdicts: dict[str, list[str]] = {}
+    for row in json.loads(result.stdout)["replay"] or ():
+        verdicts.setdefault(f"{row['model']}/{row['version']}", []).append(row["verdict"])
+    return result.exit_code, verdicts
+
+
+def loaded(sandbox: Sandbox) -> set[str]:
+    """The models that the server of the last replay loaded."""
+    log = (sandbox.root / ".modelwright/logs/replay.log").read_text()
+    return set(re.findall(r"successfully loaded '(\w+)'", log))
+
+
+def test_a_replay_is_of_what_was_named_or_changed_and_what_runs_it(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder()
+    sandbox.onnx_builder("other")
+    sandbox.onnx_builder("more")
+    sandbox.python_builder()
+    sandbox.ensemble_builder()
+    ok = ["ok", "ok"]
+    assert replayed(sandbox, "doubled") == (0, dict.fromkeys(("doubled/1", "plus_one/1", "both/1"), ok))
+    assert loaded(sandbox) == {"doubled", "plus_one", "both"}
+    assert replayed(sandbox, "doubled") == (0, {})
+    sandbox.build()
+    assert replayed(sandbox, "other") == (0, {"other/1": ok})
+    assert loaded(sandbox) == {"other"}
+    assert replayed(sandbox) == (0, {"more/1": ok})
+    doubling_onnx(folder / "model.onnx", 2.001)
+    result = sandbox.cli("build", "--replay")
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line}
+    assert lines["doubled"].endswith("HTTP ok, gRPC ok")
+    assert lines["both"].endswith("HTTP ok, gRPC ok")
+    assert lines["plus_one"].endswith("passed before")
+    assert lines["more"].endswith("passed before")
+    assert loaded(sandbox) == {"doubled", "plus_one", "both"}
+    assert replayed(sandbox) == (0, {})
+
+
+def test_what_failed_is_replayed_again_and_nothing_else(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.onnx_builder("other", factor=2.0001)
+    sandbox.build()
+    published = sandbox.root / "model_repository/doubled/1/model.onnx"
+    right = published.read_bytes()
+    doubling_onnx(published, 2.0005)
+    assert replayed(sandbox) == (1, {"doubled/1": ["failed", "failed"], "other/1": ["ok", "ok"]})
+    assert replayed(sandbox) == (1, {"doubled/1": ["failed", "failed"]})
+    published.write_bytes(right)
+    assert replayed(sandbox) == (0, {"doubled/1": ["ok", "ok"]})
+
+
+def test_one_version_that_cannot_be_read_hides_no_other(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.onnx_builder("other")
+    (sandbox.onnx_builder("faulty") / "model.yaml").write_text("source: {")
+    sandbox.build()
+    (sandbox.root / "model_repository/doubled/1/manifest.json").write_text("{")
+    result = sandbox.cli("verify", "--json")
+    assert result.exit_code == 1
+    rows = json.loads(result.stdout)
+    assert {(row["model"], row["verdict"]) for row in rows} == {("other", "ok"), ("doubled", "failed")}
+    (row,) = (row for row in rows if row["model"] == "doubled")
+    assert row["url"] == ""
+    assert row["detail"].startswith("on disk: ")
+    assert "doubled/1/manifest.json: damaged: not JSON, or cut short" in row["detail"]
+    code, verdicts = replayed(sandbox)
+    assert (code, verdicts) == (1, {"doubled/1": ["failed"], "other/1": ["ok", "ok"]})
+
+
 def test_infer_sends_a_sample(built: Sandbox, server: RunningServer) -> None:
     result = built.cli("infer", "both", "--url", f"http://{server.http}", "--sample", "1")
     assert result.output == "both y: float32 [1, 2] [5.0020, 7.0030]\n"
