@@ -18,6 +18,7 @@ from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.client import Client, connect
 from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.layout import GOLDEN
+from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.golden import load_golden
 from modelwright.verification.samples import request_of
@@ -70,9 +71,10 @@ def infer(
         labelled = [entry["name"] for entry in config.get("output", []) if entry.get("label_filename")]
         others = [entry["name"] for entry in config.get("output", []) if entry["name"] not in labelled]
         classes: Tensors = {}
+        place = whole_sequence(client, model)
         if labelled:
-            classes = client.infer(model, tensors, version, labelled, class_count=top)
-        outputs = client.infer(model, tensors, version, others) if others else {}
+            classes = client.infer(model, tensors, version, labelled, class_count=top, sequence=place)
+        outputs = client.infer(model, tensors, version, others, sequence=place) if others else {}
     return Answer(model, {name: tuple(map(_scored, array.ravel())) for name, array in classes.items()}, outputs)
 
 
@@ -123,7 +125,10 @@ def _given(model: str, config: Mapping[str, Any], given: Mapping[str, Any]) -> T
 
 
 def _array(where: str, value: Any, entry: Mapping[str, Any], batched: bool) -> Any:
-    """A value as the input's type. Leading dimensions that it lacks, such as the batch, become 1."""
+    """A value as the input's type. Leading dimensions that it lacks, such as the batch, become 1.
+
+    Of an input with one value a row, a plain list has a value for each row.
+    """
     import numpy as np
 
     dtype = BY_NAME[entry["data_type"].removeprefix("TYPE_")]
@@ -134,6 +139,8 @@ def _array(where: str, value: Any, entry: Mapping[str, Any], batched: bool) -> A
     if dtype.numpy == "object":
         parts = [part if isinstance(part, bytes) else str(part).encode() for part in array.ravel()]
         array = np.array(parts, dtype=object).reshape(array.shape)
+    if batched and array.ndim == 1 and [int(dim) for dim in entry.get("dims", [])] == [1]:
+        return array[:, None]
     rank = len(entry.get("dims", [])) + batched
     return array if array.ndim >= rank else array.reshape((1,) * (rank - array.ndim) + array.shape)
 

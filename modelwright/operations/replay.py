@@ -38,6 +38,7 @@ from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
 from modelwright.triton.reasons import is_missing_here
+from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.golden import load_golden
@@ -319,8 +320,10 @@ def _largest_error(item: Published, client: Client) -> float:
     if comparison is None:
         raise VerifyError(f"its {MANIFEST} does not say how its golden samples are compared")
 
+    place = whole_sequence(client, item.model)
+
     def infer(part: Tensors) -> Tensors:
-        return client.infer(item.model, part, version=str(item.version))
+        return client.infer(item.model, part, version=str(item.version), sequence=place)
 
     batch = min(comparison.batch, item.max_batch_size)
     runner = SampleRunner(infer, bool(batch), frozenset(scalars_of(expected)))

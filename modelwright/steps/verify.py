@@ -25,6 +25,7 @@ from modelwright.steps.samples import as_declared, as_samples, load_samples
 from modelwright.triton.arrays import datatype_of, rounded_to
 from modelwright.triton.client import Client
 from modelwright.triton.layout import GOLDEN
+from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import compare_outputs
@@ -117,8 +118,11 @@ def served_runner(context: StepContext, client: Client, version: str = "") -> Sa
     spec = context.builder.spec
     types = tensors_of(context.builder).input_types
 
+    place = whole_sequence(client, spec.name)
+
     def infer(inputs: Tensors) -> Tensors:
-        return client.infer(spec.name, rounded_to(inputs, types), version=version)
+        rows = rounded_to(inputs, types)
+        return client.infer(spec.name, rows, version=version, sequence=place)
 
     return SampleRunner(infer, spec.batched, declared_scalars(context))
 

@@ -37,6 +37,15 @@ class IndexEntry:
     reason: str
 
 
+@dataclass(frozen=True)
+class SequencePlace:
+    """A request's place in the sequence with this correlation id; the default is a sequence of this one request."""
+
+    id: int | str = 1
+    start: bool = True
+    end: bool = True
+
+
 def connect(url: str, timeout_s: float = 60) -> Client:
     """A client for `http://host:port`, `https://…`, `grpc://…`, `grpcs://…`, or `host:port`, which means HTTP.
 
@@ -135,11 +144,13 @@ class Client:
         version: str = "",
         outputs: Sequence[str] = (),
         class_count: int = 0,
+        sequence: SequencePlace | None = None,
     ) -> Tensors:
         """Run a model, for all its outputs or those named. Arrays include the batch dimension and may be read-only.
 
         Strings are object arrays of bytes (str is accepted as input). With a `class_count`, each output is replaced by
-        its best classes, as b"value:index" or b"value:index:label".
+        its best classes, as b"value:index" or b"value:index:label". A model with sequences needs a place in one:
+        `sequences.whole_sequence`.
         """
         module = self._module()
         if class_count and not outputs:
@@ -151,6 +162,7 @@ class Client:
             [self._input(module, name, key, array) for key, array in inputs.items()],
             model_version=version,
             outputs=[module.InferRequestedOutput(key, class_count=class_count) for key in outputs] or None,
+            **_sequence_options(sequence),
         )
         response = result.get_response()
         names = [o.name for o in response.outputs] if self._is_grpc else [o["name"] for o in response["outputs"]]
@@ -244,6 +256,12 @@ class Client:
 
     def _where(self, model: str) -> str:
         return f"{self.url}: {model}" if model else self.url
+
+
+def _sequence_options(place: SequencePlace | None) -> dict[str, Any]:
+    if place is None:
+        return {}
+    return {"sequence_id": place.id, "sequence_start": place.start, "sequence_end": place.end}
 
 
 class _Shared:

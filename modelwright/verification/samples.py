@@ -65,6 +65,11 @@ def pack(samples: Sequence[Tensors]) -> Tensors:
 
 def unpack(tensors: Tensors) -> list[Tensors]:
     """What `pack` was given."""
+    return unstacked(unpacked_columns(tensors))
+
+
+def unpacked_columns(tensors: Tensors) -> dict[str, Column]:
+    """The tensors of all samples, each under its own name."""
     import numpy as np
 
     found: dict[str, Column] = {}
@@ -76,7 +81,7 @@ def unpack(tensors: Tensors) -> list[Tensors]:
             found[plain] = [part.reshape(shape) for part, shape in zip(parts, array, strict=True)]
         elif not name.endswith(_VALUES) or name.removesuffix(_VALUES) + _SHAPES not in tensors:
             found[name] = array
-    return unstacked(found)
+    return found
 
 
 def requests(samples: Sequence[Tensors], batch: int) -> Iterator[Sequence[Tensors]]:

@@ -8,7 +8,7 @@ Shapes are without the batch dimension, as in config.pbtxt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,7 @@ from modelwright.errors import ServerError
 from modelwright.suggest import did_you_mean
 from modelwright.triton.client import Client, IndexEntry
 from modelwright.triton.dtypes import BY_CONFIG
-
-_CORRID = "CONTROL_SEQUENCE_CORRID"
+from modelwright.triton.sequences import configs_with_composing, has_string_ids
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def read_interface(client: Client, model: str, version: str = "") -> ModelInterf
     """Read it from a server. Raises ServerError if the server cannot be reached, or does not serve model or version."""
     served = _served_version(client, model, version)
     config = client.config(model)
-    configs = list(_with_composing(client, config, {model}))
+    configs = list(configs_with_composing(client, config))
     return ModelInterface(
         model=model,
         version=served,
@@ -68,7 +67,7 @@ def read_interface(client: Client, model: str, version: str = "") -> ModelInterf
         inputs=tuple(_tensor(entry) for entry in config.get("input", ())),
         outputs=tuple(_tensor(entry) for entry in config.get("output", ())),
         decoupled=any(item.get("model_transaction_policy", {}).get("decoupled", False) for item in configs),
-        sequence=next((_sequence(item["sequence_batching"]) for item in configs if "sequence_batching" in item), None),
+        sequence=next((_policy(item["sequence_batching"]) for item in configs if "sequence_batching" in item), None),
         ensemble=len(configs) > 1,
         merges_requests=any("dynamic_batching" in item or "sequence_batching" in item for item in configs),
     )
@@ -99,16 +98,6 @@ def _state(entry: IndexEntry) -> str:
     return f"version {entry.version} is {entry.state or 'not loaded'}" + (f" ({entry.reason})" if entry.reason else "")
 
 
-def _with_composing(client: Client, config: Mapping[str, Any], seen: set[str]) -> Iterator[Mapping[str, Any]]:
-    """A model's config; for an ensemble, those of its composing models too, since their needs are its needs."""
-    yield config
-    for step in config.get("ensemble_scheduling", {}).get("step", ()):
-        composing = step["model_name"]
-        if composing not in seen:
-            seen.add(composing)
-            yield from _with_composing(client, client.config(composing), seen)
-
-
 def _tensor(entry: Mapping[str, Any]) -> InterfaceTensor:
     datatype = entry["data_type"]
     name = BY_CONFIG[datatype].name if datatype in BY_CONFIG else datatype.removeprefix("TYPE_")
@@ -117,6 +106,5 @@ def _tensor(entry: Mapping[str, Any]) -> InterfaceTensor:
     )
 
 
-def _sequence(batching: Mapping[str, Any]) -> SequencePolicy:
-    controls = [control for entry in batching.get("control_input", ()) for control in entry.get("control", ())]
-    return SequencePolicy(any(c.get("kind") == _CORRID and c.get("data_type") == "TYPE_STRING" for c in controls))
+def _policy(batching: Mapping[str, Any]) -> SequencePolicy:
+    return SequencePolicy(has_string_ids(batching))
