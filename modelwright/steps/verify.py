@@ -117,7 +117,6 @@ def served_runner(context: StepContext, client: Client, version: str = "") -> Sa
     """The model in a trial."""
     spec = context.builder.spec
     types = tensors_of(context.builder).input_types
-
     place = whole_sequence(client, spec.name)
 
     def infer(inputs: Tensors) -> Tensors:

@@ -25,8 +25,9 @@ from modelwright.errors import LoadError, one_line
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.loadtest.payloads.samples import MAX_BYTES, check_fits, check_names, dtype_of, matches
 from modelwright.text import size
-from modelwright.triton.arrays import is_float, rounded
+from modelwright.triton.arrays import is_float, rounded_to
 from modelwright.triton.tensors import Tensors, load_tensors
+from modelwright.verification.samples import request_of, unpacked_columns, unstacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,15 +88,14 @@ def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
     arrays = {name: _bytes_of(array) for name, array in load_npz(path).items()}
     if any(name.startswith("input/") for name in arrays):  # golden.npz, which holds outputs, too
         arrays = {name[len("input/") :]: array for name, array in arrays.items() if name.startswith("input/")}
-    check_names(interface, arrays, str(path))
-    types = {tensor.name: tensor.datatype for tensor in interface.inputs}
-    arrays = {name: rounded(array, types[name]) for name, array in arrays.items()}
-    counts = {name: len(array) if array.ndim else None for name, array in arrays.items()}
-    if None in counts.values() or len(set(counts.values())) > 1:
+    columns = unpacked_columns(arrays)
+    check_names(interface, columns, str(path))
+    counts = {len(column) if isinstance(column, list) or column.ndim else 0 for column in columns.values()}
+    if len(counts) > 1 or counts == {0}:
         shown = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise LoadError(f"{path}: arrays of different lengths: {shown}", "the first axis counts the samples")
-    count = next(iter(counts.values()), 0) or 0
-    return [{name: array[index] for name, array in arrays.items()} for index in range(count)]
+    types = {tensor.name: tensor.datatype for tensor in interface.inputs}
+    return [rounded_to(request_of([sample], batched=False), types) for sample in unstacked(columns)]
 
 
 def load_npz(path: Path) -> Tensors:
