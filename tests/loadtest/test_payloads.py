@@ -42,6 +42,8 @@ def publish(
         batch,
     )
     manifest = a_manifest(
+        model=model,
+        version=version,
         version_digest="d",
         made=Made(composing_models=more.get("composing_models", {})),
         verification=compared_with_golden(batch, {"y": Tolerance(atol=0.5)}),

@@ -19,6 +19,7 @@ from modelwright.loadtest.payloads import sample_files as samplefiles
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.loadtest.payloads.sample_files import read_samples
 from modelwright.triton.tensors import save_tensors
+from modelwright.verification.golden import save_golden
 
 OUTPUT = (InterfaceTensor("y", "FP32", (1,)),)
 PLAIN = ModelInterface("m", "1", 8, (InterfaceTensor("x", "FP32", (2,)),), OUTPUT)
@@ -46,6 +47,18 @@ def test_the_first_axis_of_an_npz_counts_the_samples(tmp_path: Path, prefix: str
     outputs: dict[str, Any] = {"output/y": np.zeros((3, 1))} if prefix else {}
     savez(**arrays, **outputs)(tmp_path / "s.npz")
     assert values(read_samples(PLAIN, tmp_path / "s.npz")) == [{"x": [0, 1]}, {"x": [2, 3]}, {"x": [4, 5]}]
+
+
+def test_scalars_of_an_npz_get_the_dimension_that_they_are_sent_with(tmp_path: Path) -> None:
+    interface = ModelInterface("m", "1", 8, (InterfaceTensor("length", "INT64", (1,)),), OUTPUT)
+    np.savez(tmp_path / "s.npz", length=np.array([4, 7]))
+    assert values(read_samples(interface, tmp_path / "s.npz")) == [{"length": [4]}, {"length": [7]}]
+
+
+def test_golden_samples_of_several_sizes(tmp_path: Path) -> None:
+    samples = [{"x": np.array([[1]], np.int32)}, {"x": np.array([[2, 3]], np.int32)}]
+    save_golden(tmp_path / "golden.npz", samples, [{"y": np.zeros(1, np.float32)}] * 2, 0)
+    assert values(read_samples(VARIABLE, tmp_path / "golden.npz")) == [{"x": [[1]]}, {"x": [[2, 3]]}]
 
 
 def test_floats_of_a_file_are_rounded_for_an_input_of_bfloat16(tmp_path: Path) -> None:

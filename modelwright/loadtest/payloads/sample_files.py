@@ -90,8 +90,8 @@ def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
         arrays = {name[len("input/") :]: array for name, array in arrays.items() if name.startswith("input/")}
     columns = unpacked_columns(arrays)
     check_names(interface, columns, str(path))
-    counts = {len(column) if isinstance(column, list) or column.ndim else 0 for column in columns.values()}
-    if len(counts) > 1 or counts == {0}:
+    counts = {len(column) if isinstance(column, list) or column.ndim else None for column in columns.values()}
+    if len(counts) > 1 or None in counts:
         shown = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise LoadError(f"{path}: arrays of different lengths: {shown}", "the first axis counts the samples")
     types = {tensor.name: tensor.datatype for tensor in interface.inputs}
