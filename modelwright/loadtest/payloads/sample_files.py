@@ -27,7 +27,7 @@ from modelwright.loadtest.payloads.samples import MAX_BYTES, check_fits, check_n
 from modelwright.text import size
 from modelwright.triton.arrays import is_float, rounded_to
 from modelwright.triton.tensors import Tensors, load_tensors
-from modelwright.verification.samples import request_of, unpacked_columns, unstacked
+from modelwright.verification.samples import unpacked_columns, unstacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,15 @@ def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
         shown = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise LoadError(f"{path}: arrays of different lengths: {shown}", "the first axis counts the samples")
     types = {tensor.name: tensor.datatype for tensor in interface.inputs}
-    return [rounded_to(request_of([sample], batched=False), types) for sample in unstacked(columns)]
+    return [rounded_to(_with_dimensions(interface, sample), types) for sample in unstacked(columns)]
+
+
+def _with_dimensions(interface: ModelInterface, sample: Tensors) -> Tensors:
+    """A sample as it is sent: the protocol has no scalars, so each is a tensor of one value where the model takes it."""
+    dims = {tensor.name: tensor.dims for tensor in interface.inputs}
+    return {
+        name: array.reshape(1) if array.ndim == 0 and dims[name] == (1,) else array for name, array in sample.items()
+    }
 
 
 def load_npz(path: Path) -> Tensors:
