@@ -99,7 +99,7 @@ def _npz(interface: ModelInterface, path: Path) -> list[Tensors]:
 
 
 def _with_dimensions(interface: ModelInterface, sample: Tensors) -> Tensors:
-    """A sample as it is sent: the protocol has no scalars, so each is a tensor of one value where the model takes it."""
+    """A sample as it is sent: the protocol has no scalars, each is one value in a tensor, where the model takes one."""
     dims = {tensor.name: tensor.dims for tensor in interface.inputs}
     return {
         name: array.reshape(1) if array.ndim == 0 and dims[name] == (1,) else array for name, array in sample.items()
