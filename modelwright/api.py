@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,17 +155,25 @@ class Project:
 
     @contextmanager
     def serve(
-        self, *, ports: Ports | None = None, poll: bool = False, environment: str = "", say: Say = _quiet
+        self,
+        *,
+        ports: Ports | None = None,
+        poll: bool = False,
+        environment: str = "",
+        startup_timeout_s: float | None = None,
+        say: Say = _quiet,
     ) -> Iterator[Served]:
         """Serve the repository on a local tritonserver while the block lasts; the server's URLs are `served.urls`.
 
         It listens on 127.0.0.1, on free ports unless given. With `poll` it follows changes of the repository. Models
         with a config for `environment` run with that one. Models that do not load are in `served.refused`, with the
-        server's reason. Raises ServerError when the server does not start.
+        server's reason. The server gets `startup_timeout_s` to load them all, by default what modelwright.toml says,
+        or else as long as their number and size suggest. Raises ServerError when it does not start.
         """
         from modelwright.operations.serve import serve
 
-        with serve(self.config, ports=ports, poll=poll, environment=environment, say=say) as served:
+        config = replace(self.config, startup_timeout_s=startup_timeout_s) if startup_timeout_s else self.config
+        with serve(config, ports=ports, poll=poll, environment=environment, say=say) as served:
             yield served
 
     def infer(

@@ -44,6 +44,7 @@ class Contexts:
             declared=frozenset({*step.code, *step.data}),
             server=project.server,
             served=tuple(served),
+            startup_timeout_s=project.startup_timeout_s,
         )
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:

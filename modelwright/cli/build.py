@@ -10,7 +10,15 @@ import click
 
 from modelwright.api import Project
 from modelwright.cli import tables
-from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
+from modelwright.cli.command import (
+    as_json,
+    command,
+    json_option,
+    names_argument,
+    progress,
+    quiet,
+    startup_timeout_option,
+)
 from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
@@ -22,11 +30,8 @@ if TYPE_CHECKING:
 @names_argument
 @click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: one a core.")
 @click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
-@click.option(
-    "--replay",
-    is_flag=True,
-    help="Afterwards, replay on the local server the golden samples that have not passed there as they are.",
-)
+@click.option("--replay", is_flag=True, help="Afterwards, replay on the local server what has not passed there yet.")
+@startup_timeout_option
 @json_option
 @command
 def build_command(

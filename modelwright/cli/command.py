@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -13,6 +14,7 @@ import click
 
 from modelwright.api import Project
 from modelwright.errors import ModelwrightError
+from modelwright.project.project import LONGEST_TIMEOUT_S
 
 F = TypeVar("F", bound=Callable[..., Any])
 _INTERRUPTED = 130  # 128 + SIGINT
@@ -21,13 +23,26 @@ names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
 json_option = click.option("--json", "as_data", is_flag=True, help="Print JSON.")
 
 
+startup_timeout_option = click.option(
+    "--startup-timeout",
+    "startup_timeout_s",
+    type=click.IntRange(1, LONGEST_TIMEOUT_S),
+    metavar="SECONDS",
+    help="What the local server gets to load models; default: by their number and size.",
+)
+
+
 def command(function: F) -> F:
-    """Give a command the project as its first argument, and show its errors."""
+    """Give a command the project as its first argument, with its start-up timeout if given, and show its errors."""
 
     @wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         with errors_shown():
-            return function(Project.find(click.get_current_context().obj), *arguments, **options)
+            project = Project.find(click.get_current_context().obj)
+            startup_timeout_s = options.pop("startup_timeout_s", None)
+            if startup_timeout_s:
+                project = Project(replace(project.config, startup_timeout_s=startup_timeout_s))
+            return function(project, *arguments, **options)
 
     return wrapped  # type: ignore[return-value]
 

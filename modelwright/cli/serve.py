@@ -13,7 +13,15 @@ import click
 
 from modelwright.api import Project
 from modelwright.cli import tables
-from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
+from modelwright.cli.command import (
+    as_json,
+    command,
+    json_option,
+    names_argument,
+    progress,
+    quiet,
+    startup_timeout_option,
+)
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.project.project import ProjectConfig
 
@@ -30,6 +38,7 @@ _MOST_VALUES = 8  # of an output, that are shown
 @click.option("--metrics-port", default=8002, show_default=True)
 @click.option("--poll", is_flag=True, help="Follow changes of the repository (default: models load once, or by API).")
 @click.option("--environment", default="", metavar="NAME", help="Use configs/NAME.pbtxt of models that have one.")
+@startup_timeout_option
 @command
 def serve_command(
     project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str
@@ -73,6 +82,7 @@ def _print_served(project: ProjectConfig, served: Served, environment: str) -> N
 @click.option("--sample", default=0, show_default=True, help="Which golden sample to send.")
 @click.option("--input", "given", multiple=True, metavar="NAME=JSON", help="Send this instead of a sample.")
 @click.option("--top", default=3, show_default=True, help="How many classes to show.")
+@startup_timeout_option
 @json_option
 @command
 def infer_command(
@@ -139,6 +149,7 @@ def _output_as_data(array: Any) -> dict[str, Any]:
 @click.option(
     "--url", "urls", multiple=True, help="A server to check; may be repeated. Default: a local one, both protocols."
 )
+@startup_timeout_option
 @json_option
 @command
 def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:

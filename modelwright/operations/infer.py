@@ -90,7 +90,8 @@ def _server(project: ProjectConfig, model: str, url: str | None, default_url: st
     versions, unreadable = readable(repository, composing_first(repository, [model]))
     if unreadable and not versions:
         raise unreadable[0].error
-    with serving_all(project, versions, project.logs / "infer.log", say) as served, connect(served.http) as client:
+    log = project.logs / "infer.log"
+    with serving_all(project, versions, log, say) as served, connect(served.http, served.request_timeout_s) as client:
         yield client
 
 

@@ -84,7 +84,7 @@ def _replay_on(
     if urls:
         return replay(repository, versions, urls)
     with serving_all(project, versions, project.logs / "replay.log", say) as served:
-        return replay(repository, versions, served.urls, served.refused)
+        return replay(repository, versions, served.urls, served.refused, served.request_timeout_s)
 
 
 def _unreadable(item: Unreadable) -> Replayed:
@@ -144,16 +144,22 @@ def _write_passed(project: ProjectConfig, passed: Mapping[str, str]) -> None:
 
 
 def replay(
-    repository: Repository, versions: Sequence[Published], urls: Sequence[str], refused: Mapping[str, str] | None = None
+    repository: Repository,
+    versions: Sequence[Published],
+    urls: Sequence[str],
+    refused: Mapping[str, str] | None = None,
+    timeout_s: float = 60,
 ) -> list[Replayed]:
     """Replay each version on each URL. A version whose files differ from its manifest fails without a request.
+
+    `timeout_s` limits each request.
 
     A version that is not served is a failure only where `refused` is given, {model: why the server did not load it}:
     then the server was told to serve them all.
     """
     results = []
     with contextlib.ExitStack() as stack:
-        clients = {url: stack.enter_context(connect(url)) for url in urls}
+        clients = {url: stack.enter_context(connect(url, timeout_s)) for url in urls}
         served = {url: _served(client) for url, client in clients.items()}
         for item in versions:
             damage = _damage(repository, item)
@@ -216,6 +222,7 @@ def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path
         log=log,
         say=say,
         load=loads,
+        startup_timeout_s=project.startup_timeout_s,
         auto_complete=needs_completion(repository, models),
     ) as served:
         yield served

@@ -40,6 +40,7 @@ def serve(
         ports=ports,
         auto_complete=versions.needs_completion(repository, repository.models()),
         config_name=environment,
+        startup_timeout_s=project.startup_timeout_s,
         stop_grace_s=_STOP_GRACE_S,
     ) as served:
         yield served

@@ -19,6 +19,8 @@ else:
 
 FILE = "modelwright.toml"
 _IGNORE_HINT = 'write: [[lint.ignore]] and rule = "MW902", models = ["bert*"], reason = "we run with --rate-limit"'
+_SERVER_HINT = "write: [server] and startup_timeout = 1800"
+LONGEST_TIMEOUT_S = 1_000_000  # more does not fit into what the system waits by
 _PATHS = {"builders": "builders", "templates": "templates", "repository": "model_repository"}
 
 
@@ -30,6 +32,7 @@ class ProjectConfig:
     templates: Path
     repository: Path
     ignores: tuple[Ignore, ...] = ()  # of the linter
+    startup_timeout_s: float | None = None  # of the local server; None: by what it loads
 
     @property
     def state(self) -> Path:
@@ -78,7 +81,7 @@ def load(root: Path) -> ProjectConfig:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
-    _check_known(data, ("triton", "paths", "lint"), "")
+    _check_known(data, ("triton", "paths", "lint", "server"), "")
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
@@ -87,8 +90,22 @@ def load(root: Path) -> ProjectConfig:
     _check_known(paths, _PATHS, "paths.")
     places = {key: (root / paths.get(key, default)).resolve() for key, default in _PATHS.items()}
     return ProjectConfig(
-        root=root.resolve(), target=release(data["triton"]), ignores=_ignores(data.get("lint", {})), **places
+        root=root.resolve(),
+        target=release(data["triton"]),
+        ignores=_ignores(data.get("lint", {})),
+        startup_timeout_s=_startup_timeout_s(data.get("server", {})),
+        **places,
     )
+
+
+def _startup_timeout_s(table: Any) -> float | None:
+    if not isinstance(table, dict):
+        raise ProjectError(f"{FILE}: server: a table is needed", _SERVER_HINT)
+    _check_known(table, ("startup_timeout",), "server.")
+    value = table.get("startup_timeout")
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= LONGEST_TIMEOUT_S):
+        raise ProjectError(f"{FILE}: server.startup_timeout: seconds are needed, got {value!r}", _SERVER_HINT)
+    return value
 
 
 def _ignores(table: Any) -> tuple[Ignore, ...]:

@@ -26,10 +26,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from modelwright.errors import ServerError
+from modelwright.server.patience import RAISE_IT, patience_s
 from modelwright.triton.reasons import plain_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from modelwright.server.environment import Environment
 
@@ -39,6 +40,9 @@ _ATTEMPTS = 5  # another program can take a port after it was chosen and before 
 _POLL_S = 0.02
 _LOG_LINE = re.compile(r'^([IWE])\d{4} [\d:.]+ \d+ \S+\] *(?:"(.*)"|(.*))$')
 _POLL_FAILED = re.compile(r"Poll failed for model directory '([^']+)': (.*)\"$", re.MULTILINE)
+_LOADING = re.compile(r'"(?:loading: ([^"]+):\d+|successfully loaded \'([^"]+)\'|failed to load \'([^"\']+)\')')
+_TELL_S = 30  # how often is told what the server still loads
+_MOST_SHOWN = 5
 # Every start on a machine without a GPU logs these as errors.
 _NOISE = ("CudaDriverHelper", "NVML", "DCGM", "pinned_memory_manager")
 
@@ -72,6 +76,15 @@ class RunningServer:
         except subprocess.TimeoutExpired:
             raise ServerError(f"tritonserver at {self.http} is still running after {timeout_s:g} s") from None
 
+    def loading(self) -> list[str]:
+        """The models that the server began to load, by its log, and has not ended with."""
+        found: dict[str, None] = {}
+        for began, loaded, failed in _LOADING.findall(self.log.read_text(errors="replace")):
+            if began:
+                found[began] = None
+            found.pop(loaded or failed, None)
+        return list(found)
+
     def failures(self) -> dict[str, str]:
         """{model: why it is not served} of every model that should be loaded and is not ready.
 
@@ -97,18 +110,21 @@ def running(
     models: Sequence[str] = (),
     host: str = "127.0.0.1",
     ports: Ports | None = None,
-    startup_timeout_s: float = 60,
+    startup_timeout_s: float | None = None,
     stop_grace_s: float = 5,
     auto_complete: bool = False,
     extra_arguments: Sequence[str] = (),
+    say: Callable[[str], object] | None = None,
 ) -> Iterator[RunningServer]:
     """Serve a model repository. The block starts when the server answers and has tried to load its models.
 
     `models` are loaded at start (mode "explicit" only; `["*"]` for all). A model that fails to load does not stop the
-    server: see `RunningServer.failures`. Free ports are chosen unless given. At the end of the block requests in flight
-    and models get `stop_grace_s` to finish; 0 kills at once. `auto_complete` lets the server complete configs, as the
-    stock container does: it costs a second per model, for a process of the Python backend, and the configs that
-    Modelwright writes do not need it. Raises ServerError when the server does not start.
+    server: see `RunningServer.failures`. Free ports are chosen unless given. The server gets `startup_timeout_s`, or by
+    default as long as the number and size of its models suggest; `say` is told now and then what it still loads. At
+    the end of the block requests in flight and models get `stop_grace_s` to finish; 0 kills at once. `auto_complete`
+    lets the server complete configs, as the stock container does: it costs a second per model, for a process of the
+    Python backend, and the configs that Modelwright writes do not need it. Raises ServerError when the server does not
+    start.
     """
     if models and mode != "explicit":
         raise ValueError(f"models are named in mode 'explicit' only, not in '{mode}'")
@@ -117,6 +133,8 @@ def running(
     if ports is not None:
         _check_free(host, ports)
     log.parent.mkdir(parents=True, exist_ok=True)
+    if startup_timeout_s is None:
+        startup_timeout_s = patience_s(repository, models if mode == "explicit" else ["*"])
     with ExitStack() as stack:
         environment, repository = _plain_paths(stack, environment, repository.absolute())
         for attempt in range(1, _ATTEMPTS + 1):
@@ -126,7 +144,7 @@ def running(
             arguments += extra_arguments
             try:
                 server = stack.enter_context(
-                    _started(environment, arguments, chosen, host, log, startup_timeout_s, stop_grace_s)
+                    _started(environment, arguments, chosen, host, log, startup_timeout_s, stop_grace_s, say)
                 )
                 break
             except _PortTakenError:
@@ -219,6 +237,7 @@ def _started(
     log: Path,
     startup_timeout_s: float,
     stop_grace_s: float,
+    say: Callable[[str], object] | None,
 ) -> Iterator[RunningServer]:
     """Start a server under its supervisor, wait until it answers, and stop it at the end."""
     identity = f"modelwright-{os.getpid()}-{secrets.token_hex(4)}"
@@ -249,26 +268,39 @@ def _started(
             pid, f"{host}:{ports.http}", f"{host}:{ports.grpc}", f"{host}:{ports.metrics}", log, supervisor
         )
         with_metrics = not any(argument.startswith("--allow-metrics") for argument in arguments)
-        _await_answer(server, identity, with_metrics, startup_timeout_s)
+        _await_answer(server, identity, with_metrics, startup_timeout_s, say or (lambda _: None))
         yield server
     finally:
         _stop(supervisor, stop_grace_s)
 
 
-def _await_answer(server: RunningServer, identity: str, with_metrics: bool, timeout_s: float) -> None:
+def _await_answer(
+    server: RunningServer, identity: str, with_metrics: bool, timeout_s: float, say: Callable[[str], object]
+) -> None:
     """Wait for the server to answer. tritonserver opens its ports after it has loaded its models, metrics last."""
-    deadline = time.monotonic() + timeout_s
+    started = told = time.monotonic()
     while True:
         if not server.alive:
             raise _start_error(server)
         if _server_id(server.http) == identity and (not with_metrics or _accepts(server.metrics)):
             return
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > started + timeout_s:
+            loading = server.loading()
+            what = f"was still loading {_listed(loading)} after" if loading else "did not answer within"
             raise ServerError(
-                f"tritonserver did not answer within {timeout_s:g} s; its log: {server.log}{_excerpt(server.log)}",
-                "if a model takes long to load, raise the start-up timeout",
+                f"tritonserver {what} {timeout_s:g} s; its log: {server.log}{_excerpt(server.log)}", RAISE_IT
             )
+        if now > told + _TELL_S:
+            told = now
+            what = f"loading {_listed(server.loading())}" if server.loading() else "starting"
+            say(f"tritonserver is still {what}: {now - started:.0f} s of at most {timeout_s:g} s")
         time.sleep(_POLL_S)
+
+
+def _listed(models: Sequence[str]) -> str:
+    shown = list(models[:_MOST_SHOWN])
+    return ", ".join(shown) + (f" and {len(models) - len(shown)} more" if len(models) > len(shown) else "")
 
 
 def _accepts(address: str) -> bool:

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelwright.errors import ServerError
+from modelwright.errors import ServerError, ServerTimeoutError
 from modelwright.server import environment
 from modelwright.server.environment import Environment
 from modelwright.server.local import Mode, Ports, RunningServer, running
+from modelwright.server.patience import RAISE_IT, patience_s, request_patience_s
 from modelwright.triton.client import connect
 from modelwright.triton.releases import Release
 
 Say = Callable[[str], Any]
-_LOAD_TIMEOUT_S = 600  # large models take long
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Served:
     metrics: str
     refused: Mapping[str, str]  # model → why the server did not load it
     environment: Environment
+    request_timeout_s: float  # what to give a request to one of its models
     _server: RunningServer = field(repr=False)
 
     @property
@@ -86,6 +87,7 @@ def serve(
     ports: Ports | None = None,
     auto_complete: bool = False,
     config_name: str = "",
+    startup_timeout_s: float | None = None,
     stop_grace_s: float = 0,
 ) -> Iterator[Served]:
     """Serve `repository` on 127.0.0.1; the block starts when loading has ended, well or not: see `Served.refused`.
@@ -93,8 +95,9 @@ def serve(
     The server's environment for `target` is found in `folder`, or made there, which `say` tells. Without `load` every
     model of the repository is loaded; with `poll` also those that come later. Free ports are chosen unless given.
     `auto_complete` lets the server complete configs that name no tensors. Models that have configs/`config_name`.pbtxt
-    run with that one. `stop_grace_s` is what requests in flight get at the end. Raises ServerError when the server
-    cannot be installed or does not start.
+    run with that one. `startup_timeout_s` is what the server gets to start, and to load each model of `load`; by
+    default that follows from what it loads. `stop_grace_s` is what requests in flight get at the end. Raises
+    ServerError when the server cannot be installed or does not start.
     """
     made = environment.ensure(folder, target, say)
     mode: Mode = "poll" if poll else "explicit"
@@ -107,22 +110,29 @@ def serve(
         ports=ports,
         auto_complete=auto_complete,
         extra_arguments=[f"--model-config-name={config_name}"] if config_name else (),
+        startup_timeout_s=startup_timeout_s,
         stop_grace_s=stop_grace_s,
+        say=say,
     ) as server:
         url = f"http://{server.http}"
-        refused = _loaded(url, load or ())
+        refused: dict[str, str] = {}
+        for item in load or ():
+            reason = _refusal(url, item, startup_timeout_s or patience_s(repository, [item.model]))
+            refused |= {item.model: reason} if reason else {}
         refused |= server.failures()  # in the server's log and index stands more than in its answer
-        yield Served(url, f"grpc://{server.grpc}", f"http://{server.metrics}/metrics", refused, made, server)
+        request_s = max(startup_timeout_s or 0, request_patience_s(repository))
+        grpc, metrics = f"grpc://{server.grpc}", f"http://{server.metrics}/metrics"
+        yield Served(url, grpc, metrics, refused, made, request_s, server)
 
 
-def _loaded(url: str, load: Sequence[Load]) -> dict[str, str]:
-    """Load each model; why those that failed did."""
-    refused = {}
-    with connect(url, timeout_s=_LOAD_TIMEOUT_S) as client:
-        for item in load:
-            try:
-                for config in item.configs:
-                    client.load(item.model, config)
-            except ServerError as error:
-                refused[item.model] = error.message.removeprefix(f"{client.url}: {item.model}: ")
-    return refused
+def _refusal(url: str, item: Load, timeout_s: float) -> str:
+    """Load a model; why that failed, "" when it did not."""
+    with connect(url, timeout_s) as client:
+        try:
+            for config in item.configs:
+                client.load(item.model, config)
+        except ServerTimeoutError:
+            return f"it was still loading after {timeout_s:g} s; {RAISE_IT}"
+        except ServerError as error:
+            return error.message.removeprefix(f"{client.url}: {item.model}: ")
+    return ""

@@ -36,6 +36,7 @@ class StepContext:
     declared: frozenset[str]  # files of the builder's folder that the key covers
     server: Path  # where the local server's environments live
     served: tuple[ServedModel, ...] = field(default=())
+    startup_timeout_s: float | None = None  # of the local server; None: by what it loads
 
     def source(self, model: type[S]) -> S:
         """The builder's source, as the kind that this step belongs to has it."""

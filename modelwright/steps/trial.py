@@ -47,14 +47,20 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
     incomplete = not all(model.is_complete for model in context.served)
     try:
         with serve(
-            context.server, context.target, repository, log=log, say=context.say, auto_complete=incomplete
+            context.server,
+            context.target,
+            repository,
+            log=log,
+            say=context.say,
+            auto_complete=incomplete,
+            startup_timeout_s=context.startup_timeout_s,
         ) as served:
             for name, reason in served.refused.items():
                 if advice := _import_advice(context, reason):
                     raise NotLoadedError(*advice, reason)
                 hint = _hint(context, served.environment.python_version)
                 raise NotLoadedError(f"the server does not load {name}: {reason}", hint, reason)
-            with connect(served.grpc) as client:
+            with connect(served.grpc, served.request_timeout_s) as client:
                 try:
                     yield client
                 except ModelwrightError as error:

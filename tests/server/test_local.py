@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -265,6 +266,27 @@ def test_a_server_that_takes_too_long_is_given_up(environment: Environment, repo
         running(environment, repository, log=log, startup_timeout_s=0, stop_grace_s=0),
     ):
         pass
+    assert processes_of(repository) == []
+
+
+def test_what_a_server_still_loads_is_told_and_stands_in_the_error(
+    environment: Environment, repository: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "slow/1").mkdir(parents=True)
+    (repository / "slow/1/model.py").write_text(
+        "import time\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(600)\n"
+    )
+    (repository / "slow/config.pbtxt").write_text(config().replace("onnxruntime", "python"))
+    monkeypatch.setattr("modelwright.server.local._TELL_S", 0.5)
+    said: list[str] = []
+    with (
+        pytest.raises(ServerError, match=r"tritonserver was still loading slow after 8 s; its log: ") as caught,
+        running(environment, repository, log=log, models=["*"], startup_timeout_s=8, stop_grace_s=0, say=said.append),
+    ):
+        pass
+    assert "--startup-timeout SECONDS" in caught.value.hint
+    assert "startup_timeout = SECONDS in modelwright.toml" in caught.value.hint
+    assert re.fullmatch(r"tritonserver is still loading slow: \d s of at most 8 s", said[-1])
     assert processes_of(repository) == []
 
 

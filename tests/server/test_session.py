@@ -71,6 +71,18 @@ def test_a_config_after_one_that_is_refused_is_not_tried(repository: Path, tmp_p
         assert list(served.refused) == ["wrong"]
 
 
+def test_a_model_that_takes_too_long_is_a_refusal_and_the_next_is_loaded(repository: Path, tmp_path: Path) -> None:
+    (repository / "slow/1").mkdir(parents=True)
+    (repository / "slow/1/model.py").write_text(
+        "import time\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(600)\n"
+    )
+    (repository / "slow/config.pbtxt").write_text(config().replace("onnxruntime", "python"))
+    load = [Load("slow"), Load("doubled")]
+    with serve(STATE, RELEASE, repository, log=tmp_path / "log", say=_said, load=load, startup_timeout_s=10) as served:
+        assert served.ready() == [("doubled", 2)]
+        assert served.refused["slow"].startswith("it was still loading after 10 s; give it longer: --startup-timeout")
+
+
 def test_a_config_that_the_server_cannot_parse_is_a_refusal(repository: Path, tmp_path: Path) -> None:
     load = [Load("doubled", ("{not json",)), Load("nowhere")]
     with serve(STATE, RELEASE, repository, log=tmp_path / "log", say=_said, load=load) as served:

@@ -87,6 +87,7 @@ def local(
         say=say,
         load=[Load(model, (_config(known, model, wanted.get(model, ())),)) for model in models],
         auto_complete=needs_completion(known, models),
+        startup_timeout_s=project.startup_timeout_s,
         stop_grace_s=1,
     ) as served:
         for model, reason in served.refused.items():
