@@ -204,6 +204,15 @@ class Project:
 
         return new_builder(self.config, name, kind)
 
+    def new_from(self, name: str, file: Path | str) -> Scaffold:
+        """Write a builder around an ONNX file; it builds at once. Raises ModelwrightError for what cannot be served.
+
+        Where `builds` is false in the result, no generated samples ran: the builder needs samples of your own.
+        """
+        from modelwright.operations.scaffold import new_from_file
+
+        return new_from_file(self.config, name, Path(file))
+
     def adopt(self, repository: Path | str, names: Names = (), *, into: Path | str | None = None) -> Adoption:
         """Turn the models of an existing Triton repository into builders of kind prebuilt; it stays untouched.
 

@@ -14,7 +14,7 @@ from modelwright.api import Project
 from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
 from modelwright.cli.kinds import CommandWithKinds, KindName
-from modelwright.errors import ModelwrightError
+from modelwright.errors import ModelwrightError, SpecError
 from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:
@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
 @click.command("new", cls=CommandWithKinds)
 @click.argument("name")
-@click.option("--kind", type=KindName(), default="torch", show_default=True, help="The kind of source.")
+@click.option("--kind", type=KindName(), help="The kind of source.  [default: torch]")
+@click.option(
+    "--from", "file", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX file to make the builder around."
+)
 @command
-def new_command(project: Project, name: str, kind: str) -> None:
+def new_command(project: Project, name: str, kind: str | None, file: Path | None) -> None:
     """Write a builder to start from; it builds as it is."""
-    _print_new(project.config, project.new(name, kind))
+    if file is None:
+        _print_new(project.config, project.new(name, kind or "torch"))
+    elif kind not in (None, "onnx"):
+        raise SpecError(f"--kind {kind}: --from makes a builder of kind onnx", "leave one of the two out")
+    else:
+        _print_new(project.config, project.new_from(name, file))
 
 
 def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
@@ -39,8 +47,11 @@ def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
         click.echo(f"Wrote {project.shown(folder)}/")
         for path in sorted(folder.iterdir()):
             click.echo(f"  {path.name}")
+    for note in scaffold.notes:
+        click.echo(f"Note: {note}")
     click.echo()
-    steps = {
+    first = {} if scaffold.builds else {f"edit {project.shown(scaffold.folders[-1] / 'data.py')}": "give it samples"}
+    steps = first | {
         f"modelwright build {scaffold.name}": "build it, verify it, publish version 1",
         f"modelwright infer {scaffold.name}": "send it a sample",
         f"edit {project.shown(scaffold.folders[-1] / 'model.yaml')}": "make it yours; build again",

@@ -40,10 +40,15 @@ def other_rows(inputs: Sequence[Value], outputs: Sequence[Value]) -> list[OtherR
     return [OtherRows(output, name, rows) for output, name in found if name and not _same(name, rows)]
 
 
+def is_given(dim: int | str | None) -> bool:
+    """Whether a dimension has a name, and a person gave it that."""
+    return isinstance(dim, str) and dim.isidentifier() and not _GENERATED.fullmatch(dim)
+
+
 def _given(value: Value) -> str | None:
     """The name of the first dimension, if a person gave it one."""
     first = value.dims[0] if value.dims else None
-    return first if isinstance(first, str) and first.isidentifier() and not _GENERATED.fullmatch(first) else None
+    return first if isinstance(first, str) and is_given(first) else None
 
 
 def _same(name: str, rows: str) -> bool:

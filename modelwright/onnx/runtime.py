@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _BFLOAT16 = "tensor(bfloat16)"  # as onnxruntime names it
 
 
-def load_session(path: Path, threads: int = 1, graph_level: int = 0) -> InferenceSession:
+def load_session(path: Path, threads: int = 1, graph_level: int = 0, *, quiet: bool = False) -> InferenceSession:
     """Load a file, external weights included. Raises StepError with onnxruntime's message on one line.
 
     `graph_level` is `optimization.graph.level` of the config that serves it. The shapes that the session says depend on
-    it: folding constants can make a dynamic dimension a number.
+    it: folding constants can make a dynamic dimension a number. `quiet`: runs that fail log nothing.
     """
     import onnxruntime
 
@@ -36,7 +36,7 @@ def load_session(path: Path, threads: int = 1, graph_level: int = 0) -> Inferenc
     options.graph_optimization_level = known.get(graph_level, levels.ORT_ENABLE_ALL)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only, which also arrive as exceptions
+    options.log_severity_level = 4 if quiet else 3  # 3: errors only, which also arrive as exceptions
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _onnxruntime_errors() as error:

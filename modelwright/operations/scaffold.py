@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,17 +16,17 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from modelwright.errors import SpecError, located
 from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Files, Kind
 from modelwright.kinds.registry import find, registered, source_model
-from modelwright.operations import schema
+from modelwright.operations import from_onnx, schema
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
+from modelwright.project.writer import as_yaml
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Scaffold:
 
     kind: str
     folders: tuple[Path, ...]
+    notes: tuple[str, ...] = ()  # what was decided about a model that it was made around
+    builds: bool = True
 
     @property
     def name(self) -> str:
@@ -58,15 +59,34 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
         _check_name(model)
     folders = [project.builders / model for model in models]
     _check_free(project, folders)
-    names = {suffix.lstrip("_"): _as_yaml(f"{name}{suffix}") for suffix in found.scaffold if suffix}
+    names = {suffix.lstrip("_"): as_yaml(f"{name}{suffix}") for suffix in found.scaffold if suffix}
     with disk_errors(project.builders), _staging(project.builders) as staging:
         for folder, files in zip(folders, models.values(), strict=True):
             editor_line = schema.editor_line(project, folder).rstrip()
-            values = {"name": folder.name, "yaml_name": _as_yaml(folder.name), "editor": editor_line}
+            values = {"name": folder.name, "yaml_name": as_yaml(folder.name), "editor": editor_line}
             _write(staging / folder.name, files(), {**values, "whole": name, **names})
         schema.put_into(project)
         _move_into_place(staging, folders)
     return Scaffold(kind, tuple(folders))
+
+
+def new_from_file(project: ProjectConfig, name: str, file: Path) -> Scaffold:
+    """Write builders/`name` around an ONNX file: a copy, its weights, its tensors, and samples that it takes.
+
+    Raises SpecError like `new_builder`, and for a file of another kind; ModelwrightError for a model that cannot be
+    served, with the reason.
+    """
+    _check_name(name)
+    folder = project.builders / name
+    _check_free(project, [folder])
+    from_onnx.check_is_onnx(file)
+    with disk_errors(project.builders), _staging(project.builders) as staging:
+        (staging / name).mkdir()
+        values = {"yaml_name": as_yaml(name), "editor": schema.editor_line(project, folder).rstrip()}
+        written = from_onnx.write_builder(file, staging / name, folder, values, project.target)
+        schema.put_into(project)
+        _move_into_place(staging, [folder])
+    return Scaffold("onnx", (folder,), written.notes, written.builds)
 
 
 def scaffolded_kinds() -> list[Kind[Any]]:
@@ -129,11 +149,6 @@ def _write(folder: Path, files: Files, values: Mapping[str, str]) -> None:
     for name, content in files.items():
         data = content if isinstance(content, bytes) else Template(content).substitute(values).encode()
         (folder / name).write_bytes(data)
-
-
-def _as_yaml(name: str) -> str:
-    """The name as YAML reads it back: quoted where it would be a number or a word of YAML's own, like `no`."""
-    return name if yaml.safe_load(name) == name else json.dumps(name)
 
 
 def _move_into_place(staging: Path, folders: list[Path]) -> None:

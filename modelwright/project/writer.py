@@ -28,6 +28,15 @@ class _Block(dict[str, Any]):
     """A mapping with a line for each of its keys, however short."""
 
 
+def as_yaml(text: str) -> str:
+    """A text as YAML reads it back, in a list as well: quoted where it would be a number, or a word of YAML's own."""
+    try:
+        plain = text.isprintable() and yaml.safe_load(f"[{text}]") == [text] and yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
 def serving_of(config: Any) -> dict[str, Any]:
     """A ModelConfig in protobuf's JSON form: fields that are set, by their own names; 64-bit numbers are numbers,
     32-bit floats the shortest decimal that is them, maps in order of their keys."""

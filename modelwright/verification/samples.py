@@ -103,16 +103,21 @@ def request_of(samples: Sequence[Tensors], *, batched: bool) -> Tensors:
 def answers_of(response: Tensors, count: int, scalars: Collection[str], *, batched: bool) -> list[Tensors]:
     """The answer to each of the `count` samples of a request. `scalars` are the outputs of declared rank 0.
 
-    Raises VerifyError for an output that does not have one row a sample.
+    One of them that has more than a value stays as it is: a file can declare less than its model answers. Raises
+    VerifyError for an output that does not have one row a sample.
     """
     if not batched:
-        return [{name: array.reshape(()) if name in scalars else array for name, array in response.items()}]
+        return [{name: _scalars(array, ()) if name in scalars else array for name, array in response.items()}]
     for name, array in response.items():
         if array.ndim < 1 or len(array) != count:
             found = f"{len(array)} rows" if array.ndim else "no batch dimension"
             raise VerifyError(f"'{name}' has {found} for a request of {count}", ROWS_HINT)
-    plain = {name: array.reshape(count) if name in scalars else array for name, array in response.items()}
+    plain = {name: _scalars(array, (count,)) if name in scalars else array for name, array in response.items()}
     return unstacked(plain)
+
+
+def _scalars(array: Array, shape: tuple[int, ...]) -> Array:
+    return array.reshape(shape) if array.size == (shape[0] if shape else 1) else array
 
 
 ROWS_HINT = (
