@@ -1,6 +1,7 @@
 """`serving.model_warmup`: fills in what an entry leaves out, from the model and its golden samples.
 
-    model_warmup: [{name: first}]        every input gets the first golden sample, written to <model>/warmup/
+    model_warmup: [{name: first}]        every input gets the first golden sample, written to <model>/warmup/, and
+                                         every control of a sequence the value that a sequence of one request has
 
 An input without `data_type` and `dims` gets the model's, with the sample's size for a dynamic dimension. An input
 without data gets the sample. An entry is one request of batch size 1, which the server copies `batch_size` times. The
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.config.model_config import ConfigTensor, ConfigTensors
+from modelwright.config.served import control_values
 from modelwright.errors import ConfigError
+from modelwright.triton.arrays import datatype_of
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 from modelwright.triton.layout import WARMUP
 from modelwright.triton.model_config_pb2 import data_type_name, schema
@@ -42,6 +45,7 @@ def complete(
         return {}
     samples = request_of(load_golden(golden)[0][:1], batched=False)
     known = {tensor.name: tensor for tensor in tensors.inputs}
+    controls = control_values(config, 0)
     files: dict[str, bytes] = {}
     for index, entry in enumerate(config.model_warmup):
         place = f"{where}.model_warmup[{index}]"
@@ -49,6 +53,20 @@ def complete(
             entry.batch_size = 1
         for name in list(entry.inputs) or known:
             files |= _complete_input(entry.inputs[name], known.get(name), samples, f"{place}.inputs.{name}")
+        files |= _add_controls(entry, controls)
+    return files
+
+
+def _add_controls(entry: Any, controls: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, bytes]:
+    """A warm-up passes the sequence batcher by, so the control tensors are inputs like others."""
+    files = {}
+    for name, value in controls.items():
+        if name not in entry.inputs:
+            given, file = entry.inputs[name], _file_name(name)
+            given.data_type = schema().DataType.Value(BY_NAME[datatype_of(value)].config)
+            given.dims.extend(value.shape)
+            given.input_data_file = file
+            files[f"{WARMUP}/{file}"] = raw(value)
     return files
 
 

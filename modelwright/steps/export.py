@@ -106,7 +106,7 @@ def run_torch(
     parts = []
     for start in range(0, rows, step):
         part = {spec.name: samples[spec.name][start : start + step] for spec in inputs}
-        feed = part if batched else {name: array[0] for name, array in part.items()}
+        feed = part if batched else {name: array[0, ...] for name, array in part.items()}
         results = _forward(adapter, feed)
         parts.append([result.numpy() if batched else result.numpy()[None] for result in results])
     return {spec.name: np.concatenate([part[i] for part in parts]) for i, spec in enumerate(outputs)}
@@ -230,12 +230,12 @@ def _cut(samples: Tensors, inputs: Sequence[DeclaredTensor], batched: bool, rows
 
     feed = {}
     for spec in inputs:
-        array = samples[spec.name] if batched else samples[spec.name][0]
+        array = samples[spec.name] if batched else samples[spec.name][0, ...]
         for axis in _dynamic_axes(spec, batched):
             full = array.shape[axis]
             size = rows if batched and axis == 0 else length(full)
             array = np.take(array, np.arange(size) % max(full, 1), axis=axis)
-        feed[spec.name] = np.ascontiguousarray(array)
+        feed[spec.name] = np.asarray(array, order="C")  # ascontiguousarray would give a scalar a dimension
     return feed
 
 
@@ -260,9 +260,11 @@ def _check_results(
         expected = [sizes.get(axes[axis], -1) if axis in axes else dim for axis, dim in enumerate(declared)]
         shape = list(result.shape)
         if len(shape) != len(expected) or any(e not in (-1, s) for e, s in zip(expected, shape, strict=True)):
+            hint = "correct the spec's shape" + (", which leaves out the batch dimension" if batched else "")
+            if spec.shape == (1,) and len(shape) == int(batched):
+                hint = "write shape: [] for single values"
             raise StepError(
-                f"output '{spec.name}' has shape {shape}, the spec says [{_text(declared)}], here {expected}",
-                "correct the spec's shape" + (", which leaves out the batch dimension" if batched else ""),
+                f"output '{spec.name}' has shape {shape}, the spec says [{_text(declared)}], here {expected}", hint
             )
 
 

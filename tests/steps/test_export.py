@@ -273,6 +273,14 @@ class TestFailures:
             export(Module(function), rows(5, 4), [X], [Y], tmp_path)
         assert len(str(caught.value)) < 500
 
+    def test_single_values_that_are_declared_as_a_vector(self, tmp_path: Path) -> None:
+        with pytest.raises(StepError, match=r"output 'y' has shape \[2\]") as error:
+            onnx_from_torch(
+                Module(lambda x: x.sum(1)), rows(3, 4), [X], [Spec("y", "FP32", (1,))], tmp_path / "m.onnx", NEWEST,
+                batched=True,
+            )  # fmt: skip
+        assert error.value.hint == "write shape: [] for single values"
+
     def test_training_mode(self, tmp_path: Path) -> None:
         module = nn.Sequential(nn.Linear(4, 4), nn.Dropout()).eval()
         module[1].train()
