@@ -14,6 +14,7 @@ from modelwright.project.family import family_of
 from modelwright.project.spec import Builder
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release
+from modelwright.verification.golden import MOST
 
 VERIFY = "verify"
 _SAMPLE = StepFunction("samples", "modelwright.steps.samples:run")
@@ -47,7 +48,8 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         "evaluate": spec.evaluate,
         "gates": spec.gates.model_dump(mode="json"),
         **recipe.tensors,
-        "max_batch_size": spec.max_batch_size if verification.served else spec.batched,
+        # Batches of more rows than a version keeps samples are not tried.
+        "max_batch_size": spec.max_batch_size if verification.served else min(spec.max_batch_size, MOST),
         **verification.config,
     }
     needs = {**recipe.samples, "model": version_step(builder)}

@@ -297,16 +297,17 @@ class _Search:
         Returns how the answers differ from the declared outputs, and which sizes could not be tested.
         """
         samples, spec = self._samples(candidate), self.builder.spec
-        rows = len(samples) if spec.batched else 0
-        answers, other_outputs = self._runner.ask_all(samples, rows), ""
+        rows = min(len(samples), spec.max_batch_size)
+        actual, other_outputs = self._runner.ask_all(samples, rows), ""
+        answers = actual
         try:
-            answers = as_declared(answers, spec.outputs, "its answer")
+            answers = as_declared(actual, spec.outputs, "its answer")
         except StepError as error:
             other_outputs = error.message
         allowed = tolerances(spec.gates, answers[0])
         compare_outputs(answers, self._runner.ask_all(samples, rows), allowed)
         if spec.batched:
-            check_rows(self._runner, samples, allowed, spec.max_batch_size)
+            check_rows(self._runner, samples, actual, allowed, rows, spec.max_batch_size)
         return other_outputs, check_sizes(self._runner, samples, self.view.dims)
 
     @property

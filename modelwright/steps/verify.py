@@ -30,7 +30,7 @@ from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.gates import check_gates, metrics_from
-from modelwright.verification.golden import MOST, save_golden
+from modelwright.verification.golden import MOST, kept_count, save_golden
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import Column, columns, requests, unpack
 from modelwright.verification.sizes import check_sizes
@@ -42,11 +42,10 @@ SERVED_BATCH = 32  # rows a request when nothing smaller limits it
 
 @dataclass(frozen=True)
 class _Answered:
-    """What a model answered to its golden samples, and how close another answer must be."""
+    """What a model answered to its golden samples."""
 
-    samples: list[Tensors]
-    answers: list[Tensors]
-    allowed: Mapping[str, Tolerance]
+    actual: list[Tensors]
+    allowed: Mapping[str, Tolerance]  # how close another answer must be
     facts: Verified
 
 
@@ -64,10 +63,12 @@ def run(context: StepContext, out: Path) -> Verified:
         runner = SampleRunner(infer, spec.batched, view.scalars)
         samples = load_samples(context, types)
         # A request of a sequence is one row: the batcher puts those of several sequences together.
-        rows = 1 if "sequence_batching" in spec.serving else len(samples)
-        answered = verify_samples(context, runner, samples, rows if spec.batched else 0, out)
+        largest = min(spec.max_batch_size, MOST)
+        batch = min(1 if "sequence_batching" in spec.serving else len(samples), largest)
+        answered = verify_samples(context, runner, samples, batch, out)
         if spec.batched:
-            check_rows(runner, samples[:MOST], answered.allowed, spec.max_batch_size)
+            kept = kept_count(samples, batch)
+            check_rows(runner, samples[:kept], answered.actual[:kept], answered.allowed, batch, largest)
         return _with_notes(answered, check_sizes(runner, samples, view.dims))
 
 
@@ -110,7 +111,7 @@ def verify_samples(
         metrics=metrics,
         golden=GoldenComparison(batch=batch, tolerance=allowed),
     )
-    return _Answered(samples, answers, allowed, facts)
+    return _Answered(actual, allowed, facts)
 
 
 def served_runner(context: StepContext, client: Client, version: str = "") -> SampleRunner:

@@ -10,10 +10,12 @@ from modelwright.project.spec import Tolerance
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.comparison import differences
 from modelwright.verification.runner import SampleRunner
-from modelwright.verification.samples import of_equal_sizes
+from modelwright.verification.samples import of_equal_sizes, requests
 
 if TYPE_CHECKING:
     import numpy as np
+
+_SHUFFLED = 8  # samples of one size that are asked again in other orders: enough for each to have many neighbours
 
 _HINT = (
     "compute each row from its own values: no sum, mean or index over the batch; raise gates.tolerance if the"
@@ -23,35 +25,40 @@ _HINT = (
 
 
 def check_rows(
-    runner: SampleRunner, samples: Sequence[Tensors], allowed: Mapping[str, Tolerance], largest: int
+    runner: SampleRunner,
+    samples: Sequence[Tensors],
+    answers: Sequence[Tensors],
+    allowed: Mapping[str, Tolerance],
+    batch: int,
+    largest: int,
 ) -> None:
-    """Ask each sample alone, then all in batches of several sizes up to `largest`, in other orders and beside others.
+    """Ask each sample alone, and some in batches of several sizes, in other orders and beside others.
 
+    `answers` are what the samples got in requests of at most `batch` neighbours; no batch has more rows than `largest`.
     Raises VerifyError for a row whose answer is not the one that it gets alone, naming the row and its neighbours.
     """
     alone = [answer for sample in samples for answer in runner.ask([sample])]
+    first = 0
+    for part in requests(samples, batch):
+        together = range(first, first + len(part))
+        _check_batch(together, [answers[index] for index in together], alone, allowed)
+        first += len(part)
     for group in of_equal_sizes(samples):
-        for batch in _batches(group, largest):
-            _check_batch(runner, samples, alone, batch, allowed)
+        for shuffled in _batches(_spread(group), largest):
+            _check_batch(shuffled, runner.ask([samples[index] for index in shuffled]), alone, allowed)
         if len(group) == 1 and largest > 1:
             _check_beside_stranger(runner, samples[group[0]], alone[group[0]], allowed)
 
 
 def _check_batch(
-    runner: SampleRunner,
-    samples: Sequence[Tensors],
-    alone: Sequence[Tensors],
-    batch: Sequence[int],
-    allowed: Mapping[str, Tolerance],
+    batch: Sequence[int], answers: Sequence[Tensors], alone: Sequence[Tensors], allowed: Mapping[str, Tolerance]
 ) -> None:
-    answers = runner.ask([samples[index] for index in batch])
     _, worst = differences([alone[index] for index in batch], answers, allowed, "answer alone")
     if worst:
         others = [index for row, index in enumerate(batch) if row != worst.sample]
         where = f"row {worst.sample} of a batch of {len(batch)}"
-        raise VerifyError(
-            f"sample {batch[worst.sample]} as {where}, beside {_listed(others)}: {worst.text}", _HINT
-        ) from None
+        beside = f", beside {_listed(others)}" if others else ""
+        raise VerifyError(f"sample {batch[worst.sample]} as {where}{beside}: {worst.text}", _HINT)
 
 
 def _check_beside_stranger(
@@ -73,16 +80,18 @@ def _check_beside_stranger(
 
 
 def _batches(group: Sequence[int], largest: int) -> Iterator[list[int]]:
-    """All samples of a group in pairs, in threes, and as many together as there are; each time in another order."""
-    orders = {
-        min(len(group), largest): list(group),
-        min(2, largest): list(reversed(group)),
-        min(3, largest): [*group[::2], *group[1::2]],
-    }
+    """The samples of a group in pairs and in threes, each time in another order."""
+    orders = {min(2, largest): list(reversed(group)), min(3, largest): [*group[::2], *group[1::2]]}
     for size, order in orders.items():
         for start in range(0, len(order) if size > 1 else 0, size):
             # The last batch is filled up from the front. A single sample stands beside itself.
             yield [order[at % len(order)] for at in range(start, start + size)]
+
+
+def _spread(group: Sequence[int]) -> list[int]:
+    """At most `_SHUFFLED` of a group, from all of it."""
+    step = -(-len(group) // _SHUFFLED)
+    return list(group[::step])
 
 
 def _other_values(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,6 +18,11 @@ from modelwright.verification.samples import unstacked
 from modelwright.verification.sizes import check_sizes
 from modelwright.verification.together import REQUESTS, check_requests_together
 
+
+def check(model: SampleRunner, samples: list[Tensors], allowed: dict[str, Tolerance], largest: int) -> None:
+    check_rows(model, samples, model.ask_all(samples, largest), allowed, largest, largest)
+
+
 CLOSE = {"y": Tolerance(atol=1e-4)}
 SAMPLES = unstacked({"x": np.random.default_rng(0).random((6, 3), dtype=np.float32)})
 
@@ -48,7 +53,7 @@ def padded_mean(x: Any) -> Any:
 @pytest.mark.parametrize("count", [6, 2, 1])
 def test_a_row_that_depends_on_its_neighbours_is_found(function: Callable[[Any], Any], count: int) -> None:
     with pytest.raises(VerifyError, match=r"as row \d of a batch of \d, beside .*: 'y' differs by .* from the answer"):
-        check_rows(runner(function), SAMPLES[:count], CLOSE, 8)
+        check(runner(function), SAMPLES[:count], CLOSE, 8)
 
 
 def test_the_message_names_the_row_and_its_neighbours() -> None:
@@ -56,7 +61,7 @@ def test_the_message_names_the_row_and_its_neighbours() -> None:
         return x + (np.arange(len(x)) == 1)[:, None]
 
     with pytest.raises(VerifyError) as caught:
-        check_rows(runner(second_row_wrong), SAMPLES[:3], CLOSE, 8)
+        check(runner(second_row_wrong), SAMPLES[:3], CLOSE, 8)
     assert (
         caught.value.message
         == (
@@ -72,8 +77,8 @@ def test_rows_within_the_tolerance_pass() -> None:
     """Dynamic quantisation: the range of activations is that of all rows together."""
     quantised = runner(lambda x: np.round(x / np.abs(x).max() * 127) * np.abs(x).max() / 127)
     with pytest.raises(VerifyError):
-        check_rows(quantised, SAMPLES, CLOSE, 8)
-    check_rows(quantised, SAMPLES, {"y": Tolerance(atol=0.1)}, 8)
+        check(quantised, SAMPLES, CLOSE, 8)
+    check(quantised, SAMPLES, {"y": Tolerance(atol=0.1)}, 8)
 
 
 @pytest.mark.parametrize("largest", [1, 2, 3, 8])
@@ -84,21 +89,21 @@ def test_no_batch_is_larger_than_the_server_makes_them(largest: int) -> None:
         seen.add(len(x))
         return np.maximum(x, 0)
 
-    check_rows(runner(relu), SAMPLES, CLOSE, largest)
+    check(runner(relu), SAMPLES, CLOSE, largest)
     assert seen == {size for size in (1, 2, 3, 6) if size <= largest}
 
 
 def test_rows_of_different_sizes_are_batched_with_their_like() -> None:
     samples: list[Tensors] = [{"x": np.full((size, 2), size, np.float32)} for size in (3, 4, 3, 5)]
-    check_rows(runner(lambda x: x.sum(1)), samples, CLOSE, 8)
+    check(runner(lambda x: x.sum(1)), samples, CLOSE, 8)
     with pytest.raises(VerifyError, match=r"sample [02] as row 1 of a batch of 2, beside sample [02]:"):
-        check_rows(runner(lambda x: x.sum(1) + np.arange(len(x))[:, None] * (x.shape[1] == 3)), samples[:3], CLOSE, 8)
+        check(runner(lambda x: x.sum(1) + np.arange(len(x))[:, None] * (x.shape[1] == 3)), samples[:3], CLOSE, 8)
 
 
 def test_an_output_with_fewer_rows_is_found_in_any_batch() -> None:
     keeps_positive = runner(lambda x: x[x.sum(1) > 1.5])
     with pytest.raises(VerifyError, match=r"'y' has \d rows for a request of \d"):
-        check_rows(keeps_positive, SAMPLES, CLOSE, 8)
+        check(keeps_positive, SAMPLES, CLOSE, 8)
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
