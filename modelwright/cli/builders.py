@@ -13,6 +13,7 @@ from modelwright import text
 from modelwright.api import Project
 from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
+from modelwright.cli.hints import path_from, program, typed
 from modelwright.cli.kinds import CommandWithKinds, KindName
 from modelwright.errors import ModelwrightError, SpecError
 from modelwright.project.project import ProjectConfig
@@ -50,15 +51,16 @@ def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
     for note in scaffold.notes:
         click.echo(f"Note: {note}")
     click.echo()
-    first = {} if scaffold.builds else {f"edit {project.shown(scaffold.folders[-1] / 'data.py')}": "give it samples"}
+    here, folder = Path.cwd(), scaffold.folders[-1]
+    first = {} if scaffold.builds else {f"edit {path_from(here, folder / 'data.py')}": "give it samples"}
     steps = first | {
-        f"modelwright build {scaffold.name}": "build it, verify it, publish version 1",
-        f"modelwright infer {scaffold.name}": "send it a sample",
-        f"edit {project.shown(scaffold.folders[-1] / 'model.yaml')}": "make it yours; build again",
+        f"{program()} build {scaffold.name}": "build it, verify it, publish version 1",
+        f"{program()} infer {scaffold.name}": "send it a sample",
+        f"edit {path_from(here, folder / 'model.yaml')}": "make it yours; build again",
     }
     requirement = missing_requirement(scaffold.kind)
     if requirement:
-        steps = {f"pip install '{requirement}'": "what this kind needs"} | steps
+        steps = {typed(f"pip install '{requirement}'"): "what this kind needs"} | steps
     tables.print_next(steps)
 
 
@@ -95,7 +97,7 @@ def _print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
         click.echo("Error: nothing was adopted", err=True)
         return
     click.echo()
-    click.echo(f"Next: {tables.program()} build --replay    publish them, and load them on a real server")
+    click.echo(f"Next: {program()} build --replay    publish them, and load them on a real server")
 
 
 def _adopted_as_data(adopted: Adoption) -> dict[str, Any]:

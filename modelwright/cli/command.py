@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from modelwright.api import Project
+from modelwright.cli.hints import error_text, typed
 from modelwright.errors import ModelwrightError
 from modelwright.project.project import LONGEST_TIMEOUT_S
 
@@ -61,7 +62,7 @@ def errors_shown(code: int = 1) -> Iterator[None]:
 
 def fail(error: ModelwrightError, code: int = 1) -> NoReturn:
     """Print an error as all of them are printed, and exit."""
-    click.echo(f"Error: {error}", err=True)
+    click.echo(f"Error: {error_text(error)}", err=True)
     sys.exit(code)
 
 
@@ -72,7 +73,7 @@ def as_json(value: Any) -> None:
 
 def progress(text: str) -> None:
     """Print a line of progress on standard error, so that standard output holds the result alone."""
-    click.echo(text, err=True)
+    click.echo(typed(text), err=True)
 
 
 def quiet(text: str) -> None:

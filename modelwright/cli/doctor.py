@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelwright.cli.command import as_json, json_option
+from modelwright.cli.hints import typed
 
 if TYPE_CHECKING:
     from modelwright.operations.doctor import Row
@@ -35,7 +36,7 @@ def print_doctor(rows: Sequence[Row]) -> None:
     for row in rows:
         click.echo(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
         if row.fix:
-            click.echo(f"{'':<8}  {'':<{width}}  → {row.fix}")
+            click.echo(f"{'':<8}  {'':<{width}}  → {typed(row.fix)}")
     bad = [row.what for row in rows if row.needed and row.state in ("missing", "broken")]
     click.echo()
     click.echo(f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work.")

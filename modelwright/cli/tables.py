@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelwright import text
+from modelwright.cli.hints import error_text, program, typed
 from modelwright.errors import ModelwrightError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.project.project import ProjectConfig
@@ -63,20 +63,20 @@ def print_outcomes(
     for outcome in outcomes:
         if outcome.error:
             click.echo()
-            click.echo(f"Error: {outcome.error}", err=True)
+            click.echo(f"Error: {error_text(outcome.error)}", err=True)
             if outcome.log and outcome.log.exists():
                 click.echo(f"  log: {project.shown(outcome.log)}", err=True)
     for outcome in outcomes:
         if outcome.reason:
             click.echo(f"Held back: {outcome.model}: {outcome.reason}", err=True)
         for warning in outcome.warnings:
-            click.echo(f"Warning: {warning}", err=True)
+            click.echo(f"Warning: {typed(warning)}", err=True)
     failures = [result for result in results or () if result.verdict == "failed"]
     for failure in failures:
         where = f"{failure.model} version {failure.version}" + (f", {failure.url}" if failure.url else "")
         click.echo(f"Error: {where}: {failure.detail}", err=True)
     if problem:
-        click.echo(f"Error: replay: {problem}", err=True)
+        click.echo(f"Error: replay: {error_text(problem)}", err=True)
     if not problem and not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
         click.echo()
         print_next(_hints([outcome.model for outcome in outcomes]))
@@ -142,16 +142,6 @@ def print_next(steps: Mapping[str, str]) -> None:
         click.echo(f"  {step:<{width}}  {purpose}")
 
 
-def program() -> str:
-    """What to type to get this program: its name where the shell finds it, its path after a plain `make repo`."""
-    import shutil
-
-    started = Path(sys.argv[0])
-    if shutil.which("modelwright") or started.name != "modelwright":
-        return "modelwright"
-    return str(started.relative_to(Path.cwd())) if started.is_relative_to(Path.cwd()) else str(started)
-
-
 def outcomes_as_data(
     outcomes: Sequence[Outcome], results: Sequence[Replayed] | None, problem: ModelwrightError | None = None
 ) -> dict[str, Any]:
@@ -198,7 +188,7 @@ def print_plan(plan: BuildPlan) -> None:
         click.echo(f"wait  {model}: {reason}")
     click.echo(f"{len(plan)} steps: {len(todo)} to run, {len(plan) - len(todo)} up to date")
     for error in plan.errors.values():
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error_text(error)}", err=True)
 
 
 def plan_as_data(plan: BuildPlan) -> list[dict[str, Any]]:

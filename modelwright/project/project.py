@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +64,18 @@ class ProjectConfig:
 
 def find(start: Path) -> ProjectConfig:
     """The project of this folder, or of the nearest parent with a modelwright.toml. Raises ProjectNotFoundError."""
+    root = root_of(start)
+    if root is None:
+        place = "" if start.resolve() == Path.cwd() else f" {shlex.quote(str(start))}"
+        hint = f"start a project there: modelwright init{place}; or name an existing one: --project DIR"
+        raise ProjectNotFoundError(f"no {FILE} in {start.resolve()} or above it", hint)
+    return load(root)
+
+
+def root_of(start: Path) -> Path | None:
+    """The nearest folder with a modelwright.toml: this one, or one above it."""
     start = start.resolve()
-    for folder in (start, *start.parents):
-        if (folder / FILE).is_file():
-            return load(folder)
-    raise ProjectNotFoundError(
-        f"no {FILE} in {start} or above it", "run this in a Modelwright project, or pass --project DIR"
-    )
+    return next((folder for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
 
 
 def load(root: Path) -> ProjectConfig:

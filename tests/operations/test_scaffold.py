@@ -215,7 +215,7 @@ def test_without_a_project_new_says_so_and_writes_nothing(tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert result.output == (
         f"Error: no modelwright.toml in {tmp_path} or above it\n"
-        "  hint: run this in a Modelwright project, or pass --project DIR\n"
+        f"  hint: start a project there: modelwright init {tmp_path}; or name an existing one: --project DIR\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -261,7 +261,8 @@ def test_builders_that_are_not_a_folder_give_a_message(sandbox: Sandbox) -> None
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
-def test_new_prints_what_was_written_and_what_to_type_next(sandbox: Sandbox) -> None:
+def test_new_prints_what_was_written_and_what_to_type_next(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sandbox.root)
     assert new(sandbox, "picture", "ensemble") == (
         "Wrote builders/picture_scale/\n"
         "  model.py\n"
@@ -300,4 +301,4 @@ def test_where_the_kind_needs_what_is_not_installed_it_says_what_to_install(kind
 def test_what_to_install_comes_first(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelwright.operations.scaffold.missing_requirement", lambda kind: "modelwright[text]")
     result = sandbox.cli("new", "mine", "--kind", "huggingface")
-    assert "Next:\n  pip install 'modelwright[text]'" in result.output
+    assert re.search(r"Next:\n  \S.*pip install.* 'modelwright\[text\]'", result.output)
