@@ -65,9 +65,9 @@ def _weights(recipe: Recipe, path: str) -> dict[str, str]:
     """{file: SHA-256} of the files with weights that the graph lists. Raises SpecError with all that are missing."""
     builder, prints = recipe.builder, recipe.fingerprints
     graph, parent = builder.folder / path, PurePosixPath(path).parent
-    names = prints.found(graph, weight_files)
-    check_weights(names, graph.parent, f"{builder.file}: source.path")
-    files = [(parent / name).as_posix() for name in names]
+    listed = prints.found(graph, weight_files)
+    check_weights(listed, graph.parent, f"{builder.file}: source.path")
+    files = [(parent / name).as_posix() for name, _ in listed]
     return {name: prints.file(local_file(builder, "source.path", name)) for name in files}
 
 

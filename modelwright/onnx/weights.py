@@ -7,19 +7,29 @@ from pathlib import Path, PurePosixPath
 
 from modelwright.errors import SpecError
 from modelwright.onnx.scan import OnnxScanError, scan
-from modelwright.triton.file_types import pointer
+from modelwright.onnx.signature import Signature
+from modelwright.triton.file_types import file_type, pointer
 
 
-def weight_files(path: Path) -> list[str]:
-    """The files that the graph lists, relative to its folder; none where it cannot be read.
+def weight_files(path: Path) -> list[tuple[str, int]]:
+    """The files that the graph lists, relative to its folder, and how many bytes it reads of each.
 
-    Files outside the folder are left out: `check.read_signature` refuses them, and what is not ONNX.
+    None where the graph cannot be read. Files outside the folder are left out: `check.read_signature` refuses them.
     """
     try:
-        names = scan(path).external
+        signature = scan(path)
     except (OnnxScanError, OSError):
         return []
-    return [name for name in names if is_inside(name)]
+    return needed(signature)
+
+
+def needed(signature: Signature) -> list[tuple[str, int]]:
+    """The same, of a graph that was read."""
+    ends: dict[str, int] = {}
+    for tensor in signature.external_tensors:
+        end = tensor.offset + (tensor.length or 0)
+        ends[tensor.location] = max(end, ends.get(tensor.location, 0))
+    return [(name, end) for name, end in sorted(ends.items()) if is_inside(name)]
 
 
 def is_inside(location: str) -> bool:
@@ -28,17 +38,26 @@ def is_inside(location: str) -> bool:
     return bool(location) and not path.is_absolute() and ".." not in path.parts
 
 
-def check_weights(names: Iterable[str], folder: Path, where: str) -> None:
-    """Raise SpecError that names every file with weights that is not there, or is a Git LFS pointer."""
-    missing, pointers = [], {}
-    for name in names:
-        if not (folder / name).is_file():
+def check_weights(files: Iterable[tuple[str, int]], folder: Path, where: str) -> None:
+    """Raise SpecError that names every file with weights that is not there, not fetched, or too short.
+
+    `files` are those of `weight_files`.
+    """
+    missing, pointers, short = [], {}, []
+    for name, end in files:
+        path = folder / name
+        if not path.is_file():
             missing.append(name)
-        elif found := pointer(folder / name):
+        elif found := pointer(path):
             pointers[name] = found
+        elif path.stat().st_size < end:
+            is_ = file_type(path)
+            short.append(f"{name} {f'is {is_.what}' if is_ else f'has {path.stat().st_size:,} bytes of {end:,}'}")
     if missing:
-        files = f"{len(missing)} files that are not there" if len(missing) > 1 else "a file that is not there"
+        what = f"{len(missing)} files that are not there" if len(missing) > 1 else "a file that is not there"
         hint = "copy it beside the graph, under this name" if len(missing) == 1 else "copy them beside the graph"
-        raise SpecError(f"{where}: the graph keeps weights in {files}: {', '.join(missing)}", hint)
+        raise SpecError(f"{where}: the graph keeps weights in {what}: {', '.join(missing)}", hint)
     for found in pointers.values():  # of one kind, as they come from one clone
         raise SpecError(f"{where}: weights: {', '.join(pointers)}: {found.what}", found.fix)
+    if short:
+        raise SpecError(f"{where}: weights are incomplete: {', '.join(short)}", "copy or download them again")

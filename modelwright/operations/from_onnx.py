@@ -23,7 +23,7 @@ from modelwright.onnx.ids import IdLimit, id_limits
 from modelwright.onnx.rows import is_given, other_rows
 from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.signature import Signature, Value
-from modelwright.onnx.weights import check_weights
+from modelwright.onnx.weights import check_weights, needed
 from modelwright.operations.generated_samples import OPEN_RANGES, SAMPLES, Generated, Sizes
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder
@@ -140,7 +140,7 @@ def _copied(source: Path, folder: Path, release: Release) -> _Model:
     """The graph and its weights, copied, within the limits of the release, and loaded."""
     declared = read_signature(source)
     check_limits(declared, release)
-    check_weights(declared.external, source.parent, source.name)
+    check_weights(needed(declared), source.parent, source.name)
     taken = {FILE, DATA, MODEL} & set(declared.external)
     if taken:
         raise SpecError(f"{source.name}: its weights are in '{min(taken)}', a name that a builder uses itself")

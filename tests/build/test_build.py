@@ -370,6 +370,9 @@ def test_weights_that_the_graph_lists_are_published_and_need_no_declaration(sand
     assert "Nothing to do" in sandbox.cli("build").output
     (folder / "w1").write_bytes(b"\x00\x00\x80\x3f" * 2 + b" ")
     assert "w1 changed" in sandbox.cli("plan").output
+    (folder / "w1").write_bytes(b"\x00\x00\x80\x3f")
+    (folder / "w2").write_bytes(b"")
+    assert "source.path: weights are incomplete: w1 has 4 bytes of 8, w2 is empty\n" in sandbox.error()
 
 
 def test_declared_weights_give_the_same_key(sandbox: Sandbox) -> None:

@@ -16,7 +16,7 @@ import pytest
 from modelwright.build import build as engine
 from modelwright.cli.progress import Silent
 from modelwright.config.render import parse
-from modelwright.digest import list_tree, sha256_file
+from modelwright.digest import list_tree, sha256, sha256_file
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.kinds.registry import source_model
 from modelwright.operations.adopt import adopt
@@ -36,6 +36,7 @@ from tests.repository.test_repository import in_child
 from tests.server.models import shared_environment
 
 SHA = "0" * 64
+PLAN = b"ftrt" + bytes(20) + bytes([11, 0, 0, 1]) + bytes(64)  # of the TensorRT that release 26.07 may have
 
 
 @pytest.fixture
@@ -433,8 +434,7 @@ def test_a_version_that_fails_its_gate_keeps_all_from_being_published(adopted: S
 @pytest.mark.server
 def test_samples_for_a_backend_that_is_not_here_are_no_failure(adopted: Sandbox) -> None:
     with_samples(adopted)
-    elsewhere = "backend: tensorrt\n  default_model_filename: model.onnx"
-    edit(adopted, "classifier", "backend: onnxruntime", elsewhere)
+    edit(adopted, "classifier", "backend: onnxruntime", "backend: fil")
     assert adopted.build()["classifier"].status == "new"
     verification = adopted.manifest("classifier", 7).verification
     assert verification.compared_with is ComparedWith.NOTHING
@@ -500,6 +500,38 @@ def test_samples_that_are_answered_otherwise_stop_the_build(sandbox: Sandbox, sa
     assert "doubled: verify: 'y' differs by" in str(outcome.error)
 
 
+PLAN_YAML = """
+name: m
+source:
+  kind: prebuilt
+  versions: {{1: {{model.plan: {sha}}}}}
+serving:
+  backend: tensorrt
+  input: [{{name: x, data_type: TYPE_FP32, dims: [2]}}]
+  output: [{{name: y, data_type: TYPE_FP32, dims: [2]}}]
+"""
+OTHER_PLANS = {
+    "of an older TensorRT": (
+        PLAN.replace(b"\x0b", b"\x0a"),
+        "MW801: built with TensorRT 10.0.0.1; Triton 26.07 has 11.0.0",
+    ),
+    "that is a web page": (b"<html>404</html>", "MW803: it is a web page (HTML)"),
+    "that is a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "source: '1/model.plan' is a Git LFS pointer, not the file\n  hint: git lfs pull",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_PLANS)
+def test_a_plan_that_the_release_does_not_load_is_not_published(sandbox: Sandbox, case: str) -> None:
+    data, message = OTHER_PLANS[case]
+    folder = sandbox.write("m", model_yaml=PLAN_YAML.format(sha=sha256(data)))
+    (folder / "1").mkdir()
+    (folder / "1/model.plan").write_bytes(data)
+    assert message in sandbox.error()
+
+
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
@@ -512,6 +544,8 @@ def test_the_replay_says_that_a_model_loads_or_why_not(sandbox: Sandbox, tmp_pat
         shutil.copytree(folder, root / name)
         config = (folder / "config.pbtxt").read_text().replace('backend: "onnxruntime"', backend)
         (root / name / "config.pbtxt").write_text(config.replace('name: "classifier"', ""))
+    for number in (3, 7):
+        (root / f"plan/{number}/model.onnx").write_bytes(PLAN)
     with_unknown_operator(root / "wrong/7/model.onnx")  # which the linter does not see: it does not look into graphs
     shutil.copytree(root / "classifier", root / "bare")
     (root / "bare/config.pbtxt").unlink()  # the server completes it
