@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
 from modelwright.kinds.kind import Needs
+
+Exporter = Literal["dynamo", "torchscript"]
+ExporterField = Annotated[
+    Exporter,
+    Field(
+        description="torch's exporter. torchscript, the older one, takes what dynamo cannot: nn.LSTM and nn.GRU over a "
+        "dynamic length, packed sequences, TorchScript modules."
+    ),
+]
 
 ONNX_TOOLS = ("onnx", "onnxruntime")
 EXPORT_TOOLS = ("torch", "onnxscript", *ONNX_TOOLS)
@@ -13,6 +26,13 @@ cuda = torch.version.cuda
 without = f"CPU (built for CUDA {cuda}, finds no GPU)" if cuda else "CPU"
 print(f"{torch.__version__}, {f'CUDA {cuda}' if torch.cuda.is_available() else without}")
 """
+
+
+def exporter_options(exporter: Exporter) -> dict[str, Any]:
+    """The exporter, for a step's config: the default changes no key."""
+    return {} if exporter == "dynamo" else {"exporter": exporter}
+
+
 TORCH = Needs(
     name="torch",
     modules=("torch", "onnxscript"),  # the exporter is a part of torch that needs onnxscript

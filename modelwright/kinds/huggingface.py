@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from modelwright.digest import list_tree, tree_digest
 from modelwright.errors import SpecError
-from modelwright.kinds.export import EXPORT_TOOLS, TORCH
+from modelwright.kinds.export import EXPORT_TOOLS, TORCH, ExporterField, exporter_options
 from modelwright.kinds.kind import Kind, Needs, shipped
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction
@@ -42,6 +42,7 @@ class HuggingFaceSource(SourceSpec):
         None, description="module:function of this folder. (model, **params) → the nn.Module to export."
     )
     params: dict[str, JsonValue] = Field({}, description="Arguments of the entry.")
+    exporter: ExporterField = "dynamo"
     threads: int = Field(1, ge=1, description="Threads to export with. Part of the result.")
 
     @model_validator(mode="after")
@@ -81,7 +82,7 @@ def _steps(recipe: Recipe, source: HuggingFaceSource) -> list[Step]:
     export = recipe.step(
         "onnx",
         _EXPORT,
-        config=config | recipe.onnx_limits | recipe.graph_options,
+        config=config | recipe.onnx_limits | recipe.graph_options | exporter_options(source.exporter),
         code=code,
         data={source.package or str(source.path): tree_digest(files), **(recipe.declared() if code else {})},
         tools=versions((*EXPORT_TOOLS, "transformers", "safetensors")) | recipe.libraries(code),

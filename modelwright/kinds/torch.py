@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from modelwright.kinds.export import EXPORT_TOOLS, TORCH
+from modelwright.kinds.export import EXPORT_TOOLS, TORCH, ExporterField, exporter_options
 from modelwright.kinds.kind import Kind, shipped
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction
@@ -22,6 +22,7 @@ class TorchSource(SourceSpec):
     kind: Literal["torch"]
     entry: Entry = Field(description="module:function of this folder. (**params) → an nn.Module in eval mode.")
     params: dict[str, JsonValue] = Field({}, description="Arguments of the entry: changing one trains again.")
+    exporter: ExporterField = "dynamo"
     threads: int = Field(
         1, ge=1, description="Threads to train with. Part of the result: floating-point sums depend on it."
     )
@@ -36,7 +37,13 @@ def _steps(recipe: Recipe, source: TorchSource) -> list[Step]:
     export = recipe.step(
         "onnx",
         _EXPORT,
-        config={**recipe.tensors, "batched": recipe.builder.spec.batched, **recipe.onnx_limits, **recipe.graph_options},
+        config={
+            **recipe.tensors,
+            "batched": recipe.builder.spec.batched,
+            **recipe.onnx_limits,
+            **recipe.graph_options,
+            **exporter_options(source.exporter),
+        },
         code=train.code,  # the module is a pickle: loading it runs the code it was made by
         tools=versions(EXPORT_TOOLS),
         needs={"module": train.id, **recipe.samples},
@@ -49,7 +56,7 @@ KIND = Kind(
     name="torch",
     source=TorchSource,
     summary="a PyTorch module that a function of the builder returns",
-    takes="`entry`: a function that returns a module; exported with the dynamo exporter, dynamic batch",
+    takes="`entry`: a function that returns a module; exported by `exporter` (dynamo, torchscript), dynamic batch",
     verified="in the target's onnxruntime, against the module",
     steps=_steps,
     version_step="onnx",

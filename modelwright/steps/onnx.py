@@ -91,7 +91,16 @@ def _export(context: StepContext, module: Any, out: Path) -> Made:
             answers = run_torch(module, tensors, spec.inputs, spec.outputs, batched=spec.batched)
             expected |= zip(group, unstacked(answers), strict=True)
         first = groups[0][1]
-        onnx_from_torch(module, first, spec.inputs, spec.outputs, target, context.target, batched=spec.batched)
+        onnx_from_torch(
+            module,
+            first,
+            spec.inputs,
+            spec.outputs,
+            target,
+            context.target,
+            batched=spec.batched,
+            exporter=context.config.get("exporter", "dynamo"),
+        )
     save_tensors(out / "expected.npz", pack([expected[index] for index in range(len(samples))]))
     return _made(read_signature(target), target, context)
 

@@ -9,6 +9,7 @@ from modelwright.errors import StepError
 from modelwright.facts.part import Facts, Integer
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call, make_importable
+from modelwright.triton.file_types import TORCHSCRIPT, file_type
 
 # The module itself, for the export that usually follows in the same process: pickled it would be the same, only later.
 _recent: dict[Path, Any] = {}
@@ -31,13 +32,22 @@ def run(context: StepContext, out: Path) -> Trained:
         raise StepError(f"{where}: expected an nn.Module, got {type(module).__name__}", "return the trained module")
     module.eval()
     try:
-        torch.save(module, out / "module.pt")
+        _save(module, out / "module.pt")
     except (AttributeError, TypeError, RuntimeError) as error:
         hint = "classes and functions that a module holds must be defined at the top of a file"
         raise StepError(f"{where}: the module cannot be stored: {error}", hint) from None
     _recent.clear()
     _recent[Path(context.builder.folder)] = module
     return Trained(parameters=sum(parameter.numel() for parameter in module.parameters()))
+
+
+def _save(module: Any, path: Path) -> None:
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        torch.jit.save(module, path)
+    else:
+        torch.save(module, path)
 
 
 def load_module(context: StepContext, folder: Path) -> Any:
@@ -48,4 +58,5 @@ def load_module(context: StepContext, folder: Path) -> Any:
     if recent is not None:
         return recent
     make_importable(context.builder.folder)
-    return torch.load(folder / "module.pt", weights_only=False)
+    path = folder / "module.pt"
+    return torch.jit.load(path) if file_type(path) is TORCHSCRIPT else torch.load(path, weights_only=False)

@@ -226,7 +226,7 @@ class TestOpset:
         ("target", "opset", "match"),
         [
             (OLDEST, 20, r"opset 20 is above 19, the limit of onnxruntime 1\.16\.0 for Triton 23\.10"),
-            (NEWEST, 24, "opset 24 is above 23, the limit of torch's exporter"),
+            (NEWEST, 24, "opset 24 is above 23, the limit of torch's dynamo exporter"),
             (NEWEST, 9, "torch writes opset 18 or later"),
         ],
         ids=["release", "exporter", "too-old"],
@@ -244,7 +244,10 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("function", "match"),
         [
-            (branch_on_values, r"cannot trace forward: .*\(test_export\.py:\d+: return x if x\.sum\(\) > 0.*\n.*where"),
+            (
+                branch_on_values,
+                r"forward decides by the value of a tensor, .*\(test_export\.py:\d+: return x if x\.sum\(\) > 0.*\n.*where",
+            ),
             (lambda x: torch.from_numpy(x.numpy() + 1), r"cannot trace forward: .*numpy.*\n.*keep NumPy"),
             (lambda x: torch.linalg.svd(x)[1][:, None] + x, "cannot write this module as ONNX: No ONNX function.*svd"),
             (lambda x: x @ x, r"forward fails on x \[2, 4\]: RuntimeError: .*\(test_export\.py:"),
