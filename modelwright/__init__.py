@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from modelwright.api import Project, lint_repository
     from modelwright.build.listener import Listener
+    from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import Planned
     from modelwright.errors import ModelwrightError
@@ -29,6 +30,7 @@ _PUBLIC = {
     "Finding": "lint.engine:Finding",
     "LintReport": "lint.engine:LintReport",
     "Listener": "build.listener:Listener",
+    "LockedModel": "build.locks:LockedModel",
     "ModelStatus": "operations.status:ModelStatus",
     "ModelwrightError": "errors:ModelwrightError",
     "Outcome": "build.outcome:Outcome",
@@ -46,6 +48,7 @@ __all__ = [
     "Finding",
     "LintReport",
     "Listener",
+    "LockedModel",
     "ModelStatus",
     "ModelwrightError",
     "Outcome",

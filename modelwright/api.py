@@ -23,6 +23,7 @@ from modelwright.project.project import ProjectConfig, find
 
 if TYPE_CHECKING:
     from modelwright.build.listener import Listener
+    from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan
     from modelwright.lint.engine import LintReport
@@ -91,18 +92,25 @@ class Project:
         return planned
 
     def build(
-        self, names: Names = (), *, listener: Listener | None = None, jobs: int | None = None, wait: bool = False
+        self,
+        names: Names = (),
+        *,
+        listener: Listener | None = None,
+        jobs: int | None = None,
+        wait: bool = False,
+        write_locks: bool = True,
     ) -> list[Outcome]:
         """Build what is not up to date, verify it, publish it. One outcome a model, failed ones included.
 
         `jobs` bounds the threads of all steps together, by default to the cores of this process. While another build
-        runs, LockedError is raised, or with `wait` waited. Raises SpecError for an unknown name, before anything runs.
+        runs, LockedError is raised, or with `wait` waited. A requirements.lock that is missing or does not fit is
+        written; without `write_locks` it is an error. Raises SpecError for an unknown name, before anything runs.
         What is wrong with one model, from its model.yaml to its publish, is the `error` of its outcome.
         """
         from modelwright.build.build import build
         from modelwright.build.listener import Listener
 
-        return build(self.config, _listed(names), listener or Listener(), jobs=jobs, wait=wait)
+        return build(self.config, _listed(names), listener or Listener(), jobs=jobs, wait=wait, write_locks=write_locks)
 
     def nothing_to_do(self, names: Names = (), *, replayed: bool = False) -> int | None:
         """How many models a build would find unchanged, by timestamps alone; None when it must look closer.
@@ -197,6 +205,16 @@ class Project:
         from modelwright.operations.infer import infer
 
         return infer(self.config, model, url=url, version=version, sample=sample, inputs=inputs, top=top, say=say)
+
+    def lock(self, names: Names = (), *, upgrade: bool = False, say: Say = _quiet) -> list[LockedModel]:
+        """Resolve the requirements of Python models into requirements.lock. One result a model that has some.
+
+        A lock that fits stays; `upgrade` takes the newest versions. Raises SpecError for requirements that cannot be
+        met and for a named model without any, StepError without uv or a package index, LockedError while a build runs.
+        """
+        from modelwright.operations.lock import lock
+
+        return lock(self.config, _listed(names), say, upgrade=upgrade)
 
     def new(self, name: str, kind: str = "torch") -> Scaffold:
         """Write a builder to start from; it builds as it is. Raises SpecError for a name that is taken or not valid."""

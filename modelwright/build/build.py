@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from modelwright.build import stamp
+from modelwright.build import locks, stamp
 from modelwright.build.executor import Executor
 from modelwright.build.listener import Listener
 from modelwright.build.outcome import Outcome
@@ -18,6 +18,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.fsops import locked
 from modelwright.kinds.registry import kind_of
 from modelwright.project.project import ProjectConfig
+from modelwright.steps.wheels import remove_leftovers
 
 LOCK = "build.lock"
 
@@ -29,6 +30,7 @@ def build(
     *,
     jobs: int | None = None,
     wait: bool = False,
+    write_locks: bool = True,
     start_executor: Callable[[], Executor] | None = None,
 ) -> list[Outcome]:
     """Build, verify and publish. One outcome a model; raises only for what concerns the whole project.
@@ -36,16 +38,18 @@ def build(
     Whatever goes wrong with one model, from its model.yaml to its publish, is that outcome's `error`.
 
     `jobs` bounds the threads of all steps together (default: the cores this process may use). `wait`: when another
-    build runs, wait for it; otherwise that is a LockedError. `start_executor` says where steps run; by default in
-    worker processes.
+    build runs, wait for it; otherwise that is a LockedError. A requirements.lock that is missing, or was made for
+    something else, is written; without `write_locks` it fails its model. `start_executor` says where steps run; by
+    default in worker processes.
     """
     if jobs is not None and jobs < 1:
         raise ModelwrightError(f"jobs: expected a whole number from 1, got {jobs}")
     started_ns = time.time_ns()
     with locked(project.state / LOCK, "modelwright build", wait=wait, say=listener.waiting):
-        workspace = open_workspace(project, names)
+        workspace = _open(project, names, listener, write_locks)
         workspace.repository.ledger()  # a damaged one is found before hours of work, not after
         workspace.store.clean()
+        remove_leftovers(project.wheels)
         workspace.repository.clean()
         try:
             built = Scheduler(workspace, listener).run(start_executor or (lambda: _worker_pool(jobs)))
@@ -57,6 +61,21 @@ def build(
     if built_in and all(outcome.status == "unchanged" and not outcome.ran for outcome in outcomes):
         stamp.write(project, names, len(outcomes), _looked_at(workspace, built), started_ns)
     return outcomes
+
+
+def _open(project: ProjectConfig, names: Sequence[str], listener: Listener, write_locks: bool) -> Workspace:
+    """The workspace, once every requirements.lock is there that can be."""
+    workspace = open_workspace(project, names)
+    needing = locks.needing(workspace.selected, workspace.faults.errors)
+    if not write_locks or not needing:
+        return workspace
+    failed = locks.write_needed(project, needing, listener.locking)
+    if len(failed) < len(needing):
+        workspace = open_workspace(project, names)
+    for model, error in failed.items():
+        workspace.faults.errors.pop(model, None)  # that its lock is missing says less than why
+        workspace.faults.add(model, "lock", error)
+    return workspace
 
 
 def _looked_at(workspace: Workspace, built: Built) -> Iterator[Path]:

@@ -43,6 +43,7 @@ class Contexts:
             inputs={role: self.artifacts[need].folder / "files" for role, need in step.needs.items()},
             declared=frozenset({*step.code, *step.data}),
             server=project.server,
+            wheels=project.wheels,
             served=tuple(served),
             startup_timeout_s=project.startup_timeout_s,
         )

@@ -14,6 +14,9 @@ class Listener:
     def waiting(self, holder: str) -> None:
         """Another process builds; `holder` says which."""
 
+    def locking(self, text: str) -> None:
+        """A requirements.lock is made before the build can plan: `text` says which one, and that it is there."""
+
     def planned(self, steps: int, cached: int) -> None:
         """The build has `steps` steps, of which `cached` are up to date before anything runs."""
 

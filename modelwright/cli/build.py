@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 @names_argument
 @click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: one a core.")
 @click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
+@click.option(
+    "--locked", is_flag=True, help="Fail a model whose requirements.lock is missing or does not fit; do not write it."
+)
 @click.option("--replay", is_flag=True, help="Afterwards, replay on the local server what has not passed there yet.")
 @startup_timeout_option
 @json_option
 @command
 def build_command(
-    project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, replay: bool, as_data: bool
+    project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, locked: bool, replay: bool, as_data: bool
 ) -> None:
     """Build what is not up to date, verify it, publish it."""
     if not as_data and (models := project.nothing_to_do(names, replayed=replay)):
@@ -44,7 +47,7 @@ def build_command(
     from modelwright.cli.progress import listener_for
 
     with listener_for(as_data) as listener:
-        outcomes = project.build(names, listener=listener, jobs=jobs, wait=wait)
+        outcomes = project.build(names, listener=listener, jobs=jobs, wait=wait, write_locks=not locked)
     results, problem = _replay(project, names, outcomes, quiet if as_data else progress) if replay else (None, None)
     if as_data:
         as_json(tables.outcomes_as_data(outcomes, results, problem))

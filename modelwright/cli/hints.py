@@ -19,7 +19,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.project.project import root_of
 
 _NAME = "modelwright"
-_COMMANDS = "build|plan|status|serve|infer|verify|lint|load|new|adopt|init|doctor"
+_COMMANDS = "build|plan|status|serve|infer|verify|lint|lock|load|new|adopt|init|doctor"
 _COMMAND = re.compile(rf"(?<![\w/.-]){_NAME} ({_COMMANDS})\b")
 _PIP = re.compile(r"(?<![\w/.-])pip (install|uninstall)\b")
 

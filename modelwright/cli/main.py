@@ -19,6 +19,7 @@ _COMMANDS = {
     "infer": "serve:infer_command",
     "verify": "serve:verify_command",
     "lint": "lint:lint_command",
+    "lock": "lock:lock_command",
     "new": "builders:new_command",
     "adopt": "builders:adopt_command",
     "export-schema": "builders:export_schema_command",

@@ -45,6 +45,9 @@ class Lines(Silent):
     def waiting(self, holder: str) -> None:
         self._line(f"waiting for {holder}")
 
+    def locking(self, text: str) -> None:
+        self._line(text)
+
     def planned(self, steps: int, cached: int) -> None:
         if cached < steps:
             self._line(f"{steps} steps, {cached} up to date")

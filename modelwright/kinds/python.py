@@ -1,8 +1,12 @@
-"""source.kind python: a `model.py` for Triton's Python backend, with its files and vendored packages."""
+"""source.kind python: a `model.py` for Triton's Python backend, with its files and vendored packages.
+
+What is vendored stands in `requirements.lock` beside the model.yaml (`project/lockfile.py`), and its wheels in the key.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +15,9 @@ from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_server
 from modelwright.project.files import local_file
-from modelwright.project.spec import LocalPath, SourceSpec, inside_folder
+from modelwright.project.lockfile import FILE, Lock, Wanted, read_lock
+from modelwright.project.spec import Builder, LocalPath, SourceSpec, inside_folder
+from modelwright.triton.releases import Release
 
 _ASSEMBLE = StepFunction("python", "modelwright.steps.python:run")
 
@@ -26,7 +32,12 @@ class PythonSource(SourceSpec):
     )
     requirements: tuple[str, ...] = Field(
         (),
-        description="Packages to vendor into the version, for the target's Python: exact pins, dependencies included.",
+        description="Packages to vendor into the version, as pip takes them. `modelwright lock` resolves them for the "
+        "target's Python, with all that they need, into requirements.lock.",
+    )
+    exclude_dependencies: tuple[str, ...] = Field(
+        (),
+        description="Packages that others depend on and this model never uses: they are not vendored.",
     )
 
     @model_validator(mode="after")
@@ -37,11 +48,39 @@ class PythonSource(SourceSpec):
         return self
 
 
+def lock_file(builder: Builder) -> Path:
+    """Where the lock of a Python model lies."""
+    return builder.folder / FILE
+
+
+def wanted_lock(builder: Builder, target: Release) -> Wanted:
+    """What the lock of a Python model is resolved from."""
+    source = builder.spec.source
+    assert isinstance(source, PythonSource)
+    requirements = tuple(" ".join(text.split()) for text in source.requirements)
+    return Wanted(requirements, source.exclude_dependencies, target.python, target.numpy)
+
+
+def lock_of(builder: Builder, target: Release) -> Lock:
+    """The lock of a Python model that has requirements. Raises LockNeededError for none that fits."""
+    shown = f"{builder.file.rpartition('/')[0]}/{FILE}"
+    return read_lock(lock_file(builder), shown, wanted_lock(builder, target))
+
+
+def lock_key(lock: Lock) -> dict[str, str]:
+    """What of a lock counts for a step's key: its wheels, however they were found."""
+    return {wheel.name: f"{wheel.version} {wheel.sha256}" for wheel in lock.wheels}
+
+
 def _steps(recipe: Recipe, source: PythonSource) -> list[Step]:
     data = {source.model: recipe.fingerprints.file(local_file(recipe.builder, "source.model", source.model))}
     data |= {origin: recipe.digest(f"source.files.{name}", origin) for name, origin in source.files.items()}
-    config = {"model": source.model, "files": source.files, "requirements": list(source.requirements)}
-    config |= {"python": recipe.target.python}
+    config: dict[str, Any] = {
+        "model": source.model, "files": source.files, "requirements": list(source.requirements),
+        "python": recipe.target.python,
+    }  # fmt: skip
+    if source.requirements:
+        config["lock"] = lock_key(lock_of(recipe.builder, recipe.target))
     return [recipe.step("python", _ASSEMBLE, config=config, data=dict(sorted(data.items())))]
 
 
@@ -49,7 +88,7 @@ KIND = Kind(
     name="python",
     source=PythonSource,
     summary="a model.py for Triton's Python backend",
-    takes="`model.py` for Triton's Python backend; `requirements` are vendored for the target's Python",
+    takes="`model.py` for Triton's Python backend; `requirements` are locked and vendored for the target's Python",
     verified="in the real server, against `reference`",
     steps=_steps,
     version_step="python",

@@ -232,8 +232,24 @@ def _server(machine: Machine) -> list[Row]:
         ran = machine.run(command, _IMPORT_TIMEOUT_S, made.variables())
         if ran.code not in (0, 1) or "Error" in ran.error or "error while loading" in ran.error:
             return [Row("local server", "broken", ran.last_line, fix, needed=True)]
-    versions = f"tritonserver {environment.SERVER_VERSION}, onnxruntime {project.target.onnxruntime}"
-    return [Row("local server", "ok", f"{versions}, Python {made.python_version}", needed=True)]
+    target = project.target
+    versions = f"tritonserver {environment.SERVER_VERSION}, onnxruntime {target.onnxruntime}"
+    models = f"Python models find Python {made.python_version} and numpy {target.numpy}, nothing else"
+    if not made.python_version.startswith(f"{target.python}."):
+        models = f"{models} (the container has Python {target.python})"
+    return [Row("local server", "ok", f"{versions}; {models}", needed=True)]
+
+
+def _uv(machine: Machine) -> list[Row]:
+    """uv makes a requirements.lock; a build from one does not need it."""
+    version = machine.installed("uv")
+    if version is not None:
+        return [Row("uv", "ok", version)]
+    ran = machine.run(["uv", "--version"], _TOOL_TIMEOUT_S, None)
+    if ran.code == 0:
+        return [Row("uv", "ok", f"{ran.output.strip().removeprefix('uv ')}, on PATH")]
+    detail = "not installed: requirements of Python models cannot be locked here; what is locked builds"
+    return [Row("uv", "optional", detail, "pip install 'modelwright[lock]'")]
 
 
 def _server_to_be_made(machine: Machine, project: ProjectConfig) -> Row:
@@ -342,6 +358,6 @@ def _import(machine: Machine, code: str) -> Ran:
 
 
 _CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
-    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _server, _disk, _docker, _compose, _gpu,
+    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _uv, _server, _disk, _docker, _compose, _gpu,
     _tensorrt,
 )  # fmt: skip

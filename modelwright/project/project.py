@@ -53,6 +53,11 @@ class ProjectConfig:
         return self.state / "server"
 
     @property
+    def wheels(self) -> Path:
+        """Downloaded wheels of vendored packages."""
+        return self.state / "wheels"
+
+    @property
     def staging(self) -> Path:
         """Where versions are put together: beside the repository, so that publishing is a rename on one filesystem."""
         return self.repository.parent / ".modelwright" / "staging"

@@ -35,6 +35,7 @@ class StepContext:
     inputs: Mapping[str, Path]  # role → the folder of that step's files
     declared: frozenset[str]  # files of the builder's folder that the key covers
     server: Path  # where the local server's environments live
+    wheels: Path  # where downloaded wheels are kept
     served: tuple[ServedModel, ...] = field(default=())
     startup_timeout_s: float | None = None  # of the local server; None: by what it loads
 

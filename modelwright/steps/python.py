@@ -3,7 +3,7 @@
 version/model.py                the builder's own file, or a few lines that make the vendored packages importable
                                 and then load it
 version/<source.files>          as named
-version/site-packages/          the requirements, as wheels for the target release's Python
+version/site-packages/          the wheels of requirements.lock, for the target release's Python
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from modelwright.errors import StepError, located
 from modelwright.facts.made import Made
-from modelwright.kinds.python import PythonSource
+from modelwright.kinds.python import PythonSource, lock_key, lock_of
 from modelwright.project.files import local_file, published_file
+from modelwright.project.lockfile import Lock
 from modelwright.steps.context import StepContext
 
 PACKAGES = "site-packages"
@@ -47,19 +49,31 @@ def run(context: StepContext, out: Path) -> Made:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(published_file(builder, f"source.files.{name}", origin), target)
     own = local_file(builder, "source.model", source.model)
-    if not source.requirements:
+    lock = _lock(context, source)
+    if lock is None or not lock.wheels:
         shutil.copyfile(own, version / "model.py")
         return Made()
     shutil.copyfile(own, version / OWN)
     (version / "model.py").write_text(_BOOTSTRAP)
-    return _vendor(context, source, version / PACKAGES, out)
+    return _vendor(context, lock, version / PACKAGES, out)
 
 
-def _vendor(context: StepContext, source: PythonSource, folder: Path, out: Path) -> Made:
-    from modelwright.steps.vendor import vendor_requirements
+def _lock(context: StepContext, source: PythonSource) -> Lock | None:
+    if not source.requirements:
+        return None
+    lock = lock_of(context.builder, context.target)
+    if lock_key(lock) != context.config["lock"]:
+        raise StepError(f"{context.builder.file}: requirements.lock was changed while the build ran", "build again")
+    return lock
+
+
+def _vendor(context: StepContext, lock: Lock, folder: Path, out: Path) -> Made:
+    from modelwright.steps.vendor import vendor
 
     log = out.parent / "pip.log"
-    missing = vendor_requirements(source.requirements, context.target.python, folder, log)
+    with located(f"{context.builder.file}: source.requirements"):
+        missing = vendor(lock, context.wheels, folder, log)
     if missing:
         context.say(f"not vendored, though the requirements name them as dependencies: {', '.join(missing)}")
-    return Made(requirements=source.requirements, dependencies_left_out=tuple(missing))
+    pins = tuple(wheel.pin for wheel in lock.wheels)
+    return Made(requirements=pins, dependencies_left_out=tuple(missing))

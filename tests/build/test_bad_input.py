@@ -406,10 +406,11 @@ def test_a_python_model_that_imports_a_file_which_is_not_published(sandbox: Sand
     assert "name the file in builders/plus_one/model.yaml: source: files: {helper.py: helper.py}" in sandbox.error()
 
 
-def test_a_requirement_that_is_not_pinned(sandbox: Sandbox) -> None:
-    yaml = sandbox_yaml_with_requirements("tokenizers")
-    sandbox.python_builder(yaml=yaml)
-    assert "tokenizers" in sandbox.error()
+def test_a_requirement_that_is_no_package_of_an_index(sandbox: Sandbox) -> None:
+    sandbox.python_builder(yaml=sandbox_yaml_with_requirements("./folder"))
+    error = sandbox.error()
+    assert "Error: builders/plus_one/model.yaml: source.requirements: './folder': " in error
+    assert "write a name and its versions, as pip takes them: jinja2>=3.1" in error
 
 
 def sandbox_yaml_with_requirements(requirement: str) -> str:

