@@ -14,7 +14,7 @@ from modelwright.project.family import family_of
 from modelwright.project.spec import Builder
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release
-from modelwright.verification.golden import MOST
+from modelwright.verification.batches import LARGEST_SHUFFLED
 
 VERIFY = "verify"
 _SAMPLE = StepFunction("samples", "modelwright.steps.samples:run")
@@ -48,8 +48,8 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         "evaluate": spec.evaluate,
         "gates": spec.gates.model_dump(mode="json"),
         **recipe.tensors,
-        # Batches of more rows than a version keeps samples are not tried.
-        "max_batch_size": spec.max_batch_size if verification.served else min(spec.max_batch_size, MOST),
+        # In onnxruntime the samples run as one batch, whatever the server's largest is.
+        "max_batch_size": spec.max_batch_size if verification.served else min(spec.max_batch_size, LARGEST_SHUFFLED),
         **verification.config,
     }
     needs = {**recipe.samples, "model": version_step(builder)}

@@ -297,7 +297,7 @@ class _Search:
         Returns how the answers differ from the declared outputs, and which sizes could not be tested.
         """
         samples, spec = self._samples(candidate), self.builder.spec
-        rows = min(len(samples), spec.max_batch_size)
+        rows = len(samples) if spec.batched else 0
         actual, other_outputs = self._runner.ask_all(samples, rows), ""
         answers = actual
         try:

@@ -30,7 +30,7 @@ from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.gates import check_gates, metrics_from
-from modelwright.verification.golden import MOST, kept_count, save_golden
+from modelwright.verification.golden import kept_count, save_golden
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import Column, columns, requests, unpack
 from modelwright.verification.sizes import check_sizes
@@ -63,12 +63,12 @@ def run(context: StepContext, out: Path) -> Verified:
         runner = SampleRunner(infer, spec.batched, view.scalars)
         samples = load_samples(context, types)
         # A request of a sequence is one row: the batcher puts those of several sequences together.
-        largest = min(spec.max_batch_size, MOST)
-        batch = min(1 if "sequence_batching" in spec.serving else len(samples), largest)
+        alone = spec.max_batch_size == 1 or "sequence_batching" in spec.serving
+        batch = 0 if not spec.batched else 1 if alone else len(samples)
         answered = verify_samples(context, runner, samples, batch, out)
         if spec.batched:
             kept = kept_count(samples, batch)
-            check_rows(runner, samples[:kept], answered.actual[:kept], answered.allowed, batch, largest)
+            check_rows(runner, samples[:kept], answered.actual[:kept], answered.allowed, batch, spec.max_batch_size)
         return _with_notes(answered, check_sizes(runner, samples, view.dims))
 
 

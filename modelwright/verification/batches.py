@@ -15,6 +15,7 @@ from modelwright.verification.samples import of_equal_sizes, requests
 if TYPE_CHECKING:
     import numpy as np
 
+LARGEST_SHUFFLED = 3  # rows of a batch that is put together in another order
 _SHUFFLED = 8  # samples of one size that are asked again in other orders: enough for each to have many neighbours
 
 _HINT = (
@@ -32,9 +33,10 @@ def check_rows(
     batch: int,
     largest: int,
 ) -> None:
-    """Ask each sample alone, and some in batches of several sizes, in other orders and beside others.
+    """Ask each sample alone, and some in batches of two and three, in other orders and beside others.
 
-    `answers` are what the samples got in requests of at most `batch` neighbours; no batch has more rows than `largest`.
+    `answers` are what the samples got in requests of at most `batch` neighbours; the server makes batches of at most
+    `largest` rows.
     Raises VerifyError for a row whose answer is not the one that it gets alone, naming the row and its neighbours.
     """
     alone = [answer for sample in samples for answer in runner.ask([sample])]
@@ -81,7 +83,7 @@ def _check_beside_stranger(
 
 def _batches(group: Sequence[int], largest: int) -> Iterator[list[int]]:
     """The samples of a group in pairs and in threes, each time in another order."""
-    orders = {min(2, largest): list(reversed(group)), min(3, largest): [*group[::2], *group[1::2]]}
+    orders = {min(2, largest): list(reversed(group)), min(LARGEST_SHUFFLED, largest): [*group[::2], *group[1::2]]}
     for size, order in orders.items():
         for start in range(0, len(order) if size > 1 else 0, size):
             # The last batch is filled up from the front. A single sample stands beside itself.
