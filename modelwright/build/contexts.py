@@ -15,6 +15,7 @@ from modelwright.kinds.model_steps import VERIFY
 from modelwright.kinds.registry import kind_of, version_step
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
+from modelwright.project.operators import operator_libraries, own_file
 from modelwright.project.spec import Builder
 from modelwright.steps.context import ServedModel, StepContext
 
@@ -62,6 +63,7 @@ class Contexts:
         kind, source = kind_of(builder), builder.spec.source
         config = config_of(builder, self._tensors(builder), kind.tried(builder.spec.serving))
         made, fixed = self.artifacts[version_step(builder)], kind.fixed_versions(source)
+        libraries = {} if kind.whole_config else operator_libraries(builder)
         for output in config.output:
             output.ClearField("label_filename")  # a trial asks for tensors, and has no label files
         if is_tested and fixed:
@@ -71,6 +73,7 @@ class Contexts:
             plain_text(config),
             {number: made.path(f"versions/{number}") for number in fixed} or {1: made.path("version")},
             is_prebuilt=bool(fixed),
+            beside={own: file for path, file in libraries.items() if (own := own_file(path, builder.name))},
             top=made.path("top") if kind.files_beside(source) else None,
             is_complete=not kind.whole_config or bool(builder.composing or (config.input and config.output)),
         )

@@ -5,6 +5,7 @@
     labels.txt, …           class names: outputs[].labels, or label_filename in serving.output
     warmup/…                data for model_warmup: golden samples, or files of the builder's folder warmup/
     initial_state/…         data for sequence states: files of the builder's folder initial_state/
+    libops.so, …            custom operators: files of the builder's folder (project/operators.py)
 
 config.pbtxt ends with a line that names the other files. A publish replaces all of them together, and removes a file
 that this line names and that is no longer made. Files that are not named are never touched.
@@ -25,11 +26,12 @@ from modelwright.config.render import render
 from modelwright.errors import ConfigError
 from modelwright.kinds.registry import kind_of
 from modelwright.project.files import local_file
+from modelwright.project.operators import own_file
 from modelwright.project.spec import Builder
 from modelwright.triton.layout import CONFIG, DATA_FOLDERS, INITIAL_STATE, WARMUP, environment_config
 
 _RECORD = "# Made with it: "
-_NAMING = ("output", "model_warmup", "sequence_batching")  # fields that can name a file
+_NAMING = ("output", "model_warmup", "sequence_batching", "model_operations")  # fields that can name a file
 
 
 def sources(builder: Builder) -> dict[str, Path]:
@@ -124,7 +126,11 @@ def _named(builder: Builder, config: Any, where: str) -> Iterator[tuple[str, str
         if output.label_filename:
             field = f"{where}.output[{index}].label_filename"
             yield field, _label_name(builder, field, output.label_filename)
-    for field, name, _ in _data_files(config, where):
+    found = [(field, name) for field, name, _ in _data_files(config, where)]
+    for index, path in enumerate(config.model_operations.op_library_filename):
+        if name := own_file(path, builder.name):
+            found.append((f"{where}.model_operations.op_library_filename[{index}]", name))
+    for field, name in found:
         if not is_ours(name):
             raise ConfigError(f"{builder.file}: {field}: '{name}' is not a plain path inside the model's folder")
         yield field, name

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.config.model_config import ConfigTensor, ConfigTensors, config_of, tensors_of_model
+from modelwright.config.model_config import ConfigTensor, ConfigTensors, config_of, graph_level, tensors_of_model
 from modelwright.errors import ConfigError
 from modelwright.facts.made import OnnxTensor
-from modelwright.onnx.runtime import run_session, session_values
+from modelwright.onnx.runtime import load_session, run_session, session_values
+from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Builder
 from modelwright.server.backends.onnxruntime.load_check import LoadCheckError, validate
 from modelwright.suggest import did_you_mean
@@ -126,6 +128,15 @@ class ServedView:
             return (*batch, *reshaped(array.shape[len(batch) :], before, after))
         except ValueError as error:
             raise ConfigError(f"'{tensor.name}': {error}", "correct dims and reshape in `serving`") from None
+
+
+def served_session(builder: Builder, file: Path) -> Any:
+    """An onnxruntime session of an ONNX file, with the graph level and the custom operators that `serving` names.
+
+    Raises SpecError for a library that is not here, StepError for a file that onnxruntime does not load.
+    """
+    libraries = operator_libraries(builder).values()
+    return load_session(file, graph_level=graph_level(builder), libraries=libraries)
 
 
 def served_view(builder: Builder, session: Any) -> ServedView:

@@ -84,7 +84,11 @@ def _steps(recipe: Recipe, source: HuggingFaceSource) -> list[Step]:
         _EXPORT,
         config=config | recipe.onnx_limits | recipe.graph_options | exporter_options(source.exporter),
         code=code,
-        data={source.package or str(source.path): tree_digest(files), **(recipe.declared() if code else {})},
+        data={
+            source.package or str(source.path): tree_digest(files),
+            **(recipe.declared() if code else {}),
+            **recipe.operators,
+        },
         tools=versions((*EXPORT_TOOLS, "transformers", "safetensors")) | recipe.libraries(code),
         needs=recipe.samples,
         threads=source.threads,

@@ -25,7 +25,14 @@ S = TypeVar("S", bound=SourceSpec)
 Files = Mapping[str, str | bytes]  # name → text with $placeholders, or bytes
 _TEMPLATE = ".tmpl"  # keeps linters and type checkers of this package away from code that is not its own
 # Fields of ModelConfig that decide what a model answers.
-_ANSWER_FIELDS = ("max_batch_size", "input", "output", "parameters", "model_transaction_policy")
+_ANSWER_FIELDS = (
+    "max_batch_size",
+    "input",
+    "output",
+    "parameters",
+    "model_transaction_policy",
+    "model_operations",
+)
 _BATCHING = "dynamic_batching"
 # Fields of ModelConfig that decide how fast a model is, and on which device.
 _SPEED_FIELDS = ("environments", "instance_group", "optimization", _BATCHING, "model_warmup", "response_cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from modelwright.digest import Fingerprints, module_file
@@ -52,6 +53,10 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         "max_batch_size": spec.max_batch_size if verification.served else min(spec.max_batch_size, LARGEST_SHUFFLED),
         **verification.config,
     }
+    libraries: dict[str, str] = {}
+    for item in family if verification.served else [builder]:
+        if kind_of(item).backend == "onnxruntime":
+            libraries |= replace(recipe, builder=item).operators
     needs = {**recipe.samples, "model": version_step(builder)}
     if verification.served:
         # The server runs the composing models too, so their files are needed, and their configs count.
@@ -65,7 +70,7 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         verification.function,
         config=config,
         code=code,
-        data=recipe.declared() if code else {},
+        data=(recipe.declared() if code else {}) | libraries,
         tools=versions(("numpy", "onnxruntime")) | recipe.libraries(code),
         needs=needs,
     )

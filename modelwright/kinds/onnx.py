@@ -54,7 +54,7 @@ def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
             **recipe.graph_options,
             "batched": recipe.builder.spec.batched,
         },
-        data=data,
+        data=data | recipe.operators,
         tools=versions(ONNX_TOOLS),
         needs=recipe.samples,
     )

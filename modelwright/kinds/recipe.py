@@ -11,6 +11,7 @@ from modelwright.digest import Fingerprints, code_closure
 from modelwright.errors import SpecError
 from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.files import local_file, published_file
+from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Builder
 from modelwright.triton.releases import Release
 
@@ -55,6 +56,11 @@ class Recipe:
         optimization = self.builder.spec.serving.get("optimization")
         graph = optimization.get("graph") if isinstance(optimization, Mapping) else None
         return {"graph": graph} if graph else {}
+
+    @property
+    def operators(self) -> dict[str, str]:
+        """{library of custom operators: SHA-256}, for a step's data."""
+        return {path: self.fingerprints.file(file) for path, file in operator_libraries(self.builder).items()}
 
     @property
     def served_as(self) -> dict[str, Any]:

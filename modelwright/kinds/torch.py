@@ -44,6 +44,7 @@ def _steps(recipe: Recipe, source: TorchSource) -> list[Step]:
             **recipe.graph_options,
             **exporter_options(source.exporter),
         },
+        data=recipe.operators,
         code=train.code,  # the module is a pickle: loading it runs the code it was made by
         tools=versions(EXPORT_TOOLS),
         needs={"module": train.id, **recipe.samples},

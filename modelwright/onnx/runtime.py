@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 _BFLOAT16 = "tensor(bfloat16)"  # as onnxruntime names it
 
 
-def load_session(path: Path, threads: int = 1, graph_level: int = 0, *, quiet: bool = False) -> InferenceSession:
+def load_session(
+    path: Path, threads: int = 1, graph_level: int = 0, *, libraries: Iterable[Path] = (), quiet: bool = False
+) -> InferenceSession:
     """Load a file, external weights included. Raises StepError with onnxruntime's message on one line.
 
     `graph_level` is `optimization.graph.level` of the config that serves it. The shapes that the session says depend on
-    it: folding constants can make a dynamic dimension a number. `quiet`: runs that fail log nothing.
+    it: folding constants can make a dynamic dimension a number. `libraries` have custom operators. `quiet`: runs that
+    fail log nothing.
     """
     import onnxruntime
 
@@ -37,11 +40,26 @@ def load_session(path: Path, threads: int = 1, graph_level: int = 0, *, quiet: b
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4 if quiet else 3  # 3: errors only, which also arrive as exceptions
+    for library in libraries:
+        _register(options, library)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _onnxruntime_errors() as error:
         reason = one_line(error).replace(f"{path.parent}/", "")
         raise StepError(f"{path.name}: onnxruntime does not load it: {reason}", _load_hint(reason)) from error
+
+
+def _register(options: Any, library: Path) -> None:
+    import onnxruntime
+
+    try:
+        options.register_custom_ops_library(str(library))
+    except _onnxruntime_errors() as error:
+        reason = one_line(error).replace(f"{library.parent}/", "")
+        raise StepError(
+            f"{library.name}: onnxruntime does not load it as a library of custom operators: {reason}",
+            f"build it for this platform and onnxruntime {onnxruntime.__version__}; it exports RegisterCustomOps",
+        ) from error
 
 
 def session_values(session: InferenceSession) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
@@ -133,6 +151,8 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 def _load_hint(reason: str) -> str:
     if "IR version" in reason or "opset" in reason.lower():
         return "export again with a lower opset; `onnxruntime` here must match the target release"
+    if "is not a registered function/op" in reason:
+        return "name the library that has the operator in serving.model_operations.op_library_filename"
     if "Duplicate definition" in reason:
         return "two tensors share a name: rename the input or output that carries it"
     if "external" in reason.lower():

@@ -12,15 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.model_config import graph_level
-from modelwright.config.served import served_view
+from modelwright.config.served import served_session, served_view
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
 from modelwright.facts.made import Made, OnnxSignature
 from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
 from modelwright.kinds.onnx import OnnxSource
 from modelwright.onnx.check import check_limits, check_rows, check_shapes, read_signature
-from modelwright.onnx.runtime import load_session, session_values
+from modelwright.onnx.runtime import session_values
 from modelwright.onnx.signature import Signature
 from modelwright.project.files import local_file
 from modelwright.steps.context import StepContext
@@ -114,7 +113,7 @@ def _made(declared: Signature, file: Path, context: StepContext) -> Made:
     builder = context.builder
     with located(f"{builder.file}: source"):
         check_limits(declared, context.target)
-        session = load_session(file, graph_level=graph_level(builder))
+        session = served_session(builder, file)
         inputs, outputs = session_values(session)
         signature = replace(declared, inputs=inputs, outputs=outputs)
         check_shapes(declared, signature, file.name)

@@ -39,6 +39,9 @@ def trial(context: StepContext, scratch: Path) -> Iterator[Client]:
         (folder / CONFIG).write_text(model.config)
         for number, version in model.versions.items():
             shutil.copytree(version, folder / str(number), copy_function=_copy_of(model))
+        for name, file in model.beside.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / name)
         if model.top:
             shutil.copytree(model.top, folder, copy_function=_copy_of(model), dirs_exist_ok=True)
     log = scratch / "server.log"

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.model_config import graph_level, tensors_of
-from modelwright.config.served import served_view
+from modelwright.config.model_config import tensors_of
+from modelwright.config.served import served_session, served_view
 from modelwright.errors import located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import GoldenComparison, Verified
-from modelwright.onnx.runtime import load_session
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
@@ -54,7 +53,7 @@ def run(context: StepContext, out: Path) -> Verified:
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
         file = context.inputs["model"] / "version" / "model.onnx"
-        view = served_view(context.builder, load_session(file, graph_level=graph_level(context.builder)))
+        view = served_view(context.builder, served_session(context.builder, file))
         types = view.tensors.input_types
 
         def infer(inputs: Tensors) -> Tensors:

@@ -9,6 +9,7 @@ from modelwright.lint.examples import PYTHON_MODEL
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView
+from modelwright.project.operators import own_file
 from modelwright.suggest import did_you_mean
 
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
@@ -307,7 +308,8 @@ def only_passive(view: ConfigView) -> Iterator[Found]:
     Severity.WARNING,
     why="The path is outside the model's folder, so the file must be in the serving container, which this linter "
     "cannot check. The model does not load without it.",
-    fix="Put the file into the model's folder, or into the container and ignore this rule.",
+    fix="Put the file into the model's folder, or into the container and ignore this rule. A library's path is the one "
+    "that the server sees: /models/NAME/FILE.",
     example=Example(
         'parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "/opt/batching.so" } }',
         "",
@@ -320,4 +322,7 @@ def file_of_the_container(view: ConfigView) -> Iterator[Found]:
         if value and not value.startswith("$$TRITON_MODEL_DIRECTORY/"):
             yield view.found(f"{key}: '{value}'", "parameters", key)
     for index, name in enumerate(config.model_operations.op_library_filename):
+        own = own_file(name, view.model.name)
+        if own and view.model.locate(own).is_file():
+            continue
         yield view.found(f"library of custom operations '{name}'", "model_operations", "op_library_filename", index)

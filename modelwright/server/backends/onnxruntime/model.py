@@ -244,7 +244,7 @@ def create_session(config: Config, directory: Path) -> Any:
         path = path / "model.onnx"
     if not path.exists():
         raise pb_utils.TritonModelException(f"unable to find '{path}' for model instance '{config['name']}'")
-    options = session_options(config)
+    options = session_options(config, directory.parent)
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -265,7 +265,7 @@ def refuse_early_bfloat16(config: Config, session: Any) -> None:
                 )
 
 
-def session_options(config: Config) -> Any:
+def session_options(config: Config, folder: Path) -> Any:
     """The options that the stock backend sets, from the same parameters.
 
     Thread counts stay at onnxruntime's own default (the number of physical cores) unless given, as in the stock
@@ -297,8 +297,14 @@ def session_options(config: Config) -> Any:
         options.add_session_config_entry(key, parameter(config, key))
     check_accelerators(config)
     for library in config.get("model_operations", {}).get("op_library_filename", []):
-        options.register_custom_ops_library(library)
+        options.register_custom_ops_library(library_here(config["name"], library, folder))
     return options
+
+
+def library_here(model: str, path: str, folder: Path) -> str:
+    """A library of custom operators. One of the model's own folder lies where this server has its repository."""
+    own = folder / path.partition(f"/{model}/")[2] if path.startswith("/") else folder
+    return str(own) if own.is_file() else path
 
 
 def create_run_options(config: Config) -> Any:
