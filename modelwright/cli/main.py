@@ -12,6 +12,7 @@ from modelwright import __version__
 
 # Command → the module in this package and the function in it, in the order in which a user meets them.
 _COMMANDS = {
+    "init": "init:init_command",
     "build": "build:build_command",
     "plan": "build:plan_command",
     "status": "build:status_command",

@@ -139,7 +139,7 @@ def print_next(steps: Mapping[str, str]) -> None:
     click.echo("Next:")
     width = max(map(len, steps))
     for step, purpose in steps.items():
-        click.echo(f"  {step:<{width}}  {purpose}")
+        click.echo(f"  {step:<{width}}  {purpose}".rstrip())
 
 
 def outcomes_as_data(

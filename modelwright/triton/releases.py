@@ -14,6 +14,9 @@ from modelwright.errors import ProjectError
 _NUMPY = "1.26.4"
 
 
+TESTED_WITH = "26.07"  # what a new project is for, unless it says otherwise
+
+
 @dataclass(frozen=True)
 class Release:
     """One Triton release, as in the stock `-py3` container of that month."""
