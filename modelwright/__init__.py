@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modelwright.build.listener import Listener
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
-    from modelwright.build.plan import Planned
+    from modelwright.build.plan import BuildPlan, Planned
     from modelwright.errors import ModelwrightError
     from modelwright.lint.engine import Finding, LintReport
     from modelwright.operations.adopt import Adoption
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Adoption": "operations.adopt:Adoption",
     "Answer": "operations.infer:Answer",
+    "BuildPlan": "build.plan:BuildPlan",
     "Finding": "lint.engine:Finding",
     "LintReport": "lint.engine:LintReport",
     "Listener": "build.listener:Listener",
@@ -45,6 +46,7 @@ _PUBLIC = {
 __all__ = [
     "Adoption",
     "Answer",
+    "BuildPlan",
     "Finding",
     "LintReport",
     "Listener",

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import click
 
+from modelwright.cli.main import COMMANDS
 from modelwright.errors import ModelwrightError
 from modelwright.project.project import root_of
 
 _NAME = "modelwright"
-_COMMANDS = "build|plan|status|serve|infer|verify|lint|lock|load|new|adopt|init|doctor"
-_COMMAND = re.compile(rf"(?<![\w/.-]){_NAME} ({_COMMANDS})\b")
+_COMMAND = re.compile(rf"(?<![\w/.-]){_NAME} ({'|'.join(COMMANDS)})\b")
 _PIP = re.compile(r"(?<![\w/.-])pip (install|uninstall)\b")
 
 

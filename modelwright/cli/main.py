@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import click
 from modelwright import __version__
 
 # Command → the module in this package and the function in it, in the order in which a user meets them.
-_COMMANDS = {
+COMMANDS = {
     "init": "init:init_command",
     "build": "build:build_command",
     "plan": "build:plan_command",
@@ -33,20 +35,20 @@ class _LazyGroup(click.Group):
     """Imports a command when it is asked for; suggests a name for one that does not exist."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, function = _COMMANDS[cmd_name].partition(":")
+        module, _, function = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(f"modelwright.cli.{module}"), function)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from modelwright.suggest import did_you_mean
 
-        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
-            ctx.fail(f"no command '{args[0]}': {did_you_mean(args[0], _COMMANDS)}")
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"no command '{args[0]}': {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
@@ -61,6 +63,10 @@ class _LazyGroup(click.Group):
 @click.pass_context
 def main(ctx: click.Context, folder: Path | None) -> None:
     """Build, verify and serve a Triton model repository."""
+    for stream in (sys.stdout, sys.stderr):
+        # A message may hold what the terminal cannot show: part of a name, or what a builder's code raised.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     ctx.obj = folder or Path.cwd()
 
 

@@ -257,6 +257,18 @@ def test_a_rule_of_the_linter_that_breaks_on_one_model_hides_no_finding_of_anoth
     assert "please report it at https://" in result.stderr
 
 
+def test_a_message_that_no_terminal_can_show_is_shown_in_part(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder(GOOD)
+    folder = sandbox.onnx_builder(BAD, factor=2.0001)
+    (folder / "data.py").write_text(
+        "def samples():\n    raise ValueError('caf\\udce9')\n\n\ndef evaluate(infer): ...\n"
+    )
+    result = sandbox.cli("build")
+    assert result.exit_code == 1
+    assert "raised ValueError: caf\\udce9" in result.stderr
+    assert "good   1        new" in result.stdout
+
+
 def test_a_permission_that_is_missing_is_no_bug(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.onnx_builder(GOOD)
     sandbox.onnx_builder(BAD)

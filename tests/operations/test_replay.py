@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from modelwright.api import Project
 from modelwright.errors import ServerError
 from modelwright.operations.infer import infer
 from modelwright.server.environment import ensure
@@ -227,6 +228,21 @@ def test_one_version_that_cannot_be_read_hides_no_other(sandbox: Sandbox) -> Non
     assert "doubled/1/manifest.json: damaged: not JSON, or cut short" in row["detail"]
     code, verdicts = replayed(sandbox)
     assert (code, verdicts) == (1, {"doubled/1": ["failed"], "other/1": ["ok", "ok"]})
+    with Project.find(sandbox.root).serve() as served:
+        assert served.ready() == [("doubled", 1), ("other", 1)]
+
+
+def test_one_config_that_cannot_be_read_hides_no_other_model(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.onnx_builder("other")
+    sandbox.build()
+    (sandbox.root / "model_repository/doubled/config.pbtxt").write_text("max_batch_size: {")
+    with Project.find(sandbox.root).serve() as served:
+        assert served.ready() == [("other", 1)]
+        assert "config.pbtxt" in served.refused["doubled"]
+        results = Project.find(sandbox.root).verify(urls=served.http)
+    assert {result.model: result.verdict for result in results} == {"doubled": "failed", "other": "ok"}
+    assert next(result.detail for result in results if result.model == "doubled").startswith("on disk: ")
 
 
 def test_infer_sends_a_sample(built: Sandbox, server: RunningServer) -> None:
