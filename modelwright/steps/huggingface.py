@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError
-from modelwright.triton.file_types import pointer, safetensors_problem
+from modelwright.triton.file_types import TORCHSCRIPT, file_type, pointer, safetensors_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -96,6 +96,11 @@ def _weights(directory: Path) -> list[Path]:
 
 def _no_safetensors(directory: Path) -> StepError:
     pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
+    if pickles and file_type(directory / pickles[0]) is TORCHSCRIPT:
+        return StepError(
+            f"{directory.name}: {pickles[0]} is {TORCHSCRIPT.what}, not weights for transformers",
+            "use source.kind torch, with an entry that returns torch.jit.load(…), and exporter: torchscript",
+        )
     if pickles:
         return StepError(
             f"{directory.name}: has weights only as {pickles[0]}, which can run code when it is read",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def run(context: StepContext, out: Path) -> Trained:
     module = call(context, "source.entry", config["entry"], **config["params"])
     where = f"{context.builder.file}: source.entry {config['entry']}"
     if not isinstance(module, torch.nn.Module):
-        raise StepError(f"{where}: expected an nn.Module, got {type(module).__name__}", "return the trained module")
+        raise StepError(f"{where}: expected an nn.Module, got {type(module).__name__}", _hint(module))
     module.eval()
     try:
         _save(module, out / "module.pt")
@@ -39,6 +40,16 @@ def run(context: StepContext, out: Path) -> Trained:
     _recent.clear()
     _recent[Path(context.builder.folder)] = module
     return Trained(parameters=sum(parameter.numel() for parameter in module.parameters()))
+
+
+def _hint(returned: Any) -> str:
+    import torch
+
+    if isinstance(returned, torch.export.ExportedProgram):
+        return "return its module: program.module()"
+    if isinstance(returned, Mapping) and any(isinstance(value, torch.Tensor) for value in returned.values()):
+        return "these are weights: make the module, and return it after module.load_state_dict(weights)"
+    return "return the trained module"
 
 
 def _save(module: Any, path: Path) -> None:

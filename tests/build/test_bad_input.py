@@ -197,9 +197,19 @@ def test_params_that_the_entry_does_not_take(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.torch
-def test_an_entry_that_returns_no_module(sandbox: Sandbox) -> None:
-    sandbox.torch_builder("m", train="def train(scale):\n    return {'a': 1}\n")
-    assert "source.entry train:train: expected an nn.Module, got dict" in sandbox.error()
+@pytest.mark.parametrize(
+    ("returned", "message", "hint"),
+    [
+        ("{'a': 1}", "got dict", "return the trained module"),
+        ("torch.nn.Linear(1, 1).state_dict()", "got OrderedDict", "make the module, and return it after module.load_state_dict"),
+        ("torch.export.export(torch.nn.ReLU().eval(), (torch.zeros(2),))", "got ExportedProgram", "program.module()"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_returns_no_module(sandbox: Sandbox, returned: str, message: str, hint: str) -> None:
+    sandbox.torch_builder("m", train=f"import torch\n\n\ndef train(scale):\n    return {returned}\n")
+    error = sandbox.error()
+    assert f"source.entry train:train: expected an nn.Module, {message}" in error
+    assert hint in error
 
 
 @pytest.mark.torch

