@@ -27,7 +27,8 @@ PROTOCOLS = ("http", "grpc")
 @pytest.fixture(scope="module")
 def repository() -> Repository:
     """Built here if it is not yet, as `make repo` does it."""
-    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(ROOT), "build", "--replay", "--wait"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(ROOT), "build", "--locked", "--replay"]
+    command += ["--wait"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     project = load(ROOT)

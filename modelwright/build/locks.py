@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ModelwrightError
-from modelwright.kinds.python import lock_file, wanted_lock
-from modelwright.project.lockfile import FILE, Lock, LockNeededError, parse_lock
+from modelwright.kinds.registry import kind_of
+from modelwright.project.lockfile import FILE, Lock, LockNeededError, Wanted, parse_lock
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder
 
@@ -27,6 +27,12 @@ class LockedModel:
     written: bool  # whether the file is another one now
 
 
+def wanted_lock(project: ProjectConfig, builder: Builder) -> Wanted | None:
+    """What the lock of a model is resolved from; None for a model that needs none."""
+    wanted: Wanted | None = kind_of(builder).wanted_lock(builder.spec.source, project.target)
+    return wanted
+
+
 def lock_model(project: ProjectConfig, builder: Builder, say: Say, *, upgrade: bool = False) -> LockedModel:
     """Resolve the requirements of one model, and write its lock if it is not what is there.
 
@@ -35,7 +41,8 @@ def lock_model(project: ProjectConfig, builder: Builder, say: Say, *, upgrade: b
     """
     from modelwright.steps.resolve import resolve
 
-    file, wanted = lock_file(builder), wanted_lock(builder, project.target)
+    file, wanted = builder.folder / FILE, wanted_lock(project, builder)
+    assert wanted
     before = _existing(file)
     if before and before.wanted == wanted and not upgrade:
         return LockedModel(builder.name, file, before, (), written=False)

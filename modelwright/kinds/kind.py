@@ -19,7 +19,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from modelwright.errors import StepError
 from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
+from modelwright.project.lockfile import Wanted
 from modelwright.project.spec import ModelSpec, Name, SourceSpec, StrictModel
+from modelwright.triton.releases import Release
 
 S = TypeVar("S", bound=SourceSpec)
 Files = Mapping[str, str | bytes]  # name → text with $placeholders, or bytes
@@ -86,6 +88,10 @@ def _none(source: SourceSpec) -> Any:
     return {}
 
 
+def _no_lock(source: SourceSpec, target: Release) -> None:
+    return None
+
+
 def _no_steps(source: SourceSpec) -> tuple[EnsembleStep, ...]:
     return ()
 
@@ -114,6 +120,9 @@ class Kind(Generic[S]):
     platform: str = ""
     ensemble_steps: Callable[[S], tuple[EnsembleStep, ...]] = _no_steps  # of platform ensemble
     whole_config: bool = False  # `serving` is the whole ModelConfig: nothing is derived, the server may complete it
+
+    # What a requirements.lock beside model.yaml is resolved from; None for no lock
+    wanted_lock: Callable[[S, Release], Wanted | None] = _no_lock
 
     # Versions that were made elsewhere
     fixed_versions: Callable[[S], Mapping[int, FixedVersion]] = _none

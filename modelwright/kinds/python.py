@@ -5,7 +5,6 @@ What is vendored stands in `requirements.lock` beside the model.yaml (`project/l
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -48,23 +47,18 @@ class PythonSource(SourceSpec):
         return self
 
 
-def lock_file(builder: Builder) -> Path:
-    """Where the lock of a Python model lies."""
-    return builder.folder / FILE
+def lock_of(builder: Builder, source: PythonSource, target: Release) -> Lock | None:
+    """The lock of a model; None without requirements. Raises LockNeededError for none that fits."""
+    wanted = _wanted_lock(source, target)
+    shown = f"{builder.file.rpartition('/')[0]}/{FILE}"
+    return read_lock(builder.folder / FILE, shown, wanted) if wanted else None
 
 
-def wanted_lock(builder: Builder, target: Release) -> Wanted:
-    """What the lock of a Python model is resolved from."""
-    source = builder.spec.source
-    assert isinstance(source, PythonSource)
+def _wanted_lock(source: PythonSource, target: Release) -> Wanted | None:
+    if not source.requirements:
+        return None
     requirements = tuple(" ".join(text.split()) for text in source.requirements)
     return Wanted(requirements, source.exclude_dependencies, target.python, target.numpy)
-
-
-def lock_of(builder: Builder, target: Release) -> Lock:
-    """The lock of a Python model that has requirements. Raises LockNeededError for none that fits."""
-    shown = f"{builder.file.rpartition('/')[0]}/{FILE}"
-    return read_lock(lock_file(builder), shown, wanted_lock(builder, target))
 
 
 def lock_key(lock: Lock) -> dict[str, str]:
@@ -79,8 +73,8 @@ def _steps(recipe: Recipe, source: PythonSource) -> list[Step]:
         "model": source.model, "files": source.files, "requirements": list(source.requirements),
         "python": recipe.target.python,
     }  # fmt: skip
-    if source.requirements:
-        config["lock"] = lock_key(lock_of(recipe.builder, recipe.target))
+    if lock := lock_of(recipe.builder, source, recipe.target):
+        config["lock"] = lock_key(lock)
     return [recipe.step("python", _ASSEMBLE, config=config, data=dict(sorted(data.items())))]
 
 
@@ -94,5 +88,6 @@ KIND = Kind(
     version_step="python",
     verification=in_server,
     backend="python",
+    wanted_lock=_wanted_lock,
     scaffold={"": shipped("python")},
 )

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from modelwright.build.build import LOCK
-from modelwright.build.locks import LockedModel, lock_model
+from modelwright.build.locks import LockedModel, lock_model, wanted_lock
 from modelwright.errors import SpecError
 from modelwright.fsops import locked
-from modelwright.kinds.python import PythonSource
 from modelwright.kinds.registry import source_model
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
@@ -37,10 +36,6 @@ def _chosen(project: ProjectConfig, names: Sequence[str]) -> list[Builder]:
             raise read.faulty[name]
         if name not in read.valid:
             raise SpecError(f"no builder makes a model named '{name}'", did_you_mean(name, read.valid))
-        if not _has_requirements(read.valid[name]):
+        if wanted_lock(project, read.valid[name]) is None:
             raise SpecError(f"{read.valid[name].file}: it has no source.requirements", "there is nothing to lock")
-    return [read.valid[name] for name in names] or [item for item in read.valid.values() if _has_requirements(item)]
-
-
-def _has_requirements(builder: Builder) -> bool:
-    return isinstance(builder.spec.source, PythonSource) and bool(builder.spec.source.requirements)
+    return [read.valid[name] for name in names] or [item for item in read.valid.values() if wanted_lock(project, item)]

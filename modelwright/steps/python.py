@@ -59,10 +59,8 @@ def run(context: StepContext, out: Path) -> Made:
 
 
 def _lock(context: StepContext, source: PythonSource) -> Lock | None:
-    if not source.requirements:
-        return None
-    lock = lock_of(context.builder, context.target)
-    if lock_key(lock) != context.config["lock"]:
+    lock = lock_of(context.builder, source, context.target)
+    if lock and lock_key(lock) != context.config["lock"]:
         raise StepError(f"{context.builder.file}: requirements.lock was changed while the build ran", "build again")
     return lock
 
