@@ -30,6 +30,13 @@ ENVIRONMENTS = "environments"  # the only key of `serving` that is not a field o
 SERVING = "serving"  # its name in messages
 _ENSEMBLE = "ensemble"  # the platform of models that only pass tensors on
 
+_FIXED_ROWS = {
+    "inputs": "its first dimension must be dynamic to batch: export it so",
+    # As onnxmltools does for the label of a LightGBM classifier.
+    "outputs": "if it has a row for each row of a request, the file declares it wrongly: give the dimension a name"
+    " there, as in graph.output[0].type.tensor_type.shape.dim[0].dim_param = 'rows'",
+}
+
 
 @dataclass(frozen=True)
 class ConfigTensor:
@@ -188,7 +195,7 @@ def _derived_tensor(
     dims = tuple(-1 if isinstance(dim, str) else int(dim) for dim in tensor.dims)
     batched = builder.spec.batched
     if batched:
-        dims = _without_batch(builder, where, dims)
+        dims = _without_batch(builder, where, dims, _FIXED_ROWS[field])
     reshape = _written_reshape(entry)
     if reshape is not None:
         entry_where = f"{builder.file}: serving.{field[:-1]}: '{tensor.name}'"
@@ -201,16 +208,21 @@ def _derived_tensor(
     else:
         served = _served(where, dims, spec, narrows=field == "inputs")
         reshape = () if batched and not dims else None
+    if 0 in dims:
+        raise ConfigError(
+            f"{where} has a dimension of size 0 in the model: {list(tensor.dims)}; Triton serves no such tensor",
+            "remove it from the file, as it never holds a value; or make the dimension dynamic",
+        )
     scalar = served == (1,) and (not spec.shape if spec else reshape == () or not dims)
     return ConfigTensor(tensor.name, tensor.dtype, served, labels, reshape, scalar)
 
 
-def _without_batch(builder: Builder, where: str, dims: tuple[int, ...]) -> tuple[int, ...]:
+def _without_batch(builder: Builder, where: str, dims: tuple[int, ...], advice: str) -> tuple[int, ...]:
     if not dims or dims[0] != -1:
         found = f"has the fixed shape {list(dims)}" if dims else "is a scalar, one value for all rows of a batch"
         raise ConfigError(
             f"{where} {found}, and serving.max_batch_size is {builder.spec.max_batch_size}",
-            "its first dimension must be dynamic to batch; or set max_batch_size: 0 and write full shapes",
+            f"{advice}; or set max_batch_size: 0 and write full shapes",
         )
     return dims[1:]
 

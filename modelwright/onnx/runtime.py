@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from modelwright.triton.tensors import Tensors
 
 _BFLOAT16 = "tensor(bfloat16)"  # as onnxruntime names it
+
+_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)\((\d+)\)")
+_NO_LOCALE = re.compile(r"construct locale with name: ?([\w.@-]+)")
 
 
 def load_session(
@@ -149,6 +153,18 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 
 def _load_hint(reason: str) -> str:
+    if found := _NO_KERNEL.search(reason):
+        return (
+            f"onnxruntime has no {found[1]} of opset {found[2]} on the CPU for these element types: export with a later"
+            " opset, or cast, to float32 for instance"
+        )
+    if found := _NO_LOCALE.search(reason):
+        return (
+            f"containers have no locale {found[1]}: set the attribute locale of StringNormalizer to C.UTF-8"
+            " (skl2onnx: options={TfidfVectorizer: {'locale': 'C.UTF-8'}})"
+        )
+    if "ai.onnx.preview.training" in reason or "ai.onnx.training" in reason:
+        return "export the model for inference: a server does not train"
     if "IR version" in reason or "opset" in reason.lower():
         return "export again with a lower opset; `onnxruntime` here must match the target release"
     if "is not a registered function/op" in reason:

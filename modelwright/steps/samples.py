@@ -48,7 +48,10 @@ def as_samples(value: Any, where: str) -> list[Tensors]:
 
     Strings become objects of bytes. Raises StepError.
     """
-    if not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value):
+    if value == {}:
+        hint = "a model without inputs answers the same each time: there is nothing to serve"
+        raise StepError(f"{where}: expected {{name: array}}, got no tensors", hint)
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise StepError(f"{where}: expected {{name: array}}, got {_described(value)}")
     tensors = {name: _column(item, f"{where}: '{name}'") for name, item in value.items()}
     lengths = {name: len(column) for name, column in tensors.items()}

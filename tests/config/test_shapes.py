@@ -176,6 +176,20 @@ def test_an_output_is_served_with_the_shape_of_the_model(model: Dims, shape: lis
     assert tensors_of(builder(outputs=declared(y=shape)), facts).outputs[0].dims == dims
 
 
+@pytest.mark.parametrize(("model", "batch"), [((0,), 0), ((2, 0), 0), (("b", 0, 3), 8)], ids=str)
+def test_a_dimension_of_size_0_is_refused(model: Dims, batch: int) -> None:
+    with pytest.raises(ConfigError, match=r"inputs: 'x' has a dimension of size 0 in the model: \[.*0.*\]") as caught:
+        x_of(model, batch)
+    assert caught.value.hint.startswith("remove it from the file")
+
+
+def test_an_output_of_one_row_whatever_the_request_may_be_declared_wrongly() -> None:
+    facts = made({"x": ("b", 4)}, {"label": (1,)})
+    with pytest.raises(ConfigError, match=r"outputs: 'label' has the fixed shape \[1\]") as caught:
+        tensors_of(builder(8), facts)
+    assert caught.value.hint.startswith("if it has a row for each row of a request, the file declares it wrongly")
+
+
 def test_an_output_of_another_size_is_refused() -> None:
     facts = made({"x": ("b", 2)}, {"y": ("b", 3)})
     with pytest.raises(ConfigError, match=r"outputs: 'y' has shape \[3\] in the model, \[4\] in model.yaml"):

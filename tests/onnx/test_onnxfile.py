@@ -385,6 +385,40 @@ class TestRun:
         assert "\n" not in caught.value.message
         assert str(tmp_path) not in caught.value.message
 
+    @pytest.mark.parametrize(
+        ("node", "dtype", "hint"),
+        [
+            pytest.param(
+                helper.make_node("Max", ["x", "x"], ["y"]),
+                TensorProto.UINT16,
+                "onnxruntime has no Max of opset 13 on the CPU for these element types: export with a later opset, or cast",
+                id="no kernel",
+            ),
+            pytest.param(
+                helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_YY.UTF-8"),
+                STRING,
+                "containers have no locale xx_YY.UTF-8: set the attribute locale of StringNormalizer to C.UTF-8",
+                id="no locale",
+            ),
+            pytest.param(
+                helper.make_node("Adagrad", ["x"] * 5, ["y"], domain="ai.onnx.preview.training"),
+                FLOAT,
+                "export the model for inference: a server does not train",
+                id="training",
+            ),
+        ],
+    )
+    def test_a_model_that_does_not_load_says_what_to_do(
+        self, tmp_path: Path, node: onnx.NodeProto, dtype: int, hint: str
+    ) -> None:
+        values = [helper.make_tensor_value_info(name, dtype, ["n"]) for name in ("x", "y")]
+        model = model_of(helper.make_graph([node], "g", values[:1], values[1:]))
+        if node.domain:
+            model.opset_import.append(helper.make_opsetid(node.domain, 1))
+        with pytest.raises(StepError) as caught:
+            load_session(saved(model, tmp_path))
+        assert caught.value.hint.startswith(hint)
+
     def test_two_tensors_of_one_name(self, tmp_path: Path) -> None:
         model = linear()
         model.graph.node[0].output[0] = model.graph.node[1].input[0] = "y"
