@@ -15,9 +15,10 @@ from modelwright.kinds.model_steps import VERIFY
 from modelwright.kinds.registry import kind_of, version_step
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
-from modelwright.project.operators import operator_libraries, own_file
+from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Builder
 from modelwright.steps.context import ServedModel, StepContext
+from modelwright.triton.layout import own_file
 
 
 @dataclass(frozen=True)

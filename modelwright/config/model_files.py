@@ -26,9 +26,8 @@ from modelwright.config.render import render
 from modelwright.errors import ConfigError
 from modelwright.kinds.registry import kind_of
 from modelwright.project.files import local_file
-from modelwright.project.operators import own_file
 from modelwright.project.spec import Builder
-from modelwright.triton.layout import CONFIG, DATA_FOLDERS, INITIAL_STATE, WARMUP, environment_config
+from modelwright.triton.layout import CONFIG, DATA_FOLDERS, INITIAL_STATE, WARMUP, environment_config, own_file
 
 _RECORD = "# Made with it: "
 _NAMING = ("output", "model_warmup", "sequence_batching", "model_operations")  # fields that can name a file

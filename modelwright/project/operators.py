@@ -15,13 +15,9 @@ from typing import Any
 from modelwright.errors import SpecError
 from modelwright.project.files import local_file
 from modelwright.project.spec import Builder
+from modelwright.triton.layout import own_file
 
 FIELD = "serving.model_operations.op_library_filename"
-
-
-def own_file(path: str, model: str) -> str:
-    """The file below the model's folder that a path leads to; "" where it leads elsewhere."""
-    return path.partition(f"/{model}/")[2] if path.startswith("/") else ""
 
 
 def library_paths(serving: Mapping[str, Any]) -> Iterator[str]:

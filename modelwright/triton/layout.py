@@ -84,3 +84,8 @@ def environment_of(file: str) -> str | None:
     folder, _, name = file.partition("/")
     is_config = folder == CONFIGS and "/" not in name and name.endswith(_CONFIG_SUFFIX)
     return name.removesuffix(_CONFIG_SUFFIX) or None if is_config else None
+
+
+def own_file(path: str, model: str) -> str:
+    """The file below the model's folder that a path of the server leads to, /models/<model>/<file>; "" where it leads elsewhere."""
+    return path.partition(f"/{model}/")[2] if path.startswith("/") else ""

@@ -9,7 +9,6 @@ from modelwright.lint.examples import PYTHON_MODEL
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView
-from modelwright.project.operators import own_file
 from modelwright.suggest import did_you_mean
 
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
