@@ -87,5 +87,5 @@ def environment_of(file: str) -> str | None:
 
 
 def own_file(path: str, model: str) -> str:
-    """The file below the model's folder that a path of the server leads to, /models/<model>/<file>; "" where it leads elsewhere."""
+    """The file of a model's folder that a server's path names, /models/<model>/<file>; "" where it names another."""
     return path.partition(f"/{model}/")[2] if path.startswith("/") else ""

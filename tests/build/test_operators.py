@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from modelwright.project.operators import own_file
+from modelwright.triton.layout import own_file
 from tests.conftest import Sandbox
 
 YAML = """

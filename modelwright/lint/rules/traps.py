@@ -10,6 +10,7 @@ from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import own_file
 
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
 _ONNX_PARAMETERS = (
