@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/lint.md",
     "docs/load.md",
     "docs/python-api.md",
+    "docs/verification.md",
     "docs/load-result.md",
 )
 
