@@ -26,6 +26,7 @@ from modelwright.build.inline import InlineExecutor
 from modelwright.build.listener import Listener
 from modelwright.build.outcome import Outcome
 from modelwright.errors import BugError, ModelwrightError
+from modelwright.onnx.runtime import load_session, run_session
 from modelwright.project.project import ProjectConfig
 from modelwright.project.project import load as load_project
 from modelwright.server.session import serve
@@ -70,7 +71,7 @@ _REASONS = (
         "onnxruntime answers otherwise than the test expects",
         "raise the tolerance, or leave out the output",
     ),
-    (r"no inputs|got a dict with keys \[\]", "a graph without inputs: there are no samples", "nothing to serve"),
+    (r"got no tensors", "a graph without inputs: there are no samples", "nothing to serve"),
 )
 _OTHER = "another reason"
 
@@ -80,6 +81,7 @@ class _Result:
     test: BackendTest
     verdict: str
     detail: str = ""
+    passes_alone: bool = True  # whether onnxruntime itself gives what the test expects
 
     @property
     def reason(self) -> str:
@@ -117,7 +119,19 @@ def _judged(project: ProjectConfig, tests: Sequence[BackendTest], outcomes: Mapp
 def _failed(test: BackendTest, outcome: Outcome) -> _Result:
     error = outcome.error
     assert error is not None
-    return _Result(test, _CRASHED if isinstance(error, BugError) else _REFUSED, error.message)
+    return _Result(test, _CRASHED if isinstance(error, BugError) else _REFUSED, error.message, _passes_alone(test))
+
+
+def _passes_alone(test: BackendTest) -> bool:
+    """Whether onnxruntime, without a server, gives what the test expects. It takes tensors alone, as a server does."""
+    if not test.has_tensors_only:
+        return False
+    try:
+        answers = run_session(load_session(test.model), test.tensors("input"))
+        _check(test, {name: _on_the_wire(array) for name, array in answers.items()})
+    except (ModelwrightError, AssertionError, TypeError, ValueError, RuntimeError):  # of numpy: FLOAT8 and its like
+        return False
+    return True
 
 
 def _asked(test: BackendTest, clients: Sequence[Client]) -> _Result:
@@ -159,35 +173,40 @@ def _check(test: BackendTest, answers: Mapping[str, Array]) -> None:
 
 
 def _verdicts(results: Sequence[_Result], build_s: float, serve_s: float) -> Section:
-    counts = Counter((result.test.kind, result.verdict) for result in results)
     kinds = list(dict.fromkeys(result.test.kind for result in results))
-    rows = [[kind, *_counted([counts[kind, verdict] for verdict in _VERDICTS])] for kind in kinds]
-    rows.append(["all", *_counted([sum(counts[kind, verdict] for kind in kinds) for verdict in _VERDICTS])])
+    rows = [_row(kind, [result for result in results if result.test.kind == kind]) for kind in kinds]
+    rows.append(_row("all", results))
     crashed, not_loaded = (sum(result.verdict == verdict for result in results) for verdict in (_CRASHED, _NOT_LOADED))
     return Section(
         "onnx_backend: what becomes of the backend tests of onnx",
         f"{len(results):,} tests, a builder each, max_batch_size 0; built in one process in {build_s / 60:.0f} minutes,"
         f" loaded one by one and asked over HTTP and gRPC in {serve_s / 60:.0f}. Load average {load()}.",
-        ["tests", "all", *_VERDICTS],
+        ["kind", "tests", "onnxruntime alone passes", *_VERDICTS],
         rows,
         [f"{crashed} crashed, {not_loaded} were published and refused by the server; the aims are 0."],
     )
 
 
-def _counted(counts: Sequence[int]) -> list[str]:
-    return [f"{number:,}" for number in (sum(counts), *counts)]
+def _row(kind: str, results: Sequence[_Result]) -> list[str]:
+    counts = Counter(result.verdict for result in results)
+    numbers = [len(results), sum(result.passes_alone for result in results), *(counts[name] for name in _VERDICTS)]
+    return [kind, *(f"{number:,}" for number in numbers)]
 
 
 def _reasons(results: Sequence[_Result]) -> Section:
     refused = [result for result in results if result.verdict == _REFUSED]
     counts = Counter(result.reason for result in refused)
+    alone = Counter(result.reason for result in refused if result.passes_alone)
     helps = {why: remedy for _, why, remedy in _REASONS}
     examples = {result.reason: result.test.name for result in reversed(refused)}
-    rows = [[why, f"{count:,}", helps.get(why, "-"), f"`{examples[why]}`"] for why, count in counts.most_common()]
+    rows = [
+        [why, f"{count:,}", f"{alone[why]:,}", helps.get(why, "-"), f"`{examples[why]}`"]
+        for why, count in counts.most_common()
+    ]
     return Section(
         "onnx_backend: why tests are refused",
-        "The builder's error, by what it says. None of them is published.",
-        ["reason", "tests", "what helps", "such as"],
+        "By what the builder's error says. None of them is published. Onnxruntime alone: no server, no Modelwright.",
+        ["reason", "tests", "onnxruntime alone passes", "what helps", "such as"],
         rows,
     )
 
