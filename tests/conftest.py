@@ -6,6 +6,7 @@ Their steps run in this process, since starting workers costs more than the step
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import signal
@@ -214,10 +215,16 @@ class Sandbox:
         outcomes = engine.build(self.project, names, listener or Silent(), start_executor=start)
         return {outcome.model: outcome for outcome in outcomes}
 
-    def cli(self, *arguments: str) -> Result:
+    def cli(self, *arguments: str, folder: Path | None = None) -> Result:
+        """What a command does that is typed in the project's folder, or in another one."""
         pool = engine._worker_pool if self.workers else lambda _: TestExecutor()
-        with mock.patch.object(engine, "_worker_pool", pool):
-            return CliRunner().invoke(main, ["--project", str(self.root), *arguments])
+        before = Path.cwd()
+        os.chdir(folder or self.root)
+        try:
+            with mock.patch.object(engine, "_worker_pool", pool):
+                return CliRunner().invoke(main, ["--project", str(self.root), *arguments])
+        finally:
+            os.chdir(before)
 
     def error(self, *arguments: str) -> str:
         """The message of a command that must fail with exit code 1 and publish nothing."""

@@ -77,20 +77,20 @@ def test_packages_go_into_the_programs_own_environment(tmp_path: Path, monkeypat
     assert hints.typed("pip install torch") == "uv pip install --python bin/python torch"
 
 
-def test_from_elsewhere_commands_name_the_project(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_elsewhere_commands_name_the_project(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.onnx_builder()
-    monkeypatch.chdir(tmp_path)
     project = f"--project {sandbox.root}"
-    assert f"hint: build first: modelwright {project} build" in sandbox.cli("verify").output
-    built = sandbox.cli("build").output
+    assert f"hint: build first: modelwright {project} build" in sandbox.cli("verify", folder=tmp_path).output
+    built = sandbox.cli("build", folder=tmp_path).output
     for command in ("serve", "infer doubled", "status"):
         assert f"  modelwright {project} {command}  " in built
-    assert f"Serve them: modelwright {project} serve" in sandbox.cli("build").output
-    new = sandbox.cli("new", "edges", "--kind", "onnx").output
+    assert f"Serve them: modelwright {project} serve" in sandbox.cli("build", folder=tmp_path).output
+    new = sandbox.cli("new", "edges", "--kind", "onnx", folder=tmp_path).output
     assert f"  modelwright {project} build edges  " in new
     assert "  edit project/builders/edges/model.yaml  " in new
-    monkeypatch.chdir(sandbox.root / "builders")
-    assert "hint: build first: modelwright build" not in sandbox.cli("status").output
-    assert "Serve them: modelwright serve" in sandbox.cli("build", "doubled").output
+    inside = sandbox.root / "builders"
+    assert "Serve them: modelwright serve" in sandbox.cli("build", "doubled", folder=inside).output
+    assert (
+        f"hint: start a project there: modelwright init {tmp_path / 'x'}"
+        in Sandbox(tmp_path / "x").cli("build", folder=tmp_path).output
+    )

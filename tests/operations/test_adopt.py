@@ -357,10 +357,7 @@ def test_comments_are_told_of_once(sandbox: Sandbox, existing: Path) -> None:
     assert left(sandbox, existing) == {"classifier, counter, plus: comments in config.pbtxt": left_comments()}
 
 
-def test_the_output_has_the_builders_and_what_is_not_carried_over(
-    sandbox: Sandbox, existing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(sandbox.root)
+def test_the_output_has_the_builders_and_what_is_not_carried_over(sandbox: Sandbox, existing: Path) -> None:
     (existing / "plus/5.tmp").mkdir()
     (existing / "plus/1/model.py").write_text("x" * 1500)
     output = sandbox.cli("adopt", str(existing), "plus", "chain").output
