@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from modelwright.errors import ServerError, StepError
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.runner import SampleRunner
+from modelwright.verification.samples import shapes
 
 Dims = Mapping[str, Sequence[int | str]]  # per input, without the batch dimension; a str or -1 is dynamic
 
@@ -20,20 +21,37 @@ def check_sizes(runner: SampleRunner, samples: Sequence[Tensors], dims: Dims) ->
     untested = _untested(samples, dims)
     if not untested:
         return ""
-    reasons = []
-    for change in (lambda size: 2 * size, lambda size: size // 2):
+    tensor, axis = next((place for place in untested if _size(samples[0], place) > 1), untested[0])
+    sizes, reasons = [], []
+    for change in (_double, _half):
+        other = _resized(samples[0], untested, change)
+        if shapes(other) == shapes(samples[0]):
+            continue
+        sizes.append(str(_size(other, (tensor, axis))))
         try:
-            runner.ask([_resized(samples[0], untested, change)])
+            runner.ask([other])
         except (StepError, ServerError) as error:
             reasons.append(error.message)
         else:
             return ""
-    tensor, axis = untested[0]
-    size = samples[0][tensor].shape[axis]
+    size, others = _size(samples[0], (tensor, axis)), " and at ".join(sizes)
     return (
-        f"dimension {axis} of '{tensor}' was tested at {size} only: at {2 * size} and at {max(size // 2, 1)} the model"
-        f" fails ({reasons[0]}); give samples of two sizes, or declare the size under inputs"
+        f"dimension {axis} of '{tensor}' was tested at {size} only: at {others} the model fails ({reasons[0]});"
+        " give samples of two sizes, or declare the size under inputs"
     )
+
+
+def _double(size: int) -> int:
+    return 2 * size or 1
+
+
+def _half(size: int) -> int:
+    return size // 2 or size
+
+
+def _size(sample: Tensors, place: tuple[str, int]) -> int:
+    tensor, axis = place
+    return int(sample[tensor].shape[axis])
 
 
 def _untested(samples: Sequence[Tensors], dims: Dims) -> list[tuple[str, int]]:
@@ -51,11 +69,16 @@ def _untested(samples: Sequence[Tensors], dims: Dims) -> list[tuple[str, int]]:
 
 
 def _resized(sample: Tensors, places: Sequence[tuple[str, int]], change: Callable[[int], int]) -> Tensors:
+    """The sample with its own values again, or fewer of them. Where it has none, with zeros."""
     import numpy as np
 
     resized = dict(sample)
     for tensor, axis in places:
-        size = resized[tensor].shape[axis]
-        wanted = max(change(size), 1)
-        resized[tensor] = np.take(resized[tensor], np.arange(wanted) % max(size, 1), axis=axis)
+        array = resized[tensor]
+        size = array.shape[axis]
+        if size:
+            resized[tensor] = np.take(array, np.arange(change(size)) % size, axis=axis)
+        else:
+            shape = (*array.shape[:axis], change(size), *array.shape[axis + 1 :])
+            resized[tensor] = np.full(shape, b"" if array.dtype == object else 0, array.dtype)
     return resized

@@ -151,6 +151,33 @@ def test_a_size_that_cannot_be_tested_is_noted() -> None:
     assert "declare the size under inputs" in note
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64", "object"])
+def test_a_sample_without_values_is_tried_with_one(dtype: str) -> None:
+    """As the past of a decoder, which is empty at the first token."""
+    seen: list[Any] = []
+
+    def record(x: Any) -> Any:
+        seen.append(x)
+        return x
+
+    empty: list[Tensors] = [{"x": np.zeros((2, 0), dtype)}]
+    assert check_sizes(runner(record), empty, {"x": (2, "past")}) == ""
+    assert [array.shape for array in seen] == [(1, 2, 1)]
+    assert seen[0].ravel().tolist() == [b"", b""] if dtype == "object" else [0, 0]
+
+
+@pytest.mark.parametrize(("size", "others"), [(1, "at 2"), (0, "at 1"), (3, "at 6 and at 1")], ids=str)
+def test_the_same_size_is_not_a_second_one(size: int, others: str) -> None:
+    def one_size(x: Any) -> Any:
+        if x.shape[1] != size:
+            raise StepError("cannot reshape")
+        return x
+
+    samples: list[Tensors] = [{"x": np.ones((size, 2), np.float32)}]
+    note = check_sizes(runner(one_size), samples, {"x": ("rows", 2)})
+    assert note.startswith(f"dimension 0 of 'x' was tested at {size} only: {others} the model fails (cannot reshape)")
+
+
 # --- requests together ------------------------------------------------------------------------------------------------
 
 
