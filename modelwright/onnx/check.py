@@ -28,11 +28,21 @@ _KINDS = {
     "opaque": "of an opaque type",
     "": "of no type",
 }
-_HINTS = {
-    "sequence": "return a tensor: join the parts in the model (ConcatFromSequence), or return each as an output",
-    "map": "return a tensor: the values of the map, in the order of its keys",
-    "optional": "return a tensor that is always there, empty where there is nothing (OptionalGetElement)",
-    "sparse_tensor": "make it dense in the model",
+# How a model comes to a tensor in place of an input, and of an output, of such a kind.
+_INSTEAD = {
+    "sequence": (
+        "take each part as an input; or one tensor, which the model splits (SplitToSequence)",
+        "return a tensor: join the parts in the model (ConcatFromSequence), or return each as an output",
+    ),
+    "map": (
+        "take a tensor: the values of the map, in the order of its keys",
+        "return a tensor: the values of the map, in the order of its keys",
+    ),
+    "optional": (
+        "take a tensor each time; where it can be missing, make two models",
+        "return a tensor that is always there, empty where there is nothing (OptionalGetElement)",
+    ),
+    "sparse_tensor": ("make it dense in the model", "make it dense in the model"),
 }
 
 
@@ -115,13 +125,16 @@ def check_limits(signature: Signature, release: Release) -> None:
 def _check_value(path: Path, value: Value, *, is_input: bool) -> None:
     if value.dtype is None:
         what = f"is of {element_type(value.elem_type)}" if value.kind == "tensor" else f"is {_KINDS[value.kind]}"
-        raise StepError(f"{path.name}: '{value.name}' {what}, which Triton cannot serve", _hint(path, value))
+        raise StepError(
+            f"{path.name}: '{value.name}' {what}, which Triton cannot serve", _hint(path, value, is_input=is_input)
+        )
     if value.dims is None and is_input:
         raise StepError(f"{path.name}: '{value.name}' declares no shape", _NO_SHAPE)
 
 
-def _hint(path: Path, value: Value) -> str:
-    """How a model comes to a tensor in place of such a value."""
-    if value.kind in ("sequence", "map") and b"ZipMap" in path.read_bytes():
+def _hint(path: Path, value: Value, *, is_input: bool) -> str:
+    if value.kind not in _INSTEAD:
+        return "cast it in the model"
+    if not is_input and value.kind in ("sequence", "map") and b"ZipMap" in path.read_bytes():
         return _ZIPMAP
-    return _HINTS.get(value.kind, "cast it in the model")
+    return _INSTEAD[value.kind][0 if is_input else 1]

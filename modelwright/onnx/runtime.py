@@ -163,6 +163,8 @@ def _load_hint(reason: str) -> str:
             f"containers have no locale {found[1]}: set the attribute locale of StringNormalizer to C.UTF-8"
             " (skl2onnx: options={TfidfVectorizer: {'locale': 'C.UTF-8'}})"
         )
+    if "Batchwise recurrent operations" in reason:
+        return "set the node's attribute layout to 0, with the sequence first: transpose before and after it"
     if "ai.onnx.preview.training" in reason or "ai.onnx.training" in reason:
         return "export the model for inference: a server does not train"
     if "IR version" in reason or "opset" in reason.lower():

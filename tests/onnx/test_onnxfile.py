@@ -124,6 +124,14 @@ class TestReadSignature:
             read_signature(saved(model, tmp_path))
         assert hint in error.value.hint
 
+    def test_an_input_that_is_no_tensor_is_told_what_to_take(self, tmp_path: Path) -> None:
+        model = identity()
+        tensor = helper.make_tensor_type_proto(FLOAT, [2])
+        model.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(tensor))
+        with pytest.raises(StepError, match="'x' is a sequence") as error:
+            read_signature(saved(model, tmp_path))
+        assert error.value.hint.startswith("take each part as an input")
+
     def test_a_zipmap_is_named_with_the_option_that_leaves_it_out(self, tmp_path: Path) -> None:
         """What the converters of scikit-learn, LightGBM and CatBoost write for a classifier."""
         values = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(FLOAT, []))
@@ -401,6 +409,12 @@ class TestRun:
                 id="no locale",
             ),
             pytest.param(
+                helper.make_node("RNN", ["x", "x", "x"], ["y"], hidden_size=4, layout=1),
+                FLOAT,
+                "set the node's attribute layout to 0, with the sequence first",
+                id="layout of batches",
+            ),
+            pytest.param(
                 helper.make_node("Adagrad", ["x"] * 5, ["y"], domain="ai.onnx.preview.training"),
                 FLOAT,
                 "export the model for inference: a server does not train",
@@ -411,7 +425,9 @@ class TestRun:
     def test_a_model_that_does_not_load_says_what_to_do(
         self, tmp_path: Path, node: onnx.NodeProto, dtype: int, hint: str
     ) -> None:
-        values = [helper.make_tensor_value_info(name, dtype, ["n"]) for name in ("x", "y")]
+        dims = ["a", "b", "c"] if node.op_type == "RNN" else ["n"]
+        values = [helper.make_tensor_value_info(name, dtype, dims) for name in ("x", "y")]
+        values[1].type.tensor_type.ClearField("shape")
         model = model_of(helper.make_graph([node], "g", values[:1], values[1:]))
         if node.domain:
             model.opset_import.append(helper.make_opsetid(node.domain, 1))
