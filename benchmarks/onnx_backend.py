@@ -8,12 +8,13 @@ against the test's outputs again, here and not by Modelwright.
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
 
 _QUICK = 60  # every so manieth
 _TIMEOUT_S = 600
+_A_SERVER, _TRIES = 200, 3  # models a server loads and unloads; times that one is asked when its server ends
 _AT_ONCE = 4  # loads: each waits for a process of its own to start
 _SERVED, _REFUSED, _CRASHED = "served, equal", "refused with a reason", "crashed"
 _NOT_LOADED, _DIFFERENT = "published, refused by the server", "published, another answer"
-_VERDICTS = (_SERVED, _REFUSED, _CRASHED, _NOT_LOADED, _DIFFERENT)
+_LOST = "published, and each server ended before it answered"
+_VERDICTS = (_SERVED, _REFUSED, _CRASHED, _NOT_LOADED, _LOST, _DIFFERENT)
 
 # What a message says, why that is, and what a person can do. The first that is found counts.
 _REASONS = (
@@ -106,6 +109,23 @@ def measure(options: Options) -> list[Section]:
 def _judged(project: ProjectConfig, tests: Sequence[BackendTest], outcomes: Mapping[str, Outcome]) -> list[_Result]:
     failed = [_failed(test, outcomes[test.builder]) for test in tests if outcomes[test.builder].error]
     published = [test for test in tests if not outcomes[test.builder].error]
+    return [*failed, *_served(project, published)]
+
+
+def _served(project: ProjectConfig, tests: Sequence[BackendTest]) -> Iterator[_Result]:
+    """A server for every few hundred. What a server that ended did not answer is asked again, a few times."""
+    waiting, tries = list(tests), Counter[str]()
+    while waiting:
+        part, waiting = waiting[:_A_SERVER], waiting[_A_SERVER:]
+        for result in _asked_all(project, part):
+            tries[result.test.name] += 1
+            if result.verdict == _LOST and tries[result.test.name] < _TRIES:
+                waiting.append(result.test)
+            else:
+                yield result
+
+
+def _asked_all(project: ProjectConfig, tests: Sequence[BackendTest]) -> list[_Result]:
     log = project.logs / "server.log"
     with (
         serve(project.server, project.target, project.repository, log=log, say=print, load=[]) as served,
@@ -113,7 +133,12 @@ def _judged(project: ProjectConfig, tests: Sequence[BackendTest], outcomes: Mapp
         connect(served.http, _TIMEOUT_S) as http,
         ThreadPoolExecutor(_AT_ONCE) as threads,
     ):
-        return [*failed, *threads.map(lambda test: _asked(test, (grpc, http)), published)]
+        results = list(threads.map(lambda test: _asked(test, (grpc, http)), tests))
+        if served.alive:
+            return results
+    end = " ".join(log.read_text(errors="replace").splitlines()[-5:])
+    print(f"a server ended: {end}", file=sys.stderr)
+    return [result if result.verdict == _SERVED else replace(result, verdict=_LOST) for result in results]
 
 
 def _failed(test: BackendTest, outcome: Outcome) -> _Result:
@@ -144,10 +169,9 @@ def _asked(test: BackendTest, clients: Sequence[Client]) -> _Result:
         for client in clients:
             inputs = {name: _on_the_wire(array) for name, array in test.tensors("input").items()}
             _check(test, client.infer(test.builder, inputs))
+        clients[0].unload(test.builder)
     except (ModelwrightError, AssertionError) as error:
         return _Result(test, _DIFFERENT, str(error))
-    finally:
-        clients[0].unload(test.builder)
     return _Result(test, _SERVED)
 
 
@@ -213,7 +237,7 @@ def _reasons(results: Sequence[_Result]) -> Section:
 
 def _faults(results: Sequence[_Result]) -> list[Section]:
     """What should not be: each with what was said."""
-    wrong = [result for result in results if result.verdict in (_CRASHED, _NOT_LOADED, _DIFFERENT)]
+    wrong = [result for result in results if result.verdict in (_CRASHED, _NOT_LOADED, _LOST, _DIFFERENT)]
     wrong += [result for result in results if result.verdict == _REFUSED and result.reason == _OTHER]
     if not wrong:
         return []
