@@ -64,6 +64,20 @@ def exchange(first: Path, second: Path) -> bool:
     raise OSError(code, os.strerror(code), str(second))
 
 
+def not_a_file(path: Path) -> str:
+    """What is where a file should be: `is a folder`, `is a link to nothing`, `is no regular file`. '' for a file.
+
+    What is no regular file (a pipe, a socket, a device) is not opened anywhere: reading it may never end.
+    """
+    if path.is_file():
+        return ""
+    if path.is_dir():
+        return "is a folder"
+    if path.exists():
+        return "is no regular file, but a pipe, a socket or a device"
+    return "is a link to nothing" if path.is_symlink() else "is not there"
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder, complete or not."""
     shutil.rmtree(folder, ignore_errors=True)

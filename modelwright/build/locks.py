@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelwright.errors import ModelwrightError
+from modelwright.errors import ModelwrightError, StepError
+from modelwright.fsops import disk_error
 from modelwright.kinds.registry import kind_of
 from modelwright.project.lockfile import FILE, Lock, LockNeededError, Wanted, parse_lock
 from modelwright.project.project import ProjectConfig
@@ -51,8 +52,15 @@ def lock_model(project: ProjectConfig, builder: Builder, say: Say, *, upgrade: b
     changed = before is None or before != lock
     if changed:
         part = file.with_name(f".{FILE}.part")
-        part.write_text(lock.text, encoding="utf-8")
-        part.replace(file)
+        try:
+            part.write_text(lock.text, encoding="utf-8")
+            part.replace(file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if known := disk_error(error, file):
+                raise known from None
+            hint = "move away what is there, and run the same command again"
+            raise StepError(f"{project.shown(file)}: cannot be written: {error.strerror}", hint) from None
     return LockedModel(builder.name, file, lock, tuple(_changes(before, lock)), changed)
 
 

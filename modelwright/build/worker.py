@@ -34,12 +34,16 @@ def main(handle: int) -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     connection: Connection[Any, Any] = Connection(handle)
+    process = os.getpid()
     while True:
         try:
             sent = connection.recv_bytes()
         except EOFError:
             return
-        connection.send_bytes(_answer(sent))
+        answer = _answer(sent)
+        if os.getpid() != process:  # a child that a step forked, and that came back from it: one process answers
+            os._exit(0)
+        connection.send_bytes(answer)
 
 
 def _answer(sent: bytes) -> bytes:

@@ -9,7 +9,7 @@ from modelwright.errors import StepError
 from modelwright.onnx.rows import other_rows
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature, Value, element_type
-from modelwright.onnx.weights import is_inside
+from modelwright.onnx.weights import SAVE_WEIGHTS, is_inside
 from modelwright.triton.file_types import file_type
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def check_external(path: Path) -> Signature:
         raise StepError(f"{path.name}: the ONNX model has no {missing}", "it may be cut short or of another format")
     for tensor in signature.external_tensors:
         if not is_inside(tensor.location):
-            raise StepError(f"{path.name}: weights of '{tensor.name}' lie outside its folder: '{tensor.location}'")
+            message = f"{path.name}: weights of '{tensor.name}' lie outside its folder: '{tensor.location}'"
+            raise StepError(message, f"onnxruntime refuses that; load it with onnx, and {SAVE_WEIGHTS}")
     return signature
 
 

@@ -10,6 +10,9 @@ from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature
 from modelwright.triton.file_types import file_type, pointer
 
+# What puts all weights into one file beside the graph.
+SAVE_WEIGHTS = "onnx.save(model, 'm.onnx', save_as_external_data=True, location='m.data')"
+
 
 def weight_files(path: Path) -> list[tuple[str, int]]:
     """The files that the graph lists, relative to its folder, and how many bytes it reads of each.

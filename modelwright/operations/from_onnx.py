@@ -7,7 +7,10 @@ of it. Where none does, the builder is written with the reason, and its samples 
 
 from __future__ import annotations
 
+import os
+import re
 import runpy
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +20,14 @@ from typing import Any
 
 from modelwright.config.served import ServedView, served_view
 from modelwright.errors import ModelwrightError, SpecError, StepError, located
+from modelwright.fsops import not_a_file
 from modelwright.kinds.registry import source_model
 from modelwright.onnx.check import check_limits, check_shapes, read_signature
 from modelwright.onnx.ids import IdLimit, id_limits
 from modelwright.onnx.rows import is_given, other_rows
 from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.signature import Signature, Value
-from modelwright.onnx.weights import check_weights, needed
+from modelwright.onnx.weights import SAVE_WEIGHTS, check_weights, needed
 from modelwright.operations.generated_samples import OPEN_RANGES, SAMPLES, Generated, Sizes
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder
@@ -39,6 +43,7 @@ from modelwright.verification.sizes import check_sizes
 from modelwright.verification.tolerances import tolerances
 
 MODEL = "model.onnx"
+_URL = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)  # a path has lost one of its slashes
 DATA = "data.py"
 _MAX_BATCH_SIZE = 8
 # Most networks halve an image five times, so that its sides are multiples of 32. Small sizes are tried first.
@@ -81,8 +86,12 @@ def check_is_onnx(path: Path) -> None:
     where = f"--from {path}"
     if path.is_dir():
         raise SpecError(f"{where}: is a folder", _folder_hint(path))
-    if not path.is_file():
+    if _URL.match(str(path)):
+        raise SpecError(f"{where}: is a URL; --from takes a file", "download it first; or --kind onnx, and source.url")
+    if not os.path.lexists(path):
         raise SpecError(f"{where}: there is no such file", "name an ONNX file")
+    if problem := not_a_file(path):
+        raise SpecError(f"{where}: {problem}", "name an ONNX file")
     try:
         read_signature(path)
     except ModelwrightError as error:
@@ -102,9 +111,9 @@ def _folder_hint(path: Path) -> str:
     if any(path.glob("*.safetensors")) and (path / "config.json").is_file():
         return "a Hugging Face directory: modelwright new NAME --kind huggingface; then put its path into model.yaml"
     if any(path.glob("*/config.pbtxt")):
-        return f"a model repository: modelwright adopt {path}"
+        return f"a model repository: modelwright adopt {shlex.quote(str(path))}"
     files = sorted(path.glob("*.onnx"))
-    return f"name the file: --from {files[0]}" if files else "name an ONNX file"
+    return f"name the file: --from {shlex.quote(str(files[0]))}" if files else "name an ONNX file"
 
 
 def write_builder(source: Path, staged: Path, target: Path, head: Mapping[str, str], release: Release) -> Written:
@@ -143,7 +152,8 @@ def _copied(source: Path, folder: Path, release: Release) -> _Model:
     check_weights(needed(declared), source.parent, source.name)
     taken = {FILE, DATA, MODEL} & set(declared.external)
     if taken:
-        raise SpecError(f"{source.name}: its weights are in '{min(taken)}', a name that a builder uses itself")
+        message = f"{source.name}: its weights are in '{min(taken)}', a name that a builder uses itself"
+        raise SpecError(message, f"save the model with weights in another file: {SAVE_WEIGHTS}")
     shutil.copyfile(source, folder / MODEL)
     for name in declared.external:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,11 @@ The files lie in `modelwright/starter/`; templates and the locustfile are those 
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +48,21 @@ def init_project(folder: Path, *, target: str | None = None, keep: bool = False)
     root = folder.resolve()
     if (root / FILE).exists():
         raise ProjectError(f"{root} is a project already", "start a builder in it: modelwright new NAME")
-    with disk_errors(root), _made(root), _staging(root) as staging:
+    with _disk_problems(root), _made(root), _staging(root) as staging:
         _write_project(staging, chosen.name)
         files = list_tree(staging)
         kept = tuple(name for name in files if _is_there(root, name))
         if kept and not keep:
             shown = ", ".join(kept)
-            hint = "nothing was written; choose another folder, or keep those as they are: modelwright init --keep"
+            options = f"--keep --target {target}" if target else "--keep"
+            again = f"modelwright init {options} {shlex.quote(str(root))}"
+            hint = f"nothing was written; choose another folder, or keep those as they are: {again}"
             raise ProjectError(f"{root}: there are {shown} already", hint)
+        if blocking := _no_folders(root, files):
+            raise ProjectError(
+                f"{root}: {', '.join(blocking)}: a file or a link where a folder is needed",
+                "nothing was written; move it away, or choose another folder",
+            )
         written = tuple(name for name in files if name not in kept)
         _move(staging, root, written)
     return Started(root, written, kept)
@@ -82,17 +91,28 @@ def _shipped_locustfile() -> Path:
 
 
 @contextlib.contextmanager
+def _disk_problems(root: Path) -> Iterator[None]:
+    try:
+        with disk_errors(root):
+            yield
+    except OSError as error:
+        message = f"{root}: cannot be made: {error.filename or root}: {error.strerror}"
+        raise ProjectError(message, "name another folder: modelwright init DIR") from None
+
+
+@contextlib.contextmanager
 def _made(root: Path) -> Iterator[None]:
     """The folder, which goes again when it was made here and the block fails."""
     if root.exists() and not root.is_dir():
         raise ProjectError(f"{root} is not a folder", "name another one: modelwright init DIR")
     missing = [path for path in (root, *root.parents) if not path.exists()]
-    root.mkdir(parents=True, exist_ok=True)
     try:
+        root.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for path in missing:
-            path.rmdir()
+            with contextlib.suppress(OSError):
+                path.rmdir()
         raise
 
 
@@ -108,9 +128,13 @@ def _staging(root: Path) -> Iterator[Path]:
 
 def _is_there(root: Path, name: str) -> bool:
     """Whether there is a file of this name, or a file where one of its folders would be."""
-    path = root / name
-    parents = [root / parent for parent in Path(name).parents if parent.name]
-    return path.exists() or path.is_symlink() or any(parent.exists() and not parent.is_dir() for parent in parents)
+    return os.path.lexists(root / name) or bool(_no_folders(root, (name,)))
+
+
+def _no_folders(root: Path, names: Iterable[str]) -> list[str]:
+    """What is there, and is no folder, where folders of these files would be."""
+    parents = {str(parent): root / parent for name in names for parent in Path(name).parents if parent.name}
+    return sorted(name for name, path in parents.items() if os.path.lexists(path) and not path.is_dir())
 
 
 def _move(staging: Path, root: Path, names: tuple[str, ...]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from pathlib import Path
 
 from modelwright.errors import SpecError
+from modelwright.fsops import not_a_file
 from modelwright.project.spec import Builder
 from modelwright.suggest import did_you_mean
 from modelwright.triton.file_types import pointer
@@ -22,6 +24,8 @@ def local_file(builder: Builder, field: str, relative: str) -> Path:
         raise SpecError(
             f"{builder.file}: {field}: '{relative}' is a link that leaves the builder's folder", "copy it in"
         )
+    if os.path.lexists(path) and (problem := not_a_file(path)):
+        raise SpecError(f"{builder.file}: {field}: '{relative}' {problem}", "put the file there")
     if not path.is_file():
         names = [item.relative_to(builder.folder).as_posix() for item in builder.folder.rglob("*") if item.is_file()]
         raise SpecError(f"{builder.file}: {field}: there is no file '{relative}'", did_you_mean(relative, names))

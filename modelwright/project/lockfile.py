@@ -81,6 +81,12 @@ class Lock:
         return _HEAD + head + "".join(f"{wheel.line}\n" for wheel in self.wheels)
 
 
+def wheel_pin(file: str) -> tuple[str, str]:
+    """The distribution, in its normal form, and the version that the name of a wheel says."""
+    name, _, rest = file.partition("-")
+    return re.sub(r"[-_.]+", "-", name).lower(), rest.partition("-")[0]
+
+
 def parse_lock(text: str, shown: str) -> Lock:
     """Read a lock; `shown` is how messages call the file. Raises LockNeededError for one that is damaged."""
     found: dict[str, list[str]] = {"python": [], "numpy": [], "requirement": [], "exclude": []}
@@ -91,6 +97,8 @@ def parse_lock(text: str, shown: str) -> Lock:
         elif wheel := _WHEEL.fullmatch(line):
             if wheel[1] in wheels:
                 raise _damaged(shown, number, f"{wheel[1]} is there twice")
+            if wheel_pin(wheel[4]) != (wheel[1], wheel[2]):
+                raise _damaged(shown, number, f"{wheel[1]}=={wheel[2]} is not what {wheel[4]} holds")
             wheels[wheel[1]] = Wheel(*wheel.groups())
         elif line.strip() and not line.startswith("#"):
             raise _damaged(shown, number, "this is no line of such a file")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from modelwright.errors import KindError, SpecError
+from modelwright.fsops import not_a_file
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import (
     FILE,
@@ -25,6 +28,7 @@ from modelwright.project.spec import (
     parse_spec,
 )
 from modelwright.suggest import did_you_mean
+from modelwright.triton.file_types import ANNEX_POINTER, EMPTY, HTML, LFS_POINTER, file_type
 
 _MAX_DEPTH = 100
 _SHALLOW_CHARS = 8_000  # what fits in here cannot nest deeply enough to exhaust the C parser's stack
@@ -54,7 +58,7 @@ def read_builders(project: ProjectConfig, source_model: SourceLookup) -> Builder
     faulty: dict[str, Exception] = {}
     for folder in sorted(project.builders.iterdir()):
         try:
-            if not (folder / FILE).is_file():
+            if not os.path.lexists(folder / FILE):
                 _check_no_other_name(folder, project.shown(folder))
                 continue
             builder = read_builder(folder, project.shown(folder / FILE), source_model)
@@ -71,10 +75,10 @@ def read_builders(project: ProjectConfig, source_model: SourceLookup) -> Builder
 
 def _meant_name(folder: Path) -> str:
     """The model that a faulty model.yaml is about: as its `name` says, if that can be made out, else as its folder."""
-    try:
-        found = _NAME_LINE.search((folder / FILE).read_text(encoding="utf-8", errors="replace")[:_MAX_BYTES])
-    except OSError:
-        found = None
+    found = None
+    with contextlib.suppress(OSError):
+        if (folder / FILE).is_file():  # a pipe would make this wait
+            found = _NAME_LINE.search((folder / FILE).read_text(encoding="utf-8", errors="replace")[:_MAX_BYTES])
     return found[1] if found and is_model_name(found[1]) else folder.name
 
 
@@ -85,7 +89,7 @@ def read_builder(folder: Path, shown: str, source_model: SourceLookup) -> Builde
     """
     data = _parse(folder / FILE, shown)
     if not isinstance(data, dict):
-        raise SpecError(f"{shown}: a mapping is needed, got {type(data).__name__}", "see builders/ for examples")
+        raise _no_mapping(folder / FILE, shown, data)
     data.setdefault("name", folder.name)
     try:
         spec = parse_spec(data, source_model)
@@ -95,6 +99,15 @@ def read_builder(folder: Path, shown: str, source_model: SourceLookup) -> Builde
         line = _line(folder / FILE, ("source", "kind"))
         raise SpecError(f"{shown}:{line}: source.kind: {error.message}", error.hint) from error
     return Builder(folder, shown, spec)
+
+
+def _no_mapping(file: Path, shown: str, data: Any) -> SpecError:
+    found = file_type(file)
+    if found in (EMPTY, LFS_POINTER, ANNEX_POINTER, HTML):
+        return SpecError(f"{shown}: it is {found.what}", found.fix)
+    what = "nothing but comments" if data is None else "a list" if isinstance(data, list) else "one value"
+    hint = "modelwright new NAME writes a builder with one that works, to compare with"
+    return SpecError(f"{shown}: fields are needed (name: value), got {what}", hint)
 
 
 def slo_of(project: ProjectConfig, model: str, source_model: SourceLookup) -> Slo | None:
@@ -124,6 +137,8 @@ def _check_no_other_name(folder: Path, shown: str) -> None:
 
 def _parse(file: Path, shown: str) -> Any:
     try:
+        if problem := not_a_file(file):
+            raise SpecError(f"{shown}: {problem}", "a builder's model.yaml is a file")
         if file.stat().st_size > _MAX_BYTES:
             raise SpecError(f"{shown}: larger than {_MAX_BYTES:,} bytes", "keep data in files of its own")
         text = file.read_text(encoding="utf-8")
@@ -213,7 +228,7 @@ def _spec_error(
     prefix = f"{where}: {field}: " if path else f"{where}: "
     given = first["input"]
     got = f", got {given!r}" if kind != "value_error" and not isinstance(given, dict | list) else ""
-    text = message if kind == "value_error" else message[0].lower() + message[1:]
+    text = message if kind == "value_error" else message[0].lower() + message[1:].replace("a valid tuple", "a list")
     return SpecError(f"{prefix}{text}{got}")
 
 

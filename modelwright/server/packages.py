@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def _pip_error(log: Path) -> ServerError:
     tail = "\n".join(f"    {line}" for line in lines[-8:])
     message = f"pip cannot install the local server's packages; the end of its output (all of it in {log}):\n{tail}"
     if any("No module named pip" in line for line in lines):
-        return ServerError(message, f"install pip for {sys.executable} (python -m ensurepip)")
+        return ServerError(message, f"install pip: {shlex.quote(sys.executable)} -m ensurepip")
     if any("No matching distribution" in line for line in lines):
         return NoWheelError(message, "point pip's index-url or find-links at an index that has this version")
     return ServerError(message, "check pip's index and the network, then run the same command again")

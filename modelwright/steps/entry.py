@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import random
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -76,9 +77,11 @@ def call(context: StepContext, field: str, entry: str, *arguments: Any, **params
         try:
             function = _load(entry)
             result = function(*arguments, **params)
-        except (ModelwrightError, KeyboardInterrupt):
+        except ModelwrightError:
             raise
         except BaseException as error:  # also SystemExit, and what test frameworks and async libraries raise
+            if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                raise  # Ctrl-C, which workers ignore: there only the code itself raises it
             raise user_error(builder, field, entry, error) from None
         finally:
             opened = _watch.stop()

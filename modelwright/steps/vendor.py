@@ -7,7 +7,8 @@ import shutil
 from email.parser import HeaderParser
 from typing import TYPE_CHECKING
 
-from modelwright.steps.wheels import fetched, unpack
+from modelwright.errors import StepError
+from modelwright.steps.wheels import LOCK_AGAIN, fetched, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,14 +25,14 @@ _EXTENSION = re.compile(r"\.(?P<interpreter>cpython-\d+\w*|pypy\d+)(-(?P<platfor
 def vendor(lock: Lock, cache: Path, out: Path, log: Path) -> list[str]:
     """Put the wheels of a lock into the folder `out`; the same files every time.
 
-    Wheels that `cache` does not have yet are downloaded into it. Returns what the installed packages depend on and is
-    neither there nor in the container, a line each. pip's output goes to `log`. Raises StepError.
+    Wheels that `cache` does not have yet are downloaded into it. Returns what the installed packages depend on and the
+    lock excludes, a line each. pip's output goes to `log`. Raises StepError.
     """
     out.mkdir(parents=True, exist_ok=True)
     for path in fetched(lock.wheels, lock.wanted.python, cache, log):
         unpack(path, out)
     _strip(out)
-    return _missing(lock, out)
+    return _left_out(lock, out)
 
 
 def abi_conflicts(folder: Path, python: str) -> list[str]:
@@ -71,7 +72,8 @@ def _strip(folder: Path) -> None:
             (records / name).unlink(missing_ok=True)
 
 
-def _missing(lock: Lock, folder: Path) -> list[str]:
+def _left_out(lock: Lock, folder: Path) -> list[str]:
+    """What the installed packages need and the lock excludes. Raises StepError for a lock that lacks anything else."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -79,15 +81,22 @@ def _missing(lock: Lock, folder: Path) -> list[str]:
     metadata = [HeaderParser().parsestr(path.read_text()) for path in folder.glob("*.dist-info/METADATA")]
     versions = {canonicalize_name(item["Name"]): item["Version"] for item in metadata}
     versions.setdefault(canonicalize_name("numpy"), lock.wanted.numpy)
-    extras = {canonicalize_name(wanted.name): wanted.extras for wanted in map(Requirement, lock.wanted.requirements)}
-    found = []
+    asked = [Requirement(text) for text in lock.wanted.requirements]
+    extras = {canonicalize_name(wanted.name): wanted.extras for wanted in asked}
+    needs = [("model.yaml", wanted) for wanted in asked if _applies(wanted, python)]
     for item in metadata:
-        for text in item.get_all("Requires-Dist", []):
-            needed = Requirement(text)
-            asked = extras.get(canonicalize_name(item["Name"]), set())
-            wanted = any(_applies(needed, python, extra) for extra in ("", *asked))
-            version = versions.get(canonicalize_name(needed.name))
-            if wanted and (version is None or not needed.specifier.contains(version, prereleases=True)):
-                got = f", got {version}" if version else ""
-                found.append(f"{item['Name']} {item['Version']} needs {needed.name}{needed.specifier}{got}")
-    return sorted(set(found))
+        active = ("", *extras.get(canonicalize_name(item["Name"]), ()))
+        for needed in map(Requirement, item.get_all("Requires-Dist", [])):
+            if any(_applies(needed, python, extra) for extra in active):
+                needs.append((f"{item['Name']} {item['Version']}", needed))
+    excluded = set(map(canonicalize_name, lock.wanted.exclude))
+    left_out = set()
+    for who, needed in needs:
+        name = canonicalize_name(needed.name)
+        version = versions.get(name)
+        if version is None or not needed.specifier.contains(version, prereleases=True):
+            text = f"{who} needs {needed.name}{needed.specifier}{f', got {version}' if version else ''}"
+            if name not in excluded:
+                raise StepError(f"requirements.lock is incomplete: {text}", LOCK_AGAIN)
+            left_out.add(text)
+    return sorted(left_out)

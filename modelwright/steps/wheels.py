@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError
-from modelwright.project.lockfile import Wheel
+from modelwright.project.lockfile import Wheel, wheel_pin
 
 # The C library of the stock container, by its Python: 3.10 is Ubuntu 22.04, 3.12 is 24.04. The older one for others.
 _GLIBC_MINOR = {"3.10": 35, "3.12": 39}
@@ -45,7 +46,7 @@ def fetched(wheels: Sequence[Wheel], python: str, cache: Path, log: Path) -> lis
     paths = [cached(wheel, cache) for wheel in wheels]
     for wheel, path in zip(wheels, paths, strict=True):
         if path is None:  # pip takes any file that has one of the hashes, so there is no other way here
-            raise StepError(f"the index has {wheel.pin} under another name than {wheel.file}", _LOCK_AGAIN)
+            raise StepError(f"the index has {wheel.pin} under another name than {wheel.file}", LOCK_AGAIN)
     return [path for path in paths if path]
 
 
@@ -92,11 +93,10 @@ def _kept(path: Path, cache: Path) -> Wheel:
     place = cache / digest
     place.mkdir(exist_ok=True)
     path.replace(place / path.name)
-    name, version = path.name.split("-")[:2]
-    return Wheel(re.sub(r"[-_.]+", "-", name).lower(), version, digest, path.name)
+    return Wheel(*wheel_pin(path.name), digest, path.name)
 
 
-_LOCK_AGAIN = "write the lock again: modelwright lock"
+LOCK_AGAIN = "remove requirements.lock, and let it be written again: modelwright lock"
 
 
 def _pip_download(options: Sequence[str], python: str, log: Path) -> None:
@@ -122,9 +122,10 @@ def _pip_error(output: str, python: str) -> StepError:
     errors = [re.sub(r"^ERROR: ", "", line) for line in lines if line.startswith("ERROR:")]
     reason = "\n".join(errors or lines[-3:]) or "pip said nothing"
     if "No module named pip" in output:
-        return StepError(f"this interpreter has no pip: {sys.executable}", "python -m ensurepip")
+        hint = f"install it: {shlex.quote(sys.executable)} -m ensurepip"
+        return StepError(f"this interpreter has no pip: {sys.executable}", hint)
     if "DO NOT MATCH THE HASHES" in output:
-        return StepError(f"a file of the index is not what the lock says:\n{reason}", _LOCK_AGAIN)
+        return StepError(f"a file of the index is not what the lock says:\n{reason}", LOCK_AGAIN)
     if any(text in output for text in ("NewConnectionError", "Failed to establish", "Max retries", "ConnectTimeout")):
         hint = "check the network and pip's index settings; wheels that were fetched before are not fetched again"
         return StepError(f"the package index cannot be reached:\n{reason}", hint)

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,8 +47,14 @@ SPECS = {
     "a list as a key": ("? [a, b]\n: c\n", "builders/m/model.yaml:1:3: not valid YAML: a key must be a plain word"),
     "a Python object": ("a: !!python/object/apply:os.system [x]\n", "could not determine a constructor for the tag"),
     "a control character": ("a: \0", "builders/m/model.yaml: not valid YAML: "),
-    "no mapping": ("- a\n", "builders/m/model.yaml: a mapping is needed, got list"),
-    "an empty file": ("", "builders/m/model.yaml: a mapping is needed, got NoneType"),
+    "no mapping": ("- a\n", "builders/m/model.yaml: fields are needed (name: value), got a list"),
+    "an empty file": ("", "builders/m/model.yaml: it is empty"),
+    "nothing but comments": ("# later\n", "builders/m/model.yaml: fields are needed (name: value), got nothing but"),
+    "a pointer of Git LFS": (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 12\n",
+        "builders/m/model.yaml: it is a Git LFS pointer, not the file\n  hint: git lfs pull",
+    ),
+    "a web page": ("<!doctype html><html></html>", "builders/m/model.yaml: it is a web page (HTML)"),
     "an unknown field": (
         TORCH_YAML.replace("samples:", "sample:"),
         "builders/m/model.yaml:5: sample: unknown field\n  hint: did you mean 'samples'?",
@@ -159,6 +167,28 @@ def test_two_builders_of_one_name(sandbox: Sandbox) -> None:
     assert "builders/b/model.yaml: the name 'same' is taken by builders/a/model.yaml" in sandbox.error()
 
 
+NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (Path.mkdir, "is a folder"),
+    "link": (lambda path: path.symlink_to("nowhere"), "is a link to nothing"),
+    "pipe": (os.mkfifo, "is no regular file, but a pipe, a socket or a device"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file(sandbox: Sandbox, kind: str) -> None:
+    make, problem = NO_FILES[kind]
+    sandbox.onnx_builder("other")
+    sandbox.onnx_builder("m")
+    folder = sandbox.root / "builders/m"
+    (folder / "model.onnx").unlink()
+    make(folder / "model.onnx")
+    assert f"builders/m/model.yaml: source.path: 'model.onnx' {problem}\n" in sandbox.error("build", "m")
+    (folder / "model.yaml").unlink()
+    make(folder / "model.yaml")
+    assert f"builders/m/model.yaml: {problem}\n" in sandbox.error("build", "m")
+    assert {name: outcome.status for name, outcome in sandbox.build().items()} == {"other": "new", "m": "failed"}
+
+
 def test_a_model_yml_is_pointed_out(sandbox: Sandbox) -> None:
     (sandbox.onnx_builder("a") / "model.yaml").rename(sandbox.root / "builders/a/model.yml")
     assert "builders/a/model.yml: is not read\n  hint: rename it to model.yaml" in sandbox.error()
@@ -186,6 +216,14 @@ def test_an_entry_that_exits(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder("m")
     (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", "def samples():\n    raise SystemExit(3)\n"))
     assert "samples data:samples raised SystemExit: 3" in sandbox.error()
+
+
+def test_an_entry_that_raises_what_ctrl_c_raises(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder("m")
+    (folder / "data.py").write_text(
+        DATA_PY.replace("def samples():\n", "def samples():\n    raise KeyboardInterrupt\n")
+    )
+    assert "samples data:samples raised KeyboardInterrupt" in replace(sandbox, workers=True).error()
 
 
 @pytest.mark.torch

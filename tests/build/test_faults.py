@@ -79,6 +79,11 @@ def recurses(context, out):
     return recurses(context, out)
 
 
+def forks(context, out):
+    os.fork()
+    return Made()
+
+
 def forgets(context, out):
     return None
 
@@ -179,6 +184,22 @@ def test_a_worker_that_ended_between_two_steps_is_replaced(
     finally:
         pool.close()
     assert isinstance(result, Done)
+
+
+def test_a_child_that_comes_back_from_a_step_does_not_answer_for_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stepfaults.py").write_text(STEPS_PY)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{tmp_path}")
+    sandbox.onnx_builder("m")
+    pool = WorkerPool(1)
+    try:
+        results_of(pool, [job_of(sandbox, "m", "stepfaults:forks")])
+        for _ in range(3):  # a second answer would be taken for that of a later step
+            (_, result) = results_of(pool, [job_of(sandbox, "m", "stepfaults:breaks")])["m"]
+            assert isinstance(result, Failed)
+    finally:
+        pool.close()
 
 
 def test_an_error_of_a_step_crosses_into_this_process_whole() -> None:

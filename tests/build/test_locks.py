@@ -124,6 +124,12 @@ class TestWhatDoesNotFit:
         assert {name: outcome.status for name, outcome in outcomes.items()} == {"doubled": "new", "plus_one": "failed"}
         assert "source.requirements: No solution found" in str(outcomes["plus_one"].error)
 
+    def test_a_folder_where_the_lock_belongs(self, sandbox: Sandbox, index: Path) -> None:
+        sandbox.python_builder(yaml=yaml("safe"))
+        (sandbox.root / LOCK).mkdir()
+        assert f"Error: {LOCK}: cannot be written: Is a directory\n  hint: move away" in sandbox.error("build")
+        assert not list((sandbox.root / LOCK).parent.glob(".requirements*"))
+
     def test_the_lock_of_another_triton_release(self, sandbox: Sandbox, index: Path) -> None:
         sandbox.python_builder(yaml=yaml("safe"))
         locked(sandbox)

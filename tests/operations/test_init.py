@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,7 +122,8 @@ def test_files_in_the_way_are_named_and_nothing_is_written(tmp_path: Path) -> No
     assert result.exit_code == 1
     assert result.output == (
         f"Error: {tmp_path}: there are Makefile, README.md, templates/config.pbtxt.j2, templates/macros.j2 already\n"
-        "  hint: nothing was written; choose another folder, or keep those as they are: modelwright init --keep\n"
+        "  hint: nothing was written; choose another folder, or keep those as they are: "
+        f"modelwright init --keep {tmp_path}\n"
     )
     assert snapshot(tmp_path) == before
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "templates", "Makefile"}
@@ -143,6 +146,35 @@ def test_a_project_is_not_started_twice(started: Started, options: tuple[str, ..
     assert result.exit_code == 1
     assert f"Error: {started.root} is a project already\n  hint: start a builder in it: " in result.output
     assert snapshot(started.root) == before
+
+
+def test_the_hint_of_keep_works_from_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    (folder / "Makefile").write_text("mine")
+    result = run(str(folder), "--target", "26.04")
+    command = shlex.split(result.output.partition("as they are: modelwright init ")[2])
+    assert run(*command).exit_code == 0
+    assert load(folder).target.name == "26.04"
+    assert (folder / "Makefile").read_text() == "mine"
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "link"])
+def test_what_is_no_folder_cannot_be_kept(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "builders")
+    assert run(str(tmp_path)).exit_code == 1
+    result = run(str(tmp_path), "--keep")
+    assert result.output.startswith(f"Error: {tmp_path}: builders: a file or a link where a folder is needed\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["builders"]
+
+
+@pytest.mark.parametrize("place", ["file/models", "/proc/models", "/proc/a/b"])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    result = run(str(tmp_path / place))
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {tmp_path / place}: cannot be made: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

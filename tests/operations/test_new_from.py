@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -268,6 +269,32 @@ def test_a_folder_gets_a_hint(sandbox: Sandbox, tmp_path: Path) -> None:
     (folder / "model.safetensors").touch()
     assert re.search("hint: a Hugging Face directory: .* new NAME --kind huggingface", refused(sandbox, folder))
     assert "nowhere.onnx: there is no such file" in refused(sandbox, folder / "nowhere.onnx")
+
+
+def test_what_is_no_file_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
+    assert "is a URL; --from takes a file" in refused(sandbox, Path("https://example.com/net.onnx"))
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: is no regular file" in refused(sandbox, tmp_path / "pipe")
+    folder = tmp_path / "my models"
+    saved(folder, BUILDS["rows"][0])
+    assert f"--from '{folder}/net.onnx'" in refused(sandbox, folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("../w", "lie outside its folder: '../w'\n  hint: .*save_as_external_data"),
+        ("data.py", "in 'data.py', a name that a builder uses itself\n  hint: .*save_as_external_data"),
+    ],
+)
+def test_weights_in_files_that_no_builder_can_have(sandbox: Sandbox, tmp_path: Path, place: str, message: str) -> None:
+    file = saved(tmp_path / "from", BUILDS["rows"][0])
+    model = onnx.load(file)
+    weights = model.graph.initializer.add(name="w", dims=[1], data_type=FP32, data_location=1)
+    weights.external_data.add(key="location", value=place)
+    file.write_bytes(model.SerializeToString())
+    (tmp_path / "from" / place).write_bytes(bytes(4))
+    assert re.search(message, refused(sandbox, file))
 
 
 def test_another_kind_and_a_name_that_is_taken_are_refused(sandbox: Sandbox, tmp_path: Path) -> None:

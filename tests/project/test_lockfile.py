@@ -72,8 +72,9 @@ def test_a_lock_that_is_missing(file: Path) -> None:
         (("jinja2==", "<<<<<<< HEAD\njinja2=="), "lock:7: this is no line of such a file"),
         (("jinja2==3.1.6 --hash", "jinja2>=3.1.6 --hash"), "lock:7: this is no line"),
         (("markupsafe==", "jinja2=="), "lock:8: jinja2 is there twice"),
+        (("==3.1.6 --", "==3.1.5 --"), r"lock:7: jinja2==3\.1\.5 is not what jinja2-3\.1\.6-py3-none-any\.whl holds"),
     ],
-    ids=["head", "merge conflict", "no pin", "twice"],
+    ids=["head", "merge conflict", "no pin", "twice", "another version"],
 )
 def test_a_lock_that_was_edited(file: Path, change: tuple[str, str], reason: str) -> None:
     file.write_text(LOCK.text.replace(*change))

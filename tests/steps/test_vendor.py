@@ -102,6 +102,17 @@ class TestVendor:
         missing = vendor(lock, tmp_path / "wheels", tmp_path / "out", tmp_path / "log")
         assert missing == ["tree 1.0 needs leaf>=1"]
 
+    @pytest.mark.parametrize(
+        ("kept", "problem"), [("leaf", "model.yaml needs tree"), ("tree", r"tree 1\.0 needs leaf>=1")]
+    )
+    def test_a_lock_that_lacks_a_line_is_refused(self, tmp_path: Path, index: Path, kept: str, problem: str) -> None:
+        make_wheel(index, "tree", "1.0", ["leaf>=1"])
+        make_wheel(index, "leaf", "1.0")
+        lock = self.lock(tmp_path, ["tree"])
+        cut = replace(lock, wheels=tuple(wheel for wheel in lock.wheels if wheel.name == kept))
+        with pytest.raises(StepError, match=f"requirements.lock is incomplete: {problem}(?s:.*)modelwright lock"):
+            vendor(cut, tmp_path / "wheels", tmp_path / "out", tmp_path / "log")
+
     def test_wheels_are_the_targets_not_this_interpreters(self, tmp_path: Path, index: Path) -> None:
         other = "3.12" if sys.version_info[:2] != (3, 12) else "3.10"
         tag = f"cp{other.replace('.', '')}"
