@@ -108,6 +108,15 @@ def works_at_one_size(what: str) -> StepError:
     )
 
 
+def answers_otherwise(what: str) -> StepError:
+    """The exported file was run at the size that was traced."""
+    return StepError(
+        f"the export answers otherwise than the module: {_cut(what)}",
+        "a choice by value may be recorded as it was: try the other exporter; or it hangs on values that are nearly"
+        " equal, as the order of boxes with the same score does",
+    )
+
+
 def user_line() -> str:
     """Where the builder's own code calls torch, "model.py:12: if x.sum() > 0:"; "" where a library does."""
     import torch

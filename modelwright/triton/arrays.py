@@ -33,6 +33,18 @@ def datatype_of(array: Array) -> str:
     return BY_NUMPY[name].name if name in BY_NUMPY else name
 
 
+def repeated(array: Array, size: int, axis: int) -> Array:
+    """The array with `size` values along an axis: its own again, or fewer of them. Where it has none there, zeros."""
+    import numpy as np
+
+    own = array.shape[axis]
+    if own:
+        taken: Array = np.take(array, np.arange(size) % own, axis=axis)
+        return taken
+    shape = (*array.shape[:axis], size, *array.shape[axis + 1 :])
+    return np.full(shape, b"" if array.dtype == object else 0, array.dtype)
+
+
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether values are floating-point numbers. For numpy, bfloat16 is raw bytes, of the kind "V"."""
     return dtype.kind == "f" or dtype.name == BY_NAME[BF16].numpy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from modelwright.errors import ServerError, StepError
+from modelwright.triton.arrays import repeated
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import shapes
@@ -69,16 +70,8 @@ def _untested(samples: Sequence[Tensors], dims: Dims) -> list[tuple[str, int]]:
 
 
 def _resized(sample: Tensors, places: Sequence[tuple[str, int]], change: Callable[[int], int]) -> Tensors:
-    """The sample with its own values again, or fewer of them. Where it has none, with zeros."""
-    import numpy as np
-
     resized = dict(sample)
     for tensor, axis in places:
         array = resized[tensor]
-        size = array.shape[axis]
-        if size:
-            resized[tensor] = np.take(array, np.arange(change(size)) % size, axis=axis)
-        else:
-            shape = (*array.shape[:axis], change(size), *array.shape[axis + 1 :])
-            resized[tensor] = np.full(shape, b"" if array.dtype == object else 0, array.dtype)
+        resized[tensor] = repeated(array, change(array.shape[axis]), axis)
     return resized

@@ -169,6 +169,17 @@ def test_what_one_run_does_not_show_is_refused(tmp_path: Path, function: Any, ma
     assert len(str(caught.value)) < 600
 
 
+def test_another_answer_at_the_size_that_was_traced_is_not_blamed_on_the_size(tmp_path: Path) -> None:
+    """As a detector with untrained weights gives: boxes of equal scores change places."""
+    calls = iter(range(100))
+    module = Module(lambda x: x * float(next(calls)))
+    with pytest.raises(
+        StepError, match=r"^the export answers otherwise than the module: on inputs x \[3\], 'y' dif"
+    ) as caught:
+        export(module, rows(2, 3), [Spec("x", "FP32", (3,))], [Spec("y", "FP32", (3,))], tmp_path, batched=False, exporter="torchscript")  # fmt: skip
+    assert "the order of boxes with the same score" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("function", "match"),
     [
@@ -185,6 +196,15 @@ def test_a_symbolic_shape_is_a_sentence_and_a_line_of_the_builder(tmp_path: Path
     text = str(caught.value)
     assert len(text) < 500
     assert not [symbol for symbol in ("Eq(", "u0", "Dim.", "TORCH_LOGS", "unhinted") if symbol in text]
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_sample_without_values_in_a_dynamic_dimension(tmp_path: Path, exporter: Any) -> None:
+    """As the past of a decoder is at the first token."""
+    module = Module(lambda x: x * 2)
+    outputs = [Spec("y", "FP32", ("time", 3))]
+    path = export(module, {"x": np.zeros((2, 0, 3), np.float32)}, [SEQUENCE], outputs, tmp_path, exporter=exporter)
+    assert read_signature(path).inputs[0].dims == ("batch", "time", 3)
 
 
 def test_bfloat16_goes_through_torch(tmp_path: Path) -> None:
