@@ -169,8 +169,10 @@ def _check_labels(builder: Builder, config: Any, files: Mapping[str, bytes]) -> 
         count = math.prod(output.dims)
         lines = files[output.label_filename].decode("utf-8", "replace").splitlines()
         if len(lines) != count:
-            where = f"{builder.file}: outputs: '{output.name}' has {count} classes"
+            where = f"{builder.file}: outputs: '{output.name}' has {count} class{'es' * (count != 1)}"
+            # A label is the number of a class, and Triton names the positions in an output.
+            scores = "labels name the values of an output of scores, one for each class: give them to that output"
             raise ConfigError(
                 f"{where}, {output.label_filename} has {len(lines)} lines",
-                "write one name per line, in the order of the classes",
+                "write one name per line, in the order of the classes" if count != 1 else scores,
             )

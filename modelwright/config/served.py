@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.config.model_config import ConfigTensor, ConfigTensors, config_of, graph_level, tensors_of_model
-from modelwright.errors import ConfigError
+from modelwright.errors import ConfigError, located
 from modelwright.facts.made import OnnxTensor
 from modelwright.onnx.runtime import load_session, run_session, session_values
 from modelwright.project.operators import operator_libraries
@@ -145,7 +145,8 @@ def served_view(builder: Builder, session: Any) -> ServedView:
     inputs, outputs = session_values(session)
     tensors = tensors_of_model(builder, tuple(map(OnnxTensor.of, inputs)), tuple(map(OnnxTensor.of, outputs)))
     config = config_of(builder, tensors)
-    check_served(config, session)
+    with located(str(builder.file)):
+        check_served(config, session)
     return ServedView(session, config, tensors)
 
 

@@ -6,8 +6,8 @@ from modelwright.kinds.kind import Verification
 from modelwright.kinds.step import StepFunction
 from modelwright.project.spec import ModelSpec, SourceSpec
 
-_ONNXRUNTIME = StepFunction("verify", "modelwright.steps.verify:run", revision=3)
-_SERVER = StepFunction("verify_served", "modelwright.steps.verify:run_served", revision=3)
+_ONNXRUNTIME = StepFunction("verify", "modelwright.steps.verify:run", revision=4)
+_SERVER = StepFunction("verify_served", "modelwright.steps.verify:run_served", revision=4)
 
 
 def in_onnxruntime(spec: ModelSpec, source: SourceSpec) -> Verification:

@@ -37,7 +37,7 @@ from modelwright.triton.file_types import SAFETENSORS, FileType, file_type
 from modelwright.triton.releases import Release
 from modelwright.triton.tensors import Tensors
 from modelwright.verification.batches import check_rows
-from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.comparison import check_repeatable
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.sizes import check_sizes
 from modelwright.verification.tolerances import tolerances
@@ -315,7 +315,7 @@ class _Search:
         except StepError as error:
             other_outputs = error.message
         allowed = tolerances(spec.gates, answers[0])
-        compare_outputs(answers, self._runner.ask_all(samples, rows), allowed)
+        check_repeatable(answers, self._runner.ask_all(samples, rows), allowed)
         if spec.batched:
             check_rows(self._runner, samples, actual, allowed, rows, spec.max_batch_size)
         return other_outputs, check_sizes(self._runner, samples, self.view.dims)

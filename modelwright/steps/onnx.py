@@ -118,7 +118,8 @@ def _made(declared: Signature, file: Path, context: StepContext) -> Made:
         signature = replace(declared, inputs=inputs, outputs=outputs)
         check_shapes(declared, signature, file.name)
         if builder.spec.batched:
-            check_rows(signature, file.name)
+            served = {output.name for output in builder.spec.outputs} or {value.name for value in outputs}
+            check_rows(replace(signature, outputs=tuple(value for value in outputs if value.name in served)), file.name)
     made = Made(signature=OnnxSignature.of(signature))
     served_view(builder, session)
     return made

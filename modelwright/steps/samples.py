@@ -48,7 +48,7 @@ def as_samples(value: Any, where: str) -> list[Tensors]:
 
     Strings become objects of bytes. Raises StepError.
     """
-    if value == {}:
+    if isinstance(value, Mapping) and not value:
         hint = "a model without inputs answers the same each time: there is nothing to serve"
         raise StepError(f"{where}: expected {{name: array}}, got no tensors", hint)
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -125,7 +125,7 @@ def _as_declared(array: np.ndarray[Any, Any], spec: TensorSpec, where: str) -> n
         return array.reshape(dims)
     if array.ndim != len(dims) or any(dim not in (-1, size) for dim, size in zip(dims, array.shape, strict=True)):
         expected = ", ".join(map(str, spec.shape))
-        hint = "arrays are (N, *shape), N samples"
+        hint = "arrays are (N, *shape), N samples; or correct the shape in model.yaml"
         raise StepError(f"{where} has shape {list(array.shape)}, expected [{expected}]", hint)
     return array
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from modelwright.config.model_config import tensors_of
 from modelwright.config.served import served_session, served_view
-from modelwright.errors import located
+from modelwright.errors import StepError, located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
@@ -27,7 +27,7 @@ from modelwright.triton.layout import GOLDEN
 from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification.batches import check_rows
-from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.comparison import check_repeatable, compare_outputs
 from modelwright.verification.gates import check_gates, metrics_from
 from modelwright.verification.golden import kept_count, save_golden
 from modelwright.verification.runner import SampleRunner
@@ -79,11 +79,27 @@ def run_served(context: StepContext, out: Path) -> Verified:
     with located(f"{spec.name}: verify"), trial(context, out.parent) as client:
         runner = served_runner(context, client)
         samples = load_samples(context, tensors_of(context.builder).input_types)
-        answered = verify_samples(context, runner, samples, min(spec.max_batch_size, SERVED_BATCH), out)
+        batch = min(spec.max_batch_size, SERVED_BATCH)
+        answered = verify_samples(context, runner, samples, batch, out)
+        if spec.batched and "sequence_batching" not in spec.serving:
+            kept = kept_count(samples, batch)
+            check_rows(
+                runner,
+                samples[:kept],
+                answered.actual[:kept],
+                answered.allowed,
+                batch,
+                spec.max_batch_size,
+                may_pad=True,
+            )
         notes = [check_sizes(runner, samples, _dims(context))]
         batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
         if batching and not check_requests_together(
-            runner, samples, answered.allowed, lambda: runs_saved(client, batching)
+            runner,
+            samples,
+            answered.allowed,
+            lambda: runs_saved(client, batching),
+            ragged=_takes_ragged(spec.serving),
         ):
             notes.append("no requests that were sent at the same time ran together: batching was not tested")
         return _with_notes(answered, *notes)
@@ -99,7 +115,11 @@ def verify_samples(
     answers = actual if expected is None else expected
     allowed = tolerances(spec.gates, answers[0])
     # Compared with itself where there is nothing else: that still refuses NaN and answers that change.
-    errors = compare_outputs(answers, actual if expected else runner.ask_all(samples, batch), allowed)
+    errors = (
+        compare_outputs(expected, actual, allowed)
+        if expected
+        else check_repeatable(actual, runner.ask_all(samples, batch), allowed)
+    )
     metrics = _evaluate(context, runner, batch)
     check_gates(spec.gates, metrics)
     save_golden(out / GOLDEN, samples, answers, batch)
@@ -134,6 +154,10 @@ def _batches(serving: Mapping[str, Any]) -> bool:
     return "dynamic_batching" in serving and serving.get("max_batch_size", 0) > 1
 
 
+def _takes_ragged(serving: Mapping[str, Any]) -> bool:
+    return any(entry.get("allow_ragged_batch") for entry in serving.get("input", ()))
+
+
 def _dims(context: StepContext) -> dict[str, tuple[int | str, ...]]:
     return {tensor.name: tensor.shape for tensor in context.builder.spec.inputs}
 
@@ -156,11 +180,25 @@ def _expected(context: StepContext, samples: list[Tensors], batch: int, answer: 
     where = f"{context.builder.file}: reference {reference}"
     # Request by request, as the server is asked: a model may pad the rows of a request alike.
     parts = requests(samples, batch) if batch else [samples]
-    answers = [
-        answer for part in parts for answer in as_samples(call(context, "reference", reference, columns(part)), where)
-    ]
+    answers = []
+    for part in parts:
+        given = as_samples(call(context, "reference", reference, columns(part)), where)
+        if len(given) != len(part):
+            raise StepError(f"{where}: {len(given)} answers to {len(part)} samples", "return one for each, in order")
+        answers += given
     types = {name: datatype_of(array) for name, array in answer.items()}
-    return as_declared([rounded_to(given, types) for given in answers], context.builder.spec.outputs, where)
+    declared = as_declared([rounded_to(given, types) for given in answers], context.builder.spec.outputs, where)
+    return [_scalars_as(answer, given) for given in declared]
+
+
+def _scalars_as(answer: Tensors, given: Tensors) -> Tensors:
+    """A scalar may be given as [1], and the other way round."""
+    return {
+        name: array.reshape(answer[name].shape)
+        if name in answer and {array.shape, answer[name].shape} == {(), (1,)}
+        else array
+        for name, array in given.items()
+    }
 
 
 def _evaluate(context: StepContext, runner: SampleRunner, batch: int) -> dict[str, float]:
@@ -170,6 +208,7 @@ def _evaluate(context: StepContext, runner: SampleRunner, batch: int) -> dict[st
     where = f"{context.builder.file}: evaluate {entry}"
 
     def infer(inputs: Mapping[str, Column]) -> dict[str, Column]:
-        return columns(runner.ask_all(as_samples(inputs, f"{where}: infer"), batch))
+        with located(f"{where}: infer"):
+            return columns(runner.ask_all(as_samples(inputs, f"{where}: infer"), batch))
 
     return metrics_from(call(context, "evaluate", entry, infer), where)

@@ -32,30 +32,38 @@ def check_rows(
     allowed: Mapping[str, Tolerance],
     batch: int,
     largest: int,
+    *,
+    may_pad: bool = False,
 ) -> None:
     """Ask each sample alone, and some in batches of two and three, in other orders and beside others.
 
     `answers` are what the samples got in requests of at most `batch` neighbours; the server makes batches of at most
-    `largest` rows.
+    `largest` rows. A model that `may_pad` makes answers as long as the longest of their request, as tokenisers do:
+    where a row's shape is another than alone, its values are not compared.
     Raises VerifyError for a row whose answer is not the one that it gets alone, naming the row and its neighbours.
     """
     alone = [answer for sample in samples for answer in runner.ask([sample])]
     first = 0
     for part in requests(samples, batch):
         together = range(first, first + len(part))
-        _check_batch(together, [answers[index] for index in together], alone, allowed)
+        _check_batch(together, [answers[index] for index in together], alone, allowed, may_pad)
         first += len(part)
     for group in of_equal_sizes(samples):
         for shuffled in _batches(_spread(group), largest):
-            _check_batch(shuffled, runner.ask([samples[index] for index in shuffled]), alone, allowed)
-        if len(group) == 1 and largest > 1:
-            _check_beside_stranger(runner, samples[group[0]], alone[group[0]], allowed)
+            _check_batch(shuffled, runner.ask([samples[index] for index in shuffled]), alone, allowed, may_pad)
+        if largest > 1 and _all_equal([samples[index] for index in group]):
+            _check_beside_stranger(runner, samples[group[0]], alone[group[0]], allowed, may_pad)
 
 
 def _check_batch(
-    batch: Sequence[int], answers: Sequence[Tensors], alone: Sequence[Tensors], allowed: Mapping[str, Tolerance]
+    batch: Sequence[int],
+    answers: Sequence[Tensors],
+    alone: Sequence[Tensors],
+    allowed: Mapping[str, Tolerance],
+    may_pad: bool,
 ) -> None:
-    _, worst = differences([alone[index] for index in batch], answers, allowed, "answer alone")
+    expected = [alone[index] for index in batch]
+    _, worst = differences(expected, _compared(expected, answers, may_pad), allowed, "answer alone")
     if worst:
         others = [index for row, index in enumerate(batch) if row != worst.sample]
         where = f"row {worst.sample} of a batch of {len(batch)}"
@@ -64,11 +72,12 @@ def _check_batch(
 
 
 def _check_beside_stranger(
-    runner: SampleRunner, sample: Tensors, alone: Tensors, allowed: Mapping[str, Tolerance]
+    runner: SampleRunner, sample: Tensors, alone: Tensors, allowed: Mapping[str, Tolerance], may_pad: bool
 ) -> None:
     """The only sample of its size, beside its own values in another order, which are most likely in the model's range.
 
-    Floats are doubled, so that another sum or maximum shows. A model that does not take those proves nothing.
+    Floats are doubled, so that another sum or maximum shows; zeros become ones. A model that does not take those proves
+    nothing.
     """
     stranger = {name: _other_values(array) for name, array in sample.items()}
     try:
@@ -76,7 +85,7 @@ def _check_beside_stranger(
     except ModelwrightError:
         return
     answers = runner.ask([stranger, sample])
-    _, worst = differences([alone], answers[1:], allowed, "answer alone")
+    _, worst = differences([alone], _compared([alone], answers[1:], may_pad), allowed, "answer alone")
     if worst:
         raise VerifyError(f"a sample as row 1 of a batch of 2, beside another one: {worst.text}", _HINT)
 
@@ -97,8 +106,28 @@ def _spread(group: Sequence[int]) -> list[int]:
 
 
 def _other_values(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    if array.dtype.kind in "biuf" and (array == array.flat[:1]).all():  # in another order they are the same
+        return np.where(array == 0, 1, 2 * array if array.dtype.kind == "f" else 0).astype(array.dtype)
     turned = array.ravel()[::-1].reshape(array.shape)
     return turned * 2 if array.dtype.kind == "f" else turned
+
+
+def _all_equal(samples: Sequence[Tensors]) -> bool:
+    import numpy as np
+
+    return all(np.array_equal(array, samples[0][name]) for sample in samples for name, array in sample.items())
+
+
+def _compared(alone: Sequence[Tensors], answers: Sequence[Tensors], may_pad: bool) -> Sequence[Tensors]:
+    """The answers, with those alone in place of padded ones."""
+    if not may_pad:
+        return answers
+    return [
+        {name: array if array.shape == one[name].shape else one[name] for name, array in answer.items()}
+        for one, answer in zip(alone, answers, strict=True)
+    ]
 
 
 def _listed(samples: Sequence[int]) -> str:

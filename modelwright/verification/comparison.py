@@ -24,26 +24,44 @@ class WorstDifference:
 
     sample: int
     text: str  # "'logits' differs by 3.1e-02 from the source, allowed 1.0e-02"
+    shape: bool = False  # whether the shapes differ
 
 
 def compare_outputs(
-    expected: Sequence[Tensors], actual: Sequence[Tensors], allowed: Mapping[str, Tolerance]
+    expected: Sequence[Tensors],
+    actual: Sequence[Tensors],
+    allowed: Mapping[str, Tolerance],
+    source: str = "source",
+    hint: str = "raise the tolerance only if an accuracy gate passes; else look at the last step",
 ) -> dict[str, float]:
     """{output: largest absolute difference} of every expected output.
 
     Both hold one {output: array} a sample, in the same order. Floats agree where
     |actual - expected| <= atol + rtol * |expected|, in float64; equal infinities agree, NaN never does. All other types
-    must be equal, and so must floats without a tolerance. Raises VerifyError naming the worst output and sample.
+    must be equal, and so must floats without a tolerance. `source` names what is expected, `hint` says what to do about
+    another value. Raises VerifyError naming the worst output and sample.
     """
     if len(expected) != len(actual):
         raise VerifyError(f"{len(actual)} answers to {len(expected)} samples")
-    largest, worst = differences(expected, actual, allowed, "source")
+    largest, worst = differences(expected, actual, allowed, source)
     if worst:
         which = f"(worst of {len(expected)} samples: {worst.sample})"
-        raise VerifyError(
-            f"{worst.text} {which}", "raise the tolerance only if an accuracy gate passes; else look at the last step"
-        )
+        raise VerifyError(f"{worst.text} {which}", _SHAPE_HINT if worst.shape and source == "source" else hint)
     return largest
+
+
+def check_repeatable(
+    first: Sequence[Tensors], second: Sequence[Tensors], allowed: Mapping[str, Tolerance]
+) -> dict[str, float]:
+    """`compare_outputs` of two answers of one model to the same samples. Raises VerifyError, for NaN as well."""
+    return compare_outputs(first, second, allowed, "first answer", _REPEAT_HINT)
+
+
+_SHAPE_HINT = "a reference returns (N, *shape) for N samples, with the shapes of the model's own answers"
+_REPEAT_HINT = (
+    "the same samples must get the same answers each time: switch dropout off (eval mode), give random numbers a fixed"
+    " seed at each call, keep nothing between requests"
+)
 
 
 def differences(
@@ -95,7 +113,8 @@ class _Pair:
 def _other_shape(name: str, expected: Sequence[Array], actual: Sequence[Array], source: str) -> WorstDifference | None:
     for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
         if one.shape != other.shape:
-            return WorstDifference(index, f"'{name}' has shape {list(other.shape)}, its {source} {list(one.shape)}")
+            text = f"'{name}' has shape {list(other.shape)}, its {source} {list(one.shape)}"
+            return WorstDifference(index, text, shape=True)
     return None
 
 

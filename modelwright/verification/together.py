@@ -42,13 +42,16 @@ def check_requests_together(
     samples: Sequence[Tensors],
     allowed: Mapping[str, Tolerance],
     runs_saved: Callable[[], int],
+    *,
+    ragged: bool = False,
 ) -> bool:
     """Send requests at the same time, and then again with bad ones among them. False if none ever ran together.
 
     `runs_saved` counts, since the server's start, requests less executions: it grows when several requests ran as one.
+    With `ragged` (allow_ragged_batch), requests of different sizes do.
     Raises VerifyError for a request whose answer is not the one that it gets alone.
     """
-    chosen = _of_equal_sizes(samples)
+    chosen = _requests(samples, ragged)
     alone = [answer for sample in chosen for answer in runner.ask([sample])]
     if not _until_together(runner, chosen, alone, allowed, runs_saved, _EACH_HINT):
         return False
@@ -59,9 +62,9 @@ def check_requests_together(
     return _until_together(runner, mixed, expected, allowed, runs_saved, _BAD_HINT, " beside a bad request")
 
 
-def _of_equal_sizes(samples: Sequence[Tensors]) -> list[Tensors]:
-    """As many requests as are sent at once; only those of equal sizes run together."""
-    alike = [sample for sample in samples if shapes(sample) == shapes(samples[0])]
+def _requests(samples: Sequence[Tensors], ragged: bool) -> list[Tensors]:
+    """As many requests as are sent at once; only those of equal sizes run together, unless they may be ragged."""
+    alike = [sample for sample in samples if ragged or shapes(sample) == shapes(samples[0])]
     return [alike[index % len(alike)] for index in range(REQUESTS)]
 
 

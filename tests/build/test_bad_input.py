@@ -529,9 +529,11 @@ def test_a_full_disk(sandbox: Sandbox, tmp_path: Path) -> None:
     assert sandbox.build()["new"].status == "new"
 
 
-def test_data_that_are_no_tensors(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [("[{}]", "list"), ("None", "NoneType"), ("np.zeros((4, 2), np.float32)", "ndarray")],
+)
+def test_data_that_are_no_tensors(sandbox: Sandbox, returned: str, found: str) -> None:
     folder = sandbox.onnx_builder("m")
-    (folder / "data.py").write_text(
-        DATA_PY.replace('return {"x"', 'return [{"x"').replace("reshape(4, 2)}", "reshape(4, 2)}]")
-    )
-    assert "builders/m/model.yaml: samples data:samples: expected {name: array}, got list" in sandbox.error()
+    (folder / "data.py").write_text(f"{DATA_PY}\n\ndef samples():\n    return {returned}\n")
+    assert f"builders/m/model.yaml: samples data:samples: expected {{name: array}}, got {found}" in sandbox.error()

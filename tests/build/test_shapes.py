@@ -182,6 +182,11 @@ def zipmap() -> ModelProto:
             MODELS["started"][0], MODELS["started"][1], START.replace("fp32_false_true", "int32_false_true"),
             "sequence control 'START', the model expects data-type TYPE_FP32", id="a control of another type",
         ),
+        pytest.param(
+            MODELS["started"][0], MODELS["started"][1], START.replace("name: START", "name: BEGIN"),
+            "builders/m/model.yaml: the server would refuse the model: configuration specified sequence control 'BEGIN'",
+            id="a control that the model has not",
+        ),
     ],
 )  # fmt: skip
 def test_what_the_server_would_refuse_is_not_published(
@@ -191,6 +196,14 @@ def test_what_the_server_would_refuse_is_not_published(
     outcome = sandbox.build()["m"]
     assert outcome.status == "failed"
     assert message in " ".join(str(outcome.error).split())
+
+
+def test_an_output_that_is_not_served_may_have_other_rows(sandbox: Sandbox) -> None:
+    proto = graph(
+        [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["z"])], [X], [("y", F, ["b", 3]), ("z", F, ["found", 3])]
+    )
+    write(sandbox, "m", proto, ROWS, f"outputs: [{{name: y, dtype: FP32, shape: [3]}}]\n{BATCH}")
+    assert sandbox.build()["m"].error is None
 
 
 def test_an_output_may_be_declared_narrower_than_the_model_says(sandbox: Sandbox) -> None:

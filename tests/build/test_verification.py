@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import numpy as np
@@ -88,6 +89,47 @@ def test_a_sum_over_the_batch_that_one_sample_does_not_show(sandbox: Sandbox) ->
     assert "samples carry the batch dimension" in str(outcomes["scaled"].error)
 
 
+def test_answers_that_change_are_not_called_another_source(sandbox: Sandbox) -> None:
+    noisy = graph(
+        [node("RandomNormalLike", ["x"], ["n"]), node("Add", ["x", "n"], ["y"])],
+        [("x", "TYPE_FP32", ["b", 3])],
+        [("y", "TYPE_FP32", ["b", 3])],
+    )
+    onnx_model(sandbox, "noisy", noisy, "{'x': R.random((3, 3)).astype(np.float32)}", 8)
+    error = str(sandbox.build()["noisy"].error)
+    assert "from the first answer" in error
+    assert "dropout" in error
+
+
+SCALAR_REFERENCE = """
+
+def reference(inputs):
+    return {"label": inputs["x"].argmax(1)RESULT}
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        pytest.param("", "", id="as the model"),
+        pytest.param("[:, None]", "", id="a column"),
+        pytest.param("[:3]", "reference data:reference: 3 answers to 4 samples", id="too few"),
+        pytest.param("[:, None, None]", "a reference returns (N, *shape)", id="of another rank"),
+    ],
+)
+def test_a_reference_of_scalars(sandbox: Sandbox, result: str, message: str) -> None:
+    label = graph(
+        [node("ArgMax", ["x"], ["label"], axis=1, keepdims=0)],
+        [("x", "TYPE_FP32", ["b", 3])],
+        [("label", "TYPE_INT64", ["b"])],
+    )
+    onnx_model(sandbox, "label", label, "{'x': R.random((4, 3)).astype(np.float32)}", 8, "reference: data:reference\n")
+    with (sandbox.root / "builders" / "label" / "data.py").open("a") as file:
+        file.write(SCALAR_REFERENCE.replace("RESULT", result))
+    outcome = sandbox.build()["label"]
+    assert (message in str(outcome.error)) if message else outcome.error is None
+
+
 def test_a_size_that_could_not_be_tested_is_said(sandbox: Sandbox) -> None:
     shape = numpy_helper.from_array(np.array([-1, 2, 2]), "shape")
     fixed = graph(
@@ -140,6 +182,12 @@ def test_python_models_are_verified_with_the_batching_that_serving_asks_for(sand
     sandbox.python_builder("first_only", PYTHON, FIRST_ONLY)
     sandbox.python_builder("raises", PYTHON, RAISES)
     sandbox.python_builder("good", PYTHON)
+
+    sandbox.python_builder(
+        "neighbours",
+        PYTHON.replace("reference: data:reference\n", "").replace(", dynamic_batching: {}", ""),
+        FIRST_ONLY.replace("x + 1", "(x - x.mean(axis=0))"),
+    )
     sandbox.python_builder("not_batched", PYTHON.replace(", dynamic_batching: {}", ""), FIRST_ONLY)
     outcomes = sandbox.build()
     first, raises = str(outcomes["first_only"].error), str(outcomes["raises"].error)
@@ -147,5 +195,6 @@ def test_python_models_are_verified_with_the_batching_that_serving_asks_for(sand
     assert "return one response for each" in first
     assert "beside a bad request gets no answer" in raises
     assert "TritonError" in raises
+    assert re.search(r"sample \d as row \d of a batch", str(outcomes["neighbours"].error))
     assert outcomes["good"].status == outcomes["not_batched"].status == "new"
     assert not sandbox.manifest("good").verification.notes

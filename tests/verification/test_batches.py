@@ -93,6 +93,30 @@ def test_no_batch_is_larger_than_the_server_makes_them(largest: int) -> None:
     assert seen == {size for size in (1, 2, 3, 6) if size <= largest}
 
 
+@pytest.mark.parametrize("value", [0, 3])
+@pytest.mark.parametrize("count", [1, 4])
+def test_equal_samples_are_asked_beside_another_one(value: int, count: int) -> None:
+    samples = unstacked({"x": np.full((count, 3), value, np.float32)})
+    with pytest.raises(VerifyError, match="row 1 of a batch of 2, beside another one: 'y' differs"):
+        check(runner(lambda x: x - x.max(axis=0)), samples, CLOSE, 8)
+
+
+def test_rows_that_are_padded_to_the_longest_of_their_request() -> None:
+    """As tokenisers do: the length of an answer depends on the neighbours. Its values must not."""
+
+    def answer(x: Any, extra: float = 0) -> Any:
+        return np.tile(x[:, :1] + extra, (1, int(x.max() * 10) + 1))
+
+    model = runner(answer)
+    answers = model.ask_all(SAMPLES, 8)
+    with pytest.raises(VerifyError, match="has shape"):
+        check_rows(model, SAMPLES, answers, CLOSE, 8, 8)
+    check_rows(model, SAMPLES, answers, CLOSE, 8, 8, may_pad=True)
+    changed = runner(lambda x: answer(x, len(x)))
+    with pytest.raises(VerifyError, match="'y' differs by"):
+        check_rows(changed, SAMPLES, changed.ask_all(SAMPLES, 8), CLOSE, 8, 8, may_pad=True)
+
+
 def test_rows_of_different_sizes_are_batched_with_their_like() -> None:
     samples: list[Tensors] = [{"x": np.full((size, 2), size, np.float32)} for size in (3, 4, 3, 5)]
     check(runner(lambda x: x.sum(1)), samples, CLOSE, 8)
@@ -234,6 +258,21 @@ def raise_for_nan(request: Any) -> Any:
     if np.isnan(request).any():
         raise ValueError("not a number")
     return request
+
+
+def test_ragged_requests_that_are_padded_together() -> None:
+    """With allow_ragged_batch requests of several sizes meet in one `execute`."""
+    samples: list[Tensors] = [{"x": np.ones(size, np.float32)} for size in (2, 3, 5)]
+
+    def pad(requests: list[Any]) -> list[Any]:
+        longest = max(request.shape[1] for request in requests)
+        return [np.pad(request, ((0, 0), (0, longest - request.shape[1]))) for request in requests]
+
+    batcher = Batcher(pad)
+    model = SampleRunner(batcher.infer, True)
+    assert check_requests_together(model, samples, CLOSE, batcher.saved)
+    with pytest.raises(VerifyError, match=r"at the same time: 'y' has shape \[\d\], its answer alone \[\d\]"):
+        check_requests_together(model, samples, CLOSE, batcher.saved, ragged=True)
 
 
 def test_requests_that_are_answered_one_by_one_pass() -> None:
