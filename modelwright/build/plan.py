@@ -68,7 +68,7 @@ def explain(before: JsonObject | None, now: JsonObject) -> str:
     """Why a step must run: `never built`, or what changed since: `epochs 30 → 40; train.py changed`."""
     if before is None:
         return "never built"
-    changes = list(_changes(before, now))
+    changes = dict.fromkeys(_changes(before, now))  # another name and another revision read alike
     return "; ".join(changes) if changes else "its artifact is not in the store any more"
 
 

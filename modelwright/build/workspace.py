@@ -137,8 +137,8 @@ class LastPublished:
 
 
 def known(tensors: ConfigTensors) -> ConfigTensors | None:
-    """None where neither a file nor model.yaml names the tensors yet."""
-    return tensors if tensors.inputs else None
+    """None where neither a file nor model.yaml names all tensors yet: it may list the inputs of an ONNX model alone."""
+    return tensors if tensors.inputs and tensors.outputs else None
 
 
 def _without_circles(read: Builders) -> tuple[dict[str, Builder], dict[str, Exception]]:

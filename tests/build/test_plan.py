@@ -148,3 +148,16 @@ def test_a_changed_target_rebuilds_what_depends_on_it(sandbox: Sandbox) -> None:
     sandbox.build()
     (sandbox.root / "modelwright.toml").write_text('triton = "25.05"\n')
     assert "run   doubled onnx: max_opset 26 → 22; max_ir 13 → 10" in sandbox.cli("plan").output
+
+
+@pytest.mark.parametrize("declared", ["inputs: [{name: x, dtype: FP32, shape: [2]}]", ""])
+def test_an_ensemble_of_a_model_that_does_not_declare_all_tensors(sandbox: Sandbox, declared: str) -> None:
+    sandbox.onnx_builder(yaml=f"{ONNX_YAML}{declared}\n")
+    sandbox.python_builder()
+    sandbox.ensemble_builder()
+    assert sandbox.cli("plan").exit_code == 0
+
+
+def test_a_step_of_another_name_and_revision_is_said_once() -> None:
+    before, now = {"step": "verify", "revision": 1}, {"step": "verify_prebuilt", "revision": 2}
+    assert explain(before, now) == "modelwright does this step differently now"
