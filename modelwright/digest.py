@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import SpecError, StepError
+from modelwright.fsops import open_file
 
 _CHUNK = 1 << 20
 # A file changed this recently can change again without a new timestamp, so its digest is not remembered.
@@ -35,7 +36,7 @@ def sha256(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -44,7 +45,7 @@ def sha256_file(path: Path) -> str:
 def copy_hashed(source: Path, target: Path) -> str:
     """Copy a file of any size. Returns the SHA-256 of the bytes that were copied."""
     digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
+    with open_file(source) as reader, target.open("xb") as writer:
         while chunk := reader.read(_CHUNK):
             digest.update(chunk)
             writer.write(chunk)

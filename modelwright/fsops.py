@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from modelwright.errors import DiskFullError, LockedError, RepositoryError, StoreError
 
@@ -51,6 +52,8 @@ def rename_durably(source: Path, target: Path) -> None:
 
 def exchange(first: Path, second: Path) -> bool:
     """Swap two folders in one step (renameat2 RENAME_EXCHANGE). False if the system or filesystem cannot do that."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False
@@ -76,6 +79,14 @@ def not_a_file(path: Path) -> str:
     if path.exists():
         return "is no regular file, but a pipe, a socket or a device"
     return "is a link to nothing" if path.is_symlink() else "is not there"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it. Raises OSError, also for a pipe or a device, where reading may never end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is refused when it is opened
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
 
 
 def remove_tree(folder: Path) -> None:

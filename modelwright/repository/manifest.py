@@ -24,6 +24,7 @@ from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
 from modelwright.facts.part import SCHEMA, Boolean, DamagedError, Integer, JsonObject, Number, Part, validated
 from modelwright.facts.verified import Verified
+from modelwright.fsops import open_file
 
 _HINT = (
     "restore the file from a copy of the repository; or remove that version's directory and build again, "
@@ -142,7 +143,8 @@ def _names_modelwright(data: JsonValue) -> bool:
 def _load(path: Path) -> JsonValue:
     """The file's JSON. A FileNotFoundError passes through."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        with open_file(path) as file:
+            text = file.read().decode("utf-8")
     except FileNotFoundError:
         raise
     except OSError as error:

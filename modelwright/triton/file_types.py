@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelwright.fsops import open_file
+
 _HEAD_BYTES = 1024  # a Git LFS pointer is shorter (git-lfs, docs/spec.md)
 _LARGEST_HEADER = 100_000_000  # of a safetensors file (its own limit)
 _LARGEST_METADATA = 1_000_000  # in front of an engine
@@ -70,7 +72,7 @@ _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://haws
 
 def file_type(path: Path) -> FileType | None:
     """What the file is; None for one that is not known here, as an ONNX file is. Raises OSError."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD_BYTES)
     if not head:
         return EMPTY
@@ -100,7 +102,7 @@ def safetensors_problem(path: Path) -> str:
     Eight bytes hold the length of a JSON header, which says where each tensor ends; the last one ends the file.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if len(start) == 8 and 2 <= length <= _LARGEST_HEADER and file.read(1) == b"{":
@@ -149,7 +151,7 @@ def _with_header(path: Path, head: bytes) -> FileType | None:
         return SAFETENSORS
     length = struct.unpack_from("<i", head)[0]
     if head[4:5] == b"{" and 2 <= length <= _LARGEST_METADATA:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(4 + length)
             return ENGINE_WITH_METADATA if file.read(4) == PLAN_TAG else None
     return None

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelwright.fsops import open_file
 from modelwright.triton.file_types import EMPTY, PLAN_TAG, FileType, file_type
 from modelwright.triton.releases import known_releases, tensorrt_of
 
@@ -46,7 +47,7 @@ class TensorRtOf:
 
 def read_plan(path: Path) -> PlanHeader | FileType:
     """The header of a plan, or what the file is instead. Raises OSError."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEADER.size)
     if not head:
         return EMPTY

@@ -76,6 +76,22 @@ def test_a_config_may_be_a_folder_a_pipe_or_a_link_to_itself(tmp_path: Path) -> 
     assert found >= {("folder", "MW004"), ("pipe", "MW004"), ("loop", "MW508")}
 
 
+@pytest.mark.parametrize(
+    ("backend", "file", "rule"),
+    [
+        ("python", "model.py", "MW106"),
+        ("onnxruntime", "model.onnx", "MW601"),
+        ("tensorrt", "model.plan", "MW106"),
+        ("python", "manifest.json", None),
+    ],
+)
+def test_a_pipe_is_not_read(backend: str, file: str, rule: str | None, tmp_path: Path) -> None:
+    write({"m/1/model.py": PYTHON_MODEL, "m/config.pbtxt": base_text(backend)}, tmp_path)
+    (tmp_path / "m/1" / file).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "m/1" / file)
+    assert {item.rule.id for item in linted(tmp_path).findings if item.file == f"m/1/{file}"} == {rule} - {None}
+
+
 def test_an_endless_device_is_not_read(tmp_path: Path) -> None:
     write({"m/1/model.py": PYTHON_MODEL}, tmp_path)
     (tmp_path / "m/config.pbtxt").symlink_to("/dev/zero")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from modelwright.fsops import not_a_file, open_file
 from modelwright.lint.completion import ENSEMBLE, PLATFORMS
 from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
 from modelwright.lint.view import ConfigView, seen
@@ -149,6 +150,8 @@ def model_file_missing(view: ConfigView) -> Iterator[Found]:
             yield view.at(f"{number}/{name}", "this is a folder; the backend needs a file")
         if path.is_dir() and config.backend == "onnxruntime":
             path, name = path / "model.onnx", f"{config.default_model_filename}/model.onnx"
+        if config.backend != "onnxruntime" and path.exists() and not path.is_file() and not path.is_dir():
+            yield view.at(f"{number}/{name}", f"it {not_a_file(path)}")
         missing = str(number) in view.model.entries and not path.exists()
         if missing and not _loads_others(view):
             yield view.at(f"{number}/{name}", "the file does not exist", fix=_present(view, number, name))
@@ -331,7 +334,7 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
 def _python_problem(path: Path, target_python: str) -> str:
     """Why a Python model's file cannot be imported; '' where it may be. None of its code runs."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             source = file.read(_LARGEST_CODE + 1)
     except OSError:
         return ""  # missing: another rule reports it
@@ -377,7 +380,7 @@ def _environment_problem(path: Path) -> str:
     if path.is_dir():
         return "" if (path / "bin/activate").is_file() else "has no bin/activate"
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(512)
     except OSError:
         return "does not exist"

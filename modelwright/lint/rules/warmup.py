@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from modelwright.fsops import open_file
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.sequences import data_problem
 from modelwright.lint.view import ConfigView
@@ -97,7 +98,8 @@ def _strings_problem(path: Path, wanted: int) -> str:
     try:
         if path.stat().st_size > _LARGEST_STRINGS:
             return ""
-        found = count_strings(path.read_bytes())
+        with open_file(path) as file:
+            found = count_strings(file.read())
     except OSError as error:
         return f"'{path.name}' cannot be read: {error.strerror}"
     if found is None:
