@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modelwright.build.plan import explain, in_order
+from modelwright.facts.part import JsonObject
 from modelwright.kinds.step import Step, StepFunction
 from tests.conftest import ONNX_YAML, TORCH_YAML, Sandbox
 
@@ -159,5 +160,5 @@ def test_an_ensemble_of_a_model_that_does_not_declare_all_tensors(sandbox: Sandb
 
 
 def test_a_step_of_another_name_and_revision_is_said_once() -> None:
-    before, now = {"step": "verify", "revision": 1}, {"step": "verify_prebuilt", "revision": 2}
-    assert explain(before, now) == "modelwright does this step differently now"
+    before: JsonObject = {"step": "verify", "revision": 1}
+    assert explain(before, {"step": "verify_prebuilt", "revision": 2}) == "modelwright does this step differently now"
