@@ -52,6 +52,8 @@ class _Watch:
         path = os.path.realpath(os.fsdecode(target))
         if not path.startswith(self.folder):
             return
+        if event == "open" and arguments[1] is None and not os.path.lexists(path):
+            return  # os.open, maybe with a dir_fd, which the event does not tell: rmtree in another folder does that
         name = path[len(self.folder) :].replace(os.sep, "/")
         writes = event == "os.rename" or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_CREAT))
         if writes:

@@ -218,6 +218,15 @@ def test_an_entry_that_exits(sandbox: Sandbox) -> None:
     assert "samples data:samples raised SystemExit: 3" in sandbox.error()
 
 
+def test_folders_in_a_temporary_one_are_no_files_of_the_builder(sandbox: Sandbox) -> None:
+    folder = sandbox.onnx_builder("m")
+    code = (
+        "    import os, tempfile\n    with tempfile.TemporaryDirectory() as name:\n        os.makedirs(name + '/a/b')\n"
+    )
+    (folder / "data.py").write_text(DATA_PY.replace("def samples():\n", f"def samples():\n{code}"))
+    assert sandbox.build()["m"].status == "new"
+
+
 def test_an_entry_that_raises_what_ctrl_c_raises(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder("m")
     (folder / "data.py").write_text(
