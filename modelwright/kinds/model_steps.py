@@ -8,11 +8,12 @@ from typing import Any
 
 from modelwright.digest import Fingerprints, module_file
 from modelwright.errors import SpecError
+from modelwright.kinds.kind import Verification
 from modelwright.kinds.recipe import SAMPLES, Recipe, versions
 from modelwright.kinds.registry import kind_of, version_step
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.project.family import family_of
-from modelwright.project.spec import Builder
+from modelwright.project.spec import Builder, ModelSpec
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release
 from modelwright.verification.batches import LARGEST_SHUFFLED
@@ -49,8 +50,7 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         "evaluate": spec.evaluate,
         "gates": spec.gates.model_dump(mode="json"),
         **recipe.tensors,
-        # In onnxruntime the samples run as one batch, whatever the server's largest is.
-        "max_batch_size": spec.max_batch_size if verification.served else min(spec.max_batch_size, LARGEST_SHUFFLED),
+        **_rows(spec, verification),
         **verification.config,
     }
     libraries: dict[str, str] = {}
@@ -74,6 +74,14 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         tools=versions(("numpy", "onnxruntime")) | recipe.libraries(code),
         needs=needs,
     )
+
+
+def _rows(spec: ModelSpec, verification: Verification) -> dict[str, int]:
+    """What of max_batch_size a verification depends on. In onnxruntime the samples run as one batch, if any batch is
+    possible, and then in batches of a few."""
+    if verification.served:
+        return {"max_batch_size": spec.max_batch_size}
+    return {"rows_together": min(spec.max_batch_size, LARGEST_SHUFFLED)}
 
 
 def _check_entries(builder: Builder, fingerprints: Fingerprints) -> None:
