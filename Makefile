@@ -78,7 +78,7 @@ docs: $(VENV)/.built-dev ## Make docs/lint.md and the schemas, and put what READ
 	@$(BIN)/python scripts/readme.py
 
 .PHONY: bench
-bench: $(VENV)/.built-dev ## The benchmarks behind the figures in benchmarks/README.md
+bench: $(MODELS)/.built ## The benchmarks behind the figures in benchmarks/README.md
 	@$(BIN)/python -m benchmarks
 
 .PHONY: doctor

@@ -6,12 +6,14 @@ The ONNX file of a builder comes from a package, or its `convert.py` makes it, a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from modelwright import Project
 from tests.conftest import ROOT
@@ -58,6 +60,18 @@ _SHIPPED = (
 WRITTEN = tuple(sorted(folder.name for folder in BUILDERS.iterdir()))
 GENERATED = {f"{file.partition('/')[0]}-{Path(file).stem}-new": file for file in _SHIPPED}
 NAMES = (*WRITTEN, *GENERATED)
+
+
+def installed() -> bool:
+    return (PACKAGES / ".built").is_file()
+
+
+def build(root: Path) -> dict[str, Any]:
+    """What `modelwright build --json` says of each model. Raises RuntimeError when it says nothing."""
+    done = started(sys.executable, "-m", "modelwright.cli.main", "--project", str(root), "build", "--json")
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise RuntimeError(f"exit code {done.returncode}\n{done.stderr}")
+    return {outcome["model"]: outcome for outcome in json.loads(done.stdout)["models"]}
 
 
 def environment() -> dict[str, str]:
