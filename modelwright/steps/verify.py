@@ -66,8 +66,7 @@ def run(context: StepContext, out: Path) -> Verified:
         batch = 0 if not spec.batched else 1 if alone else len(samples)
         answered = verify_samples(context, runner, samples, batch, out)
         if spec.batched:
-            kept = kept_count(samples, batch)
-            check_rows(runner, samples[:kept], answered.actual[:kept], answered.allowed, batch, spec.max_batch_size)
+            _check_kept_rows(context, runner, samples, answered, batch)
         return _with_notes(answered, check_sizes(runner, samples, view.dims))
 
 
@@ -82,16 +81,7 @@ def run_served(context: StepContext, out: Path) -> Verified:
         batch = min(spec.max_batch_size, SERVED_BATCH)
         answered = verify_samples(context, runner, samples, batch, out)
         if spec.batched and "sequence_batching" not in spec.serving:
-            kept = kept_count(samples, batch)
-            check_rows(
-                runner,
-                samples[:kept],
-                answered.actual[:kept],
-                answered.allowed,
-                batch,
-                spec.max_batch_size,
-                may_pad=True,
-            )
+            _check_kept_rows(context, runner, samples, answered, batch, may_pad=True)
         notes = [check_sizes(runner, samples, _dims(context))]
         batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
         if batching and not check_requests_together(
@@ -131,6 +121,20 @@ def verify_samples(
         golden=GoldenComparison(batch=batch, tolerance=allowed),
     )
     return _Answered(actual, allowed, facts)
+
+
+def _check_kept_rows(
+    context: StepContext,
+    runner: SampleRunner,
+    samples: list[Tensors],
+    answered: _Answered,
+    batch: int,
+    *,
+    may_pad: bool = False,
+) -> None:
+    """Check the rows of the samples that a version keeps: more of them would cost more and show no more."""
+    kept, largest = kept_count(samples, batch), context.builder.spec.max_batch_size
+    check_rows(runner, samples[:kept], answered.actual[:kept], answered.allowed, batch, largest, may_pad=may_pad)
 
 
 def served_runner(context: StepContext, client: Client, version: str = "") -> SampleRunner:

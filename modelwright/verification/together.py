@@ -53,8 +53,9 @@ def check_requests_together(
     With `ragged` (allow_ragged_batch), requests of different sizes do.
     Raises VerifyError for a request whose answer is not the one that it gets alone.
     """
-    chosen = _requests(samples, ragged)
-    alone = [answer for sample in chosen for answer in runner.ask([sample])]
+    alike = _of_equal_sizes(samples, ragged)
+    chosen = _repeated(alike)
+    alone = _repeated([answer for sample in alike for answer in runner.ask([sample])])
     if not _until_together(runner, chosen, alone, allowed, runs_saved, _EACH_HINT):
         return False
     bad = {name: _bad(array) for name, array in chosen[0].items()}
@@ -64,10 +65,14 @@ def check_requests_together(
     return _until_together(runner, mixed, expected, allowed, runs_saved, _BAD_HINT, " beside a bad request")
 
 
-def _requests(samples: Sequence[Tensors], ragged: bool) -> list[Tensors]:
-    """As many requests as are sent at once; only those of equal sizes run together, unless they may be ragged."""
-    alike = [sample for sample in samples if ragged or shapes(sample) == shapes(samples[0])][:_DISTINCT]
-    return [alike[index % len(alike)] for index in range(REQUESTS)]
+def _of_equal_sizes(samples: Sequence[Tensors], ragged: bool) -> list[Tensors]:
+    """The samples that are sent: only those of equal sizes run together, unless they may be ragged."""
+    return [sample for sample in samples if ragged or shapes(sample) == shapes(samples[0])][:_DISTINCT]
+
+
+def _repeated(items: Sequence[Tensors]) -> list[Tensors]:
+    """As many as are sent at once."""
+    return [items[index % len(items)] for index in range(REQUESTS)]
 
 
 def _until_together(
