@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,21 +140,22 @@ BUGS = {
 }
 
 
-def test_whatever_a_step_does_in_a_worker_becomes_a_result(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def step_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets workers import the functions of STEPS_PY, as stepfaults."""
     (tmp_path / "stepfaults.py").write_text(STEPS_PY)
     monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{tmp_path}")
+
+
+@pytest.mark.usefixtures("step_faults")
+def test_whatever_a_step_does_in_a_worker_becomes_a_result(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelwright.build.pool._ENDING_S", 0.5)
     cases = [*DEATHS, *BUGS, "works"]
     for name in cases:
         sandbox.onnx_builder(name.replace("_", "-"))
-    pool = WorkerPool(2)
-    try:
-        jobs = [job_of(sandbox, name.replace("_", "-"), f"stepfaults:{name}") for name in cases]
+    jobs = [job_of(sandbox, name.replace("_", "-"), f"stepfaults:{name}") for name in cases]
+    with closing(WorkerPool(2)) as pool:
         found = results_of(pool, jobs)
-    finally:
-        pool.close()
     results = {model.replace("-", "_"): result for model, (_, result) in found.items()}
     assert isinstance(results.pop("works"), Done)
     failures = {name: result for name, result in results.items() if isinstance(result, Failed)}
@@ -168,38 +170,26 @@ def test_whatever_a_step_does_in_a_worker_becomes_a_result(
     assert "before it broke" in (found["breaks"][0].staged / "log.txt").read_text()
 
 
-def test_a_worker_that_ended_between_two_steps_is_replaced(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "stepfaults.py").write_text(STEPS_PY)
-    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{tmp_path}")
+@pytest.mark.usefixtures("step_faults")
+def test_a_worker_that_ended_between_two_steps_is_replaced(sandbox: Sandbox) -> None:
     sandbox.onnx_builder("m")
-    pool = WorkerPool(1)
-    try:
+    with closing(WorkerPool(1)) as pool:
         results_of(pool, [job_of(sandbox, "m", "stepfaults:works")])
         worker = pool._workers["m"]
         worker.process.kill()
         worker.process.wait()
         (_, result) = results_of(pool, [job_of(sandbox, "m", "stepfaults:works")])["m"]
-    finally:
-        pool.close()
     assert isinstance(result, Done)
 
 
-def test_a_child_that_comes_back_from_a_step_does_not_answer_for_it(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "stepfaults.py").write_text(STEPS_PY)
-    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{tmp_path}")
+@pytest.mark.usefixtures("step_faults")
+def test_a_child_that_comes_back_from_a_step_does_not_answer_for_it(sandbox: Sandbox) -> None:
     sandbox.onnx_builder("m")
-    pool = WorkerPool(1)
-    try:
+    with closing(WorkerPool(1)) as pool:
         results_of(pool, [job_of(sandbox, "m", "stepfaults:forks")])
         for _ in range(3):  # a second answer would be taken for that of a later step
             (_, result) = results_of(pool, [job_of(sandbox, "m", "stepfaults:breaks")])["m"]
             assert isinstance(result, Failed)
-    finally:
-        pool.close()
 
 
 def test_an_error_of_a_step_crosses_into_this_process_whole() -> None:
