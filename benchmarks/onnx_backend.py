@@ -51,10 +51,10 @@ _VERDICTS = (_SERVED, _REFUSED, _CRASHED, _NOT_LOADED, _DIFFERENT)
 _REASONS = (
     (
         r"is of (element type|BFLOAT16|FLOAT8|FLOAT4|U?INT4|U?INT2|COMPLEX)\w*",
-        "an element type that Triton has not",
+        "an element type that Triton does not have",
         "cast it in the model",
     ),
-    (r"is (of|a|an) (sequence|optional)", "a sequence or optional, and Triton has tensors alone", "return tensors"),
+    (r"is (of|a|an) (sequence|optional)", "a sequence or optional: Triton takes only tensors", "return tensors"),
     (
         r"Could not find an implementation for",
         "onnxruntime has no CPU kernel for the operator, at that opset and of these types",
@@ -72,16 +72,16 @@ _REASONS = (
     ),
     (
         r"Batchwise recurrent",
-        "a recurrent node with the batch first, which onnxruntime has not",
+        "a recurrent node with the batch first: not in onnxruntime",
         "layout 0, and transpose",
     ),
     (r"onnxruntime does not load it", "onnxruntime refuses the graph for another reason", "see its message"),
     (r"onnxruntime fails on inputs", "onnxruntime fails on the test's inputs", "see its message"),
-    (r"size 0|: 0 in dims", "a tensor of the fixed size 0, which Triton has not", "make the dimension dynamic"),
+    (r"size 0|: 0 in dims", "a tensor of the fixed size 0, which Triton refuses", "make the dimension dynamic"),
     (r"NaN", "the expected output has NaN, with which nothing can be compared", "other samples"),
     (
         r" differs (by|in) |infinite in one of source and result|has shape .* the source",
-        "onnxruntime answers otherwise than the test expects",
+        "onnxruntime does not give what the test expects",
         "raise the tolerance, or leave out the output",
     ),
     (r"got no tensors", "a graph without inputs: there are no samples", "nothing to serve"),
@@ -158,7 +158,7 @@ def _failed(test: BackendTest, outcome: Outcome) -> _Result:
 
 
 def _passes_alone(test: BackendTest) -> bool:
-    """Whether onnxruntime, without a server, gives what the test expects. It takes tensors alone, as a server does."""
+    """Whether onnxruntime, without a server, gives what the test expects. It takes only tensors, as a server does."""
     if not test.has_tensors_only:
         return False
     try:
