@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError, ProjectNotFoundError
 from modelwright.project.ignores import Ignore
+from modelwright.project.plan_places import PlanPlaces, read_plan_places
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release, release
 
@@ -34,6 +35,7 @@ class ProjectConfig:
     repository: Path
     ignores: tuple[Ignore, ...] = ()  # of the linter
     startup_timeout_s: float | None = None  # of the local server; None: by what it loads
+    plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
 
     @property
     def state(self) -> Path:
@@ -92,7 +94,7 @@ def load(root: Path) -> ProjectConfig:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
-    _check_known(data, ("triton", "paths", "lint", "server"), "")
+    _check_known(data, ("triton", "paths", "lint", "server", "tensorrt"), "")
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
@@ -105,6 +107,7 @@ def load(root: Path) -> ProjectConfig:
         target=release(data["triton"]),
         ignores=_ignores(data.get("lint", {})),
         startup_timeout_s=_startup_timeout_s(data.get("server", {})),
+        plan_places=read_plan_places(data.get("tensorrt", {}), root.resolve(), FILE, LONGEST_TIMEOUT_S),
         **places,
     )
 
@@ -132,9 +135,9 @@ def _ignores(table: Any) -> tuple[Ignore, ...]:
 
 def _ignore(entry: dict[str, Any], where: str) -> Ignore:
     _check_known(entry, ("rule", "models", "reason"), f"{where}.")
-    for field in ("rule", "reason"):
-        if not isinstance(entry.get(field), str) or not entry[field].strip():
-            raise ProjectError(f"{FILE}: {where}.{field}: a text is needed", _IGNORE_HINT)
+    for name in ("rule", "reason"):
+        if not isinstance(entry.get(name), str) or not entry[name].strip():
+            raise ProjectError(f"{FILE}: {where}.{name}: a text is needed", _IGNORE_HINT)
     models = entry.get("models", ["*"])
     if not isinstance(models, list) or not models or not all(isinstance(model, str) for model in models):
         raise ProjectError(f"{FILE}: {where}.models: a list of names is needed", _IGNORE_HINT)
