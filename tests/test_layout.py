@@ -17,7 +17,7 @@ PACKAGE = "modelwright"
 
 # Bottom to top. A package imports from the floors below it; packages of one floor do not import each other in a circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fsops", "digest", "suggest", "tools", "text"),
+    ("errors", "fsops", "digest", "gpus", "suggest", "tools", "text"),
     ("triton", "charts"),
     ("project", "onnx", "server"),
     ("facts", "verification", "lint"),
@@ -31,8 +31,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 
 FRAMEWORKS = {
-    "jax", "keras", "lightning", "onnxscript", "safetensors", "sentence_transformers", "sklearn", "tensorflow", "tensorrt",
-    "tensorrt_rtx", "tokenizers", "torch", "torchvision", "transformers",
+    "jax", "keras", "lightning", "onnxscript", "polygraphy", "safetensors", "sentence_transformers", "sklearn",
+    "tensorflow", "tensorrt", "tensorrt_rtx", "tokenizers", "torch", "torchvision", "transformers",
 }  # fmt: skip
 ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir"}
 # What may be imported inside functions only, and in which packages. ml_dtypes adds bfloat16 to numpy.
@@ -46,6 +46,7 @@ PROGRAMS = (
     "loadtest/wire/null_server.py",
     "server/backends/",
     "server/supervisor.py",
+    "steps/plan_program.py",
     "steps/context.py",  # a step's log is the standard output of its worker
 )
 

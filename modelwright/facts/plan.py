@@ -21,6 +21,7 @@ TIMING_CACHE = "timing.cache"
 
 PLAN = "model.plan"
 SIDECAR = "sidecar.json"  # a PlanSidecar
+CHECK = "check.json"  # a PlanCheck, in place of plan and sidecar
 ANSWERS = "answers"  # the outputs for each file of `asked`, under its name
 FAILED = "failed.json"  # a PlanFailure, in place of all others
 
@@ -93,8 +94,31 @@ class PlanSidecar(Part):
     answered: Integer = 0  # of the files in `asked`
 
 
+class PlanCheck(Part):
+    """What TensorRT for RTX said of a request, on a machine without a GPU: the graph parses, the profiles fit it, and
+    an engine was built. The engine is not a plan: TensorRT does not load it."""
+
+    version: str  # of TensorRT for RTX
+    compute_capabilities: tuple[str, ...]  # that the engine was built for
+    inputs: tuple[PlanTensor, ...]
+    outputs: tuple[PlanTensor, ...]
+    layers: Integer
+    layers_by_type: dict[str, Integer] = Field(default_factory=dict)
+    size_bytes: Integer = 0  # of the engine
+    build_s: Number = 0.0
+
+
+class RefusedNode(Part):
+    """A node of the graph that TensorRT does not take."""
+
+    name: str  # may be empty
+    operator: str  # "Unique"
+    reason: str  # TensorRT's own words
+
+
 class PlanFailure(Part):
     """Why a plan was not built, as StepError has it."""
 
     message: str
     hint: str = ""
+    nodes: tuple[RefusedNode, ...] = ()

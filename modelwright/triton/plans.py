@@ -86,6 +86,12 @@ def loads(version: str, compatible: bool, runtime: TensorRtOf) -> bool | None:
     return None
 
 
+def same_version(first: str, second: str) -> bool:
+    """Whether two texts mean one TensorRT: of "10.7.0.23", "10.7.0" and "10.7.0.post1" no number differs."""
+    numbers = ([part for part in version.split(".") if part.isdecimal()] for version in (first, second))
+    return all(one == other for one, other in zip(*numbers, strict=False))
+
+
 def _loads(version: str, compatible: bool, runtime: str) -> bool:
     built, runs = _parts(version), _parts(runtime)
     if built == runs:
