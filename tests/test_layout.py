@@ -46,6 +46,8 @@ PROGRAMS = (
     "loadtest/wire/null_server.py",
     "server/backends/",
     "server/supervisor.py",
+    "steps/plan_builder.py",
+    "steps/plan_folders.py",
     "steps/plan_program.py",
     "steps/context.py",  # a step's log is the standard output of its worker
 )
