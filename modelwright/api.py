@@ -78,15 +78,17 @@ class Project:
         """The model repository that a build publishes to."""
         return self.config.repository
 
-    def plan(self, names: Names = ()) -> BuildPlan:
+    def plan(self, names: Names = (), *, everything: bool = False) -> BuildPlan:
         """What a build would run, and why: one entry a step, in order. Nothing runs.
+
+        With `everything`, also models that are built on request: of the named builders, or of all.
 
         `errors` of the result holds the models that a build would fail at once, such as for a faulty model.yaml.
         Raises SpecError for an unknown name.
         """
         from modelwright.build.workspace import open_workspace, plan_workspace
 
-        workspace = open_workspace(self.config, _listed(names))
+        workspace = open_workspace(self.config, _listed(names), everything=everything)
         planned = plan_workspace(workspace)
         workspace.fingerprints.save()
         return planned
@@ -99,20 +101,30 @@ class Project:
         jobs: int | None = None,
         wait: bool = False,
         write_locks: bool = True,
+        everything: bool = False,
     ) -> list[Outcome]:
         """Build what is not up to date, verify it, publish it. One outcome a model, failed ones included.
 
         `jobs` bounds the threads of all steps together, by default to the cores of this process. While another build
         runs, LockedError is raised, or with `wait` waited. A requirements.lock that is missing or does not fit is
-        written; without `write_locks` it is an error. Raises SpecError for an unknown name, before anything runs.
+        written; without `write_locks` it is an error. With `everything`, also models that are built on request: of the
+        named builders, or of all. Raises SpecError for an unknown name, before anything runs.
         What is wrong with one model, from its model.yaml to its publish, is the `error` of its outcome.
         """
         from modelwright.build.build import build
         from modelwright.build.listener import Listener
 
-        return build(self.config, _listed(names), listener or Listener(), jobs=jobs, wait=wait, write_locks=write_locks)
+        return build(
+            self.config,
+            _listed(names),
+            listener or Listener(),
+            jobs=jobs,
+            wait=wait,
+            write_locks=write_locks,
+            everything=everything,
+        )
 
-    def nothing_to_do(self, names: Names = (), *, replayed: bool = False) -> int | None:
+    def nothing_to_do(self, names: Names = (), *, replayed: bool = False, everything: bool = False) -> int | None:
         """How many models a build would find unchanged, by timestamps alone; None when it must look closer.
 
         A number says as much as a build that changes nothing, and takes milliseconds. With `replayed`, every version
@@ -120,7 +132,7 @@ class Project:
         """
         from modelwright.build import stamp
 
-        found = stamp.read(self.config, _listed(names))
+        found = stamp.read(self.config, stamp.asked(_listed(names), everything))
         return None if found is None or (replayed and not found.replayed) else found.models
 
     def lint(self, *, target: str | None = None, auto_complete: bool = True) -> LintReport:

@@ -6,6 +6,7 @@ import platform
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 # Import names that differ from their distribution's name. A name that is neither here nor installed is not in the key.
 _DISTRIBUTIONS = {
@@ -16,6 +17,18 @@ _DISTRIBUTIONS = {
     "skimage": "scikit-image",
     "sentence_transformers": "sentence-transformers",
     "google": "protobuf",
+}
+
+
+# Flag in /proc/cpuinfo → name, best first.
+_INSTRUCTION_SETS = {
+    "amx_int8": "AMX",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512bw": "AVX-512",
+    "avx2": "AVX2",
+    "i8mm": "Arm I8MM",
+    "asimddp": "Arm dot product",
 }
 
 
@@ -31,6 +44,19 @@ def version(import_name: str) -> str | None:
 def python() -> str:
     """'3.11': pickles, vendored wheels and random numbers can depend on it."""
     return ".".join(platform.python_version_tuple()[:2])
+
+
+@cache
+def instruction_set() -> str:
+    """The best of this CPU that integer arithmetic uses: "AVX-512 VNNI", "AVX2", …; the machine's name where the system
+    does not say. The answers of an INT8 model depend on it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.machine()
+    found = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    flags = set(found.partition(":")[2].split())
+    return next((name for flag, name in _INSTRUCTION_SETS.items() if flag in flags), platform.machine())
 
 
 def third_party(imports: set[str]) -> dict[str, str]:

@@ -29,13 +29,13 @@ from modelwright.build.outcome import Outcome
 from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
-from modelwright.kinds.registry import source_model
 from modelwright.project.project import ProjectConfig, load
 from modelwright.project.reader import read_builders
 from modelwright.project.spec import Builder
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import LEDGER
+from modelwright.variants.registry import LOOKUPS
 from tests.needs import (  # the hooks of pytest, which looks for them here
     allowed,
     pytest_collection_finish,
@@ -185,7 +185,7 @@ class Sandbox:
 
     @property
     def builders(self) -> dict[str, Builder]:
-        return read_builders(self.project, source_model).valid
+        return read_builders(self.project, LOOKUPS).valid
 
     def write(self, model: str, **files: str) -> Path:
         """Files of a builder's folder; `model_yaml="…"` writes model.yaml."""

@@ -22,6 +22,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "benchmarks/README.md",
     "docs/kinds.md",
+    "docs/variants.md",
     "docs/lint.md",
     "docs/load.md",
     "docs/python-api.md",

@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("triton", "charts"),
     ("project", "onnx", "server"),
     ("facts", "verification", "lint"),
-    ("kinds", "config"),
+    ("kinds", "variants", "config"),
     ("repository",),
     ("steps", "loadtest"),
     ("build",),

@@ -31,6 +31,7 @@ def build(
     jobs: int | None = None,
     wait: bool = False,
     write_locks: bool = True,
+    everything: bool = False,
     start_executor: Callable[[], Executor] | None = None,
 ) -> list[Outcome]:
     """Build, verify and publish. One outcome a model; raises only for what concerns the whole project.
@@ -39,14 +40,14 @@ def build(
 
     `jobs` bounds the threads of all steps together (default: the cores this process may use). `wait`: when another
     build runs, wait for it; otherwise that is a LockedError. A requirements.lock that is missing, or was made for
-    something else, is written; without `write_locks` it fails its model. `start_executor` says where steps run; by
-    default in worker processes.
+    something else, is written; without `write_locks` it fails its model. `everything`: also models that are built on
+    request, of all builders or of the named ones. `start_executor` says where steps run; by default in processes.
     """
     if jobs is not None and jobs < 1:
         raise ModelwrightError(f"jobs: expected a whole number from 1, got {jobs}")
     started_ns = time.time_ns()
     with locked(project.state / LOCK, "modelwright build", wait=wait, say=listener.waiting):
-        workspace = _open(project, names, listener, write_locks)
+        workspace = _open(project, names, listener, write_locks, everything)
         workspace.repository.ledger()  # a damaged one is found before hours of work, not after
         workspace.store.clean()
         remove_leftovers(project.wheels)
@@ -58,20 +59,23 @@ def build(
             workspace.fingerprints.save()
     # Code of a plugged-in kind decides on steps, too, and where all of it lies is not known.
     built_in = all(kind_of(builder).is_built_in for builder in workspace.selected)
-    if built_in and all(outcome.status == "unchanged" and not outcome.ran for outcome in outcomes):
-        stamp.write(project, names, len(outcomes), _looked_at(workspace, built), started_ns)
+    asked = [outcome for outcome in outcomes if outcome.status != "on request"]
+    if built_in and all(outcome.status == "unchanged" and not outcome.ran for outcome in asked):
+        stamp.write(project, stamp.asked(names, everything), len(asked), _looked_at(workspace, built), started_ns)
     return outcomes
 
 
-def _open(project: ProjectConfig, names: Sequence[str], listener: Listener, write_locks: bool) -> Workspace:
+def _open(
+    project: ProjectConfig, names: Sequence[str], listener: Listener, write_locks: bool, everything: bool
+) -> Workspace:
     """The workspace, once every requirements.lock is there that can be."""
-    workspace = open_workspace(project, names)
+    workspace = open_workspace(project, names, everything=everything)
     needing = locks.needing(workspace.selected, workspace.faults.errors)
     if not write_locks or not needing:
         return workspace
     failed = locks.write_needed(project, needing, listener.locking)
     if len(failed) < len(needing):
-        workspace = open_workspace(project, names)
+        workspace = open_workspace(project, names, everything=everything)
     for model, error in failed.items():
         workspace.faults.errors.pop(model, None)  # that its lock is missing says less than why
         workspace.faults.add(model, "lock", error)

@@ -11,14 +11,15 @@ from modelwright.config.ensembles import check_ensemble
 from modelwright.config.model_config import ConfigTensors, config_of, tensors_of
 from modelwright.config.render import plain_text
 from modelwright.facts.made import Made
-from modelwright.kinds.model_steps import VERIFY
-from modelwright.kinds.registry import kind_of, version_step
+from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
 from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Builder
 from modelwright.steps.context import ServedModel, StepContext
 from modelwright.triton.layout import own_file
+from modelwright.variants.model_steps import VERIFY
+from modelwright.variants.registry import version_step
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Contexts:
             wheels=project.wheels,
             served=tuple(served),
             startup_timeout_s=project.startup_timeout_s,
+            step=step.name,
         )
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from modelwright.errors import ModelwrightError
 from modelwright.facts.compared_with import ComparedWith
 
-Status = Literal["new", "config", "unchanged", "failed", "held"]
+Status = Literal["new", "config", "unchanged", "skipped", "on request", "failed", "held"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Outcome:
     """What became of one model.
 
     `new`: a new version. `config`: the same version with another config.pbtxt or files beside it. `held`: built, but
-    not published, since a model that belongs with it failed.
+    not published, since a model that belongs with it failed. `skipped`: it cannot be made here; what was published
+    before stays. `on request`: it is built when it is named, or with `everything`.
     """
 
     model: str
@@ -31,6 +32,6 @@ class Outcome:
     compared_with: ComparedWith | None = None  # the version
     published: tuple[int, ...] = ()  # the versions that came out under numbers of their own
     warnings: tuple[str, ...] = ()  # of the linter, for what was published
-    reason: str = ""  # why it is held
+    reason: str = ""  # why it is held or skipped
     error: ModelwrightError | None = None
     log: Path | None = None

@@ -56,6 +56,8 @@ class BuildPlan:
     steps: tuple[Planned, ...] = ()
     errors: Mapping[str, ModelwrightError] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)  # models that cannot be made here, and why
+    left_out: tuple[str, ...] = ()  # models that are built on request
 
     def __iter__(self) -> Iterator[Planned]:
         return iter(self.steps)

@@ -19,9 +19,9 @@ from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_
 from modelwright.errors import RepositoryError
 from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
+from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified, VerifiedVersions
-from modelwright.kinds.model_steps import VERIFY
-from modelwright.kinds.registry import kind_of, version_step
+from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder
@@ -36,6 +36,8 @@ from modelwright.repository.manifest import (
 )
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import CONFIG, GOLDEN
+from modelwright.variants.model_steps import VERIFY
+from modelwright.variants.registry import backend_of, techniques_of, version_step
 
 _VERSION = "version/"
 _CONFIG_REVISION = 1  # raised when the same spec and templates now give another config.pbtxt
@@ -178,7 +180,12 @@ class Publisher:
 
     def _manifest(self, builder: Builder, new: _NewVersion, artifacts: Mapping[StepId, Artifact]) -> Manifest:
         target = self._project.target
-        lineage = [_lineage(name, item) for (model, name), item in artifacts.items() if model == builder.name]
+        changed = {technique.name for technique in techniques_of(builder)}
+        lineage = [
+            _lineage(name, item, item.facts if name in changed else {})
+            for (model, name), item in artifacts.items()
+            if model == builder.name
+        ]
         return Manifest(
             model=builder.name,
             version=new.version,
@@ -251,6 +258,8 @@ def _named_source(builder: Builder) -> Any:
     beside = kind.files_beside(source)
     if kind.whole_config or beside:
         return [kind.name, *beside]
+    if builder.variant:
+        return [kind.name, backend_of(builder)]
     return source.model_dump() if builder.composing else kind.name
 
 
@@ -259,13 +268,14 @@ def version_files(made: Artifact) -> dict[str, str]:
     return {name.removeprefix(_VERSION): digest for name, digest in made.files.items() if name.startswith(_VERSION)}
 
 
-def _lineage(step: str, artifact: Artifact) -> LineageStep:
+def _lineage(step: str, artifact: Artifact, facts: JsonObject) -> LineageStep:
     return LineageStep(
         step=step,
         key=artifact.key,
         output=artifact.digest,
         seconds=artifact.duration_s,
         key_content=KeyContent.model_validate(artifact.key_content),
+        facts=facts,
     )
 
 

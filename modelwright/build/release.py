@@ -13,10 +13,10 @@ from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.scheduler import Built
 from modelwright.build.workspace import Workspace, waits_text
 from modelwright.facts.compared_with import ComparedWith
-from modelwright.kinds.model_steps import VERIFY
-from modelwright.kinds.registry import version_step
 from modelwright.project.spec import Builder
 from modelwright.repository.repository import Change
+from modelwright.variants.model_steps import VERIFY
+from modelwright.variants.registry import version_step
 
 
 def release(workspace: Workspace, built: Built) -> list[Outcome]:
@@ -51,7 +51,8 @@ class _Release:
                         self._workspace.repository.publish(changes[name])
         finally:
             publisher.save()
-        return [self._outcome(name, decisions.get(name)) for name in self._workspace.names]
+        left_out = [Outcome(name, "on request") for name in self._workspace.left_out]
+        return [self._outcome(name, decisions.get(name)) for name in self._workspace.names] + left_out
 
     def _decisions(self, publisher: Publisher) -> dict[str, Decision]:
         """For every model that was built: composing models before the ensembles that run them."""
@@ -105,13 +106,21 @@ class _Release:
         outcome = None
         if name not in self._faults.errors:
             with self._faults.of(name, "publish"):
-                outcome = self._held(name, decision) or self._published(name, decision)
+                outcome = self._skipped(name) or self._held(name, decision) or self._published(name, decision)
         return outcome or self._failed(name)
 
     def _failed(self, name: str) -> Outcome:
         spent_s = self._built.spent_s.get(name, 0.0)
         error, log = self._faults.errors[name], self._faults.logs.get(name)
         return Outcome(name, "failed", build_s=spent_s, ran=True, error=error, log=log)
+
+    def _skipped(self, name: str) -> Outcome | None:
+        """A model that cannot be made here; what could be tried of it has passed."""
+        reason = self._workspace.skipped.get(name)
+        if reason is None:
+            return None
+        spent_s = self._built.spent_s
+        return Outcome(name, "skipped", build_s=spent_s.get(name, 0.0), ran=name in spent_s, reason=reason)
 
     def _held(self, name: str, decision: Decision | None) -> Outcome | None:
         """What was not built, or changed and does not go out; None for what is as it should be."""

@@ -36,6 +36,11 @@ class Stamp:
     replayed: bool
 
 
+def asked(names: Sequence[str], everything: bool) -> list[str]:
+    """What a build was asked for, as `read` and `write` take it: `*` is no model's name."""
+    return [*names, "*"] if everything else list(names)
+
+
 def read(project: ProjectConfig, names: Sequence[str] = ()) -> Stamp | None:
     """The stamp of a build of these models, or None when anything changed since, or there is no stamp."""
     with suppress(OSError, ValueError, KeyError, TypeError):

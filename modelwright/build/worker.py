@@ -24,7 +24,7 @@ from modelwright.build.faults import one_line_of
 from modelwright.errors import ModelwrightError, StepError
 from modelwright.facts.part import Facts
 from modelwright.fsops import disk_error
-from modelwright.kinds.registry import kind_of
+from modelwright.variants.registry import check_needs
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -63,7 +63,7 @@ def run_job(job: Job) -> Done | Failed:
     """Run one step. Whatever it raises becomes a `Failed`, also what ends a process. Ctrl-C passes through."""
     started = time.perf_counter()
     try:
-        kind_of(job.context.builder).check_needs(job.context.builder.file)
+        check_needs(job.context.builder, job.context.step)
         facts = job.context.function.load()(job.context, job.staged / "files")
         if not isinstance(facts, Facts):
             raise TypeError(f"{job.context.function.reference} returned {type(facts).__name__}, expected Facts")

@@ -16,8 +16,7 @@ from modelwright.config.model_config import ConfigTensors, tensors_of
 from modelwright.digest import Fingerprints
 from modelwright.errors import ModelwrightError, SpecError
 from modelwright.facts.part import JsonObject
-from modelwright.kinds.model_steps import model_steps
-from modelwright.kinds.registry import kind_of, source_model
+from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepId
 from modelwright.project.family import family_of
 from modelwright.project.project import ProjectConfig
@@ -26,6 +25,8 @@ from modelwright.project.spec import FILE, Builder
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first
 from modelwright.suggest import did_you_mean
+from modelwright.variants.model_steps import model_steps
+from modelwright.variants.registry import LOOKUPS
 
 PLAN = "plan"  # what is done, in the log of a bug
 
@@ -42,6 +43,8 @@ class Workspace:
     store: Store
     repository: Repository
     faults: Faults  # of the selected models
+    skipped: dict[str, str]  # of the selected models: those that cannot be made here, and why
+    left_out: tuple[str, ...] = ()  # models that are built on request only, and were not asked for
 
     @property
     def names(self) -> list[str]:
@@ -58,19 +61,27 @@ class Workspace:
         return sorted((self.families[model] & self.faults.errors.keys()) - {model})
 
 
-def open_workspace(project: ProjectConfig, names: Sequence[str] = ()) -> Workspace:
+def open_workspace(project: ProjectConfig, names: Sequence[str] = (), *, everything: bool = False) -> Workspace:
     """Read and check all that can be checked before anything runs. What is wrong with a model is in `faults`.
 
-    Raises SpecError for a name that no builder has.
+    Without names, models that are built on request are left out, unless `everything` is asked for. Raises SpecError
+    for a name that no builder has.
     """
     tools.version.cache_clear()  # packages may have been installed since, in a process that lives on
     repository = Repository(project.repository, project.staging)
     fingerprints = Fingerprints(project.state / "cache" / "files.json")
-    builders, faulty = _without_circles(read_builders(project, source_model))
+    builders, faulty = _without_circles(read_builders(project, LOOKUPS))
     families = _families(builders, faulty, repository)
-    families = {name: families[name] for name in _selected(families, names)}
+    if names and everything:
+        names = [
+            *names,
+            *(name for name, builder in builders.items() if builder.variant and builder.variant.of in names),
+        ]
+    chosen = _selected(families, names) if names or everything else _without_request(families, builders)
+    left_out = () if names else tuple(name for name in families if name not in chosen)
+    families = {name: families[name] for name in chosen}
     store, faults = Store(project.store), Faults(project)
-    workspace = Workspace(project, builders, families, [], fingerprints, store, repository, faults)
+    workspace = Workspace(project, builders, families, [], fingerprints, store, repository, faults, {}, left_out)
     for name in families.keys() & faulty.keys():
         faults.add(name, FILE, faulty[name])
     for builder in workspace.selected:
@@ -86,12 +97,20 @@ def open_workspace(project: ProjectConfig, names: Sequence[str] = ()) -> Workspa
 
 def _steps(workspace: Workspace) -> list[Step]:
     """The steps of every model that can be built as things are, needs first."""
-    faults, steps = workspace.faults, []
+    faults = workspace.faults
+    steps: list[Step] = []
     for builder in workspace.selected:
         if builder.name not in faults.errors and not workspace.waits_for(builder.name):
             with faults.of(builder.name, PLAN):
                 target, fingerprints = workspace.project.target, workspace.fingerprints
-                steps += model_steps(builder, workspace.builders, target, fingerprints)
+                made = model_steps(builder, workspace.builders, target, fingerprints)
+                steps += made.steps
+                if made.skipped:
+                    workspace.skipped[builder.name] = made.skipped
+    for name in workspace.names:
+        if missing := sorted((workspace.families[name] & workspace.skipped.keys()) - {name}):
+            workspace.skipped[name] = f"it runs {' and '.join(missing)}, which cannot be made here"
+            steps = [step for step in steps if step.model != name]
     # A composing model may have failed after its ensemble was looked at.
     sound = [step for step in steps if step.model not in faults.errors and not workspace.waits_for(step.model)]
     return in_order(sound)
@@ -112,7 +131,7 @@ def plan_workspace(workspace: Workspace) -> BuildPlan:
     others = [name for name in workspace.names if name not in faults.errors]
     waiting = {name: waits_text(failed) for name in others if (failed := workspace.waits_for(name))}
     steps = tuple(entry for entry in planned if entry.step.model not in faults.errors.keys() | waiting)
-    return BuildPlan(steps, dict(faults.errors), waiting)
+    return BuildPlan(steps, dict(faults.errors), waiting, dict(workspace.skipped), workspace.left_out)
 
 
 def waits_text(failed: Sequence[str]) -> str:
@@ -167,6 +186,17 @@ def _families(
             with suppress(ModelwrightError):  # a config that cannot be read: the server does not serve it
                 families[name] |= there.intersection(composing_first(repository, [name]))
     return dict(sorted(families.items()))
+
+
+def _without_request(families: Mapping[str, frozenset[str]], builders: Mapping[str, Builder]) -> list[str]:
+    """All models but those that are built on request, unless one of the others runs them."""
+
+    def on_request(name: str) -> bool:
+        variant = builders[name].variant if name in builders else None
+        return variant is not None and variant.on_request
+
+    wanted = {member for name, family in families.items() if not on_request(name) for member in family}
+    return [name for name in families if name in wanted]
 
 
 def _selected(families: Mapping[str, frozenset[str]], names: Sequence[str]) -> list[str]:

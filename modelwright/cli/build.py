@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from modelwright.operations.replay import Replayed
 
 
+everything_option = click.option(
+    "--all", "everything", is_flag=True, help="Also models that are built on request: of the named builders, or of all."
+)
+
+
 @click.command("build")
 @names_argument
+@everything_option
+@click.option(
+    "--require-all", is_flag=True, help="Exit with 1 where a model cannot be made here, such as a TensorRT plan."
+)
 @click.option("--jobs", type=click.IntRange(1), help="Threads for all steps together; default: one a core.")
 @click.option("--wait", is_flag=True, help="When another build runs, wait for it.")
 @click.option(
@@ -38,22 +47,34 @@ if TYPE_CHECKING:
 @json_option
 @command
 def build_command(
-    project: Project, names: tuple[str, ...], jobs: int | None, wait: bool, locked: bool, replay: bool, as_data: bool
+    project: Project,
+    names: tuple[str, ...],
+    everything: bool,
+    require_all: bool,
+    jobs: int | None,
+    wait: bool,
+    locked: bool,
+    replay: bool,
+    as_data: bool,
 ) -> None:
     """Build what is not up to date, verify it, publish it."""
-    if not as_data and (models := project.nothing_to_do(names, replayed=replay)):
+    if not as_data and (models := project.nothing_to_do(names, replayed=replay, everything=everything)):
         tables.print_nothing_to_do(project.config, models)
         return
     from modelwright.cli.progress import listener_for
 
     with listener_for(as_data) as listener:
-        outcomes = project.build(names, listener=listener, jobs=jobs, wait=wait, write_locks=not locked)
+        outcomes = project.build(
+            names, listener=listener, jobs=jobs, wait=wait, write_locks=not locked, everything=everything
+        )
     results, problem = _replay(project, names, outcomes, quiet if as_data else progress) if replay else (None, None)
     if as_data:
         as_json(tables.outcomes_as_data(outcomes, results, problem))
     else:
         tables.print_outcomes(project.config, outcomes, results, problem)
-    if problem or _failed(outcomes) or any(result.verdict == "failed" for result in results or ()):
+    refused = ("failed", "held", "skipped") if require_all else ("failed", "held")
+    failed = any(outcome.status in refused for outcome in outcomes)
+    if problem or failed or any(result.verdict == "failed" for result in results or ()):
         sys.exit(1)
 
 
@@ -68,17 +89,14 @@ def _replay(
         return None, error
 
 
-def _failed(outcomes: Sequence[Outcome]) -> bool:
-    return any(outcome.status in ("failed", "held") for outcome in outcomes)
-
-
 @click.command("plan")
 @names_argument
+@everything_option
 @json_option
 @command
-def plan_command(project: Project, names: tuple[str, ...], as_data: bool) -> None:
+def plan_command(project: Project, names: tuple[str, ...], everything: bool, as_data: bool) -> None:
     """Say what a build would run, and why."""
-    plan = project.plan(names)
+    plan = project.plan(names, everything=everything)
     as_json(tables.plan_as_data(plan)) if as_data else tables.print_plan(plan)
     if plan.errors:
         sys.exit(1)

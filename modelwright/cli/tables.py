@@ -32,7 +32,14 @@ _COMPARED_WITH = {
     ComparedWith.ITSELF: "itself",
     ComparedWith.NOTHING: "nothing",
 }
-_WORDS = {"new": "new", "config": "config changed", "unchanged": "unchanged", "failed": "FAILED", "held": "held back"}
+_WORDS = {
+    "new": "new",
+    "config": "config changed",
+    "unchanged": "unchanged",
+    "skipped": "skipped",
+    "failed": "FAILED",
+    "held": "held back",
+}
 
 
 @cache
@@ -55,11 +62,15 @@ def print_outcomes(
     if not outcomes:
         click.echo(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {program()} new NAME")
         return
+    on_request = [outcome.model for outcome in outcomes if outcome.status == "on request"]
+    outcomes = [outcome for outcome in outcomes if outcome.status != "on request"]
     idle = not any(outcome.ran or outcome.status != "unchanged" for outcome in outcomes)
     if idle and not results and not problem:
         print_nothing_to_do(project, len(outcomes))
+        _print_on_request(on_request)
         return
     print_table(_outcome_table(outcomes, results))
+    _print_on_request(on_request)
     for outcome in outcomes:
         if outcome.error:
             click.echo()
@@ -68,7 +79,8 @@ def print_outcomes(
                 click.echo(f"  log: {project.shown(outcome.log)}", err=True)
     for outcome in outcomes:
         if outcome.reason:
-            click.echo(f"Held back: {outcome.model}: {outcome.reason}", err=True)
+            what = "Skipped" if outcome.status == "skipped" else "Held back"
+            click.echo(f"{what}: {outcome.model}: {outcome.reason}", err=True)
         for warning in outcome.warnings:
             click.echo(f"Warning: {typed(warning)}", err=True)
     failures = [result for result in results or () if result.verdict == "failed"]
@@ -80,6 +92,11 @@ def print_outcomes(
     if not problem and not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
         click.echo()
         print_next(_hints([outcome.model for outcome in outcomes]))
+
+
+def _print_on_request(models: Sequence[str]) -> None:
+    if models:
+        click.echo(f"Built on request only: {', '.join(models)}. Build them: {program()} build --all")
 
 
 def print_nothing_to_do(project: ProjectConfig, models: int) -> None:
@@ -186,6 +203,9 @@ def print_plan(plan: BuildPlan) -> None:
         click.echo(f"{verb:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
     for model, reason in plan.waiting.items():
         click.echo(f"wait  {model}: {reason}")
+    for model, reason in plan.skipped.items():
+        click.echo(f"skip  {model}: {reason}")
+    _print_on_request(plan.left_out)
     click.echo(f"{len(plan)} steps: {len(todo)} to run, {len(plan) - len(todo)} up to date")
     for error in plan.errors.values():
         click.echo(f"Error: {error_text(error)}", err=True)
@@ -204,9 +224,11 @@ def plan_as_data(plan: BuildPlan) -> list[dict[str, Any]]:
     ]
     failed = {model: ("failed", str(error)) for model, error in plan.errors.items()}
     held = {model: ("held", reason) for model, reason in plan.waiting.items()}
+    skipped = {model: ("skipped", reason) for model, reason in plan.skipped.items()}
+    on_request = dict.fromkeys(plan.left_out, ("on request", ""))
     others = [
         {"model": model, "step": None, "status": status, "reason": reason, "key": None}
-        for model, (status, reason) in (failed | held).items()
+        for model, (status, reason) in (failed | held | skipped | on_request).items()
     ]
     return steps + others
 
@@ -223,7 +245,7 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
 
 
 def _state(item: ModelStatus) -> str:
-    if item.state in ("to rebuild", "faulty", "waits"):
+    if item.state in ("to rebuild", "faulty", "waits", "skipped"):
         return f"{item.state}: {item.reason}"
     return "no builder makes it" if item.state == "no builder" else item.state
 

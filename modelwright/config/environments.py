@@ -18,6 +18,7 @@ from typing import Any
 
 from modelwright.config.model_config import ENVIRONMENTS, SERVING, parse_serving
 from modelwright.errors import ConfigError
+from modelwright.project.merge import merge
 from modelwright.project.spec import Builder
 from modelwright.triton import messages as fields
 from modelwright.triton.releases import Release
@@ -47,20 +48,6 @@ def environments_of(builder: Builder) -> dict[str, dict[str, Any]]:
         if ENVIRONMENTS in (patch or {}):
             raise ConfigError(f"{place}.{name}: an environment cannot have environments", "move them one level up")
         merged[name] = merge(base, patch or {})
-    return merged
-
-
-def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge field by field, a null removes, anything else replaces (RFC 7396)."""
-    merged = dict(base)
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            below = merged.get(name)
-            merged[name] = merge(below if isinstance(below, Mapping) else {}, value)
-        else:
-            merged[name] = value
     return merged
 
 

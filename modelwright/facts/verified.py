@@ -33,6 +33,12 @@ class Verified(Facts):
     metrics: dict[str, Number] = Field(default_factory=dict)  # what `evaluate` returned
     golden: GoldenComparison | None = None  # None: the version has no golden samples
     notes: tuple[str, ...] = ()  # what could not be tested, a sentence each
+    # Of a variant
+    precision: str = ""  # fp32, fp16, bf16, int8
+    instruction_set: str = ""  # of the CPU that verified it: integer arithmetic differs
+    plain_metrics: dict[str, Number] = Field(default_factory=dict)  # of the model that it is a variant of
+    size_ratio: Number | None = None  # of its files, to the plain model's
+    latency_ratio: Number | None = None  # to the plain model's, where a gate asks for it
 
     @property
     def largest_error(self) -> float | None:

@@ -17,7 +17,6 @@ from typing import Any
 
 from modelwright.errors import KindError, one_line
 from modelwright.kinds.kind import Kind
-from modelwright.kinds.step import StepId
 from modelwright.project.spec import Builder, SourceSpec
 from modelwright.suggest import did_you_mean
 
@@ -68,11 +67,6 @@ def registered() -> Registered:
 
 def kind_of(builder: Builder) -> Kind[Any]:
     return find(builder.spec.source.kind)
-
-
-def version_step(builder: Builder) -> StepId:
-    """The step that makes what a model's versions hold."""
-    return (builder.name, kind_of(builder).version_step)
 
 
 def source_model(given: object) -> type[SourceSpec]:

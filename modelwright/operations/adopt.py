@@ -24,7 +24,6 @@ from modelwright.config.model_config import config_of, tensors_of
 from modelwright.digest import copy_hashed, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
 from modelwright.fsops import disk_errors, fsync_tree, locked, remove_tree, rename_durably
-from modelwright.kinds.registry import source_model
 from modelwright.lint.engine import Finding, lint
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
@@ -39,6 +38,7 @@ from modelwright.repository.reading import WHOLE, FoundGolden, FoundModel, NotCa
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.triton.messages import differences
+from modelwright.variants.registry import LOOKUPS
 
 LOCK = "adopt.lock"
 # Rules about what a version's files are. What else is wrong with a model, its build says.
@@ -237,7 +237,7 @@ def _golden_record(golden: FoundGolden, sha256: str) -> dict[str, Any]:
 
 def _check_written(project: ProjectConfig, found: FoundModel, staged: Path, target: Path) -> None:
     """Read the builder as a build does. Its ModelConfig must equal the repository's, field by field."""
-    builder = read_builder(staged, project.shown(target / FILE), source_model)
+    builder = read_builder(staged, project.shown(target / FILE), LOOKUPS)
     for difference in differences(found.config, config_of(builder, tensors_of(builder))):
         raise SpecError(f"{CONFIG}: cannot be written as YAML: {difference}", "this is a bug in modelwright: report it")
 

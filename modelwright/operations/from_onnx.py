@@ -21,7 +21,6 @@ from typing import Any
 from modelwright.config.served import ServedView, served_view
 from modelwright.errors import ModelwrightError, SpecError, StepError, located
 from modelwright.fsops import not_a_file
-from modelwright.kinds.registry import source_model
 from modelwright.onnx.check import check_limits, check_shapes, read_signature
 from modelwright.onnx.ids import IdLimit, id_limits
 from modelwright.onnx.rows import is_given, other_rows
@@ -36,6 +35,7 @@ from modelwright.steps.samples import as_declared, as_samples
 from modelwright.triton.file_types import SAFETENSORS, FileType, file_type
 from modelwright.triton.releases import Release
 from modelwright.triton.tensors import Tensors
+from modelwright.variants.registry import LOOKUPS
 from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import check_repeatable
 from modelwright.verification.runner import SampleRunner
@@ -130,7 +130,7 @@ def write_builder(source: Path, staged: Path, target: Path, head: Mapping[str, s
         attempts = []
         for batched in (False,) if reason else (True, False):
             (staged / FILE).write_text(_model_yaml(model, head, source, batched, reason), encoding="utf-8")
-            builder = read_builder(staged, f"builders/{target.name}/{FILE}", source_model)
+            builder = read_builder(staged, f"builders/{target.name}/{FILE}", LOOKUPS)
             view = served_view(builder, model.session)
             found = _Search(model, builder, view, limits, deadline).run()
             attempts.append(found)

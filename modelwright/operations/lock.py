@@ -9,11 +9,11 @@ from modelwright.build.build import LOCK
 from modelwright.build.locks import LockedModel, lock_model, wanted_lock
 from modelwright.errors import SpecError
 from modelwright.fsops import locked
-from modelwright.kinds.registry import source_model
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
 from modelwright.project.spec import Builder
 from modelwright.suggest import did_you_mean
+from modelwright.variants.registry import LOOKUPS
 
 
 def lock(
@@ -30,7 +30,7 @@ def lock(
 
 
 def _chosen(project: ProjectConfig, names: Sequence[str]) -> list[Builder]:
-    read = read_builders(project, source_model)
+    read = read_builders(project, LOOKUPS)
     for name in names:
         if name in read.faulty:
             raise read.faulty[name]

@@ -21,12 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 from modelwright.errors import SpecError, located
 from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Files, Kind
-from modelwright.kinds.registry import find, registered, source_model
+from modelwright.kinds.registry import find, registered
 from modelwright.operations import from_onnx, schema
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.writer import as_yaml
+from modelwright.variants.registry import LOOKUPS
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def readable_builders(project: ProjectConfig) -> list[Builder]:
     builders = []
     for folder in sorted(project.builders.iterdir()) if project.builders.is_dir() else ():
         with contextlib.suppress(SpecError):
-            builders.append(read_builder(folder, project.shown(folder / FILE), source_model))
+            builders.append(read_builder(folder, project.shown(folder / FILE), LOOKUPS))
     return builders
 
 

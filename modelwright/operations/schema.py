@@ -28,9 +28,11 @@ from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Kind
 from modelwright.kinds.registry import registered
 from modelwright.project.project import ProjectConfig
-from modelwright.project.spec import ModelSpec
+from modelwright.project.spec import EXPORT, ModelSpec
 from modelwright.triton.messages import is_map, is_repeated, map_value
 from modelwright.triton.model_config_pb2 import schema
+from modelwright.variants.registry import find
+from modelwright.variants.registry import names as technique_names
 
 PLACE = "schemas/model.schema.json"
 _MARK = "Made by `modelwright export-schema` from the code."
@@ -53,6 +55,9 @@ def model_schema() -> dict[str, Any]:
     definitions["Serving"] = _serving(definitions["ModelConfig"], leave=_DERIVED)
     definitions["WholeServing"] = _serving(definitions["ModelConfig"], leave=())
     made["properties"]["serving"] = {"type": "object"}
+    definitions |= _techniques()
+    definitions["VariantSpec"]["properties"]["steps"]["items"] = _chain_step()
+    definitions["VariantSpec"]["properties"]["serving"] = {"$ref": "#/$defs/Serving"}
     made["required"].remove("name")  # the folder's name stands in
     del made["properties"]["source"]["discriminator"]  # OpenAPI's, not JSON schema's
     for tensor in ("TensorSpec", "OutputSpec"):
@@ -112,6 +117,28 @@ def _with_sources(kinds: Sequence[Kind[Any]]) -> type[ModelSpec]:
     union: Any = reduce(or_, (kind.source for kind in kinds))
     source: Any = Annotated[union, Field(discriminator="kind")]
     return create_model("ModelSpec", __base__=ModelSpec, source=(source, ...))
+
+
+def _techniques() -> dict[str, Any]:
+    """The options of every technique, and what they are made of."""
+    found: dict[str, Any] = {}
+    for name in technique_names():
+        options = _without_titles(find(name).options.model_json_schema())
+        found |= options.pop("$defs", {})
+        found[_options(name)] = options
+    return found
+
+
+def _options(technique: str) -> str:
+    return f"{technique.title().replace('_', '')}Options"
+
+
+def _chain_step() -> dict[str, Any]:
+    """One entry of a variant's `steps`: a technique, or a technique with options."""
+    names = technique_names()
+    properties = {name: {"anyOf": [{"$ref": f"#/$defs/{_options(name)}"}, {"type": "null"}]} for name in names}
+    options = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {"anyOf": [{"enum": [*names, EXPORT]}, {**options, "minProperties": 1, "maxProperties": 1}]}
 
 
 def _needed_by_kind(kinds: Sequence[Kind[Any]]) -> list[dict[str, Any]]:

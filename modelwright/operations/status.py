@@ -13,7 +13,7 @@ from modelwright.errors import RepositoryError
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 
-State = Literal["up to date", "to rebuild", "not built", "no builder", "faulty", "waits"]
+State = Literal["up to date", "to rebuild", "not built", "on request", "skipped", "no builder", "faulty", "waits"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class ModelStatus:
     """One model, of the builders or of the repository. The last four fields are those of its newest version.
 
     `no builder`: it is in the repository, and no builder makes it. `faulty`: a build would fail it at once. `waits`:
-    for a model that it runs and that is faulty.
+    for a model that it runs and that is faulty. `on request`: not built, and only built when it is named. `skipped`: it
+    cannot be made here.
     """
 
     model: str
@@ -36,7 +37,7 @@ class ModelStatus:
 
 def status(project: ProjectConfig) -> list[ModelStatus]:
     """One entry a model, by name. What is wrong with one is its state, and hides no other."""
-    workspace = open_workspace(project)
+    workspace = open_workspace(project, everything=True)
     planned = plan_workspace(workspace)
     workspace.fingerprints.save()
     reasons: dict[str, str] = {}
@@ -44,7 +45,9 @@ def status(project: ProjectConfig) -> list[ModelStatus]:
         if entry.status != "cached":
             reasons.setdefault(entry.step.model, entry.reason)
     models = sorted({*workspace.names, *workspace.repository.models()})
-    return [_status(workspace.repository, model, model in workspace.families, reasons, planned) for model in models]
+    asked = {builder.name for builder in workspace.selected if builder.variant and builder.variant.on_request}
+    found = [_status(workspace.repository, model, model in workspace.families, reasons, planned) for model in models]
+    return [replace(it, state="on request") if it.state == "not built" and it.model in asked else it for it in found]
 
 
 def _status(
@@ -60,6 +63,8 @@ def _status(
         found = ModelStatus(model, versions, "faulty", planned.errors[model].message)
     elif model in planned.waiting:
         found = ModelStatus(model, versions, "waits", planned.waiting[model])
+    elif model in planned.skipped:
+        found = ModelStatus(model, versions, "skipped", planned.skipped[model])
     elif not has_builder:
         found = ModelStatus(model, versions, "no builder")
     elif latest is None:

@@ -20,13 +20,15 @@ from modelwright.project.spec import (
     FILE,
     Builder,
     Gates,
+    Lookups,
     MetricGate,
     ModelSpec,
     Slo,
-    SourceLookup,
+    VariantSpec,
     is_model_name,
     parse_spec,
 )
+from modelwright.project.variants import models_of
 from modelwright.suggest import did_you_mean
 from modelwright.triton.file_types import ANNEX_POINTER, EMPTY, HTML, LFS_POINTER, file_type
 
@@ -47,7 +49,7 @@ class Builders:
     faulty: dict[str, Exception]  # what is wrong with each of the others: a ModelwrightError, unless it is a bug
 
 
-def read_builders(project: ProjectConfig, source_model: SourceLookup) -> Builders:
+def read_builders(project: ProjectConfig, lookups: Lookups) -> Builders:
     """Every builder of the project. One that is faulty keeps no other from being read.
 
     Errors name the file and line. Raises SpecError where there is no folder of builders.
@@ -61,14 +63,15 @@ def read_builders(project: ProjectConfig, source_model: SourceLookup) -> Builder
             if not os.path.lexists(folder / FILE):
                 _check_no_other_name(folder, project.shown(folder))
                 continue
-            builder = read_builder(folder, project.shown(folder / FILE), source_model)
+            models = models_of(read_builder(folder, project.shown(folder / FILE), lookups))
         except Exception as error:
             faulty[_meant_name(folder)] = error
             continue
-        if builder.name in valid:
-            message = f"{builder.file}: the name '{builder.name}' is taken by {valid[builder.name].file}"
-            faulty[builder.name] = SpecError(message, "give one another name")
-        valid.setdefault(builder.name, builder)
+        for builder in models:
+            if builder.name in valid:
+                message = f"{builder.file}: the name '{builder.name}' is taken by {valid[builder.name].file}"
+                faulty[builder.name] = SpecError(message, "give one another name")
+            valid.setdefault(builder.name, builder)
     # Two builders that claim one name: which of them is meant is not known.
     return Builders({name: valid[name] for name in sorted(valid) if name not in faulty}, faulty)
 
@@ -82,19 +85,19 @@ def _meant_name(folder: Path) -> str:
     return found[1] if found and is_model_name(found[1]) else folder.name
 
 
-def read_builder(folder: Path, shown: str, source_model: SourceLookup) -> Builder:
+def read_builder(folder: Path, shown: str, lookups: Lookups) -> Builder:
     """Read `folder`/model.yaml; `shown` is how messages call it. Raises SpecError.
 
-    `source_model` finds the model of a `source` by its kind (`kinds.registry.source_model`).
+    `lookups` finds the models of source kinds and techniques: `variants.registry.LOOKUPS`.
     """
     data = _parse(folder / FILE, shown)
     if not isinstance(data, dict):
         raise _no_mapping(folder / FILE, shown, data)
     data.setdefault("name", folder.name)
     try:
-        spec = parse_spec(data, source_model)
+        spec = parse_spec(data, lookups)
     except ValidationError as error:
-        raise _spec_error(error, folder / FILE, shown, data, source_model) from None
+        raise _spec_error(error, folder / FILE, shown, data, lookups) from None
     except KindError as error:
         line = _line(folder / FILE, ("source", "kind"))
         raise SpecError(f"{shown}:{line}: source.kind: {error.message}", error.hint) from error
@@ -110,19 +113,19 @@ def _no_mapping(file: Path, shown: str, data: Any) -> SpecError:
     return SpecError(f"{shown}: fields are needed (name: value), got {what}", hint)
 
 
-def slo_of(project: ProjectConfig, model: str, source_model: SourceLookup) -> Slo | None:
+def slo_of(project: ProjectConfig, model: str, lookups: Lookups) -> Slo | None:
     """A model's `slo:`, as its model.yaml says now; None where it says nothing, or nothing here builds the model.
 
     Only that one file is read, unless the builder's folder has another name. Raises SpecError.
     """
     folder = project.builders / model
     if (folder / FILE).is_file():
-        builder = read_builder(folder, project.shown(folder / FILE), source_model)
+        builder = read_builder(folder, project.shown(folder / FILE), lookups)
         if builder.name == model:
             return builder.spec.slo
     if not project.builders.is_dir():
         return None
-    builders = read_builders(project, source_model)
+    builders = read_builders(project, lookups)
     if model in builders.faulty:
         raise builders.faulty[model]
     return builders.valid[model].spec.slo if model in builders.valid else None
@@ -209,9 +212,7 @@ def _yaml_hint(error: yaml.MarkedYAMLError) -> str:
     return ""
 
 
-def _spec_error(
-    error: ValidationError, file: Path, shown: str, data: dict[str, Any], source_model: SourceLookup
-) -> SpecError:
+def _spec_error(error: ValidationError, file: Path, shown: str, data: dict[str, Any], lookups: Lookups) -> SpecError:
     """The first problem, as `file:line: field: what`; pydantic's own wording only where it reads well."""
     # A misspelt field makes two problems, one unknown and one missing: the first explains the second.
     first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -220,7 +221,7 @@ def _spec_error(
     field = _dotted(path)
     kind = first["type"]
     if kind == "extra_forbidden":
-        known = _model_at(path, data, source_model).model_fields
+        known = _model_at(path, data, lookups).model_fields
         return SpecError(f"{where}: {field}: unknown field", did_you_mean(str(path[-1]), known))
     if kind == "missing":
         return SpecError(f"{where}: {field}: missing", "")
@@ -244,17 +245,19 @@ def _dotted(path: Sequence[int | str]) -> str:
     return text
 
 
-def _model_at(path: Sequence[int | str], data: dict[str, Any], source_model: SourceLookup) -> type[BaseModel]:
+def _model_at(path: Sequence[int | str], data: dict[str, Any], lookups: Lookups) -> type[BaseModel]:
     """The model among whose fields the last part of a path was looked for."""
     model: type[BaseModel] = ModelSpec
     for part in path[:-1]:
         field = model.model_fields.get(str(part))
         if model is ModelSpec and part == "source":
-            model = source_model(data["source"]["kind"])
+            model = lookups.source(data["source"]["kind"])
         elif field is not None:
             model = _model_in(field.annotation) or model
         elif model is Gates:
             model = MetricGate
+        elif model is VariantSpec and isinstance(part, str):  # a technique, below steps[0]
+            model = lookups.options(part)
     return model
 
 

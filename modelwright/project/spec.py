@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Protocol, cast
 
 from pydantic import (
     AfterValidator,
@@ -20,16 +20,21 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from modelwright.suggest import did_you_mean
 from modelwright.triton.dtypes import BY_NAME
 from modelwright.triton.layout import version_number
 
 FILE = "model.yaml"
+EXPORT = "onnx"  # in `steps`: where the module becomes a graph
 
 # What Triton takes as a model's name is any directory name; URLs, metrics labels and shells take these.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -173,7 +178,22 @@ class SourceSpec(StrictModel):
         return ()
 
 
-SourceLookup = Callable[[object], type[SourceSpec]]  # what stands at source.kind → its model; raises KindError
+class StepOptions(StrictModel):
+    """Options of a technique. Each technique has a model of its own."""
+
+    def entries(self) -> Mapping[str, Entry]:
+        """{field: module:function} of what the technique calls in the builder's folder."""
+        return {}
+
+
+class Lookups(Protocol):
+    """What this package does not know: the models of source kinds and of techniques. See `variants.registry`."""
+
+    def source(self, given: object) -> type[SourceSpec]:
+        """The model of a `source` by what stands at its `kind`. Raises KindError."""
+
+    def options(self, technique: object) -> type[StepOptions]:
+        """The model of a technique's options. Raises KindError."""
 
 
 def _by_kind(value: object, info: ValidationInfo) -> SourceSpec:
@@ -182,35 +202,141 @@ def _by_kind(value: object, info: ValidationInfo) -> SourceSpec:
         return value
     if not isinstance(value, dict):
         raise ValueError("must be a mapping, with a kind in it")
-    source_model = cast(SourceLookup, info.context)
-    return source_model(value.get("kind")).model_validate(value)
+    return cast(Lookups, info.context).source(value.get("kind")).model_validate(value)
 
 
 Source = Annotated[SourceSpec, BeforeValidator(_by_kind)]
 
 
+@dataclass(frozen=True)
+class ChainStep:
+    """One entry of a variant's `steps`: a technique and its options; None where the name is that of the export."""
+
+    name: str
+    options: StepOptions | None = None
+
+
+def _chain_step(value: object, info: ValidationInfo) -> ChainStep:
+    """`optimise`, or `{quantise: {mode: static}}`."""
+    if isinstance(value, ChainStep):
+        return value
+    if isinstance(value, str):
+        name, given = value, cast(Any, {})
+    elif isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value)), str):
+        name, given = next(iter(value.items()))
+    else:
+        raise ValueError("a step is a name, or a name with options: {quantise: {mode: static}}")
+    if name == EXPORT:
+        if given:
+            raise ValueError(f"{EXPORT} takes no options here: those of the export stand under source")
+        return ChainStep(EXPORT)
+    model = cast(Lookups, info.context).options(name)
+    try:
+        return ChainStep(name, model.model_validate({} if given is None else given))
+    except ValidationError as error:  # which does not know the technique's name, a part of the field's path
+        problems = [
+            InitErrorDetails(
+                type=PydanticCustomError(
+                    "value_error", "{error}", {"error": problem["msg"].removeprefix("Value error, ")}
+                )
+                if problem["type"] == "value_error"
+                else problem["type"],
+                loc=(name, *problem["loc"]),
+                input=problem["input"],
+                ctx=problem.get("ctx", {}),
+            )
+            for problem in error.errors(include_url=False)
+        ]
+        raise ValidationError.from_exception_data(error.title, problems) from None
+
+
+Chain = Annotated[
+    tuple[Annotated[ChainStep, BeforeValidator(_chain_step), WithJsonSchema({})], ...], Field(min_length=1)
+]
+
+
 class MetricGate(StrictModel):
+    """Bounds of a metric. The drop and the rise are measured from the plain model's metric in the same step."""
+
     min: float | None = None
     max: float | None = None
+    max_drop: float | None = Field(None, ge=0, description="Of a variant: how far it may fall below the plain model's.")
+    max_rise: float | None = Field(None, ge=0, description="Of a variant: how far it may rise above the plain model's.")
+    relative: bool = Field(False, description="max_drop and max_rise are shares of the plain model's metric.")
 
     @model_validator(mode="after")
     def _some_bound(self) -> MetricGate:
-        if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
+        if self.min is None and self.max is None and not self.compares:
+            raise ValueError("give min, max, or of a variant max_drop or max_rise")
+        if self.relative and not self.compares:
+            raise ValueError("relative: is for max_drop and max_rise")
+        return self
+
+    @property
+    def compares(self) -> bool:
+        """Whether the plain model's metric is needed, too."""
+        return self.max_drop is not None or self.max_rise is not None
+
+
+class SizeGate(StrictModel):
+    """How large a version's files may be, golden samples and manifest left out."""
+
+    max_mb: float | None = Field(None, gt=0, description="Megabytes, 10^6 bytes.")
+    max_ratio: float | None = Field(None, gt=0, description="Of a variant: share of the plain model's size.")
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> SizeGate:
+        if self.max_mb is None and self.max_ratio is None:
+            raise ValueError("give max_mb, max_ratio or both")
         return self
 
 
+class LatencyGate(StrictModel):
+    """How long a variant may take in onnxruntime on one thread, against the plain model in the same minute."""
+
+    max_ratio: float = Field(gt=0, description="Share of the plain model's time.")
+    batch: int = Field(1, ge=1, description="Samples in a request.")
+
+
 class Gates(BaseModel):
-    """`tolerance`, and one gate for each metric that `evaluate` returns."""
+    """`tolerance`, `size`, `latency`, and one gate for each metric that `evaluate` returns."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, MetricGate]
 
     tolerance: Tolerance | None = None
+    size: SizeGate | None = None
+    latency: LatencyGate | None = None
 
     @property
     def metrics(self) -> dict[str, MetricGate]:
         return self.__pydantic_extra__
+
+    @property
+    def comparing(self) -> list[str]:
+        """The gates that need the plain model beside the variant."""
+        found = [f"{name}.max_drop or max_rise" for name, gate in self.metrics.items() if gate.compares]
+        if self.size and self.size.max_ratio is not None:
+            found.append("size.max_ratio")
+        return [*found, *(["latency"] if self.latency else [])]
+
+    def merged(self, over: Gates) -> Gates:
+        """These gates, with those that `over` sets in their place."""
+        given = {name: getattr(over, name) for name in over.model_fields_set if name in type(over).model_fields}
+        return self.model_copy(update=given | over.metrics)
+
+    @model_serializer(mode="wrap")
+    def _written(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As step keys have held them since before there were variants: what is newer is left out where it is unset."""
+        data: dict[str, Any] = default(self)
+        for name in ("size", "latency"):
+            if data.get(name) is None:
+                data.pop(name, None)
+        for name in self.metrics:
+            for newer, unset in (("max_drop", None), ("max_rise", None), ("relative", False)):
+                if data[name].get(newer) == unset:
+                    data[name].pop(newer, None)
+        return data
 
 
 class SloMargins(StrictModel):
@@ -233,6 +359,26 @@ class Slo(StrictModel):
     margins: SloMargins = SloMargins()
 
 
+class VariantSpec(StrictModel):
+    """Another model made from the same source: a Triton model with a name of its own."""
+
+    name: Name
+    description: str = ""
+    steps: Chain = Field(description="Techniques, in order: optimise, {quantise: {mode: static}}, …")
+    gates: Gates = Field(Gates(), description="Added to the builder's; a gate of the same name replaces that one.")
+    serving: Serving = Field({}, description="Merged into the builder's.")
+    evaluate: Entry | None = Field(None, description="In place of the builder's.")
+    on_request: bool = Field(False, description="Built only when it is named, or with --all.")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> VariantSpec:
+        names = [step.name for step in self.steps]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"steps: {name} stands there twice")
+        return self
+
+
 class ModelSpec(StrictModel):
     name: Name
     description: str = ""
@@ -246,6 +392,7 @@ class ModelSpec(StrictModel):
     gates: Gates = Gates()
     slo: Slo | None = None  # for load tests: no step, config or manifest holds it
     serving: Serving = {}  # ModelConfig, field by field; and `environments`, the same once more for some servers
+    variants: tuple[VariantSpec, ...] = ()  # other models made from the same source
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -262,8 +409,19 @@ class ModelSpec(StrictModel):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"two tensors are named '{name}'")
-        if self.gates.metrics and not self.evaluate:
-            raise ValueError(f"gates.{next(iter(self.gates.metrics))}: a metric needs an evaluate entry")
+        held = [("gates", self.gates, self.evaluate)]
+        for index, variant in enumerate(self.variants):
+            held.append((f"variants[{index}].gates", variant.gates, variant.evaluate or self.evaluate))
+        for where, gates, evaluate in held:
+            if gates.metrics and not evaluate:
+                raise ValueError(f"{where}.{next(iter(gates.metrics))}: a metric needs an evaluate entry")
+        if self.gates.comparing:
+            hint = "it compares a variant with the plain model: write it in the gates of a variant"
+            raise ValueError(f"gates.{self.gates.comparing[0]}: {hint}")
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"variants: two are named '{name}'")
         for pattern in self.files:
             inside_folder(pattern.partition(":")[2] or pattern)
         return self
@@ -278,21 +436,39 @@ class ModelSpec(StrictModel):
         return self.max_batch_size > 0
 
 
-def parse_spec(data: Mapping[str, Any], source_model: SourceLookup) -> ModelSpec:
+def parse_spec(data: Mapping[str, Any], lookups: Lookups) -> ModelSpec:
     """A model.yaml's data as a ModelSpec. Raises pydantic's ValidationError, and KindError for a kind without a model.
 
-    `source_model` is `kinds.registry.source_model`, which knows every kind; this package knows none.
+    `lookups` is `variants.registry.LOOKUPS`, which knows every kind and technique; this package knows none.
     """
-    return ModelSpec.model_validate(data, context=source_model)
+    return ModelSpec.model_validate(data, context=lookups)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a model is made from another one's source."""
+
+    of: str  # the builder's own name
+    steps: tuple[ChainStep, ...]
+    on_request: bool = False
+
+    @property
+    def techniques(self) -> tuple[ChainStep, ...]:
+        """The steps without the name of the export."""
+        return tuple(step for step in self.steps if step.name != EXPORT)
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A model.yaml that was read: its folder, its file as messages show it, and what it says."""
+    """A model that a model.yaml describes: its folder, its file as messages show it, and what it says of this model.
+
+    One model.yaml with `variants` makes several: each has the file's spec with its own name, gates and serving.
+    """
 
     folder: Path
     file: str
     spec: ModelSpec
+    variant: Variant | None = None  # None: the plain model
 
     @property
     def name(self) -> str:
@@ -309,3 +485,7 @@ class Builder:
         yield from ((f"source.{field}", entry) for field, entry in spec.source.entries().items())
         fields = {"samples": spec.samples, "reference": spec.reference, "evaluate": spec.evaluate}
         yield from ((field, entry) for field, entry in fields.items() if entry)
+        for step in self.variant.techniques if self.variant else ():
+            if step.options:
+                entries = step.options.entries().items()
+                yield from ((f"variant {self.name}: {step.name}.{field}", entry) for field, entry in entries)

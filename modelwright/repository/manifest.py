@@ -77,6 +77,7 @@ class LineageStep(Part):
     output: str  # the digest of the files it made
     seconds: Number
     key_content: KeyContent
+    facts: JsonObject = Field(default_factory=dict)  # what a technique learnt: which layers stay in float, and why
 
 
 class Manifest(Part):

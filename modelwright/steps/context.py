@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modelwright.kinds.step import StepFunction
-from modelwright.project.spec import Builder, SourceSpec
+from modelwright.project.spec import Builder, SourceSpec, StepOptions
 from modelwright.triton.releases import Release
 
 S = TypeVar("S", bound=SourceSpec)
+O = TypeVar("O", bound=StepOptions)  # noqa: E741
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,17 @@ class StepContext:
     wheels: Path  # where downloaded wheels are kept
     served: tuple[ServedModel, ...] = field(default=())
     startup_timeout_s: float | None = None  # of the local server; None: by what it loads
+    step: str = ""  # its name in the model
 
     def source(self, model: type[S]) -> S:
         """The builder's source, as the kind that this step belongs to has it."""
         source = self.builder.spec.source
         assert isinstance(source, model)
         return source
+
+    def options(self, model: type[O]) -> O:
+        """The options of the technique that this step belongs to. `model` is their type."""
+        return model.model_validate(self.config["options"])
 
     def say(self, text: str) -> None:
         """A line for the step's log: in a worker, standard output is that log."""

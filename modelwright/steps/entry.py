@@ -91,6 +91,15 @@ def call(context: StepContext, field: str, entry: str, *arguments: Any, **params
     return result
 
 
+def function_of(context: StepContext, field: str, entry: str) -> Callable[..., Any]:
+    """The function itself, to look at. Raises StepError where its module cannot be imported."""
+    with _at_home(context.builder.folder):
+        try:
+            return _load(entry)
+        except Exception as error:
+            raise user_error(context.builder, field, entry, error) from None
+
+
 class _Uncached(SourceFileLoader):
     """Compiles a module anew each time, leaving no __pycache__: a cached one is told stale by size and second only."""
 

@@ -74,7 +74,7 @@ def from_file(context: StepContext, out: Path) -> Made:
         signature = read_signature(target)
     for name in signature.external:
         _copy_weights(context, source, name, target.parent)
-    return _made(signature, target, context)
+    return made(signature, target, context)
 
 
 def _export(context: StepContext, module: Any, out: Path) -> Made:
@@ -101,10 +101,10 @@ def _export(context: StepContext, module: Any, out: Path) -> Made:
             exporter=context.config.get("exporter", "dynamo"),
         )
     save_tensors(out / "expected.npz", pack([expected[index] for index in range(len(samples))]))
-    return _made(read_signature(target), target, context)
+    return made(read_signature(target), target, context)
 
 
-def _made(declared: Signature, file: Path, context: StepContext) -> Made:
+def made(declared: Signature, file: Path, context: StepContext) -> Made:
     """The model's signature, once it is within the target's limits and agrees with the model.yaml.
 
     Tensors are those of a session with the options of the server, since the server compares with its session: the file
@@ -120,9 +120,8 @@ def _made(declared: Signature, file: Path, context: StepContext) -> Made:
         if builder.spec.batched:
             served = {output.name for output in builder.spec.outputs} or {value.name for value in outputs}
             check_rows(replace(signature, outputs=tuple(value for value in outputs if value.name in served)), file.name)
-    made = Made(signature=OnnxSignature.of(signature))
     served_view(builder, session)
-    return made
+    return Made(signature=OnnxSignature.of(signature))
 
 
 def _version_folder(out: Path) -> Path:

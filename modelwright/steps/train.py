@@ -12,8 +12,10 @@ from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call, make_importable
 from modelwright.triton.file_types import TORCHSCRIPT, file_type
 
-# The module itself, for the export that usually follows in the same process: pickled it would be the same, only later.
-_recent: dict[Path, Any] = {}
+# The last module, by its file's identity, for the step that usually follows in the same process: pickled it would be
+# the same, only later. A rename keeps the identity, so it holds when the file has moved into the store.
+_FILE = "module.pt"
+_recent: dict[tuple[int, int], Any] = {}
 
 
 class Trained(Facts):
@@ -31,15 +33,8 @@ def run(context: StepContext, out: Path) -> Trained:
     where = f"{context.builder.file}: source.entry {config['entry']}"
     if not isinstance(module, torch.nn.Module):
         raise StepError(f"{where}: expected an nn.Module, got {type(module).__name__}", _hint(module))
-    module.eval()
-    try:
-        _save(module, out / "module.pt")
-    except (AttributeError, TypeError, RuntimeError) as error:
-        hint = "classes and functions that a module holds must be defined at the top of a file"
-        raise StepError(f"{where}: the module cannot be stored: {error}", hint) from None
-    _recent.clear()
-    _recent[Path(context.builder.folder)] = module
-    return Trained(parameters=sum(parameter.numel() for parameter in module.parameters()))
+    save_module(module, out, where)
+    return Trained(parameters=parameters_of(module))
 
 
 def _hint(returned: Any) -> str:
@@ -52,6 +47,28 @@ def _hint(returned: Any) -> str:
     return "return the trained module"
 
 
+def parameters_of(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def save_module(module: Any, out: Path, where: str) -> None:
+    """Keep a module, in eval mode, as `out`/module.pt. Raises StepError; `where` is how messages call its maker."""
+    module.eval()
+    path = out / _FILE
+    try:
+        _save(module, path)
+    except (AttributeError, TypeError, RuntimeError) as error:
+        hint = "classes and functions that a module holds must be defined at the top of a file"
+        raise StepError(f"{where}: the module cannot be stored: {error}", hint) from None
+    _recent.clear()
+    _recent[_identity(path)] = module
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 def _save(module: Any, path: Path) -> None:
     import torch
 
@@ -62,12 +79,15 @@ def _save(module: Any, path: Path) -> None:
 
 
 def load_module(context: StepContext, folder: Path) -> Any:
-    """The nn.Module that `run` stored. A pickle, but one of our own store, whose digest was checked."""
+    """The nn.Module that `save_module` stored. A pickle, but one of our own store, whose digest was checked.
+
+    The caller owns it: what changes it in place changes nothing for another step.
+    """
     import torch
 
-    recent = _recent.pop(Path(context.builder.folder), None)
+    path = folder / _FILE
+    recent = _recent.pop(_identity(path), None)
     if recent is not None:
         return recent
     make_importable(context.builder.folder)
-    path = folder / "module.pt"
     return torch.jit.load(path) if file_type(path) is TORCHSCRIPT else torch.load(path, weights_only=False)

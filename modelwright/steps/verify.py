@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.config.model_config import tensors_of
-from modelwright.config.served import served_session, served_view
 from modelwright.errors import StepError, located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
+from modelwright.steps.evaluation import MODEL, metrics_of, onnx_view, rows_a_request, runner_of
 from modelwright.steps.samples import as_declared, as_samples, load_samples
 from modelwright.triton.arrays import datatype_of, rounded_to
 from modelwright.triton.client import Client
@@ -28,10 +28,10 @@ from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import check_repeatable, compare_outputs
-from modelwright.verification.gates import check_gates, metrics_from
+from modelwright.verification.gates import check_gates
 from modelwright.verification.golden import kept_count, save_golden
 from modelwright.verification.runner import SampleRunner
-from modelwright.verification.samples import Column, columns, requests, unpack
+from modelwright.verification.samples import columns, requests, unpack
 from modelwright.verification.sizes import check_sizes
 from modelwright.verification.together import check_requests_together
 from modelwright.verification.tolerances import tolerances
@@ -40,7 +40,7 @@ SERVED_BATCH = 32  # rows a request when nothing smaller limits it
 
 
 @dataclass(frozen=True)
-class _Answered:
+class Answered:
     """What a model answered to its golden samples."""
 
     actual: list[Tensors]
@@ -52,22 +52,14 @@ def run(context: StepContext, out: Path) -> Verified:
     """Verify an ONNX model in onnxruntime."""
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
-        file = context.inputs["model"] / "version" / "model.onnx"
-        view = served_view(context.builder, served_session(context.builder, file))
-        types = view.tensors.input_types
-
-        def infer(inputs: Tensors) -> Tensors:
-            return view.run(rounded_to(inputs, types))
-
-        runner = SampleRunner(infer, spec.batched, view.scalars)
-        samples = load_samples(context, types)
-        # A request of a sequence is one row: the batcher puts those of several sequences together.
-        alone = spec.max_batch_size == 1 or "sequence_batching" in spec.serving
-        batch = 0 if not spec.batched else 1 if alone else len(samples)
+        view = onnx_view(context, context.inputs["model"] / MODEL)
+        runner = runner_of(view)
+        samples = load_samples(context, view.tensors.input_types)
+        batch = rows_a_request(spec, len(samples))
         answered = verify_samples(context, runner, samples, batch, out)
         if spec.batched:
-            _check_kept_rows(context, runner, samples, answered, batch)
-        return _with_notes(answered, check_sizes(runner, samples, view.dims))
+            check_kept_rows(context, runner, samples, answered, batch)
+        return with_notes(answered, check_sizes(runner, samples, view.dims))
 
 
 def run_served(context: StepContext, out: Path) -> Verified:
@@ -81,7 +73,7 @@ def run_served(context: StepContext, out: Path) -> Verified:
         batch = min(spec.max_batch_size, SERVED_BATCH)
         answered = verify_samples(context, runner, samples, batch, out)
         if spec.batched and "sequence_batching" not in spec.serving:
-            _check_kept_rows(context, runner, samples, answered, batch, may_pad=True)
+            check_kept_rows(context, runner, samples, answered, batch, may_pad=True)
         notes = [check_sizes(runner, samples, _dims(context))]
         batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
         if batching and not check_requests_together(
@@ -92,16 +84,16 @@ def run_served(context: StepContext, out: Path) -> Verified:
             ragged=_takes_ragged(spec.serving),
         ):
             notes.append("no requests that were sent at the same time ran together: batching was not tested")
-        return _with_notes(answered, *notes)
+        return with_notes(answered, *notes)
 
 
 def verify_samples(
     context: StepContext, runner: SampleRunner, samples: list[Tensors], batch: int, out: Path
-) -> _Answered:
+) -> Answered:
     """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz."""
     spec = context.builder.spec
     actual = as_declared(runner.ask_all(samples, batch), spec.outputs, "its answer")
-    expected = _expected(context, samples, batch, actual[0])
+    expected = expected_of(context, samples, batch, actual[0])
     answers = actual if expected is None else expected
     allowed = tolerances(spec.gates, answers[0])
     # Compared with itself where there is nothing else: that still refuses NaN and answers that change.
@@ -110,7 +102,7 @@ def verify_samples(
         if expected
         else check_repeatable(actual, runner.ask_all(samples, batch), allowed)
     )
-    metrics = _evaluate(context, runner, batch)
+    metrics = metrics_of(context, runner, batch=batch)
     check_gates(spec.gates, metrics)
     save_golden(out / GOLDEN, samples, answers, batch)
     facts = Verified(
@@ -120,14 +112,14 @@ def verify_samples(
         metrics=metrics,
         golden=GoldenComparison(batch=batch, tolerance=allowed),
     )
-    return _Answered(actual, allowed, facts)
+    return Answered(actual, allowed, facts)
 
 
-def _check_kept_rows(
+def check_kept_rows(
     context: StepContext,
     runner: SampleRunner,
     samples: list[Tensors],
-    answered: _Answered,
+    answered: Answered,
     batch: int,
     *,
     may_pad: bool = False,
@@ -166,16 +158,18 @@ def _dims(context: StepContext) -> dict[str, tuple[int | str, ...]]:
     return {tensor.name: tensor.shape for tensor in context.builder.spec.inputs}
 
 
-def _with_notes(answered: _Answered, *notes: str) -> Verified:
+def with_notes(answered: Answered, *notes: str) -> Verified:
     return answered.facts.model_copy(update={"notes": tuple(filter(None, notes))})
 
 
-def _expected(context: StepContext, samples: list[Tensors], batch: int, answer: Tensors) -> list[Tensors] | None:
+def expected_of(
+    context: StepContext, samples: list[Tensors], batch: int, answer: Tensors, role: str = "model"
+) -> list[Tensors] | None:
     """What the source answers: kept by the export, or computed by the builder's `reference`.
 
-    Its floats are rounded where the model's own `answer` is of bfloat16.
+    `role` is that of the export. Floats are rounded where the model's own `answer` is of bfloat16.
     """
-    kept = context.inputs["model"] / "expected.npz"
+    kept = context.inputs[role] / "expected.npz"
     if kept.is_file():
         return unpack(load_tensors(kept))
     reference = context.builder.spec.reference
@@ -203,16 +197,3 @@ def _scalars_as(answer: Tensors, given: Tensors) -> Tensors:
         else array
         for name, array in given.items()
     }
-
-
-def _evaluate(context: StepContext, runner: SampleRunner, batch: int) -> dict[str, float]:
-    entry = context.builder.spec.evaluate
-    if entry is None:
-        return {}
-    where = f"{context.builder.file}: evaluate {entry}"
-
-    def infer(inputs: Mapping[str, Column]) -> dict[str, Column]:
-        with located(f"{where}: infer"):
-            return columns(runner.ask_all(as_samples(inputs, f"{where}: infer"), batch))
-
-    return metrics_from(call(context, "evaluate", entry, infer), where)

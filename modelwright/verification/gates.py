@@ -1,15 +1,31 @@
-"""Metrics of a builder's `evaluate`, held to the gates of its model.yaml."""
+"""What a model is held to: metrics of its builder's `evaluate`, its size, its time, against the gates of model.yaml."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from modelwright.errors import StepError, VerifyError
-from modelwright.project.spec import Gates
+from modelwright.project.spec import Gates, MetricGate
 
 _HINT = "nothing was published; improve the model, or change gates in its model.yaml and say why"
+
+
+@dataclass(frozen=True)
+class MissedGate:
+    """One bound that a model misses."""
+
+    gate: str  # accuracy.max_drop
+    measured: float
+    allowed: float
+    text: str  # "accuracy is 0.912, the gate asks for at least 0.98"
+
+    @property
+    def distance(self) -> float:
+        """How far the measured value is beyond what is allowed; to compare candidates by the same gate."""
+        return abs(self.measured - self.allowed)
 
 
 def metrics_from(returned: Any, where: str) -> dict[str, float]:
@@ -25,13 +41,74 @@ def metrics_from(returned: Any, where: str) -> dict[str, float]:
     return metrics
 
 
-def check_gates(gates: Gates, metrics: Mapping[str, float]) -> None:
-    """Raise VerifyError for a metric that is missing or outside its gate."""
+def missed_gates(gates: Gates, metrics: Mapping[str, float], plain: Mapping[str, float] = {}) -> list[MissedGate]:
+    """The bounds that metrics miss. `plain` are the plain model's, for `max_drop` and `max_rise`.
+
+    Raises VerifyError for a metric that is missing.
+    """
+    missed: list[MissedGate] = []
     for name, gate in gates.metrics.items():
-        if name not in metrics:
-            raise VerifyError(f"gates.{name}: evaluate returned no such metric, only {sorted(metrics)}")
-        value = metrics[name]
-        if gate.min is not None and value < gate.min:
-            raise VerifyError(f"{name} is {value:.6g}, the gate asks for at least {gate.min:g}", _HINT)
-        if gate.max is not None and value > gate.max:
-            raise VerifyError(f"{name} is {value:.6g}, the gate asks for at most {gate.max:g}", _HINT)
+        for values in (metrics, plain) if gate.compares else (metrics,):
+            if name not in values:
+                raise VerifyError(f"gates.{name}: evaluate returned no such metric, only {sorted(values)}")
+        missed += _missed(name, gate, metrics[name], plain.get(name, 0.0))
+    return missed
+
+
+def _missed(name: str, gate: MetricGate, value: float, plain: float) -> Iterator[MissedGate]:
+    if gate.min is not None and value < gate.min:
+        text = f"{name} is {value:.6g}, the gate asks for at least {gate.min:g}"
+        yield MissedGate(f"{name}.min", value, gate.min, text)
+    if gate.max is not None and value > gate.max:
+        text = f"{name} is {value:.6g}, the gate asks for at most {gate.max:g}"
+        yield MissedGate(f"{name}.max", value, gate.max, text)
+    scale = abs(plain) if gate.relative else 1.0
+    for field, allowed, moved in (
+        ("max_drop", gate.max_drop, plain - value),
+        ("max_rise", gate.max_rise, value - plain),
+    ):
+        if allowed is not None and moved > allowed * scale + _ROUNDING:
+            share = f" ({moved / scale:.2%})" if gate.relative and scale else ""
+            most = f"{allowed:.2%} of it" if gate.relative else f"{allowed:g}"
+            verb = "falls" if field == "max_drop" else "rises"
+            text = (
+                f"{name} is {value:.6g}, the plain model's {plain:.6g}: it {verb} by {moved:.3g}{share}, allowed {most}"
+            )
+            yield MissedGate(f"{name}.{field}", moved, allowed * scale, text)
+
+
+# 0.97 against 0.98 is a drop of 0.01 to a person, and a little more in binary floating point.
+_ROUNDING = 1e-9
+
+
+def check_gates(
+    gates: Gates, metrics: Mapping[str, float], plain: Mapping[str, float] = {}, details: Sequence[str] = ()
+) -> None:
+    """Raise VerifyError for metrics that are missing or miss their gates. `details` says more about the model."""
+    missed = missed_gates(gates, metrics, plain)
+    if missed:
+        raise VerifyError("\n  ".join(["; ".join(item.text for item in missed), *details]), _HINT)
+
+
+def check_size(gates: Gates, size_bytes: int, plain_bytes: int) -> None:
+    """Raise VerifyError for files that are larger than the gate allows."""
+    gate = gates.size
+    if gate is None:
+        return
+    if gate.max_mb is not None and size_bytes > gate.max_mb * 1e6:
+        raise VerifyError(f"the model is {size_bytes / 1e6:.2f} MB, the gate allows {gate.max_mb:g} MB", _HINT)
+    if gate.max_ratio is not None and size_bytes > gate.max_ratio * plain_bytes:
+        ratio = size_bytes / plain_bytes
+        raise VerifyError(
+            f"the model has {ratio:.3f} times the plain model's size, the gate allows {gate.max_ratio:g}", _HINT
+        )
+
+
+def check_latency(gates: Gates, ratio: float) -> None:
+    """Raise VerifyError for a model that takes longer than the gate allows."""
+    gate = gates.latency
+    if gate is not None and ratio > gate.max_ratio:
+        raise VerifyError(
+            f"{gate.batch} samples take {ratio:.3f} times the plain model's time, the gate allows {gate.max_ratio:g}",
+            f"{_HINT}; on a busy machine, build again when it is quiet",
+        )

@@ -463,12 +463,12 @@ def test_what_a_faulty_ensemble_runs_as_published_is_not_changed_below_it(
 
 
 def test_the_objectives_of_a_model_are_read_beside_a_faulty_builder(sandbox: Sandbox) -> None:
-    from modelwright.kinds.registry import source_model
     from modelwright.project.reader import slo_of
+    from modelwright.variants.registry import LOOKUPS
 
     sandbox.onnx_builder("folder", yaml="name: good\nslo: {p99_ms: 20}\n" + ONNX_YAML)
     (sandbox.onnx_builder(BAD) / "model.yaml").write_text("source: {")
-    found = slo_of(sandbox.project, GOOD, source_model)
+    found = slo_of(sandbox.project, GOOD, LOOKUPS)
     assert found is not None
     assert found.p99_ms == 20
 

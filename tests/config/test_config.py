@@ -12,10 +12,10 @@ from modelwright.config.model_config import ConfigTensor, ConfigTensors, config_
 from modelwright.config.render import parse, render
 from modelwright.errors import ConfigError, SpecError
 from modelwright.facts.made import Made, OnnxSignature, OnnxTensor
-from modelwright.kinds.registry import source_model
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import Builder, parse_spec
 from modelwright.triton.model_config_pb2 import schema
+from modelwright.variants.registry import LOOKUPS
 from tests.conftest import ROOT
 
 SERVING: dict[str, Any] = {
@@ -69,7 +69,7 @@ def builder(serving: dict[str, Any], **fields: Any) -> Builder:
         "samples": "a:b",
         "serving": serving,
     }
-    return Builder(Path("/none"), "builders/m/model.yaml", parse_spec(data | fields, source_model))
+    return Builder(Path("/none"), "builders/m/model.yaml", parse_spec(data | fields, LOOKUPS))
 
 
 @pytest.mark.parametrize("case", SERVING)
@@ -177,7 +177,7 @@ def from_yaml(folder: Path, serving: str) -> Builder:
         "inputs: [{name: x, dtype: FP32, shape: [2]}]\noutputs: [{name: y, dtype: STRING, shape: [n]}]\n"
         f"serving: {serving}\n"
     )
-    return read_builder(folder, "builders/m/model.yaml", source_model)
+    return read_builder(folder, "builders/m/model.yaml", LOOKUPS)
 
 
 @pytest.mark.parametrize(

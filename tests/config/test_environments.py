@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from modelwright.config.environments import check_serving, environments_of, merge
+from modelwright.config.environments import check_serving, environments_of
 from modelwright.errors import ConfigError
+from modelwright.project.merge import merge
 from modelwright.triton.client import connect
 from modelwright.triton.releases import release
 from tests.config.test_config import builder

@@ -10,8 +10,8 @@ import pytest
 from modelwright.config.model_config import ConfigTensor, config_of, tensors_of
 from modelwright.errors import ConfigError
 from modelwright.facts.made import Made, OnnxSignature, OnnxTensor
-from modelwright.kinds.registry import source_model
 from modelwright.project.spec import Builder, parse_spec
+from modelwright.variants.registry import LOOKUPS
 
 Dims = tuple[int | str, ...]
 
@@ -20,7 +20,7 @@ def builder(batch: int = 8, kind: str = "onnx", **fields: Any) -> Builder:
     source = {"kind": "onnx", "path": "model.onnx"} if kind == "onnx" else {"kind": kind, "entry": "a:b"}
     serving = {"max_batch_size": batch} | fields.pop("serving", {})
     data = {"name": "m", "source": source, "samples": "a:b", "serving": serving, **fields}
-    return Builder(Path("/none"), "builders/m/model.yaml", parse_spec(data, source_model))
+    return Builder(Path("/none"), "builders/m/model.yaml", parse_spec(data, LOOKUPS))
 
 
 def made(inputs: dict[str, Dims], outputs: dict[str, Dims]) -> Made:

@@ -18,7 +18,6 @@ from modelwright.cli.progress import Silent
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256, sha256_file
 from modelwright.facts.compared_with import ComparedWith
-from modelwright.kinds.registry import source_model
 from modelwright.operations.adopt import adopt
 from modelwright.operations.replay import replay
 from modelwright.project.spec import parse_spec
@@ -29,6 +28,7 @@ from modelwright.triton.layout import LEDGER
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.reasons import is_missing_here
+from modelwright.variants.registry import LOOKUPS
 from tests.conftest import DATA_PY, Recorder, Sandbox, doubling_onnx
 from tests.operations.foreign_repository import MODELS, classifier, hand_made, plus
 from tests.repository.manifests import a_manifest
@@ -84,7 +84,7 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_source_that_is_refused(case: str) -> None:
     source, message = SPECS[case]
     with pytest.raises(ValueError, match=message):
-        parse_spec({"name": "m", "source": {"kind": "prebuilt", **source}}, source_model)
+        parse_spec({"name": "m", "source": {"kind": "prebuilt", **source}}, LOOKUPS)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_source_that_is_refused(case: str) -> None:
 )
 def test_fields_that_do_not_go_with_it(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_spec({"name": "m", "source": {"kind": "prebuilt", "versions": {1: {}}}, **fields}, source_model)
+        parse_spec({"name": "m", "source": {"kind": "prebuilt", "versions": {1: {}}}, **fields}, LOOKUPS)
 
 
 def test_other_kinds_still_need_samples(sandbox: Sandbox) -> None:

@@ -21,7 +21,6 @@ from modelwright.config.render import parse, plain_text, render, shipped_templat
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.kinds.prebuilt import PrebuiltSource
-from modelwright.kinds.registry import source_model
 from modelwright.lint.examples import onnx_bytes
 from modelwright.lint.rule import Onnx
 from modelwright.operations.adopt import adopt
@@ -29,6 +28,7 @@ from modelwright.operations.schema import schema_text
 from modelwright.project.reader import read_builder
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
+from modelwright.variants.registry import LOOKUPS
 from tests.config.modelconfigs import model_configs
 from tests.conftest import PYTHON_MODEL_PY, Sandbox, doubling_onnx, new_sandbox
 from tests.operations.foreign_repository import CHAIN, CLASSIFIER, COUNTER, PLUS, classifier, hand_made, state
@@ -219,7 +219,7 @@ def test_the_models_that_are_named_are_adopted_and_no_other(sandbox: Sandbox, ex
 
 def test_into_another_folder(sandbox: Sandbox, existing: Path, tmp_path: Path) -> None:
     adopt(sandbox.project, existing, ["plus"], tmp_path / "elsewhere")
-    assert read_builder(tmp_path / "elsewhere/plus", "x", source_model).name == "plus"
+    assert read_builder(tmp_path / "elsewhere/plus", "x", LOOKUPS).name == "plus"
     assert list(sandbox.project.builders.iterdir()) == []
 
 

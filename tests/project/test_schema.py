@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 
 from modelwright.cli.main import main
-from modelwright.kinds.registry import source_model
 from modelwright.operations.schema import PLACE, editor_line, model_schema, put_into, schema_text
 from modelwright.project.spec import ModelSpec, parse_spec
 from modelwright.project.writer import serving_of
 from modelwright.triton.model_config_pb2 import schema as model_config
+from modelwright.variants.registry import LOOKUPS
 from tests.config.modelconfigs import model_configs
 from tests.conftest import ROOT, Sandbox
 
@@ -70,7 +70,7 @@ def yamls() -> dict[str, dict[str, Any]]:
         for name, value in vars(importlib.import_module(module)).items():
             if isinstance(value, str) and re.fullmatch(r"[A-Z_]*YAML", name):
                 with contextlib.suppress(ValidationError):  # one has places to be filled in, one a fault
-                    parse_spec({"name": "m", **yaml.safe_load(value)}, source_model)
+                    parse_spec({"name": "m", **yaml.safe_load(value)}, LOOKUPS)
                     found[f"{module} {name}"] = yaml.safe_load(value)
     return found
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from modelwright.kinds.registry import source_model
 from modelwright.kinds.step import StepFunction
 from modelwright.project.reader import read_builder
 from modelwright.steps.advice import advice
 from modelwright.steps.context import ServedModel, StepContext
 from modelwright.triton.releases import release
+from modelwright.variants.registry import LOOKUPS
 from tests.conftest import PYTHON_YAML
 
 MISSING = "Internal: ModuleNotFoundError: No module named '{}'"
@@ -34,7 +34,7 @@ def context(tmp_path: Path) -> StepContext:
     (other / "site-packages/fast/_core.cpython-312-x86_64-linux-gnu.so").touch()
     fields: dict[str, Any] = dict.fromkeys(("server", "wheels"), tmp_path)
     return StepContext(
-        builder=read_builder(folder, "builders/m/model.yaml", source_model),
+        builder=read_builder(folder, "builders/m/model.yaml", LOOKUPS),
         function=StepFunction("verify_served", "x:y"),
         config={},
         target=release("26.07"),

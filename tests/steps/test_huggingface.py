@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from modelwright.errors import SpecError, StepError
 from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
-from modelwright.kinds.registry import source_model
 from modelwright.onnx.runtime import load_session, run_session
 from modelwright.project.spec import Builder, TensorSpec, Tolerance, parse_spec
 from modelwright.steps.export import onnx_from_torch, run_torch
 from modelwright.steps.huggingface import load_model
 from modelwright.triton.releases import release
+from modelwright.variants.registry import LOOKUPS
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.samples import unstacked
 from tests.triton.test_file_types import zipped
@@ -47,7 +47,7 @@ def source(folder: Path, **fields: str) -> tuple[Builder, HuggingFaceSource]:
     """A builder in `folder` with such a source."""
     tensor = {"name": "x", "dtype": "INT64", "shape": ["length"]}
     data = {"name": "m", "inputs": [tensor], "outputs": [tensor], "samples": "a:b"}
-    spec = parse_spec({**data, "source": {"kind": "huggingface", **fields}}, source_model)
+    spec = parse_spec({**data, "source": {"kind": "huggingface", **fields}}, LOOKUPS)
     assert isinstance(spec.source, HuggingFaceSource)
     return Builder(folder, "builders/m/model.yaml", spec), spec.source
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from modelwright.errors import LoadError
-from modelwright.kinds.registry import source_model
 from modelwright.loadtest.gate.rounds import METRICS, Metric
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import slo_of
 from modelwright.project.spec import Slo, SloMargins
 from modelwright.suggest import did_you_mean
+from modelwright.variants.registry import LOOKUPS
 
 
 def objectives(
@@ -22,7 +22,7 @@ def objectives(
     changed = {name: value for name, value in given.items() if value is not None}
 
     def of(model: str) -> Slo:
-        slo = slo_of(project, model, source_model) or Slo()
+        slo = slo_of(project, model, LOOKUPS) or Slo()
         return slo.model_copy(update={**changed, "margins": slo.margins.model_copy(update=changed_margins)})
 
     return of

@@ -1,45 +1,63 @@
-"""The steps of a model: its golden samples, what its kind makes of its source, and the verification."""
+"""The steps of a model: golden samples, what its kind and its techniques make of its source, and the verification."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelwright.digest import Fingerprints, module_file
 from modelwright.errors import SpecError
 from modelwright.kinds.kind import Verification
 from modelwright.kinds.recipe import SAMPLES, Recipe, versions
-from modelwright.kinds.registry import kind_of, version_step
-from modelwright.kinds.step import Step, StepFunction
+from modelwright.kinds.registry import kind_of
+from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.family import family_of
 from modelwright.project.spec import Builder, ModelSpec
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release
+from modelwright.variants.chain import Chain, chain_of
+from modelwright.variants.registry import is_lossy, precision_of, techniques_of, version_step
+from modelwright.variants.technique import BASELINE, PLAIN
 from modelwright.verification.batches import LARGEST_SHUFFLED
 
 VERIFY = "verify"
 _SAMPLE = StepFunction("samples", "modelwright.steps.samples:run")
+_VARIANT = StepFunction("verify_variant", "modelwright.steps.verify_variant:run")
+
+
+@dataclass(frozen=True)
+class ModelSteps:
+    """The steps of one model, needs first."""
+
+    steps: tuple[Step, ...]
+    skipped: str = ""  # why the model cannot be made here; `steps` are then what can be tried
 
 
 def model_steps(
     builder: Builder, builders: Mapping[str, Builder], target: Release, fingerprints: Fingerprints
-) -> list[Step]:
-    """The steps of one model, needs first. `builders` are those of the whole project.
+) -> ModelSteps:
+    """The steps of one model. `builders` are those of the whole project.
 
-    Raises SpecError for entries and files that are not there.
+    Raises SpecError for entries and files that are not there, and for a chain of techniques that does not work.
     """
     _check_entries(builder, fingerprints)
     composing = {name: version_step(builders[name]) for name in builder.composing}
     recipe = Recipe(builder, target, fingerprints, composing)
     entry = builder.spec.samples
     samples = [recipe.code_step(SAMPLES, _SAMPLE, entry)] if entry else []
-    made = kind_of(builder).steps(recipe, builder.spec.source)
-    return [*samples, *made, _verify_step(recipe, [builders[name] for name in family_of(builder, builders)])]
+    family = [builders[name] for name in family_of(builder, builders)]
+    if not (builder.variant and builder.variant.techniques):
+        made = kind_of(builder).steps(recipe, builder.spec.source)
+        return ModelSteps((*samples, *made, _verify_step(recipe, family)))
+    chain = chain_of(recipe, builder.variant, builders)
+    if chain.skipped is not None:
+        return ModelSteps((*samples, *chain.steps) if chain.skipped.checks else (), chain.skipped.reason)
+    return ModelSteps((*samples, *chain.steps, _verify_step(recipe, family, chain)))
 
 
-def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
-    """`family` is the model itself and all its composing models."""
+def _verify_step(recipe: Recipe, family: list[Builder], chain: Chain | None = None) -> Step:
+    """`family` is the model itself and all its composing models; `chain` is that of a variant."""
     builder = recipe.builder
     spec = builder.spec
     verification = kind_of(builder).verification(spec, spec.source)
@@ -65,15 +83,26 @@ def _verify_step(recipe: Recipe, family: list[Builder]) -> Step:
         config["release"] = recipe.target.name
     elif not kind_of(builder).whole_config:
         config |= recipe.served_as | recipe.graph_options
+    function = verification.function
+    if chain is not None:
+        config["variant"] = {"precision": precision_of(builder), "lossy": is_lossy(builder)}
+        needs |= _compared(chain)
+        function = next((item.verification for item in techniques_of(builder) if item.verification), _VARIANT)
     return recipe.step(
         VERIFY,
-        verification.function,
+        function,
         config=config,
         code=code,
         data=(recipe.declared() if code else {}) | libraries,
         tools=versions(("numpy", "onnxruntime")) | recipe.libraries(code),
         needs=needs,
     )
+
+
+def _compared(chain: Chain) -> dict[str, StepId]:
+    """What a variant is held against: the export that its graph was made of, and the plain model."""
+    measured = {BASELINE: chain.baseline} if chain.baseline else {}
+    return {"expected": chain.export, PLAIN: chain.plain, **measured}
 
 
 def _rows(spec: ModelSpec, verification: Verification) -> dict[str, int]:

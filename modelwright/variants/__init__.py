@@ -1,0 +1,1 @@
+"""Variants: other models made from one source, by techniques such as `optimise` and `quantise`."""

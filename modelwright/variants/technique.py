@@ -1,0 +1,105 @@
+"""What a technique is: one `Technique` record, which answers all that Modelwright asks about one entry of `steps`.
+
+A module `variants/techniques/<name>.py` holds the technique's options and its record, `TECHNIQUE`; `registry` finds
+them. The function that does the work is in `steps/`, since it imports frameworks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from modelwright.kinds.kind import Needs
+from modelwright.kinds.recipe import Recipe, versions
+from modelwright.kinds.step import Step, StepFunction, StepId
+from modelwright.project.spec import StepOptions
+
+O = TypeVar("O", bound=StepOptions)  # noqa: E741
+WorksOn: TypeAlias = Literal["module", "graph"]
+Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
+
+SOURCE = "source"  # role of the step that a technique starts from
+BASELINE = "baseline"  # role of the plain model's metrics
+PLAIN = "plain"  # role of the plain model's export
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A version that cannot be made here. The model is not published, and the build goes on."""
+
+    reason: str
+    checks: tuple[Step, ...] = ()  # what can be tried all the same
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A technique's place in the chain of one variant."""
+
+    recipe: Recipe
+    technique: Technique[Any]
+    source: StepId  # the step that it starts from
+    plain: StepId  # the step that exports the plain model
+    baseline: StepId | None  # the step that measures the plain model; None without `evaluate`
+    code: Mapping[str, str] = field(default_factory=dict)  # what the steps before it run: a stored module needs it
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # `Step` fields of a step that calls `evaluate`
+
+    def step(
+        self,
+        function: StepFunction,
+        options: StepOptions,
+        *,
+        config: Mapping[str, Any] | None = None,
+        data: Mapping[str, str] | None = None,
+        tools: Iterable[str] = (),
+        gated: bool = False,
+        threads: int = 1,
+        needs: Mapping[str, StepId] | None = None,
+    ) -> Step:
+        """The technique's step. Its key covers the options, the code that they name, `tools` and what it needs.
+
+        `gated`: it tries candidates against the variant's gates, so gates and `evaluate` count, too.
+        """
+        recipe = self.recipe
+        code = dict(self.code)
+        for entry in options.entries().values():
+            code |= recipe.code(entry)
+        settings: dict[str, Any] = {"options": options.model_dump(mode="json"), **recipe.tensors, **(config or {})}
+        settings |= {"batched": recipe.builder.spec.batched, **recipe.onnx_limits, **recipe.graph_options}
+        roles = {SOURCE: self.source, **recipe.samples, **(needs or {})}
+        evaluation: Mapping[str, Any] = self.evaluation if gated else {}
+        if gated:
+            settings |= {"gates": recipe.builder.spec.gates.model_dump(mode="json"), **evaluation.get("config", {})}
+            code |= evaluation.get("code", {})
+            roles |= {PLAIN: self.plain} | ({BASELINE: self.baseline} if self.baseline else {})
+        return recipe.step(
+            self.technique.name,
+            function,
+            config=settings,
+            code=code,
+            data={**(recipe.declared() if code else {}), **recipe.operators, **(data or {})},
+            tools=versions(("numpy", *tools)) | recipe.libraries(code),
+            needs=roles,
+            threads=threads,
+        )
+
+
+def _no_teacher(options: StepOptions) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Technique(Generic[O]):
+    """One way to make another model of a source."""
+
+    name: str  # of its module, of its entry in `steps`, and of its step
+    options: type[O]
+    summary: str  # for the documentation: "graph clean-up and fusions"
+    works_on: WorksOn  # the torch module, before the export; or the ONNX graph, after it
+    step: Callable[[Stage, O], Step | Skipped]
+    precision: Precision | None = None  # what the version computes in, where the technique changes it
+    lossy: bool = True  # answers may differ from the source's by more than the order of sums
+    needs: tuple[Needs, ...] = ()
+    backend: str = ""  # of config.pbtxt; "" for the source kind's
+    verification: StepFunction | None = None  # None: in onnxruntime, as the source kind's models
+    teacher: Callable[[O], str | None] = _no_teacher  # a model of the same builder, whose module the step starts from

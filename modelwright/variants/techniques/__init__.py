@@ -1,0 +1,1 @@
+"""The techniques, one file each: its options, and one `Technique` record, `TECHNIQUE`."""
