@@ -28,7 +28,8 @@ class Planned:
     """A step and what would happen to it."""
 
     step: Step
-    status: Literal["cached", "run", "after"]  # `after`: whether it runs depends on what comes out before it
+    # `after`: whether it runs depends on what comes out before it. `shared`: another model's step makes the same.
+    status: Literal["cached", "run", "after", "shared"]
     reason: str
     artifact: Artifact | None = None
     key_content: JsonObject | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelwright import tools
 from modelwright.build.faults import Faults
@@ -121,10 +121,15 @@ def plan_workspace(workspace: Workspace) -> BuildPlan:
     before, faults = LastPublished(workspace.repository), workspace.faults
     artifacts: dict[StepId, Artifact] = {}
     planned: list[Planned] = []
+    first: dict[str, Step] = {}  # by the key of a step that must run
     for step in workspace.steps:
         if step.model not in faults.errors:
             with faults.of(step.model, step.name):
                 entry = plan_step(step, artifacts, workspace.store, before)
+                if entry.status == "run" and entry.key:
+                    other = first.setdefault(entry.key, step)
+                    if other is not step:
+                        entry = replace(entry, status="shared", reason=f"the same as {other.model} {other.name}")
                 planned.append(entry)
                 if entry.artifact:
                     artifacts[step.id] = entry.artifact

@@ -195,18 +195,22 @@ def replays_as_data(results: Sequence[Replayed]) -> list[dict[str, Any]]:
 # --- plan and status --------------------------------------------------------------------------------------------------
 
 
+_VERBS = {"run": "run", "after": "maybe", "shared": "same"}
+
+
 def print_plan(plan: BuildPlan) -> None:
     """A line for each step that would run, how many would not, and what is wrong with models that cannot be built."""
     todo = [entry for entry in plan if entry.status != "cached"]
     for entry in todo:
-        verb = "run" if entry.status == "run" else "maybe"
-        click.echo(f"{verb:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
+        click.echo(f"{_VERBS[entry.status]:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
     for model, reason in plan.waiting.items():
         click.echo(f"wait  {model}: {reason}")
     for model, reason in plan.skipped.items():
         click.echo(f"skip  {model}: {reason}")
     _print_on_request(plan.left_out)
-    click.echo(f"{len(plan)} steps: {len(todo)} to run, {len(plan) - len(todo)} up to date")
+    once = [entry for entry in todo if entry.status != "shared"]
+    shared = f", {len(todo) - len(once)} shared" if len(todo) > len(once) else ""
+    click.echo(f"{len(plan)} steps: {len(once)} to run{shared}, {len(plan) - len(todo)} up to date")
     for error in plan.errors.values():
         click.echo(f"Error: {error_text(error)}", err=True)
 

@@ -267,7 +267,7 @@ class MetricGate(StrictModel):
     @model_validator(mode="after")
     def _some_bound(self) -> MetricGate:
         if self.min is None and self.max is None and not self.compares:
-            raise ValueError("give min, max, or of a variant max_drop or max_rise")
+            raise ValueError("give min, max or both; in a variant also max_drop or max_rise")
         if self.relative and not self.compares:
             raise ValueError("relative: is for max_drop and max_rise")
         return self

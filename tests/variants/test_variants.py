@@ -82,6 +82,14 @@ def test_steps_that_variants_share_run_once(sandbox: Sandbox) -> None:
     assert kept.count("baseline") == 1
 
 
+def test_a_plan_says_which_steps_are_shared(sandbox: Sandbox) -> None:
+    with_variants(sandbox, "{name: one, steps: [tidy]}")
+    output = sandbox.cli("plan").output
+    assert "run   doubled samples: never built" in output
+    assert "same  one samples: the same as doubled samples" in output
+    assert "8 steps: 7 to run, 1 shared, 0 up to date" in output
+
+
 def test_a_plain_model_keeps_its_keys_when_variants_appear(sandbox: Sandbox) -> None:
     sandbox.onnx_builder(yaml=YAML)
     (sandbox.root / "builders/doubled/data.py").write_text(EVALUATE_PY)
@@ -227,7 +235,7 @@ def test_an_ensemble_of_a_skipped_model_is_skipped_too(sandbox: Sandbox) -> None
         ("{name: v, step: [tidy]}", "variants[0].step: unknown field"),
         ("{name: v, steps: [{onnx: {opset: 17}}]}", "onnx takes no options here"),
         ("{name: v, steps: [tidy], gates: {accuracy: {relative: true, min: 1}}}", "relative: is for max_drop"),
-        ("{name: v, steps: [tidy], gates: {accuracy: {}}}", "give min, max, or of a variant max_drop or max_rise"),
+        ("{name: v, steps: [tidy], gates: {accuracy: {}}}", "give min, max or both"),
         ("{name: a/b, steps: [tidy]}", "Triton cannot serve a model named 'a/b'"),
     ],
 )
