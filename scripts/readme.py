@@ -1,6 +1,8 @@
-"""Put into the README what it shows of other files: code blocks, and the table of source kinds.
+"""Put into the README what it shows of other files: code blocks, and the tables of source kinds and techniques.
 
-`<!-- path -->` before a code block names the file that the block shows; `<!-- kinds -->` stands before the table.
+`<!-- path -->` before a code block names the file that the block shows; of a model.yaml, `<!-- path variants -->` shows
+its variants and `<!-- path without variants -->` the rest. `<!-- kinds -->` and `<!-- techniques -->` stand before the
+tables.
 """
 
 from __future__ import annotations
@@ -10,14 +12,25 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- (?P<path>[\w/.]+) -->\n```\w*\n)(?P<text>.*?)(```\n)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (?P<path>[\w/.]+)(?P<part> variants| without variants)? -->\n```\w*\n)(?P<text>.*?)(```\n)", re.DOTALL)
 _KINDS = re.compile(r"(<!-- kinds -->\n)(\|.*\n)+")
+_TECHNIQUES = re.compile(r"(<!-- techniques -->\n)(\|.*\n)+")
+_VARIANTS = re.compile(r"^variants:\n(?:[ #].*\n|\n)*", re.MULTILINE)
 
 
 def current(text: str) -> str:
-    """The text with every quoted file, and the table of kinds, as they are now."""
-    quoted = _BLOCK.sub(lambda match: match[1] + (ROOT / match["path"]).read_text() + match[4], text)
+    """The text with every quoted file, and the tables, as they are now."""
+    quoted = _BLOCK.sub(lambda match: match[1] + _quoted(match["path"], match["part"] or "") + match[5], text)
+    quoted = _TECHNIQUES.sub(lambda match: match[1] + techniques_table(), quoted)
     return _KINDS.sub(lambda match: match[1] + kinds_table(), quoted)
+
+
+def _quoted(path: str, part: str) -> str:
+    text = (ROOT / path).read_text()
+    if part == " variants":
+        found = _VARIANTS.search(text)
+        return found[0] if found else ""
+    return _VARIANTS.sub("", text) if part else text
 
 
 def kinds_table() -> str:
@@ -31,6 +44,17 @@ def kinds_table() -> str:
         for name, kind in known.kinds.items()
         if name not in known.distributions
     ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def techniques_table() -> str:
+    """The techniques that variants are made by."""
+    from modelwright.variants.registry import find, names
+
+    rows = [("technique", "what it makes", "works on", "needs"), ("---", "---", "---", "---")]
+    for technique in map(find, names()):
+        needs = ", ".join(f"`{needs.install}`" for needs in technique.needs) or "-"
+        rows.append((f"`{technique.name}`", technique.summary, f"the {technique.works_on}", needs))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
