@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- (?P<path>[\w/.]+)(?P<part> variants| without variants)? -->\n```\w*\n)(?P<text>.*?)(```\n)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- (?P<path>[\w/.]+)(?P<part> variants| without variants)? -->\n```\w*\n)(?P<text>.*?)(```\n)", re.DOTALL
+)
 _KINDS = re.compile(r"(<!-- kinds -->\n)(\|.*\n)+")
 _TECHNIQUES = re.compile(r"(<!-- techniques -->\n)(\|.*\n)+")
 _VARIANTS = re.compile(r"^variants:\n(?:[ #].*\n|\n)*", re.MULTILINE)
