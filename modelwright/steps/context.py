@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modelwright.kinds.step import StepFunction
-from modelwright.project.spec import Builder, SourceSpec, StepOptions
+from modelwright.project.spec import Builder, Gates, SourceSpec, StepOptions
 from modelwright.triton.releases import Release
 
 S = TypeVar("S", bound=SourceSpec)
@@ -51,6 +51,11 @@ class StepContext:
     def options(self, model: type[O]) -> O:
         """The options of the technique that this step belongs to. `model` is their type."""
         return model.model_validate(self.config["options"])
+
+    @property
+    def gates(self) -> Gates:
+        """What a step that tries candidates holds them to."""
+        return Gates.model_validate(self.config["gates"])
 
     def say(self, text: str) -> None:
         """A line for the step's log: in a worker, standard output is that log."""

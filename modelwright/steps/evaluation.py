@@ -95,7 +95,7 @@ def metrics_of(
     A function with a parameter `source` gets the plain model's `infer` there, to compare with. `batch`: rows a request,
     by default all that one call of `infer` gives. Raises StepError.
     """
-    entry = context.builder.spec.evaluate
+    entry = context.config.get("evaluate")
     if entry is None:
         return {}
     where = f"{context.builder.file}: evaluate {entry}"

@@ -56,7 +56,10 @@ def chain_of(recipe: Recipe, variant: Variant, builders: Mapping[str, Builder]) 
         steps += [baseline] if baseline else []
         chain.source = plain.needs[_MODULE]
         chain.code = dict(plain.code)
-        for technique, entry in [*_teachers(on_module, builders, recipe.builder, where), *on_module]:
+        teacher, taught = _teacher(on_module, builders, recipe.builder, where)
+        for technique, entry in taught:
+            steps.append(_made_here(chain.add(technique, entry, teacher), where))
+        for technique, entry in on_module:
             steps.append(_made_here(chain.add(technique, entry), where))
         export = replace(
             plain, needs={**plain.needs, _MODULE: chain.source}, code=chain.code, data={**plain.data, **chain.data}
@@ -86,13 +89,20 @@ class _Chain:
         self.code: dict[str, str] = {}  # that a stored module is made by
         self.data: dict[str, str] = {}
 
-    def add(self, technique: Technique[Any], entry: ChainStep) -> Step | Skipped:
-        evaluate = self._recipe.builder.spec.evaluate
+    def add(self, technique: Technique[Any], entry: ChainStep, teacher: Builder | None = None) -> Step | Skipped:
+        """The step of one technique. One of a teacher is held to the teacher's gates, as in the teacher's own build."""
+        recipe = self._recipe
+        if teacher:
+            spec = recipe.builder.spec.model_copy(
+                update={"gates": teacher.spec.gates, "evaluate": teacher.spec.evaluate}
+            )
+            recipe = replace(recipe, builder=replace(recipe.builder, spec=spec))
+        evaluate = recipe.builder.spec.evaluate
         evaluation: dict[str, Any] = {}
         if evaluate:
-            evaluation = {"config": {"evaluate": evaluate}, "code": self._recipe.code(evaluate)}
+            evaluation = {"config": {"evaluate": evaluate}, "code": recipe.code(evaluate)}
         baseline = self._baseline.id if self._baseline else None
-        stage = Stage(self._recipe, technique, self.source, self.plain, baseline, self.code, evaluation)
+        stage = Stage(recipe, technique, self.source, self.plain, baseline, self.code, evaluation)
         step = technique.step(stage, entry.options)
         if isinstance(step, Step):
             self.source = step.id
@@ -169,10 +179,10 @@ def _baseline(recipe: Recipe, plain: Step) -> Step | None:
     )
 
 
-def _teachers(
+def _teacher(
     on_module: list[tuple[Technique[Any], ChainStep]], builders: Mapping[str, Builder], builder: Builder, where: str
-) -> list[tuple[Technique[Any], ChainStep]]:
-    """The techniques that make the module of the teacher which a technique names; none where it is the plain model."""
+) -> tuple[Builder | None, list[tuple[Technique[Any], ChainStep]]]:
+    """The teacher that a technique names, and the techniques that make its module; none where it is the plain model."""
     for technique, entry in on_module:
         name = technique.teacher(entry.options) if entry.options else None
         if name is None:
@@ -187,8 +197,8 @@ def _teachers(
         if name == builder.name or twice:
             what = "is itself" if name == builder.name else f"is made by {twice.pop()}, too"
             raise SpecError(f"{place}: '{name}' {what}", "name the plain model, or a variant without that step")
-        return techniques
-    return []
+        return models[name], techniques
+    return None, []
 
 
 def _made_here(step: Step | Skipped, where: str) -> Step:

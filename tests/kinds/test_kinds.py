@@ -216,7 +216,7 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
     """Raise a revision here when the function makes something else; a name never changes."""
     assert {function.name: function.revision for function in _step_functions()} == {
         "samples": 1, "torch": 1, "onnx": 2, "huggingface": 2, "onnx_file": 2, "python": 1, "ensemble": 1, "prebuilt": 1,
-        "verify": 4, "verify_served": 4, "verify_prebuilt": 1,
+        "verify": 4, "verify_served": 4, "verify_prebuilt": 1, "baseline": 1, "verify_variant": 1,
     }  # fmt: skip
 
 
@@ -232,7 +232,10 @@ def test_every_step_function_is_there_and_loads_no_framework() -> None:
 
 def _step_functions() -> list[StepFunction]:
     registry.registered()
+    from modelwright.variants import chain, model_steps
+
     modules = [module for name, module in sys.modules.items() if name.startswith("modelwright.kinds.")]
+    modules += [chain, model_steps]
     return [value for module in modules for value in vars(module).values() if isinstance(value, StepFunction)]
 
 
