@@ -24,11 +24,13 @@ from modelwright.errors import ProjectError, ProjectNotFoundError
 from modelwright.kinds.kind import Needs
 from modelwright.kinds.registry import Registered, registered
 from modelwright.project.project import ProjectConfig, find
+from modelwright.project.spec import Builder
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import Interpreter, usable
 from modelwright.text import size
 from modelwright.triton.releases import Release
+from modelwright.variants import registry as techniques
 
 State = Literal["ok", "missing", "broken", "optional"]
 
@@ -127,17 +129,27 @@ class Machine:
         return self._found if isinstance(self._found, ProjectError) else None
 
     @cached_property
-    def kinds(self) -> frozenset[str]:
-        """The source kinds of the project's builders."""
+    def builders(self) -> list[Builder]:
+        """The project's builders, as far as they can be read."""
         from modelwright.operations.scaffold import readable_builders
 
-        builders = readable_builders(self.project) if self.project else []
-        return frozenset(builder.spec.source.kind for builder in builders)
+        return readable_builders(self.project) if self.project else []
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The source kinds of the project's builders."""
+        return frozenset(builder.spec.source.kind for builder in self.builders)
+
+    @property
+    def techniques(self) -> frozenset[str]:
+        """The techniques of variants that every build makes: those on request can wait for what they need."""
+        variants = [variant for builder in self.builders for variant in builder.spec.variants if not variant.on_request]
+        return frozenset(step.name for variant in variants for step in variant.steps)
 
 
 def examine(machine: Machine) -> list[Row]:
     """Look at everything; install nothing."""
-    _ = machine.kinds  # read once, before threads ask for it
+    _ = machine.builders  # read once, before threads ask for it
     with ThreadPoolExecutor(len(_CHECKS)) as pool:
         return [row for rows in pool.map(lambda check: check(machine), _CHECKS) for row in rows]
 
@@ -190,15 +202,25 @@ def _kinds(machine: Machine) -> list[Row]:
     """What source kinds need beside Modelwright's own dependencies, and the kinds that other distributions bring."""
     known = machine.registered()
     rows = [
-        _needs_row(machine, needs, [kind.name for kind in known.kinds.values() if needs in kind.needs])
+        _needs_row(
+            machine, needs, any(kind.name in machine.kinds for kind in known.kinds.values() if needs in kind.needs)
+        )
         for needs in dict.fromkeys(needs for kind in known.kinds.values() for needs in kind.needs)
     ]
     rows += [Row(f"kind {name}", "ok", distribution) for name, distribution in known.distributions.items()]
     return rows + [Row("kind", "broken", error.message, error.hint) for error in known.problems]
 
 
-def _needs_row(machine: Machine, needs: Needs, kinds: Sequence[str]) -> Row:
-    needed = not machine.kinds.isdisjoint(kinds)
+def _techniques(machine: Machine) -> list[Row]:
+    """What techniques of variants need beside that."""
+    of_kinds = {needs for kind in machine.registered().kinds.values() for needs in kind.needs}
+    found = [technique for technique in map(techniques.find, techniques.names()) if technique.needs]
+    wanted = dict.fromkeys(needs for technique in found for needs in technique.needs if needs not in of_kinds)
+    users = {needs: {technique.name for technique in found if needs in technique.needs} for needs in wanted}
+    return [_needs_row(machine, needs, not machine.techniques.isdisjoint(users[needs])) for needs in wanted]
+
+
+def _needs_row(machine: Machine, needs: Needs, needed: bool) -> Row:
     fix = f"pip install '{needs.install}'"
     row = _libraries(machine, needs.name, needs.modules, fix, needed, needs.details)[0]
     absent = [name.replace("_", "-") for name in needs.suggested if machine.installed(name) is None]
@@ -358,6 +380,6 @@ def _import(machine: Machine, code: str) -> Ran:
 
 
 _CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
-    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _uv, _server, _disk, _docker, _compose, _gpu,
-    _tensorrt,
+    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _techniques, _uv, _server, _disk, _docker, _compose,
+    _gpu, _tensorrt,
 )  # fmt: skip

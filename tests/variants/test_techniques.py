@@ -12,7 +12,7 @@ from modelwright.variants import registry
 from modelwright.variants.technique import Technique
 
 pytestmark = pytest.mark.usefixtures("toy_techniques")
-TOYS = {"shift", "tidy", "stretch"}
+TOYS = {"shift", "tidy", "stretch", "far"}
 ALL = sorted({*registry.names(), *TOYS})
 
 

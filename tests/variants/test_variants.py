@@ -7,6 +7,7 @@ import json
 import pytest
 
 from modelwright.errors import ModelwrightError
+from modelwright.operations.doctor import Machine, Ran, examine
 from modelwright.operations.status import status
 from modelwright.project.reader import read_builders
 from modelwright.variants.registry import LOOKUPS
@@ -339,3 +340,15 @@ variants:
     assert "stretch.teacher: 'nobody' is no model of this file" in output
     assert "stretch.teacher: 'b' is itself" in output
     assert "stretch makes another model, so it needs the gate of a metric" in output
+
+
+@pytest.mark.parametrize("on_request", [False, True])
+def test_a_technique_whose_extra_is_missing_says_which_one_to_install(sandbox: Sandbox, on_request: bool) -> None:
+    with_variants(sandbox, f"{{name: v, steps: [far], on_request: {str(on_request).lower()}}}")
+    error = sandbox.build("v")["v"].error
+    assert error is not None
+    assert error.message == "builders/doubled/model.yaml: variant v: far needs no_such_module: not installed"
+    assert error.hint == "pip install 'modelwright[far]'"
+    rows = {row.what: row for row in examine(Machine(sandbox.root, run=lambda *_: Ran(0)))}
+    assert rows["far things"].state == ("optional" if on_request else "missing")
+    assert rows["far things"].fix == "pip install 'modelwright[far]'"
