@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, JsonValue
 
-from modelwright.facts.part import Boolean, Facts, Integer, JsonObject, Part
+from modelwright.facts.part import Boolean, Facts, Integer, JsonObject, Number, Part
+from modelwright.facts.plan import HardwareCompatibility, PlanProfile, PlanSidecar, PlanTensor
 from modelwright.onnx.signature import Signature, Value
 
 
@@ -46,6 +47,21 @@ class TensorRtBuild(Part):
     version: str  # of TensorRT: "10.13.0"
     compute_capability: str  # of the GPU: "9.0"
     version_compatible: Boolean = False
+    hardware_compatibility: HardwareCompatibility = "none"
+    gpu: str = ""  # its product name
+    place: str = ""  # where it was built: local, container, kubernetes
+    profiles: tuple[PlanProfile, ...] = ()
+    inputs: tuple[PlanTensor, ...] = ()
+    outputs: tuple[PlanTensor, ...] = ()
+    layers: Integer | None = None
+    layers_by_type: dict[str, Integer] = Field(default_factory=dict)
+    memory_bytes: Integer | None = None  # of the GPU, for one execution context
+    build_s: Number | None = None
+
+    @classmethod
+    def of(cls, sidecar: PlanSidecar, place: str) -> TensorRtBuild:
+        known = sidecar.model_dump(include=set(cls.model_fields) & set(PlanSidecar.model_fields))
+        return cls.model_validate(known | {"version": sidecar.tensorrt, "place": place})
 
 
 class Made(Facts):
@@ -53,6 +69,7 @@ class Made(Facts):
 
     signature: OnnxSignature | None = None
     tensorrt: TensorRtBuild | None = None  # of a plan
+    plans: dict[str, TensorRtBuild] = Field(default_factory=dict)  # file → plan, where a version has several
     # An ensemble's: name → version digest when this version was made.
     composing_models: dict[str, str] = Field(default_factory=dict)
     requirements: tuple[str, ...] = ()  # packages vendored beside a Python model

@@ -1,8 +1,12 @@
 """MW8xx: TensorRT plans, which load with the TensorRT that built them, on the GPU that they were built for.
 
 A plan's first bytes name the TensorRT that built it (`triton/plans.py`). Only TensorRT can read more from a plan. So
-the version's manifest.json records it:
-`made.tensorrt` = {"version": "10.13.0", "compute_capability": "9.0", "version_compatible": false}.
+the version's manifest.json records it (`facts/made.TensorRtBuild`):
+`made.tensorrt` = {"version": "10.13.0", "compute_capability": "9.0", "version_compatible": false, "profiles": […]}.
+Where a version has a plan for each of several GPUs, `made.plans` has the same for each file.
+
+What the server does with profiles and files was read in its tensorrt backend (src/tensorrt_utils.cc, MaximumDims;
+src/instance_state.cc).
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modelwright.facts.part import DamagedError, Part, validated
+from modelwright.facts.plan import PlanProfile, ShapeRange
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Severity, TensorRtPlan, rule
 from modelwright.lint.view import ConfigView
@@ -24,18 +30,41 @@ _NO_GPU = "the local server has neither TensorRT nor a GPU"
 _PLAN = {"1/model.plan": TensorRtPlan("10.5.0.18")}
 
 
-def _manifest(version: str, compatible: bool = False) -> dict[str, str]:
-    record = {"version": version, "compute_capability": "9.0", "version_compatible": compatible}
+_CAPABILITIES = ("8.0", "8.9")
+
+
+def _manifest(version: str, compatible: bool = False, **more: Any) -> dict[str, str]:
+    record = {"version": version, "compute_capability": "9.0", "version_compatible": compatible, **more}
     return {"1/manifest.json": json.dumps({"made": {"tensorrt": record}})}
+
+
+def _profiles(rows: int = 8, size: int = 2) -> dict[str, str]:
+    """The manifest of a plan whose one profile takes so many rows of `x`, of at most this size."""
+    shapes = {"min": [1, 1], "opt": [rows, size], "max": [rows, size]}
+    return _manifest("10.5.0.18", profiles=[{"inputs": {"x": shapes}}])
+
+
+def _files(*built_for: str) -> dict[str, str]:
+    """The manifest of plans for these compute capabilities, in files named by those that they should be for."""
+    plans = {
+        f"{name}.plan": {"version": "10.5.0.18", "compute_capability": capability}
+        for name, capability in zip(_CAPABILITIES, built_for, strict=True)
+    }
+    return {"1/manifest.json": json.dumps({"made": {"plans": plans}})}
+
+
+_BY_CAPABILITY = " ".join(f'cc_model_filenames {{ key: "{name}" value: "{name}.plan" }}' for name in _CAPABILITIES)
+_TWO_PLANS = {f"1/{name}.plan": TensorRtPlan("10.5.0.18") for name in _CAPABILITIES}
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """One version's plan: its file relative to the model, what its header and its manifest say."""
+    """One plan: its file relative to the model, what its header and its manifest say."""
 
     file: str
     header: PlanHeader | FileType | OSError
     record: dict[str, Any]
+    capability: str = ""  # of cc_model_filenames, where the file stands there
 
     @property
     def version(self) -> str:
@@ -47,26 +76,39 @@ class _Seen:
     def compatible(self) -> bool:
         return bool(self.record.get("version_compatible"))
 
+    @property
+    def profiles(self) -> tuple[PlanProfile, ...]:
+        """Those that the manifest has; none where it has none, or something else stands there."""
+        try:
+            return validated(_Profiles, {"profiles": self.record.get("profiles") or ()}).profiles
+        except DamagedError:
+            return ()
+
+
+class _Profiles(Part):
+    profiles: tuple[PlanProfile, ...]
+
 
 def _plans(view: ConfigView) -> Iterator[_Seen]:
-    """The plan of every version that is served.
-
-    A file that is not there is another rule's. With cc_model_filenames the GPU decides which file is loaded.
-    """
-    if view.message.backend != "tensorrt" or view.message.cc_model_filenames:
+    """The plans of every version that is served. A file that is not there is another rule's."""
+    if view.message.backend != "tensorrt":
         return
+    by_file = {file: capability for capability, file in sorted(view.message.cc_model_filenames.items())}
     for number in view.served:
-        name = view.message.default_model_filename
-        path = view.model_file(number, name)
-        if not path.is_file():
-            continue
         made = (manifest_record(view, number) or {}).get("made")
-        record = made.get("tensorrt") if isinstance(made, dict) else None
-        try:
-            header: PlanHeader | FileType | OSError = read_plan(path)
-        except OSError as error:
-            header = error
-        yield _Seen(f"{number}/{name}", header, record if isinstance(record, dict) else {})
+        made = made if isinstance(made, dict) else {}
+        several = made.get("plans")
+        for name in by_file or (view.message.default_model_filename,):
+            path = view.model_file(number, name)
+            if not path.is_file():
+                continue
+            record = several.get(name) if isinstance(several, dict) else None
+            record = made.get("tensorrt") if record is None and not by_file else record
+            try:
+                header: PlanHeader | FileType | OSError = read_plan(path)
+            except OSError as error:
+                header = error
+            yield _Seen(f"{number}/{name}", header, record if isinstance(record, dict) else {}, by_file.get(name, ""))
 
 
 @rule(
@@ -166,3 +208,129 @@ def needs_an_option(view: ConfigView) -> Iterator[Found]:
     for plan in _plans(view):
         if plan.compatible:
             yield view.at(plan.file, "it needs --backend-config=tensorrt,version-compatible=true")
+
+
+@rule(
+    "MW805",
+    "max_batch_size beyond the plan's profiles",
+    Severity.WARNING,
+    why="A plan takes only the shapes of its optimisation profiles. The server puts up to max_batch_size rows into one "
+    "request, and it fails where no profile takes so many.",
+    fix="Build the plan again with a profile for max_batch_size rows, or lower max_batch_size.",
+    example=Example(
+        "", "", base="tensorrt", target="24.10", files=_PLAN, fault_files=_profiles(rows=4), fixed_files=_profiles()
+    ),
+    unexercised=_NO_GPU,
+)
+def too_few_rows(view: ConfigView) -> Iterator[Found]:
+    most = view.message.max_batch_size
+    for plan in _plans(view):
+        rows = [
+            min(shapes.max[0] for shapes in profile.inputs.values())
+            for profile in _used(view, plan)
+            if profile.inputs and all(shapes.max for shapes in profile.inputs.values())
+        ]
+        if view.batched and rows and max(rows) < most:
+            yield view.at(plan.file, f"its profiles take at most {max(rows)} rows, and max_batch_size is {most}")
+
+
+@rule(
+    "MW806",
+    "dims that no profile of the plan takes",
+    Severity.ERROR,
+    why="At load the server makes buffers for the dims of the config. It refuses dims that are larger than those of "
+    "the profile, and a request with smaller ones than it takes fails.",
+    fix="Write dims that a profile takes, -1 for a range of sizes, or build the plan with such a profile.",
+    example=Example(
+        "", "", base="tensorrt", target="24.10", files=_PLAN, fault_files=_profiles(size=1), fixed_files=_profiles()
+    ),
+    unexercised=_NO_GPU,
+)
+def dims_of_no_profile(view: ConfigView) -> Iterator[Found]:
+    first = int(view.batched)
+    for plan in _plans(view):
+        profiles = _used(view, plan)
+        for index, tensor in enumerate(view.message.input):
+            dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+            ranges = [profile.inputs[tensor.name] for profile in profiles if tensor.name in profile.inputs]
+            if ranges and not any(_takes(shapes, dims, first) for shapes in ranges):
+                known = " or ".join(f"{list(shapes.min[first:])} to {list(shapes.max[first:])}" for shapes in ranges)
+                what = f"'{tensor.name}' has dims {dims}, and the plan takes {known}"
+                yield view.found(what, "input", index, "dims")
+
+
+@rule(
+    "MW807",
+    "profile that the plan does not have",
+    Severity.ERROR,
+    why="`profile` of an instance group lists optimisation profiles of the plan by index, from 0 on. The server "
+    "refuses an index that the plan does not have.",
+    fix="Write an index that the plan has, or build the plan with more profiles.",
+    example=Example(
+        'instance_group [ { kind: KIND_GPU, profile: [ "1" ] } ]',
+        'instance_group [ { kind: KIND_GPU, profile: [ "0" ] } ]',
+        base="tensorrt",
+        target="24.10",
+        files={**_PLAN, **_profiles()},
+    ),
+    unexercised=_NO_GPU,
+)
+def no_such_profile(view: ConfigView) -> Iterator[Found]:
+    for plan in _plans(view):
+        count = len(plan.profiles)
+        for index, group in enumerate(view.message.instance_group):
+            for place, profile in enumerate(group.profile):
+                if count and profile.strip().isdecimal() and int(profile) >= count:
+                    path = ("instance_group", index, "profile", place)
+                    has = "one profile, 0" if count == 1 else f"profiles 0 to {count - 1}"
+                    yield view.found(f"{plan.file} has {has}", *path)
+
+
+@rule(
+    "MW808",
+    "plan for another GPU than cc_model_filenames says",
+    Severity.ERROR,
+    why="cc_model_filenames maps a GPU's compute capability to the plan that it loads. A plan of another one does not "
+    "load there, unless it was built hardware compatible.",
+    fix="Name the file that was built for this compute capability, or build one.",
+    example=Example(
+        _BY_CAPABILITY,
+        _BY_CAPABILITY,
+        base="tensorrt",
+        target="24.10",
+        files={**_TWO_PLANS, "1/model.plan": TensorRtPlan("10.5.0.18")},
+        fault_files=_files("8.0", "8.0"),
+        fixed_files=_files(*_CAPABILITIES),
+    ),
+    unexercised=_NO_GPU,
+)
+def plan_of_another_gpu(view: ConfigView) -> Iterator[Found]:
+    for plan in _plans(view):
+        built = str(plan.record.get("compute_capability") or "")
+        if plan.capability and built and not _runs_on(built, plan.capability, plan.record):
+            what = f"{plan.file} is for {plan.capability}, and was built on a GPU of {built}"
+            yield view.found(what, "cc_model_filenames", plan.capability)
+
+
+def _runs_on(built: str, capability: str, record: dict[str, Any]) -> bool:
+    """Whether a plan built on a GPU of one compute capability loads on another: ampere_plus begins at 8.0."""
+    if record.get("hardware_compatibility") == "ampere_plus":
+        return capability.partition(".")[0].isdecimal() and int(capability.partition(".")[0]) >= 8
+    return built == capability
+
+
+def _used(view: ConfigView, plan: _Seen) -> list[PlanProfile]:
+    """The profiles that some instance uses: those that its group lists, else the first."""
+    listed = [
+        {int(text) for text in group.profile if text.strip().isdecimal()} or {0}
+        for group in view.message.instance_group
+    ]
+    wanted = set().union(*listed) if listed else {0}
+    return [profile for number, profile in enumerate(plan.profiles) if number in wanted]
+
+
+def _takes(shapes: ShapeRange, dims: list[int], first: int) -> bool:
+    low, high = shapes.min[first:], shapes.max[first:]
+    return len(dims) == len(high) and all(
+        size == -1 or least <= size <= most for size, least, most in zip(dims, low, high, strict=True)
+    )
