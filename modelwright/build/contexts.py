@@ -50,6 +50,8 @@ class Contexts:
             served=tuple(served),
             startup_timeout_s=project.startup_timeout_s,
             step=step.name,
+            cache=project.state / "cache",
+            plan_places=project.plan_places,
         )
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:

@@ -102,8 +102,10 @@ def _steps(workspace: Workspace) -> list[Step]:
     for builder in workspace.selected:
         if builder.name not in faults.errors and not workspace.waits_for(builder.name):
             with faults.of(builder.name, PLAN):
-                target, fingerprints = workspace.project.target, workspace.fingerprints
-                made = model_steps(builder, workspace.builders, target, fingerprints)
+                project = workspace.project
+                made = model_steps(
+                    builder, workspace.builders, project.target, workspace.fingerprints, project.plan_places
+                )
                 steps += made.steps
                 if made.skipped:
                     workspace.skipped[builder.name] = made.skipped

@@ -20,7 +20,7 @@ from modelwright.triton import messages as fields
 from modelwright.triton.dtypes import BY_CONFIG, BY_NAME
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.shapes import element_counts
-from modelwright.variants.registry import backend_of
+from modelwright.variants.registry import backend_of, complete_config
 
 _DERIVED = {
     "name": "it is the builder's name",
@@ -295,6 +295,7 @@ def config_of(
     _merge(builder, f"{where}.output", config.output, tensors.outputs)
     config.name = builder.name
     config.backend, config.platform = backend_of(builder), kind.platform
+    complete_config(builder, config, f"{builder.file}: {where}")
     for step in kind.ensemble_steps(builder.spec.source):
         config.ensemble_scheduling.step.add(**step.model_dump())
     return config

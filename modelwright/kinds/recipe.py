@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright import tools
@@ -12,6 +12,7 @@ from modelwright.errors import SpecError
 from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.files import local_file, published_file
 from modelwright.project.operators import operator_libraries
+from modelwright.project.plan_places import PlanPlaces
 from modelwright.project.spec import Builder
 from modelwright.triton.releases import Release
 
@@ -30,6 +31,7 @@ class Recipe:
     target: Release
     fingerprints: Fingerprints
     composing: Mapping[str, StepId]  # composing model → the step that makes what its versions hold
+    plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
 
     @property
     def samples(self) -> dict[str, StepId]:

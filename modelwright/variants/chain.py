@@ -58,9 +58,9 @@ def chain_of(recipe: Recipe, variant: Variant, builders: Mapping[str, Builder]) 
         chain.code = dict(plain.code)
         teacher, taught = _teacher(on_module, builders, recipe.builder, where)
         for technique, entry in taught:
-            steps.append(_made_here(chain.add(technique, entry, teacher), where))
+            steps += _made_here(chain.add(technique, entry, teacher), where)
         for technique, entry in on_module:
-            steps.append(_made_here(chain.add(technique, entry), where))
+            steps += _made_here(chain.add(technique, entry), where)
         export = replace(
             plain, needs={**plain.needs, _MODULE: chain.source}, code=chain.code, data={**plain.data, **chain.data}
         )
@@ -71,10 +71,10 @@ def chain_of(recipe: Recipe, variant: Variant, builders: Mapping[str, Builder]) 
     chain.source, chain.code, chain.data = export.id, {}, {}
     ends = (export.id, chain.plain, baseline.id if baseline else None)
     for technique, entry in on_graph:
-        step = chain.add(technique, entry)
-        if isinstance(step, Skipped):
-            return Chain((*steps, *step.checks), *ends, skipped=step)
-        steps.append(step)
+        added = chain.add(technique, entry)
+        if isinstance(added, Skipped):
+            return Chain((*steps, *added.checks), *ends, skipped=added)
+        steps += added
     return Chain(tuple(steps), *ends)
 
 
@@ -89,8 +89,10 @@ class _Chain:
         self.code: dict[str, str] = {}  # that a stored module is made by
         self.data: dict[str, str] = {}
 
-    def add(self, technique: Technique[Any], entry: ChainStep, teacher: Builder | None = None) -> Step | Skipped:
-        """The step of one technique. One of a teacher is held to the teacher's gates, as in the teacher's own build."""
+    def add(
+        self, technique: Technique[Any], entry: ChainStep, teacher: Builder | None = None
+    ) -> tuple[Step, ...] | Skipped:
+        """The steps of one technique. Those of a teacher are held to the teacher's gates, as in its own build."""
         recipe = self._recipe
         if teacher:
             spec = recipe.builder.spec.model_copy(
@@ -103,13 +105,15 @@ class _Chain:
             evaluation = {"config": {"evaluate": evaluate}, "code": recipe.code(evaluate)}
         baseline = self._baseline.id if self._baseline else None
         stage = Stage(recipe, technique, self.source, self.plain, baseline, self.code, evaluation)
-        step = technique.step(stage, entry.options)
-        if isinstance(step, Step):
-            self.source = step.id
-            if technique.works_on == "module":
-                self.code |= step.code
-                self.data |= step.data
-        return step
+        made = technique.step(stage, entry.options)
+        if isinstance(made, Skipped):
+            return made
+        steps = (made,) if isinstance(made, Step) else made
+        self.source = steps[-1].id
+        if technique.works_on == "module":
+            self.code |= steps[-1].code
+            self.data |= steps[-1].data
+        return steps
 
 
 def _split(variant: Variant, where: str) -> tuple[list[tuple[Technique[Any], ChainStep]], ...]:
@@ -201,10 +205,10 @@ def _teacher(
     return None, []
 
 
-def _made_here(step: Step | Skipped, where: str) -> Step:
-    if isinstance(step, Skipped):
-        raise SpecError(f"{where}: {step.reason}")
-    return step
+def _made_here(steps: tuple[Step, ...] | Skipped, where: str) -> tuple[Step, ...]:
+    if isinstance(steps, Skipped):
+        raise SpecError(f"{where}: {steps.reason}")
+    return steps
 
 
 def _kind(recipe: Recipe) -> str:

@@ -13,6 +13,7 @@ from modelwright.kinds.recipe import SAMPLES, Recipe, versions
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.family import family_of
+from modelwright.project.plan_places import PlanPlaces
 from modelwright.project.spec import Builder, ModelSpec
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release
@@ -35,7 +36,11 @@ class ModelSteps:
 
 
 def model_steps(
-    builder: Builder, builders: Mapping[str, Builder], target: Release, fingerprints: Fingerprints
+    builder: Builder,
+    builders: Mapping[str, Builder],
+    target: Release,
+    fingerprints: Fingerprints,
+    plan_places: PlanPlaces | None = None,
 ) -> ModelSteps:
     """The steps of one model. `builders` are those of the whole project.
 
@@ -43,7 +48,7 @@ def model_steps(
     """
     _check_entries(builder, fingerprints)
     composing = {name: version_step(builders[name]) for name in builder.composing}
-    recipe = Recipe(builder, target, fingerprints, composing)
+    recipe = Recipe(builder, target, fingerprints, composing, plan_places or PlanPlaces())
     entry = builder.spec.samples
     samples = [recipe.code_step(SAMPLES, _SAMPLE, entry)] if entry else []
     family = [builders[name] for name in family_of(builder, builders)]

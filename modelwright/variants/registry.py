@@ -66,6 +66,12 @@ def backend_of(builder: Builder) -> str:
     return changed[-1] if changed else kinds.kind_of(builder).backend
 
 
+def complete_config(builder: Builder, config: Any, where: str) -> None:
+    """Add to a ModelConfig what follows from the model's techniques. Raises ConfigError."""
+    for step in builder.variant.techniques if builder.variant else ():
+        find(step.name).complete_config(config, step.options, where)
+
+
 def precision_of(builder: Builder) -> Precision:
     """What a model computes in, as far as its techniques say: `fp32` where none does."""
     changed = [technique.precision for technique in techniques_of(builder) if technique.precision]

@@ -88,6 +88,10 @@ def _no_teacher(options: StepOptions) -> str | None:
     return None
 
 
+def _as_it_is(config: Any, options: StepOptions, where: str) -> None:
+    """The source kind's config."""
+
+
 @dataclass(frozen=True)
 class Technique(Generic[O]):
     """One way to make another model of a source."""
@@ -96,10 +100,13 @@ class Technique(Generic[O]):
     options: type[O]
     summary: str  # for the documentation: "graph clean-up and fusions"
     works_on: WorksOn  # the torch module, before the export; or the ONNX graph, after it
-    step: Callable[[Stage, O], Step | Skipped]
+    # The steps, needs first: the last one has the technique's name.
+    step: Callable[[Stage, O], Step | tuple[Step, ...] | Skipped]
     precision: Precision | None = None  # what the version computes in, where the technique changes it
     lossy: bool = True  # answers may differ from the source's by more than the order of sums
     needs: tuple[Needs, ...] = ()
     backend: str = ""  # of config.pbtxt; "" for the source kind's
     verification: StepFunction | None = None  # None: in onnxruntime, as the source kind's models
     teacher: Callable[[O], str | None] = _no_teacher  # a model of the same builder, whose module the step starts from
+    # Adds to the ModelConfig what follows from the technique; raises ConfigError. `where` is the name of `serving`.
+    complete_config: Callable[[Any, O, str], None] = _as_it_is
