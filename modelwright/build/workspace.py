@@ -10,6 +10,7 @@ from modelwright import tools
 from modelwright.build.faults import Faults
 from modelwright.build.plan import BuildPlan, Planned, in_order, plan_step
 from modelwright.build.store import Artifact, Store
+from modelwright.config import model_files
 from modelwright.config.ensembles import check_ensemble
 from modelwright.config.environments import check_serving
 from modelwright.config.model_config import ConfigTensors, tensors_of
@@ -87,6 +88,7 @@ def open_workspace(project: ProjectConfig, names: Sequence[str] = (), *, everyth
     for builder in workspace.selected:
         with faults.of(builder.name, PLAN):
             check_serving(builder, project.target)
+            model_files.sources(builder)  # labels, warm-up data, …: missing ones are found before hours of training
     for builder in workspace.selected:
         if builder.composing and not workspace.waits_for(builder.name):
             with faults.of(builder.name, PLAN):

@@ -546,3 +546,12 @@ def test_data_that_are_no_tensors(sandbox: Sandbox, returned: str, found: str) -
     folder = sandbox.onnx_builder("m")
     (folder / "data.py").write_text(f"{DATA_PY}\n\ndef samples():\n    return {returned}\n")
     assert f"builders/m/model.yaml: samples data:samples: expected {{name: array}}, got {found}" in sandbox.error()
+
+
+def test_a_file_that_is_missing_beside_the_model_is_found_before_anything_runs(sandbox: Sandbox) -> None:
+    labelled = TORCH_YAML.replace("shape: [2]}]\nsamples", "shape: [2], labels: names.txt}]\nsamples")
+    sandbox.torch_builder(yaml=labelled)
+    result = sandbox.cli("plan")
+    assert result.exit_code == 1
+    assert "builders/scaled/model.yaml: outputs[0].labels: there is no file 'names.txt'" in result.output
+    assert "torch: never built" not in result.output

@@ -96,11 +96,11 @@ def test_plan_says_what_would_run_and_why(sandbox: Sandbox) -> None:
         "run   doubled samples: never built\n"
         "maybe doubled onnx: after samples\n"
         "maybe doubled verify: after samples and onnx\n"
-        "run   scaled samples: never built\n"
+        "same  scaled samples: the same as doubled samples\n"
         "run   scaled torch: never built\n"
         "maybe scaled onnx: after torch and samples\n"
         "maybe scaled verify: after samples and onnx\n"
-        "7 steps: 7 to run, 0 up to date\n"
+        "7 steps: 6 to run, 1 shared, 0 up to date\n"
     )
     sandbox.build()
     assert sandbox.cli("plan").output == "7 steps: 0 to run, 7 up to date\n"
