@@ -77,10 +77,10 @@ def print_outcomes(
             click.echo(f"Error: {error_text(outcome.error)}", err=True)
             if outcome.log and outcome.log.exists():
                 click.echo(f"  log: {project.shown(outcome.log)}", err=True)
+    _print_skipped({outcome.model: outcome.reason for outcome in outcomes if outcome.status == "skipped"}, err=True)
     for outcome in outcomes:
-        if outcome.reason:
-            what = "Skipped" if outcome.status == "skipped" else "Held back"
-            click.echo(f"{what}: {outcome.model}: {outcome.reason}", err=True)
+        if outcome.reason and outcome.status != "skipped":
+            click.echo(f"Held back: {outcome.model}: {outcome.reason}", err=True)
         for warning in outcome.warnings:
             click.echo(f"Warning: {typed(warning)}", err=True)
     failures = [result for result in results or () if result.verdict == "failed"]
@@ -92,6 +92,13 @@ def print_outcomes(
     if not problem and not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
         click.echo()
         print_next(_hints([outcome.model for outcome in outcomes]))
+
+
+def _print_skipped(reasons: Mapping[str, str], *, err: bool = False) -> None:
+    """Models that cannot be made here, a line for each reason."""
+    for reason in dict.fromkeys(reasons.values()):
+        models = [model for model, why in reasons.items() if why == reason]
+        click.echo(f"Skipped: {', '.join(models)}: {reason}", err=err)
 
 
 def _print_on_request(models: Sequence[str]) -> None:
@@ -205,8 +212,7 @@ def print_plan(plan: BuildPlan) -> None:
         click.echo(f"{_VERBS[entry.status]:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
     for model, reason in plan.waiting.items():
         click.echo(f"wait  {model}: {reason}")
-    for model, reason in plan.skipped.items():
-        click.echo(f"skip  {model}: {reason}")
+    _print_skipped(plan.skipped)
     _print_on_request(plan.left_out)
     once = [entry for entry in todo if entry.status != "shared"]
     shared = f", {len(todo) - len(once)} shared" if len(todo) > len(once) else ""
@@ -245,11 +251,12 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
         created = item.created.isoformat()[:16] if item.created else "-"
         rows.append([item.model, versions, size, text.metrics(item.metrics), created, _state(item)])
     print_table(rows)
+    _print_skipped({item.model: item.reason for item in models if item.state == "skipped"})
     click.echo(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
 
 
 def _state(item: ModelStatus) -> str:
-    if item.state in ("to rebuild", "faulty", "waits", "skipped"):
+    if item.state in ("to rebuild", "faulty", "waits"):
         return f"{item.state}: {item.reason}"
     return "no builder makes it" if item.state == "no builder" else item.state
 
@@ -259,7 +266,7 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
         {
             "model": item.model,
             "versions": item.versions,
-            "state": _state(item),
+            "state": f"skipped: {item.reason}" if item.state == "skipped" else _state(item),
             "created": item.created.isoformat() if item.created else None,
             "commit": item.commit,
             "size_bytes": item.size_bytes,
