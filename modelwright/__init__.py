@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from modelwright.api import Project, lint_repository
+    from modelwright.bench.bench import Asked
+    from modelwright.bench.document import BenchResult
     from modelwright.build.listener import Listener
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from modelwright.lint.engine import Finding, LintReport
     from modelwright.operations.adopt import Adoption
     from modelwright.operations.infer import Answer
+    from modelwright.operations.pick import Picked
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Adoption": "operations.adopt:Adoption",
     "Answer": "operations.infer:Answer",
+    "Asked": "bench.bench:Asked",
+    "BenchResult": "bench.document:BenchResult",
     "BuildPlan": "build.plan:BuildPlan",
     "Finding": "lint.engine:Finding",
     "LintReport": "lint.engine:LintReport",
@@ -35,6 +40,7 @@ _PUBLIC = {
     "ModelStatus": "operations.status:ModelStatus",
     "ModelwrightError": "errors:ModelwrightError",
     "Outcome": "build.outcome:Outcome",
+    "Picked": "operations.pick:Picked",
     "Planned": "build.plan:Planned",
     "Ports": "server.local:Ports",
     "Project": "api:Project",
@@ -46,6 +52,8 @@ _PUBLIC = {
 __all__ = [
     "Adoption",
     "Answer",
+    "Asked",
+    "BenchResult",
     "BuildPlan",
     "Finding",
     "LintReport",
@@ -54,6 +62,7 @@ __all__ = [
     "ModelStatus",
     "ModelwrightError",
     "Outcome",
+    "Picked",
     "Planned",
     "Ports",
     "Project",

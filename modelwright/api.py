@@ -22,13 +22,18 @@ from typing import TYPE_CHECKING, Any
 from modelwright.project.project import ProjectConfig, find
 
 if TYPE_CHECKING:
+    from modelwright.bench.bench import Asked
+    from modelwright.bench.choice import Objective
+    from modelwright.bench.document import BenchResult
     from modelwright.build.listener import Listener
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan
     from modelwright.lint.engine import LintReport
+    from modelwright.loadtest.measure.progress import Progress
     from modelwright.operations.adopt import Adoption
     from modelwright.operations.infer import Answer
+    from modelwright.operations.pick import Picked
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
@@ -217,6 +222,30 @@ class Project:
         from modelwright.operations.infer import infer
 
         return infer(self.config, model, url=url, version=version, sample=sample, inputs=inputs, top=top, say=say)
+
+    def bench(self, names: Names, asked: Asked | None = None, *, progress: Progress | None = None) -> list[BenchResult]:
+        """Measure the variants of these models side by side. One result a builder; `pick` uses the last of each.
+
+        A contender that cannot be measured is a row with the reason. Raises SpecError for an unknown name,
+        RepositoryError where nothing of a builder is published, LoadError for what `asked` says and cannot be.
+        """
+        from modelwright.bench.bench import Asked
+        from modelwright.loadtest.measure.progress import Progress
+        from modelwright.operations.bench import bench_models
+
+        return bench_models(self.config, _listed(names), asked or Asked(), progress or Progress())
+
+    def pick(
+        self, name: str, objective: Objective, *, batch: int | None = None, write: bool = False, alias: str = ""
+    ) -> Picked:
+        """The best published variant of a model by the last `bench`; with `write` its alias serves it from then on.
+
+        Raises LoadError where that result is missing, damaged, older than the versions or of another machine, and
+        SpecError where there is no alias to write to, or its clients would see other tensors.
+        """
+        from modelwright.operations.pick import pick
+
+        return pick(self.config, name, objective, batch=batch, write=write, alias=alias)
 
     def lock(self, names: Names = (), *, upgrade: bool = False, say: Say = _quiet) -> list[LockedModel]:
         """Resolve the requirements of Python models into requirements.lock. One result a model that has some.

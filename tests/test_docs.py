@@ -21,6 +21,7 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "benchmarks/README.md",
+    "docs/bench.md",
     "docs/kinds.md",
     "docs/variants.md",
     "docs/lint.md",

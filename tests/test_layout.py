@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kinds", "variants", "config"),
     ("repository",),
     ("steps", "loadtest"),
-    ("build",),
+    ("build", "bench"),
     ("operations", "api"),
     ("cli",),
 )
@@ -40,6 +40,7 @@ LATE_IMPORTS = ((FRAMEWORKS, {"steps"}), (ONNX_LIBRARIES, {"steps", "onnx"}), ({
 
 # Programs of their own: they run in a child process, or stock Locust runs them, and talk over their standard output.
 PROGRAMS = (
+    "bench/child.py",
     "build/worker.py",
     "loadtest/generator/process.py",
     "loadtest/locust/",

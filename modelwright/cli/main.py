@@ -28,6 +28,8 @@ COMMANDS = {
     "export-schema": "builders:export_schema_command",
     "doctor": "doctor:doctor_command",
     "load": "load:load",
+    "bench": "bench:bench_command",
+    "pick": "bench:pick_command",
 }
 
 

@@ -8,7 +8,7 @@ Clients and the model can see different shapes: see `ConfigTensor`. A sequence b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.config.model_config import ConfigTensor, ConfigTensors, config_of, graph_level, tensors_of_model
 from modelwright.errors import ConfigError, located
 from modelwright.facts.made import OnnxTensor
-from modelwright.onnx.runtime import load_session, run_session, session_values
+from modelwright.onnx.runtime import load_session, prepared_run, run_session, session_values
 from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Builder
 from modelwright.server.backends.onnxruntime.load_check import LoadCheckError, validate
@@ -73,12 +73,24 @@ class ServedView:
     def run(self, request: Tensors) -> Tensors:
         """One request, with the batch dimension where the model has one. Raises StepError, or ConfigError for an
         answer that does not fit its reshape."""
+        outputs = run_session(self.session, self._feed(request), self._wanted)
+        return {tensor.name: self._to_client(tensor, outputs[tensor.name]) for tensor in self.tensors.outputs}
+
+    def prepared(self, request: Tensors) -> Callable[[], Any]:
+        """A run of one request that may be timed: what is done once for a request has been done. Raises as `run`."""
+        run_session(self.session, self._feed(request), self._wanted)
+        return prepared_run(self.session, self._feed(request), self._wanted)
+
+    def _feed(self, request: Tensors) -> Tensors:
+        """What onnxruntime is given for a request."""
         self._check(request)
         rows = len(next(iter(request.values()))) if self.batched else 0
         feed = {tensor.name: self._to_model(tensor, request[tensor.name]) for tensor in self.tensors.inputs}
-        feed |= control_values(self.config, rows)
-        outputs = run_session(self.session, feed, [tensor.name for tensor in self.tensors.outputs])
-        return {tensor.name: self._to_client(tensor, outputs[tensor.name]) for tensor in self.tensors.outputs}
+        return feed | control_values(self.config, rows)
+
+    @property
+    def _wanted(self) -> list[str]:
+        return [tensor.name for tensor in self.tensors.outputs]
 
     def _check(self, request: Tensors) -> None:
         """Names, types and shapes, before onnxruntime sees them."""

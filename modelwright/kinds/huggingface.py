@@ -106,6 +106,7 @@ KIND = Kind(
     version_step="onnx",
     verification=in_onnxruntime,
     needs=(TORCH, _TEXT),
+    has_module=True,
     backend="onnxruntime",
     scaffold={"": shipped("huggingface")},
 )

@@ -114,6 +114,7 @@ class Kind(Generic[S]):
     version_step: str
     verification: Callable[[ModelSpec, S], Verification]
     needs: tuple[Needs, ...] = ()
+    has_module: bool = False  # whether it is a PyTorch module, which a bench measures beside the model
 
     # config.pbtxt
     backend: str = ""

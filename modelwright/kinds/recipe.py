@@ -36,7 +36,9 @@ class Recipe:
     @property
     def samples(self) -> dict[str, StepId]:
         """The need of a step that runs the golden samples."""
-        return {SAMPLES: (self.builder.name, SAMPLES)} if self.builder.spec.samples else {}
+        spec = self.builder.spec
+        others = spec.source.samples_of()
+        return {SAMPLES: (others or spec.name, SAMPLES)} if others or spec.samples else {}
 
     @property
     def tensors(self) -> dict[str, Any]:

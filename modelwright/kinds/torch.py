@@ -63,6 +63,7 @@ KIND = Kind(
     version_step="onnx",
     verification=in_onnxruntime,
     needs=(TORCH,),
+    has_module=True,
     backend="onnxruntime",
     scaffold={"": shipped("torch")},
 )

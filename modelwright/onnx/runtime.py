@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,16 @@ def run_session(session: InferenceSession, inputs: Tensors, wanted: Sequence[str
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
         raise StepError(f"onnxruntime fails on inputs {shapes}: {one_line(error)}") from error
     return {name: _encoded(array, str.encode) for name, array in zip(names, outputs, strict=True)}
+
+
+def prepared_run(session: InferenceSession, inputs: Tensors, wanted: Sequence[str]) -> Callable[[], Any]:
+    """A run without arguments: inputs are as onnxruntime takes them, outputs as it gives them."""
+    names = list(wanted)
+    feed: dict[str, Any] = {name: _encoded(array, bytes.decode) for name, array in inputs.items()}
+    if _has_bfloat16(session):
+        values = {name: _value(array) for name, array in feed.items()}
+        return lambda: session.run_with_ort_values(names, values)
+    return lambda: session.run(names, feed)
 
 
 def _has_bfloat16(session: InferenceSession) -> bool:

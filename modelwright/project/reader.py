@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -73,7 +73,19 @@ def read_builders(project: ProjectConfig, lookups: Lookups) -> Builders:
                 faulty[builder.name] = SpecError(message, "give one another name")
             valid.setdefault(builder.name, builder)
     # Two builders that claim one name: which of them is meant is not known.
-    return Builders({name: valid[name] for name in sorted(valid) if name not in faulty}, faulty)
+    return _completed({name: valid[name] for name in sorted(valid) if name not in faulty}, faulty)
+
+
+def _completed(valid: dict[str, Builder], faulty: dict[str, Exception]) -> Builders:
+    """The builders with what follows from others."""
+    found: dict[str, Builder] = {}
+    wrong: dict[str, Exception] = {}
+    for name, builder in valid.items():
+        try:
+            found[name] = replace(builder, spec=builder.spec.source.completed(builder, valid, faulty))
+        except Exception as error:
+            wrong[name] = error
+    return Builders(found, faulty | wrong)
 
 
 def _meant_name(folder: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Protocol, cast
@@ -176,6 +176,18 @@ class SourceSpec(StrictModel):
     def composing(self, serving: Mapping[str, Any]) -> tuple[str, ...]:
         """The composing models of an ensemble, each once, in order of first use."""
         return ()
+
+    def alias_of(self) -> str:
+        """The model that this is another name for, or for one of its variants; "" if it is a model of its own."""
+        return ""
+
+    def samples_of(self) -> str:
+        """The model whose samples are this one's, too; "" for its own."""
+        return ""
+
+    def completed(self, builder: Builder, builders: Mapping[str, Builder], faulty: Collection[str]) -> ModelSpec:
+        """The spec with what follows from other models, once all are read; `faulty` could not be. Raises SpecError."""
+        return builder.spec
 
 
 class StepOptions(StrictModel):

@@ -34,7 +34,7 @@ from modelwright.triton.dtypes import BY_NAME, BY_NUMPY
 from modelwright.verification.samples import shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from onnx import ModelProto
@@ -121,6 +121,28 @@ def run_torch(
         arrays = [_array(result) for result in results]
         parts.append(arrays if batched else [array[None] for array in arrays])
     return {spec.name: np.concatenate([part[i] for part in parts]) for i, spec in enumerate(outputs)}
+
+
+def prepared_call(
+    module: nn.Module,
+    feed: Tensors,
+    inputs: Sequence[DeclaredTensor],
+    outputs: Sequence[DeclaredTensor],
+    *,
+    compiled: bool,
+) -> Callable[[], Any]:
+    """A call of the module with one feed, for inference, as `torch.compile` makes it where it is to be `compiled`."""
+    import torch
+
+    adapter = _adapter(module, inputs, outputs)
+    called = torch.compile(adapter, dynamic=False) if compiled else adapter
+    tensors = _torch_tensors({spec.name: feed[spec.name] for spec in inputs})
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return called(*tensors)
+
+    return call
 
 
 # --- calling the module ----------------------------------------------------------------------------------------------

@@ -41,18 +41,23 @@ def from_torch(context: StepContext, out: Path) -> Made:
 
 
 def from_huggingface(context: StepContext, out: Path) -> Made:
-    """Load a Hugging Face directory (safetensors only), let the entry wrap the model, export it."""
+    """Load a Hugging Face directory, let the entry wrap the model, export it."""
     import torch
 
+    torch.set_num_threads(context.source(HuggingFaceSource).threads)
+    return _export(context, huggingface_module(context), out)
+
+
+def huggingface_module(context: StepContext) -> Any:
+    """The model of a Hugging Face directory (safetensors only), as the entry wraps it."""
     from modelwright.steps.huggingface import load_model
 
     source = context.source(HuggingFaceSource)
-    torch.set_num_threads(source.threads)
     with located(f"{context.builder.file}: source"):
         module = load_model(huggingface_directory(context.builder, source), source.auto_class)
     if source.entry:
         module = call(context, "source.entry", source.entry, module, **source.params)
-    return _export(context, module, out)
+    return module
 
 
 def from_file(context: StepContext, out: Path) -> Made:

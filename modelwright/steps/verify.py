@@ -62,8 +62,11 @@ def run(context: StepContext, out: Path) -> Verified:
         return with_notes(answered, check_sizes(runner, samples, view.dims))
 
 
-def run_served(context: StepContext, out: Path) -> Verified:
-    """Verify a Python model or an ensemble in the real server, in a small repository of its own."""
+def run_served(context: StepContext, out: Path, source: str = "") -> Verified:
+    """Verify a Python model or an ensemble in the real server, in a small repository of its own.
+
+    `source` is the model there whose answers it must give.
+    """
     from modelwright.steps.trial import runs_saved, trial
 
     spec = context.builder.spec
@@ -71,7 +74,8 @@ def run_served(context: StepContext, out: Path) -> Verified:
         runner = served_runner(context, client)
         samples = load_samples(context, tensors_of(context.builder).input_types)
         batch = min(spec.max_batch_size, SERVED_BATCH)
-        answered = verify_samples(context, runner, samples, batch, out)
+        other = served_runner(context, client, model=source) if source else None
+        answered = verify_samples(context, runner, samples, batch, out, other)
         if spec.batched and "sequence_batching" not in spec.serving:
             check_kept_rows(context, runner, samples, answered, batch, may_pad=True)
         notes = [check_sizes(runner, samples, _dims(context))]
@@ -88,12 +92,20 @@ def run_served(context: StepContext, out: Path) -> Verified:
 
 
 def verify_samples(
-    context: StepContext, runner: SampleRunner, samples: list[Tensors], batch: int, out: Path
+    context: StepContext,
+    runner: SampleRunner,
+    samples: list[Tensors],
+    batch: int,
+    out: Path,
+    source: SampleRunner | None = None,
 ) -> Answered:
-    """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz."""
+    """Run the samples, compare, evaluate, hold to the gates; keep `out`/golden.npz.
+
+    `source` is another model that says what the answers must be.
+    """
     spec = context.builder.spec
     actual = as_declared(runner.ask_all(samples, batch), spec.outputs, "its answer")
-    expected = expected_of(context, samples, batch, actual[0])
+    expected = source.ask_all(samples, batch) if source else expected_of(context, samples, batch, actual[0])
     answers = actual if expected is None else expected
     allowed = tolerances(spec.gates, answers[0])
     # Compared with itself where there is nothing else: that still refuses NaN and answers that change.
@@ -129,15 +141,16 @@ def check_kept_rows(
     check_rows(runner, samples[:kept], answered.actual[:kept], answered.allowed, batch, largest, may_pad=may_pad)
 
 
-def served_runner(context: StepContext, client: Client, version: str = "") -> SampleRunner:
-    """The model in a trial."""
+def served_runner(context: StepContext, client: Client, version: str = "", model: str = "") -> SampleRunner:
+    """The model in a trial; or another one there that has the same tensors."""
     spec = context.builder.spec
     types = tensors_of(context.builder).input_types
-    place = whole_sequence(client, spec.name)
+    name = model or spec.name
+    place = whole_sequence(client, name)
 
     def infer(inputs: Tensors) -> Tensors:
         rows = rounded_to(inputs, types)
-        return client.infer(spec.name, rows, version=version, sequence=place)
+        return client.infer(name, rows, version=version, sequence=place)
 
     return SampleRunner(infer, spec.batched, declared_scalars(context))
 

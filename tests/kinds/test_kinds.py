@@ -124,7 +124,11 @@ def test_a_project_with_it_has_no_stamp(toy: Sandbox, monkeypatch: pytest.Monkey
     ("written", "where", "hint"),
     [
         ("{kind: toyy}", "source.kind: unknown kind 'toyy'", "did you mean 'toy'?"),
-        ("{factor: 2}", "source.kind: missing", "one of ensemble, huggingface, onnx, prebuilt, python, torch, toy"),
+        (
+            "{factor: 2}",
+            "source.kind: missing",
+            "one of alias, ensemble, huggingface, onnx, prebuilt, python, torch, toy",
+        ),
         ("{kind: 3}", "source.kind: must be the name of a kind, got 3", "torch"),
         ("{kind: toy, factr: 2}", "source.factr: unknown field", "did you mean 'factor'?"),
         ("{kind: toy, factor: two}", "source.factor: ", ""),
@@ -205,7 +209,7 @@ def _names(message: str) -> list[str]:
 def test_every_shipped_kind_has_the_name_of_its_module() -> None:
     known = registry.registered()
     shipped = {name: kind for name, kind in known.kinds.items() if name not in known.distributions}
-    assert set(shipped) == {"ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"}
+    assert set(shipped) == {"alias", "ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"}
     for name, kind in shipped.items():
         assert kind.name == name
         assert kind.is_built_in
@@ -216,7 +220,7 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
     """Raise a revision here when the function makes something else; a name never changes."""
     assert {function.name: function.revision for function in _step_functions()} == {
         "samples": 1, "torch": 1, "onnx": 2, "huggingface": 2, "onnx_file": 2, "python": 1, "ensemble": 1, "prebuilt": 1,
-        "verify": 4, "verify_served": 4, "verify_prebuilt": 1, "baseline": 1, "verify_variant": 1,
+        "verify": 4, "verify_served": 4, "verify_prebuilt": 1, "baseline": 1, "verify_variant": 1, "verify_alias": 1,
     }  # fmt: skip
 
 
@@ -255,7 +259,7 @@ def test_a_plan_loads_the_kinds_in_use_and_no_entry_points(sandbox: Sandbox) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     exit_code, loaded = json.loads(done.stdout)
     assert exit_code == 0
-    assert set(loaded) & {"ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"} == {"onnx"}
+    assert set(loaded) & {"alias", "ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"} == {"onnx"}
 
 
 # --- nothing else tells kinds apart -----------------------------------------------------------------------------------

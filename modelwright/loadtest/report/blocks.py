@@ -18,6 +18,8 @@ _TONES: dict[str, Tone] = {
     "STOPPED EARLY": "unsure",
     "MIXED": "unsure",
     "NO VERDICT": "unsure",
+    "BUSY MACHINE": "unsure",
+    "MEASURED": "plain",
     "OBJECTIVE HOLDS": "good",
     "OBJECTIVE DOES NOT HOLD": "bad",
 }

@@ -30,7 +30,12 @@ _MAX_DETAILED = 150  # measurements with charts of their own on a page, about 20
 
 def render(result: Result) -> str:
     """The page, made from the document alone: the same document gives the same page."""
-    return _template().render(page=_page(result)).strip() + "\n"
+    return render_page(_page(result))
+
+
+def render_page(page: Page) -> str:
+    """Any page of blocks."""
+    return _template().render(page=page).strip() + "\n"
 
 
 @cache

@@ -58,7 +58,7 @@ def result_of(
         modelwright=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=list(command),
-        machine=_machine(is_local),
+        machine=machine_facts(is_local),
         server=findings.server,
         complete=findings.complete,
         notes=[*findings.notes, *([f"stopped early: {findings.stopped}"] if findings.stopped else [])],
@@ -101,7 +101,7 @@ def read(path: Path) -> Result:
         raise LoadError(f"{path}: not a load test's result: {where}: {first['msg']}") from None
 
 
-def _machine(is_local: bool) -> MachineFacts:
+def machine_facts(is_local: bool) -> MachineFacts:
     import psutil
 
     return MachineFacts(
