@@ -52,6 +52,9 @@ class RecordingSession:
         outputs: list[Any] = self._session.get_outputs()
         return outputs
 
+    def get_overridable_initializers(self) -> list[Any]:
+        return []  # constants, for TensorRT
+
     def run(self, names: Sequence[str], feed: Tensors) -> list[Any]:
         check_shapes(self._profiles, feed)
         file = self._folder / file_name(feed)
@@ -76,6 +79,9 @@ class AnsweringSession:
 
     def get_outputs(self) -> list[PlanNode]:
         return self._outputs
+
+    def get_overridable_initializers(self) -> list[PlanNode]:
+        return []
 
     def run(self, names: Sequence[str], feed: Tensors) -> list[Any]:
         check_shapes(self._profiles, feed)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 
 from modelwright.project.plan_places import PlanPlaces
 from modelwright.variants import places as local
 from modelwright.variants.places import LOCAL, Finder, NoPlace, Place, PlanMachine, WantedPlans
 
-FINDERS: Mapping[str, Finder] = {LOCAL: local.find}
+FINDERS: dict[str, Finder] = {LOCAL: local.find}
 
 
 def place(wanted: WantedPlans, places: PlanPlaces, machine: PlanMachine | None = None) -> Place | NoPlace:
