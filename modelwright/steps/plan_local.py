@@ -38,7 +38,8 @@ def _device(index: int, visible: str | None) -> str:
 
 def _run(arguments: Sequence[str], variables: Mapping[str, str], context: StepContext) -> None:
     command = [sys.executable, "-m", PROGRAM, *arguments, "--with-parent"]
-    process = subprocess.Popen(
+    timeout_s = context.plan_places.timeout_s
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -46,19 +47,18 @@ def _run(arguments: Sequence[str], variables: Mapping[str, str], context: StepCo
         text=True,
         errors="replace",
         env=os.environ | variables,
-    )
-    timeout_s = context.plan_places.timeout_s
-    timer = threading.Timer(timeout_s, process.kill)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            context.say(line.rstrip("\n"))
-        code = process.wait()
-    finally:
-        expired = not timer.is_alive()
-        timer.cancel()
-        process.kill()
+    ) as process:
+        timer = threading.Timer(timeout_s, process.kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                context.say(line.rstrip("\n"))
+            code = process.wait()
+        finally:
+            expired = not timer.is_alive()
+            timer.cancel()
+            process.kill()
     if expired:
         raise StepError(
             f"no plan within {timeout_s:g} s, so the builder was stopped",

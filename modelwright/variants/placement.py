@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from modelwright.project.plan_places import PlanPlaces
 from modelwright.variants import places as local
 from modelwright.variants.places import LOCAL, Finder, NoPlace, Place, PlanMachine, WantedPlans

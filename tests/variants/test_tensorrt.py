@@ -12,6 +12,7 @@ import pytest
 from modelwright.build.outcome import Outcome
 from modelwright.facts.plan import PLAN, PlanFailure, PlanSidecar, RefusedNode
 from modelwright.gpus import Gpu
+from modelwright.variants.techniques import tensorrt as technique
 from tests.conftest import Recorder, Sandbox
 from tests.variants.plan_double import A100, L4, TENSORRT, PlanBuilder, installed
 from tests.variants.test_variants import with_variants
@@ -20,7 +21,9 @@ PLANNED = "{name: doubled_trt, steps: [tensorrt]}"
 
 
 @pytest.fixture
-def builder() -> Iterator[PlanBuilder]:
+def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlanBuilder]:
+    """The double, and no TensorRT for RTX: what that finds is tested in tests/tensorrt."""
+    monkeypatch.setattr(technique, "_CHECK_TOOLS", ("no-such-distribution",))
     with installed(PlanBuilder()) as double:
         yield double
 
