@@ -36,7 +36,7 @@ from tests.waiting import PATIENCE_S, wait_until
 FILE = ROOT / "docker-compose.yml"
 SERVERS = ("triton", "triton-gpu")
 pytestmark = pytest.mark.xdist_group("compose")  # what compose reads is cached in a process
-VARIABLES = ("LOAD_", "TRITON_", "MODEL_", "POLL_", "HTTP_", "GRPC_", "METRICS_", "SHM_", "GPU_", "COMPOSE_")
+VARIABLES = ("LOAD_", "TRITON_", "MODEL_", "POLL_", "HTTP_", "GRPC_", "METRICS_", "SHM_", "GPU_", "COMPOSE_", "PLAN_")
 
 
 def compose_command() -> list[str] | None:
@@ -91,7 +91,7 @@ def test_the_file_is_for_the_release_that_the_project_is_for() -> None:
 
 def test_every_server_mounts_the_repository_read_only_has_a_health_check_and_only_gpu_ones_have_gpus() -> None:
     services = yaml.safe_load(FILE.read_text())["services"]
-    assert set(services) == {*SERVERS, "load-master", "load-worker"}
+    assert set(services) == {*SERVERS, "plan-builder", "load-master", "load-worker"}
     for name in SERVERS:
         service = services[name]
         assert service["volumes"] == ["${MODEL_REPOSITORY:-./model_repository}:/models:ro"]

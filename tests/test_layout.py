@@ -49,6 +49,8 @@ PROGRAMS = (
     "server/supervisor.py",
     "steps/plan_builder.py",
     "steps/plan_folders.py",
+    "steps/plan_places/guard.py",
+    "steps/plan_places/program.py",
     "steps/plan_program.py",
     "steps/context.py",  # a step's log is the standard output of its worker
 )

@@ -104,8 +104,9 @@ def _file(project: ProjectConfig) -> Path:
 
 
 def _key(project: ProjectConfig, names: Sequence[str]) -> list[Any]:
-    """What is no file: the program, the interpreter, and where packages are found."""
-    return [__version__, sys.version, sys.executable, sys.path, str(project.root), sorted(names)]
+    """What is no file: the program, the interpreter, where packages are found, and what a command chooses."""
+    chosen = project.plan_places.plan_builder
+    return [__version__, sys.version, sys.executable, sys.path, str(project.root), sorted(names), chosen]
 
 
 def _roots(project: ProjectConfig) -> list[str]:

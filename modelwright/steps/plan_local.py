@@ -15,20 +15,26 @@ from modelwright.gpus import visible_gpus
 from modelwright.steps.context import StepContext
 from modelwright.steps.plan_folders import PROGRAM
 
-_DEVICES = "CUDA_VISIBLE_DEVICES"
+DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 def build(inside: Path, out: Path, request: PlanRequest, context: StepContext) -> None:
     """Build the plan of a request on the first GPU that it is for. `plan_folders.accept` says how it went."""
-    gpus = [gpu for gpu in visible_gpus() if gpu.compute_capability == request.compute_capability]
-    if not gpus:
+    device = visible_device(request.compute_capability)
+    if device is None:
         raise StepError(f"there is no GPU of compute capability {request.compute_capability} here any more")
-    _run([str(inside), str(out)], {_DEVICES: _device(gpus[0].index, os.environ.get(_DEVICES))}, context)
+    _run([str(inside), str(out)], {DEVICES: device}, context)
 
 
 def check(inside: Path, out: Path, capabilities: Sequence[str], context: StepContext) -> None:
     """Try a request with TensorRT for RTX, without a GPU. `plan_folders.accept_check` says how it went."""
-    _run([str(inside), str(out), "--check", ",".join(capabilities)], {_DEVICES: ""}, context)
+    _run([str(inside), str(out), "--check", ",".join(capabilities)], {DEVICES: ""}, context)
+
+
+def visible_device(compute_capability: str) -> str | None:
+    """The first GPU of a kind, as CUDA_VISIBLE_DEVICES names it; None where there is none."""
+    gpus = [gpu for gpu in visible_gpus() if gpu.compute_capability == compute_capability]
+    return _device(gpus[0].index, os.environ.get(DEVICES)) if gpus else None
 
 
 def _device(index: int, visible: str | None) -> str:
