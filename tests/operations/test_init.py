@@ -59,14 +59,16 @@ def test_it_is_for_the_release_that_this_version_is_tested_with(started: Started
     assert TESTED_WITH == load(ROOT).target.name == load(started.root).target.name
     other = init_project(tmp_path, target="26.04")
     assert load(other.root).target.name == "26.04"
-    assert "TRITON_RELEASE:-26.04}" in (other.root / "docker-compose.yml").read_text()
+    compose = (other.root / "docker-compose.yml").read_text()
+    assert "TRITON_RELEASE:-26.04}" in compose
+    assert "PLAN_BUILDER_IMAGE:-nvcr.io/nvidia/tensorrt:26.04-py3}" in compose
 
 
 def test_its_services_are_those_of_modelwright_itself(started: Started) -> None:
     own = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     new = yaml.safe_load((started.root / "docker-compose.yml").read_text())
     assert new["x-triton"] == own["x-triton"]
-    assert new["services"] == {name: own["services"][name] for name in ("triton", "triton-gpu")}
+    assert new["services"] == {name: own["services"][name] for name in ("triton", "triton-gpu", "plan-builder")}
 
 
 def test_its_templates_and_locustfile_are_those_of_modelwright_itself(started: Started) -> None:
