@@ -73,16 +73,16 @@ class ServedView:
     def run(self, request: Tensors) -> Tensors:
         """One request, with the batch dimension where the model has one. Raises StepError, or ConfigError for an
         answer that does not fit its reshape."""
-        outputs = run_session(self.session, self._feed(request), self._wanted)
+        outputs = run_session(self.session, self.feed(request), self._wanted)
         return {tensor.name: self._to_client(tensor, outputs[tensor.name]) for tensor in self.tensors.outputs}
 
     def prepared(self, request: Tensors) -> Callable[[], Any]:
         """A run of one request that may be timed: what is done once for a request has been done. Raises as `run`."""
-        run_session(self.session, self._feed(request), self._wanted)
-        return prepared_run(self.session, self._feed(request), self._wanted)
+        run_session(self.session, self.feed(request), self._wanted)
+        return prepared_run(self.session, self.feed(request), self._wanted)
 
-    def _feed(self, request: Tensors) -> Tensors:
-        """What onnxruntime is given for a request."""
+    def feed(self, request: Tensors) -> Tensors:
+        """What onnxruntime is given for a request. Raises ConfigError for one that does not fit the model."""
         self._check(request)
         rows = len(next(iter(request.values()))) if self.batched else 0
         feed = {tensor.name: self._to_model(tensor, request[tensor.name]) for tensor in self.tensors.inputs}

@@ -27,6 +27,8 @@ from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import Column, columns
 
 MODEL = "version/model.onnx"  # in the folder of a step that makes a graph
+# Beside it, where onnxruntime's CPU cannot run it: a graph that it runs, and that gives the same answers.
+EMULATED = "emulated.onnx"
 _METRICS = "metrics.json"
 _SOURCE = "source"  # the parameter of `evaluate` that gets the plain model
 
@@ -63,6 +65,12 @@ def plain_runner(context: StepContext) -> SampleRunner:
 def onnx_view(context: StepContext, file: Path) -> ServedView:
     """An ONNX file as this model is served. Raises ConfigError where the server would refuse it."""
     return served_view(context.builder, served_session(context.builder, file))
+
+
+def runnable(folder: Path) -> Path:
+    """What a step made, as onnxruntime runs it here."""
+    emulated = folder / EMULATED
+    return emulated if emulated.is_file() else folder / MODEL
 
 
 def onnx_runner(context: StepContext, file: Path) -> SampleRunner:

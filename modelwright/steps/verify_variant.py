@@ -18,6 +18,7 @@ from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.evaluation import (
+    EMULATED,
     MODEL,
     baseline_metrics,
     metrics_of,
@@ -25,6 +26,7 @@ from modelwright.steps.evaluation import (
     onnx_view,
     plain_runner,
     rows_a_request,
+    runnable,
     runner_of,
 )
 from modelwright.steps.samples import as_declared, load_samples
@@ -45,13 +47,15 @@ from modelwright.verification.tolerances import UNBOUNDED, tolerances_in
 SENSITIVITY = "sensitivity.json"  # in the folder of a step that ranked layers: [{"layer": …, "harm": …}], worst first
 _SHOWN = 5  # of the layers that hurt most
 _EXPECTED = "expected"  # role of the export
+_EMULATED_NOTE = "onnxruntime's CPU cannot run this graph: a float32 graph with the same rounding was verified"
 
 
 def run(context: StepContext, out: Path) -> Verified:
     """Verify a variant in onnxruntime."""
     spec = context.builder.spec
     with located(f"{spec.name}: verify"):
-        view = onnx_view(context, context.inputs["model"] / MODEL)
+        file = runnable(context.inputs["model"])
+        view = onnx_view(context, file)
         runner = runner_of(view)
         samples = load_samples(context, view.tensors.input_types)
         answered = hold(context, runner, samples, rows_a_request(spec, len(samples)), out)
@@ -63,7 +67,8 @@ def run(context: StepContext, out: Path) -> Verified:
             answered = Answered(
                 answered.actual, answered.allowed, answered.facts.model_copy(update={"latency_ratio": round(found, 3)})
             )
-        return with_notes(answered, *answered.facts.notes, check_sizes(runner, samples, view.dims))
+        emulated = _EMULATED_NOTE if file.name == EMULATED else ""
+        return with_notes(answered, *answered.facts.notes, emulated, check_sizes(runner, samples, view.dims))
 
 
 def hold(context: StepContext, runner: SampleRunner, samples: list[Tensors], batch: int, out: Path) -> Answered:

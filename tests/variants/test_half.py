@@ -1,0 +1,136 @@
+"""FP16 and BF16: which nodes compute in half precision, and what keeps a model accurate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelwright.operations.status import status
+from tests.conftest import Sandbox
+
+YAML = """
+source: {{kind: onnx, path: model.onnx}}
+samples: data:samples
+serving: {{max_batch_size: 8{serving}}}
+variants:
+  - {{name: net_{name}, steps: [{step}]{more}}}
+"""
+DATA_PY = """
+import numpy as np
+
+
+def samples():
+    return {{"x": (np.random.default_rng(0).normal(size=(16, 8)) * {scale}).astype(np.float32)}}
+"""
+
+
+def net(path: Path, *, opset: int = 22, scale: float = 1.0, tail: str = "Softmax") -> None:
+    """x (batch, 8) → MatMul → Relu → MatMul → Softmax → y."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(1)
+    weights = [random.normal(size=(8, 8)).astype(np.float32) / 3 * scale for _ in range(2)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["h0"], name="first"),
+        helper.make_node("Relu", ["h0"], ["h1"], name="relu"),
+        helper.make_node("MatMul", ["h1", "w1"], ["h2"], name="second"),
+        helper.make_node(tail, ["h2"], ["y"], name="tail"),
+    ]
+    shape = ["batch", 8]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(array, f"w{index}") for index, array in enumerate(weights)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
+
+
+def write(sandbox: Sandbox, step: str = "fp16", serving: str = "", more: str = "", scale: float = 1.0) -> Path:
+    name = step.strip("{").partition(":")[0].strip()
+    yaml = YAML.format(name=name, step=step, serving=f", {serving}" if serving else "", more=f", {more}" if more else "")
+    folder = sandbox.write("net", model_yaml=yaml, data_py=DATA_PY.format(scale=scale))
+    net(folder / "model.onnx")
+    return folder
+
+
+def graph_of(sandbox: Sandbox, model: str):  # type: ignore[no-untyped-def]
+    import onnx
+
+    return onnx.load(sandbox.root / f"model_repository/{model}/1/model.onnx")
+
+
+GPU = "instance_group: [{kind: KIND_GPU}]"
+
+
+def test_products_compute_in_fp16_and_softmax_in_float32(sandbox: Sandbox) -> None:
+    from onnx import TensorProto
+
+    write(sandbox)
+    assert sandbox.build()["net_fp16"].status == "new"
+    graph = graph_of(sandbox, "net_fp16").graph
+    assert [node.op_type for node in graph.node] == ["Cast", "MatMul", "Relu", "MatMul", "Cast", "Softmax"]
+    assert {tensor.name: tensor.data_type for tensor in graph.initializer} == {
+        "w0.fp16": TensorProto.FLOAT16,
+        "w1.fp16": TensorProto.FLOAT16,
+    }
+    assert graph.input[0].type.tensor_type.elem_type == graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    manifest = sandbox.manifest("net_fp16")
+    assert manifest.verification.precision == "fp16"
+    assert 0 < manifest.verification.max_abs_error["y"] < 1e-2
+    facts = next(step for step in manifest.lineage if step.step == "fp16").facts
+    assert facts["nodes"] == 3
+    assert facts["kept"] == {"tail": "Softmax is sensitive to rounding"}
+    assert facts["tried"] == 1
+
+
+def test_bf16_is_verified_by_a_graph_that_rounds_as_it_does(sandbox: Sandbox) -> None:
+    write(sandbox, "bf16", GPU)
+    assert sandbox.build()["net_bf16"].status == "new"
+    types = {node.attribute[0].i for node in graph_of(sandbox, "net_bf16").graph.node if node.op_type == "Cast"}
+    assert types == {1, 16}
+    verified = sandbox.manifest("net_bf16").verification
+    assert verified.precision == "bf16"
+    assert "a float32 graph with the same rounding was verified" in " ".join(verified.notes)
+    assert 1e-4 < verified.max_abs_error["y"] < 5e-2
+    files = [path.name for path in (sandbox.root / "model_repository/net_bf16/1").iterdir()]
+    assert "emulated.onnx" not in files
+
+
+def test_bf16_is_skipped_where_a_cpu_may_serve_it(sandbox: Sandbox) -> None:
+    write(sandbox, "bf16")
+    outcome = sandbox.build()["net_bf16"]
+    assert outcome.status == "skipped"
+    assert "onnxruntime computes nothing in BF16 on the CPU: serve it on GPUs only" in str(outcome.reason)
+
+
+@pytest.mark.parametrize(("wanted", "kept"), [("MatMul", ["first", "second"]), ("second", ["second"])], ids=["operator", "node"])
+def test_what_keep_float32_names_stays_in_float32(sandbox: Sandbox, wanted: str, kept: list[str]) -> None:
+    write(sandbox, f"{{fp16: {{keep_float32: [{wanted}]}}}}")
+    outcome = sandbox.build()["net_fp16"]
+    if wanted == "MatMul":
+        assert "all that could compute in FP16 stays in float32: first: keep_float32" in str(outcome.error)
+        return
+    facts = next(step for step in sandbox.manifest("net_fp16").lineage if step.step == "fp16").facts
+    assert [node for node, reason in facts["kept"].items() if reason == "keep_float32"] == kept
+
+
+def test_keep_float32_of_nothing_is_an_error(sandbox: Sandbox) -> None:
+    write(sandbox, "{fp16: {keep_float32: [Matmul]}}")
+    error = str(sandbox.build()["net_fp16"].error)
+    assert "net_fp16: fp16: keep_float32: the graph has no operator and no node 'Matmul'" in error
+    assert "did you mean 'MatMul'?" in error
+
+
+def test_nodes_with_values_beyond_fp16_stay_in_float32(sandbox: Sandbox) -> None:
+    folder = write(sandbox, scale=30000.0)
+    net(folder / "model.onnx", tail="Tanh")
+    assert sandbox.build()["net_fp16"].status == "new"
+    facts = next(step for step in sandbox.manifest("net_fp16").lineage if step.step == "fp16").facts
+    assert "on the samples, FP16 ends at 65504" in facts["kept"]["first"]
+    assert "'x' reaches" in facts["kept"]["first"]
