@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from modelwright.operations.status import status
 from tests.conftest import Sandbox
 
 YAML = """
@@ -53,7 +52,9 @@ def net(path: Path, *, opset: int = 22, scale: float = 1.0, tail: str = "Softmax
 
 def write(sandbox: Sandbox, step: str = "fp16", serving: str = "", more: str = "", scale: float = 1.0) -> Path:
     name = step.strip("{").partition(":")[0].strip()
-    yaml = YAML.format(name=name, step=step, serving=f", {serving}" if serving else "", more=f", {more}" if more else "")
+    yaml = YAML.format(
+        name=name, step=step, serving=f", {serving}" if serving else "", more=f", {more}" if more else ""
+    )
     folder = sandbox.write("net", model_yaml=yaml, data_py=DATA_PY.format(scale=scale))
     net(folder / "model.onnx")
     return folder
@@ -63,6 +64,11 @@ def graph_of(sandbox: Sandbox, model: str):  # type: ignore[no-untyped-def]
     import onnx
 
     return onnx.load(sandbox.root / f"model_repository/{model}/1/model.onnx")
+
+
+def facts_of(sandbox: Sandbox) -> dict[str, Any]:
+    """What the step fp16 of net_fp16 learnt."""
+    return dict(next(step for step in sandbox.manifest("net_fp16").lineage if step.step == "fp16").facts)
 
 
 GPU = "instance_group: [{kind: KIND_GPU}]"
@@ -83,7 +89,7 @@ def test_products_compute_in_fp16_and_softmax_in_float32(sandbox: Sandbox) -> No
     manifest = sandbox.manifest("net_fp16")
     assert manifest.verification.precision == "fp16"
     assert 0 < manifest.verification.max_abs_error["y"] < 1e-2
-    facts = next(step for step in manifest.lineage if step.step == "fp16").facts
+    facts = facts_of(sandbox)
     assert facts["nodes"] == 3
     assert facts["kept"] == {"tail": "Softmax is sensitive to rounding"}
     assert facts["tried"] == 1
@@ -109,14 +115,16 @@ def test_bf16_is_skipped_where_a_cpu_may_serve_it(sandbox: Sandbox) -> None:
     assert "onnxruntime computes nothing in BF16 on the CPU: serve it on GPUs only" in str(outcome.reason)
 
 
-@pytest.mark.parametrize(("wanted", "kept"), [("MatMul", ["first", "second"]), ("second", ["second"])], ids=["operator", "node"])
+@pytest.mark.parametrize(
+    ("wanted", "kept"), [("MatMul", ["first", "second"]), ("second", ["second"])], ids=["operator", "node"]
+)
 def test_what_keep_float32_names_stays_in_float32(sandbox: Sandbox, wanted: str, kept: list[str]) -> None:
     write(sandbox, f"{{fp16: {{keep_float32: [{wanted}]}}}}")
     outcome = sandbox.build()["net_fp16"]
     if wanted == "MatMul":
         assert "all that could compute in FP16 stays in float32: first: keep_float32" in str(outcome.error)
         return
-    facts = next(step for step in sandbox.manifest("net_fp16").lineage if step.step == "fp16").facts
+    facts = facts_of(sandbox)
     assert [node for node, reason in facts["kept"].items() if reason == "keep_float32"] == kept
 
 
@@ -131,6 +139,6 @@ def test_nodes_with_values_beyond_fp16_stay_in_float32(sandbox: Sandbox) -> None
     folder = write(sandbox, scale=30000.0)
     net(folder / "model.onnx", tail="Tanh")
     assert sandbox.build()["net_fp16"].status == "new"
-    facts = next(step for step in sandbox.manifest("net_fp16").lineage if step.step == "fp16").facts
+    facts = facts_of(sandbox)
     assert "on the samples, FP16 ends at 65504" in facts["kept"]["first"]
     assert "'x' reaches" in facts["kept"]["first"]
