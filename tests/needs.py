@@ -26,7 +26,12 @@ _MARKS = {
     "browser": "browser",
 }
 _FENCE = str(Path(__file__).parent / "fence")
-_IMPORT_TORCH = {"test_export.py", "test_exporters.py"}  # modules that cannot be collected without it
+_IMPORT_TORCH = {
+    "test_channels.py",
+    "test_export.py",
+    "test_exporters.py",
+    "test_sparsity.py",
+}  # modules that cannot be collected without it
 _QUICK_TO_MAKE = {"sandbox_factory", "environment"}  # fixtures that may be made once a process
 
 

@@ -129,7 +129,8 @@ def user_error(builder: Builder, field: str, entry: str, error: BaseException) -
     lines = "".join(traceback.format_list(own)).rstrip().replace(str(builder.folder) + os.sep, "")
     where = f"{builder.file}: {field} {entry} raised {reason}"
     if isinstance(error, TypeError) and not own:
-        return StepError(where, "its parameters and source.params must agree")
+        owner = field.rpartition(": ")[2].rpartition(".")[0] or "source"
+        return StepError(where, f"its parameters and {owner}.params must agree")
     if isinstance(error, ModuleNotFoundError):
         return StepError(f"{where}\n{lines}", f"install it, or name it in pyproject.toml: {error.name}")
     return StepError(f"{where}\n{lines}" if lines else where)

@@ -84,8 +84,8 @@ def onnx_from_torch(
     names. The file is run in onnxruntime at sizes other than the traced ones. Raises StepError.
     """
     wanted = _opset(release, exporter, opset)
-    adapter = _adapter(module, inputs, outputs)
-    _check_samples(samples, inputs)
+    adapter = adapted(module, inputs, outputs)
+    check_samples(samples, inputs)
     traced = _cut(samples, inputs, batched, _TRACED_ROWS, lambda full: max(full, 2))
     _check_results(_forward(adapter, traced), traced, inputs, outputs, batched)
     write = _by_torchscript if exporter == "torchscript" else _by_dynamo
@@ -109,8 +109,8 @@ def run_torch(
     """The module's own results for all samples, (N, *shape) each: what every later form is compared with."""
     import numpy as np
 
-    adapter = _adapter(module, inputs, outputs)
-    _check_samples(samples, inputs)
+    adapter = adapted(module, inputs, outputs)
+    check_samples(samples, inputs)
     rows = _rows(samples)
     step = _RUN_ROWS if batched else 1
     parts = []
@@ -134,9 +134,9 @@ def prepared_call(
     """A call of the module with one feed, for inference, as `torch.compile` makes it where it is to be `compiled`."""
     import torch
 
-    adapter = _adapter(module, inputs, outputs)
+    adapter = adapted(module, inputs, outputs)
     called = torch.compile(adapter, dynamic=False) if compiled else adapter
-    tensors = _torch_tensors({spec.name: feed[spec.name] for spec in inputs})
+    tensors = torch_tensors({spec.name: feed[spec.name] for spec in inputs})
 
     def call() -> Any:
         with torch.inference_mode():
@@ -145,11 +145,32 @@ def prepared_call(
     return call
 
 
+def example_of(
+    module: nn.Module,
+    samples: Tensors,
+    inputs: Sequence[DeclaredTensor],
+    outputs: Sequence[DeclaredTensor],
+    *,
+    batched: bool,
+) -> tuple[Tensor, ...]:
+    """The module's outputs for the first of the samples, in the order of `outputs`, with their gradients.
+
+    What the module's own code raises passes through.
+    """
+    results: tuple[Tensor, ...] = adapted(module, inputs, outputs)(
+        *torch_tensors(_cut(samples, inputs, batched, 1, lambda full: full))
+    )
+    return results
+
+
 # --- calling the module ----------------------------------------------------------------------------------------------
 
 
-def _adapter(module: nn.Module, inputs: Sequence[DeclaredTensor], outputs: Sequence[DeclaredTensor]) -> nn.Module:
-    """The module behind one calling convention: tensors in the spec's order in, a tuple in the spec's order out."""
+def adapted(module: nn.Module, inputs: Sequence[DeclaredTensor], outputs: Sequence[DeclaredTensor]) -> nn.Module:
+    """The module behind one calling convention: tensors in the spec's order in, a tuple in the spec's order out.
+
+    Raises StepError for a module in training mode.
+    """
     from torch import nn
 
     if not isinstance(module, nn.Module):
@@ -206,7 +227,7 @@ def _forward(adapter: nn.Module, feed: Tensors) -> tuple[Tensor, ...]:
 
     try:
         with torch.no_grad():
-            results: tuple[Tensor, ...] = adapter(*_torch_tensors(feed))
+            results: tuple[Tensor, ...] = adapter(*torch_tensors(feed))
     except StepError:
         raise
     except Exception as error:
@@ -215,7 +236,7 @@ def _forward(adapter: nn.Module, feed: Tensors) -> tuple[Tensor, ...]:
     return results
 
 
-def _torch_tensors(feed: Tensors) -> tuple[Tensor, ...]:
+def torch_tensors(feed: Tensors) -> tuple[Tensor, ...]:
 
     # A copy: torch warns about arrays it could write to, and a forward pass must not change the samples.
     return tuple(_tensor(array.copy()) for array in feed.values())
@@ -241,26 +262,27 @@ def _array(tensor: Tensor) -> Array:
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
-def _check_samples(samples: Tensors, inputs: Sequence[DeclaredTensor]) -> None:
+def check_samples(samples: Tensors, inputs: Sequence[DeclaredTensor], what: str = "samples") -> None:
+    """Raise StepError for arrays that are not (N, *shape) of the declared inputs. `what` is how messages call them."""
     sizes: dict[str, int] = {}
     for spec in inputs:
         if spec.name not in samples:
-            raise StepError(f"samples has no '{spec.name}', only {sorted(samples)}", "return every input of the spec")
+            raise StepError(f"{what} has no '{spec.name}', only {sorted(samples)}", "return every input of the spec")
         array = samples[spec.name]
         if BY_NAME[spec.dtype].name == "BYTES":
             raise StepError(
                 f"input '{spec.name}' is BYTES, which torch has not", "tokenise in a python model before it"
             )
         if datatype_of(array) != spec.dtype:
-            raise StepError(f"samples['{spec.name}'] is {array.dtype}, the spec says {spec.dtype}", "cast the samples")
+            raise StepError(f"{what}['{spec.name}'] is {array.dtype}, the spec says {spec.dtype}", f"cast the {what}")
         fits = array.ndim == len(spec.shape) + 1 and all(
             not isinstance(dim, int) or dim in (-1, size) for dim, size in zip(spec.shape, array.shape[1:], strict=True)
         )
         if not fits or not len(array):
-            raise StepError(f"samples['{spec.name}'] has shape {list(array.shape)}, expected [N, {_text(spec.shape)}]")
+            raise StepError(f"{what}['{spec.name}'] has shape {list(array.shape)}, expected [N, {_text(spec.shape)}]")
         for dim, size in zip(("N", *spec.shape), array.shape, strict=True):
             if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
-                raise StepError(f"samples['{spec.name}']: '{dim}' is {size}, elsewhere {sizes[dim]}", "pad the samples")
+                raise StepError(f"{what}['{spec.name}']: '{dim}' is {size}, elsewhere {sizes[dim]}", f"pad the {what}")
 
 
 def _rows(samples: Tensors) -> int:
@@ -344,7 +366,7 @@ def _by_dynamo(
     opset: int,
 ) -> ModelProto:
     try:
-        program = traced_program(adapter, _torch_tensors(traced), [_dynamic_axes(spec, batched) for spec in inputs])
+        program = traced_program(adapter, torch_tensors(traced), [_dynamic_axes(spec, batched) for spec in inputs])
     except StepError:
         raise
     except Exception as error:  # forward ran on these very tensors: whatever fails now is the tracing
@@ -361,7 +383,7 @@ def _by_torchscript(
     opset: int,
 ) -> ModelProto:
     there, back = ([_dynamic_axes(spec, batched) for spec in specs] for specs in (inputs, outputs))
-    return model_from_torchscript(adapter, _torch_tensors(traced), there, back, opset)
+    return model_from_torchscript(adapter, torch_tensors(traced), there, back, opset)
 
 
 def _set_signature(
