@@ -17,6 +17,7 @@ _DISTRIBUTIONS = {
     "skimage": "scikit-image",
     "sentence_transformers": "sentence-transformers",
     "google": "protobuf",
+    "tensorrt_rtx": "tensorrt-rtx-cu12",
 }
 
 

@@ -30,7 +30,11 @@ _HEAD = """\
 _TAIL = """\
 # Not resolvable without NVIDIA's package index, so pinned by hand (extra `tensorrt`).
 tensorrt==11.0.0.114
+# Extra `tensorrt-check`.
 polygraphy==0.53.6
+tensorrt-rtx-cu12==1.7.1.116
+tensorrt-rtx-cu12-bindings==1.7.1.116
+tensorrt-rtx-cu12-libs==1.7.1.116
 """
 _OTHER_PLATFORMS = re.compile(r"(pywin32|pyreadline3|httpx2-jsfetch|cuda-toolkit)\b")
 _PYTHON = re.compile(r"python_full_version (?:<|>=|==) '[\d.*]+'")

