@@ -15,6 +15,7 @@ from modelwright.cli.command import (
     command,
     json_option,
     names_argument,
+    plan_builder_option,
     progress,
     quiet,
     startup_timeout_option,
@@ -43,6 +44,7 @@ everything_option = click.option(
     "--locked", is_flag=True, help="Fail a model whose requirements.lock is missing or does not fit; do not write it."
 )
 @click.option("--replay", is_flag=True, help="Afterwards, replay on the local server what has not passed there yet.")
+@plan_builder_option
 @startup_timeout_option
 @json_option
 @command
@@ -92,6 +94,7 @@ def _replay(
 @click.command("plan")
 @names_argument
 @everything_option
+@plan_builder_option
 @json_option
 @command
 def plan_command(project: Project, names: tuple[str, ...], everything: bool, as_data: bool) -> None:

@@ -15,6 +15,7 @@ import click
 from modelwright.api import Project
 from modelwright.cli.hints import error_text, typed
 from modelwright.errors import ModelwrightError
+from modelwright.project.plan_places import PLAN_BUILDERS
 from modelwright.project.project import LONGEST_TIMEOUT_S
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,9 +33,15 @@ startup_timeout_option = click.option(
     help="What the local server gets to load models; default: by their number and size.",
 )
 
+plan_builder_option = click.option(
+    "--plan-builder",
+    type=click.Choice(PLAN_BUILDERS),
+    help="Where TensorRT plans are built; default: plan_builder of [tensorrt] in modelwright.toml, or auto.",
+)
+
 
 def command(function: F) -> F:
-    """Give a command the project as its first argument, with its start-up timeout if given, and show its errors."""
+    """Give a command the project as its first argument, as its options change it, and show its errors."""
 
     @wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -43,6 +50,10 @@ def command(function: F) -> F:
             startup_timeout_s = options.pop("startup_timeout_s", None)
             if startup_timeout_s:
                 project = Project(replace(project.config, startup_timeout_s=startup_timeout_s))
+            plan_builder = options.pop("plan_builder", None)
+            if plan_builder:
+                places = replace(project.config.plan_places, plan_builder=plan_builder)
+                project = Project(replace(project.config, plan_places=places))
             return function(project, *arguments, **options)
 
     return wrapped  # type: ignore[return-value]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from modelwright import __version__, tools
 from modelwright.errors import ProjectError, ProjectNotFoundError
 from modelwright.kinds.kind import Needs
 from modelwright.kinds.registry import Registered, registered
+from modelwright.programs import Ran, run_program
 from modelwright.project.project import ProjectConfig, find
 from modelwright.project.spec import Builder
 from modelwright.server import environment
@@ -58,42 +58,6 @@ class Row:
     detail: str
     fix: str = ""
     needed: bool = False
-
-
-@dataclass(frozen=True)
-class Ran:
-    """The result of running a program. `code` is None when it is not installed or timed out: `error` says which."""
-
-    code: int | None
-    output: str = ""
-    error: str = ""
-
-    @property
-    def last_line(self) -> str:
-        lines = (self.error.strip() or self.output.strip()).splitlines()
-        return lines[-1].strip() if lines else f"exit code {self.code}"
-
-
-def run_program(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] | None = None) -> Ran:
-    """Run a program. Raises nothing: a program that cannot run is a result, too."""
-    if shutil.which(command[0]) is None:
-        return Ran(None, error=f"no {command[0]} command")
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env=dict(variables) if variables is not None else None,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Ran(None, error=f"no answer within {timeout_s:g} s")
-    except OSError as error:
-        return Ran(None, error=str(error))
-    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def installed_version(module: str) -> str | None:

@@ -6,12 +6,13 @@ Nothing heavy is imported to find out: versions come from package metadata, GPUs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from modelwright import tools
 from modelwright.gpus import Gpu, visible_gpus
+from modelwright.programs import Ran, run_program
 from modelwright.project.plan_places import PlanPlaces
 from modelwright.triton.plans import loads, tensorrt_in
 from modelwright.triton.releases import Release
@@ -58,6 +59,7 @@ class PlanMachine:
 
     gpus: Callable[[], tuple[Gpu, ...]] = visible_gpus
     version: Callable[[str], str | None] = field(default=tools.version)  # of a distribution or import name
+    run: Callable[[Sequence[str], float], Ran] = run_program  # a program, for at most so many seconds
 
 
 Finder: TypeAlias = Callable[[WantedPlans, PlanPlaces, PlanMachine], "Place | str"]  # or why not
@@ -75,17 +77,30 @@ def find(wanted: WantedPlans, places: PlanPlaces, machine: PlanMachine) -> Place
         return f"TensorRT is not installed ({INSTALL})"
     if machine.version("polygraphy") is None:
         return f"TensorRT {version} is installed, and Polygraphy is not ({INSTALL})"
+    here = gpus_for(wanted, machine)
+    if isinstance(here, str):
+        return f"TensorRT {version} is installed, and {here}"
+    release = wanted.release.name
+    if loads(version, wanted.version_compatible, tensorrt_in(release)) is False:
+        return f"TensorRT {version} is installed, and Triton {release} loads plans of {tensorrt_in(release)} only"
+    why = f"{named(here)}, TensorRT {version}"
+    return Place(LOCAL, "modelwright.steps.plan_local:build", version, tuple(here), why=why)
+
+
+def gpus_for(wanted: WantedPlans, machine: PlanMachine) -> dict[str, str] | str:
+    """{compute capability: name} of the GPUs of this machine that build the plans; or why it cannot be here."""
     gpus = machine.gpus()
     if not gpus:
-        return f"TensorRT {version} is installed, and CUDA shows no GPU"
+        return "CUDA shows no GPU on this machine"
     here = {gpu.compute_capability: gpu.name for gpu in reversed(gpus)}
     chosen = wanted.compute_capabilities or (gpus[0].compute_capability,)
     missing = [capability for capability in chosen if capability not in here]
     if missing:
         have = " and ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in gpus)
         return f"plans are wanted for compute capability {', '.join(missing)}, and the GPUs here are {have}"
-    release = wanted.release.name
-    if loads(version, wanted.version_compatible, tensorrt_in(release)) is False:
-        return f"TensorRT {version} is installed, and Triton {release} loads plans of {tensorrt_in(release)} only"
-    names = ", ".join(f"{here[capability]} ({capability})" for capability in chosen)
-    return Place(LOCAL, "modelwright.steps.plan_local:build", version, chosen, why=f"{names}, TensorRT {version}")
+    return {capability: here[capability] for capability in chosen}
+
+
+def named(gpus: Mapping[str, str]) -> str:
+    """`NVIDIA L4 (8.9)`"""
+    return ", ".join(f"{name} ({capability})" for capability, name in gpus.items())

@@ -17,7 +17,8 @@ from modelwright.cli.doctor import doctor_as_data, print_doctor
 from modelwright.cli.main import main
 from modelwright.gpus import Gpu
 from modelwright.kinds.export import TORCH
-from modelwright.operations.doctor import Machine, Ran, Row, examine, failing, run_program
+from modelwright.operations.doctor import Machine, Row, examine, failing
+from modelwright.programs import Ran, run_program
 from modelwright.server.environment import Host
 from modelwright.server.interpreters import Interpreter
 from modelwright.variants.places import PlanMachine

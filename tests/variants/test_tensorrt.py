@@ -267,7 +267,7 @@ def test_the_project_can_say_that_plans_are_not_built(sandbox: Sandbox, builder:
     with_variants(sandbox, PLANNED)
     outcome = build(sandbox)
     assert outcome.status == "skipped"
-    assert "tensorrt.plan_builder: it is none in modelwright.toml" in outcome.reason
+    assert "plan builder: none was chosen" in outcome.reason
 
 
 # --- model.yaml that cannot be built ----------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from modelwright.errors import ModelwrightError
-from modelwright.operations.doctor import Machine, Ran, examine
+from modelwright.operations.doctor import Machine, examine
 from modelwright.operations.status import status
+from modelwright.programs import Ran
 from modelwright.project.reader import read_builders
 from modelwright.variants.registry import LOOKUPS
 from tests.conftest import TORCH_YAML, Sandbox
