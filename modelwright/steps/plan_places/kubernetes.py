@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
+
 from modelwright.errors import StepError
 from modelwright.facts.plan import PlanRequest
 from modelwright.project.plan_places import GPUS_HINT, PlanPlaces
@@ -30,7 +32,8 @@ from modelwright.text import size
 
 T = TypeVar("T")
 
-_POLL_S = 5.0
+_LONGEST_POLL_S = 5.0  # a small plan is built in seconds, a large one in many minutes: the steps grow
+_FIRST_POLL = 10  # the first step is this part of the longest
 _TRIES = 3  # of a transfer, and of looking after a builder that runs: connections break
 _LARGEST_LOG = 100_000_000
 
@@ -46,7 +49,7 @@ def plan_from_job(
     request: PlanRequest,
     settings: PlanPlaces,
     say: Callable[[str], None],
-    poll_s: float = _POLL_S,
+    longest_poll_s: float = _LONGEST_POLL_S,
 ) -> None:
     """Send the folder of a request to a Job; the folder `out` is its result, checked against its list.
 
@@ -58,11 +61,11 @@ def plan_from_job(
         raise StepError(f"tensorrt.kubernetes.gpus: {what}", GPUS_HINT)
     sealed = seal_request(inside)
     name = _job_name(request.model)
-    run = _Run(settings, name, f"Job {name}", BuildersLog(say), poll_s)
+    run = _Run(settings, name, f"Job {name}", BuildersLog(say), longest_poll_s)
     manifest = job_manifest(name, settings.image_for(request.release), product, settings.kubernetes, settings.timeout_s)
     with guarded(run.kubectl.deletion(name)):
         run.kubectl.create(manifest)
-        run.log.note(f"Job {name}: created, for a node with {product}")
+        run.log.note(f"Job {name}: created, for a node with {product}:\n{yaml.safe_dump(manifest, sort_keys=False)}")
         run.wait_for_pod()
         run.send(inside, sealed)
         code = run.wait_for_end()
@@ -85,13 +88,15 @@ class _Run:
     name: str
     where: str
     log: BuildersLog
-    poll_s: float
+    longest_poll_s: float
     kubectl: Kubectl = field(init=False)
     pod: str = ""
     _logged: int = 0  # bytes of the builder's log that were passed on
+    _pause_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.kubectl = Kubectl(self.settings.kubernetes.context, self.settings.kubernetes.namespace)
+        self._pause_s = self.longest_poll_s / _FIRST_POLL
 
     def wait_for_pod(self) -> None:
         """Until its container runs. Raises StepError where it cannot, or not in time."""
@@ -112,7 +117,7 @@ class _Run:
                 told = state.why
                 self.log.note(f"Job {self.name}: {told}")
             self.log.quiet(f"Job {self.name} waits")
-            time.sleep(self.poll_s)
+            self._pause()
 
     def send(self, folder: Path, parcel: Parcel) -> None:
         """The request, at once: its folder appears there when it is complete."""
@@ -131,7 +136,7 @@ class _Run:
                 hint = "raise tensorrt.timeout in modelwright.toml, or lower the variant's builder level"
                 raise self.log.died(f"{self.where}: did not end within {self.settings.timeout_s:g} s", hint)
             self.log.quiet(f"Job {self.name} builds")
-            time.sleep(self.poll_s)
+            self._pause()
 
     def fetch(self, beside: Path) -> Path:
         """The folder of what the builder made, complete or not; `arrived` says what is wrong with it."""
@@ -150,6 +155,10 @@ class _Run:
         with archive.open("wb") as file:
             # It is unpacked beside itself.
             self.kubectl.fetch(self.pod, CONTAINER, f"{FOLDER}/{RESULT}", file, largest=free // 2)
+
+    def _pause(self) -> None:
+        time.sleep(self._pause_s)
+        self._pause_s = min(self.longest_poll_s, self._pause_s * 1.5)
 
     def _exit_code(self) -> int | None:
         """None while the builder runs. What it printed since the last look is passed on."""
@@ -188,5 +197,5 @@ class _Run:
                     self._raise_if_over()
                 if not left:
                     raise
-                time.sleep(self.poll_s)
+                self._pause()
         raise AssertionError("unreachable")

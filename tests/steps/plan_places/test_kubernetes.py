@@ -119,8 +119,8 @@ def test_what_a_job_waits_for_is_said_as_it_changes(cluster: FakeCluster, reques
     cluster.says(pods=[[], [waiting], [waiting], [pulling], [pod()]])
     _, said = built(request_)
     name = cluster.job["metadata"]["name"]
-    assert said[:5] == [
-        f"Job {name}: created, for a node with NVIDIA-L4",
+    assert said[0].startswith(f"Job {name}: created, for a node with NVIDIA-L4:\napiVersion: batch/v1\nkind: Job\n")
+    assert said[1:5] == [
         f"Job {name}: the Job has no pod yet",
         f"Job {name}: Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
         f"Job {name}: ContainerCreating",
