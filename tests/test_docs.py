@@ -27,6 +27,7 @@ DOCUMENTS = (
     "docs/lint.md",
     "docs/load.md",
     "docs/python-api.md",
+    "docs/tensorrt.md",
     "docs/verification.md",
     "docs/load-result.md",
 )

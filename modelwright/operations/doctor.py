@@ -33,6 +33,7 @@ from modelwright.triton.releases import Release
 from modelwright.variants import registry as techniques
 from modelwright.variants.placement import place
 from modelwright.variants.places import NoPlace, PlanMachine, WantedPlans
+from modelwright.variants.places_kubernetes import KUBERNETES, problems
 from modelwright.variants.techniques.tensorrt import RTX
 
 State = Literal["ok", "missing", "broken", "optional"]
@@ -203,17 +204,20 @@ def _tensorrt(machine: Machine) -> list[Row]:
     if row.state == "optional":
         row = Row("tensorrt", "optional", "not installed: no TensorRT plans from this machine", fix)
     check = _libraries(machine, "tensorrt check", RTX.modules, f"pip install '{RTX.install}'", needed=False)[0]
-    return [row, *([] if machine.project is None else [_plans(machine, machine.project)]), check]
+    return [row, *(_plans(machine, machine.project) if machine.project else []), check]
 
 
-def _plans(machine: Machine, project: ProjectConfig) -> Row:
-    """Where TensorRT plans are built, or why nowhere."""
+def _plans(machine: Machine, project: ProjectConfig) -> list[Row]:
+    """Where TensorRT plans are built, or why nowhere; and what a cluster lacks that is to build them."""
     found = place(WantedPlans(project.target), project.plan_places, machine.plans)
     if isinstance(found, NoPlace):
-        return Row(
-            "tensorrt plans", "optional", f"not built: {found.text}", "docs/tensorrt.md says what each place needs"
-        )
-    return Row("tensorrt plans", "ok", f"{found.name}: {found.why}")
+        state: State = "optional" if project.plan_places.plan_builder in ("auto", "none") else "missing"
+        return [Row("tensorrt plans", state, f"not built: {found.text}", "docs/tensorrt.md says what each place needs")]
+    row = Row("tensorrt plans", "ok", f"{found.name}: {found.why}")
+    if found.name != KUBERNETES:
+        return [row]
+    lacks = problems(project.plan_places.kubernetes, machine.plans.run)
+    return [row, *(Row("tensorrt plans", "broken", f"{KUBERNETES}: {what}", fix) for what, fix in lacks)]
 
 
 def _server(machine: Machine) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from modelwright.project.plan_places import COMPOSE_SERVICE, PlanPlaces
@@ -11,8 +10,6 @@ from modelwright.variants.places import Place, PlanMachine, WantedPlans, gpus_fo
 
 CONTAINER = "container"
 _PATIENCE_S = 5.0  # a docker client waits longer for an engine that hangs
-# Docker takes GPUs from the hook if it is on PATH, from the runtime if that is configured, or from CDI.
-_HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
 
 
 def find(wanted: WantedPlans, places: PlanPlaces, machine: PlanMachine) -> Place | str:
@@ -47,7 +44,8 @@ def _without_docker(machine: PlanMachine) -> str:
         return "there is no docker command (install Docker Engine and the NVIDIA Container Toolkit)"
     if engine.code != 0:
         return f"Docker does not answer: {engine.last_line}"
-    if not _has_gpus(engine.output):
+    # Docker takes GPUs from a runtime, from CDI, or by the toolkit's hook, which `docker info` does not show.
+    if not _shows_gpus(engine.output) and machine.run(["nvidia-ctk", "--version"], _PATIENCE_S).code != 0:
         return "Docker has no NVIDIA runtime (install the NVIDIA Container Toolkit, and restart Docker)"
     compose = (["docker", "compose", "version"], ["docker-compose", "version"])
     if all(machine.run(command, _PATIENCE_S).code != 0 for command in compose):
@@ -55,13 +53,10 @@ def _without_docker(machine: PlanMachine) -> str:
     return ""
 
 
-def _has_gpus(info: str) -> bool:
+def _shows_gpus(info: str) -> bool:
     try:
         data = json.loads(info)
         runtimes, devices = data.get("Runtimes") or {}, data.get("DiscoveredDevices") or []
-        known = "nvidia" in runtimes or any(
-            str(device.get("ID", "")).startswith("nvidia.com/gpu") for device in devices
-        )
+        return "nvidia" in runtimes or any(str(device.get("ID", "")).startswith("nvidia.com/gpu") for device in devices)
     except (ValueError, AttributeError):
-        known = False
-    return known or any(shutil.which(hook) for hook in _HOOKS)
+        return False

@@ -58,13 +58,14 @@ def answers(changes: Mapping[str, Ran]) -> Callable[..., Ran]:
 def machine(folder: Path, without: Sequence[str] = (), **changes: Ran) -> Machine:
     """One on which everything works, but for the programs that answer differently and the packages it is without."""
     versions = {name: version for name, version in VERSIONS.items() if name not in without}
+    run = answers({name.replace("_", " "): ran for name, ran in changes.items()})
     return Machine(
         folder,
-        run=answers({name.replace("_", " "): ran for name, ran in changes.items()}),
+        run=run,
         installed=versions.get,
         interpreters=lambda *_: ([INTERPRETER], []),
         host=LINUX,
-        plans=PlanMachine(lambda: (Gpu(0, "NVIDIA H200", "9.0"),), versions.get),
+        plans=PlanMachine(lambda: (Gpu(0, "NVIDIA H200", "9.0"),), versions.get, lambda *asked: run(*asked, None)),
         free_bytes=lambda _: 50_000_000_000,
     )
 
@@ -454,3 +455,23 @@ def test_the_command_exits_with_1_when_something_needed_does_not_work(tmp_path: 
     result = CliRunner().invoke(main, ["--project", str(tmp_path), "doctor"])
     assert result.exit_code == 1
     assert result.output.splitlines()[-1] == "Does not work yet: project."
+
+
+KUBERNETES = '\n[tensorrt]\nplan_builder = "kubernetes"\n[tensorrt.kubernetes]\ngpus = {"8.9" = "NVIDIA-L4"}\n'
+
+
+def test_a_cluster_that_is_to_build_plans_is_asked_what_it_lacks(project: Path) -> None:
+    config = project / "modelwright.toml"
+    config.write_text(config.read_text() + KUBERNETES)
+    rows = examine(machine(project, kubectl_config=Ran(0, "lab\n"), kubectl_auth=Ran(0, "yes\n"), kubectl_get=Ran(0)))
+    image = "nvcr.io/nvidia/tensorrt:26.07-py3"
+    assert [row for row in rows if row.what == "tensorrt plans"] == [
+        Row("tensorrt plans", "ok", f"kubernetes: a Job on NVIDIA-L4 (8.9); context lab; {image}"),
+        Row(
+            "tensorrt plans",
+            "broken",
+            "kubernetes: no node has nvidia.com/gpu.product=NVIDIA-L4",
+            "see: kubectl get nodes -L nvidia.com/gpu.product",
+        ),
+    ]
+    assert not failing(rows)

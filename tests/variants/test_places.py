@@ -13,7 +13,6 @@ from modelwright.gpus import Gpu
 from modelwright.programs import Ran
 from modelwright.project.plan_places import KubernetesPlace, PlanPlaces
 from modelwright.triton.releases import release
-from modelwright.variants import places_container
 from modelwright.variants.placement import place
 from modelwright.variants.places import NoPlace, Place, PlanMachine, WantedPlans
 from modelwright.variants.places_kubernetes import problems
@@ -29,12 +28,6 @@ DOCKER = {
     "docker compose": Ran(0, "2.40.0"),
     "kubectl config current-context": Ran(0, "lab\n"),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine has on PATH must not decide."""
-    monkeypatch.setattr(places_container, "_HOOKS", ())
 
 
 def machine(*gpus: Gpu, **answers: Ran | None) -> PlanMachine:
@@ -133,6 +126,11 @@ def test_a_version_for_several_gpus_needs_them_all(name: str) -> None:
 )
 def test_why_the_container_cannot(answers: dict[str, Ran | None], message: str) -> None:
     assert reasons(chosen("container"), machine(L4, **answers))["container"].startswith(message)
+
+
+def test_the_toolkit_is_enough_where_docker_shows_no_runtime() -> None:
+    given = machine(L4, docker_info=Ran(0, "{}"), **{"nvidia-ctk --version": Ran(0, "1.17.8")})
+    assert isinstance(place(WANTED, PLACES, given), Place)
 
 
 def test_gpus_may_come_through_cdi_and_compose_may_be_the_old_one() -> None:
