@@ -100,6 +100,10 @@ docs: $(VENV)/.built-dev ## Make docs/lint.md and the schemas, and put what READ
 bench: $(MODELS)/.built ## The benchmarks behind the figures in benchmarks/README.md
 	@$(BIN)/python -m benchmarks
 
+.PHONY: claims
+claims: variants ## What guides promise of each technique, beside what the shipped models gain here; into README.md
+	@$(BIN)/python -m benchmarks.claims --write
+
 .PHONY: doctor
 doctor: $(VENV)/.built ## What works on this machine, what does not, and how to fix it
 	@$(BIN)/modelwright doctor

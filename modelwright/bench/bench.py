@@ -49,6 +49,7 @@ class _Measured:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # of what has no manifest
     served: dict[str, ServedThroughput] = field(default_factory=dict)
     not_served: dict[str, str] = field(default_factory=dict)
+    served_with: str = ""
     others_cores: float | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -135,13 +136,16 @@ def _in_server(
 ) -> None:
     """A server that does not start is a note: what was measured in processes is kept."""
     versions = {str(row.model): int(row.version) for row in _served_rows(contest) if row.version is not None}
+    if not versions:
+        return
     try:
-        found = measure_served(setting, versions, samples, plan) if versions else {}
+        found = measure_served(setting, versions, samples, plan)
     except ModelwrightError as error:
         measured.not_served = dict.fromkeys(versions, error.message)
         measured.notes.append(f"not measured in the server: {error.message}")
         return
-    for model, rounds in found.items():
+    measured.served_with = found.described
+    for model, rounds in found.measured.items():
         value = throughput(rounds, plan.seed)
         if isinstance(value, str):
             measured.not_served[model] = value
@@ -182,7 +186,7 @@ def _result(
         others_cores=measured.others_cores,
         source=source,
         served_source=served_source,
-        served_with=asked.served.described if asked.served else "",
+        served_with=measured.served_with,
         notes=[*busy_note(measured.others_cores), *measured.notes],
         contenders=[_against(row, rows, source, served_source, asked.plan.seed) for row in rows],
     )

@@ -195,7 +195,7 @@ def _context(project: ProjectConfig, repository: Repository, builder: Builder) -
     return StepContext(
         builder=replace(builder, variant=None),
         function=_FUNCTION,
-        config=step.key_content.config,
+        config={**step.key_content.config, "evaluate": builder.spec.evaluate},
         target=project.target,
         inputs=inputs,
         declared=frozenset(name for content in contents for name in (*content.code, *content.data)),

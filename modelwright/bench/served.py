@@ -12,37 +12,58 @@ from tempfile import TemporaryDirectory
 
 from modelwright.bench.document import ServedThroughput
 from modelwright.bench.rounds import CONFIDENCE, speedup
+from modelwright.errors import ServerError
 from modelwright.loadtest.document import Measurement
 from modelwright.loadtest.gate.bootstrap import estimate
-from modelwright.loadtest.measure.lab import Setting, lab, server_for
+from modelwright.loadtest.measure.lab import Lab, Setting, lab, server_for
 from modelwright.loadtest.payloads.workload import LoadShape
+from modelwright.text import seconds as seconds_text
 from modelwright.triton.tensors import Tensors, save_tensors
 from modelwright.verification.samples import pack
+
+_IN_FLIGHT, _IN_FLIGHT_SLOW = 32, 8
+_SLOW_MS = 5.0  # of a request alone
+_QUEUES = 3  # full of requests, in one measurement
+_ALONE = LoadShape(1, warmup_s=0.2, duration_s=0.5)
 
 
 @dataclass(frozen=True)
 class ServedPlan:
-    """`seconds`: of one measurement."""
+    """`seconds`: of one measurement, at least. Without a `concurrency`: 32 in flight, fewer for slow models."""
 
     rounds: int = 6
     seconds: float = 1.5
     warmup_s: float = 0.3
-    concurrency: int = 32
+    concurrency: int | None = None
     seed: int = 7
 
-    @property
-    def described(self) -> str:
-        return f"{self.concurrency} requests in flight, one row each, {self.rounds} rounds of {self.seconds:g} s"
+    def shape(self, slowest_ms: float) -> LoadShape:
+        """For models that answer a request alone in `slowest_ms` at most: time for some queues full of requests."""
+        concurrency = self.concurrency or (_IN_FLIGHT if slowest_ms < _SLOW_MS else _IN_FLIGHT_SLOW)
+        queue_s = concurrency * slowest_ms / 1000
+        duration_s = max(self.seconds, _QUEUES * queue_s)
+        return LoadShape(concurrency, warmup_s=max(self.warmup_s, queue_s), duration_s=duration_s)
+
+    def described(self, shape: LoadShape) -> str:
+        rounds = f"{self.rounds} rounds of {seconds_text(shape.duration_s)}"
+        return f"{shape.concurrency} requests in flight, one row each, {rounds}"
+
+
+@dataclass(frozen=True)
+class ServedRounds:
+    """{model: a measurement a round}, and how they were made."""
+
+    measured: dict[str, list[Measurement]]
+    described: str
 
 
 def measure_served(
     setting: Setting, versions: Mapping[str, int], samples: Sequence[Tensors], plan: ServedPlan
-) -> dict[str, list[Measurement]]:
-    """{model: a measurement a round} of these versions. All get the same requests.
+) -> ServedRounds:
+    """Rounds of these versions, at least one. All get the same requests.
 
     Raises ModelwrightError where the server does not start or does not load one of them.
     """
-    shape = LoadShape(plan.concurrency, warmup_s=plan.warmup_s, duration_s=plan.seconds)
     measured: dict[str, list[Measurement]] = {model: [] for model in versions}
     with TemporaryDirectory(prefix="modelwright-bench-") as folder:
         payload = Path(folder) / "samples.npz"
@@ -51,6 +72,7 @@ def measure_served(
         workloads = {model: replace(template, model=model, version=str(version)) for model, version in versions.items()}
         wanted = {model: [version] for model, version in versions.items()}
         with server_for(setting, wanted) as server, lab(setting, server, workloads) as bench:
+            shape = plan.shape(max(_alone_ms(bench, model) for model in versions))
             for number in range(1, plan.rounds + 1):
                 order = list(versions)
                 Random(f"{plan.seed} {number}").shuffle(order)  # noqa: S311 (an order, no secret)
@@ -60,8 +82,16 @@ def measure_served(
                     if bench.interrupted:
                         raise KeyboardInterrupt
                     if server.gone():
-                        return measured
-    return measured
+                        raise ServerError(server.gone())
+    return ServedRounds(measured, plan.described(shape))
+
+
+def _alone_ms(bench: Lab, model: str) -> float:
+    """How long a request takes while no other is in flight; 0 where none succeeds."""
+    measured = bench.measure(model, _ALONE, "served, one request at a time")
+    if bench.interrupted:
+        raise KeyboardInterrupt
+    return measured.service.mean_ms or 0.0
 
 
 def throughput(measured: Sequence[Measurement], seed: int) -> ServedThroughput | str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(0.01), default=0.2, show_default=True, help="Of one turn.")
 @click.option("--warmup", type=click.FloatRange(0), default=0.3, show_default=True, help="Seconds at each batch size.")
 @click.option("--served/--no-served", default=True, show_default=True, help="Measure throughput in the server, too.")
-@click.option("--concurrency", type=click.IntRange(1), default=32, show_default=True, help="Requests in flight there.")
+@click.option("--concurrency", type=click.IntRange(1), help="In flight there. Default: 32, or 8 for slow models.")
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="Try torch.compile, too.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Of the order of turns.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a report to this file.")
@@ -46,7 +46,7 @@ def bench_command(
     seconds: float,
     warmup: float,
     served: bool,
-    concurrency: int,
+    concurrency: int | None,
     compiled: bool,
     seed: int,
     html: Path | None,
