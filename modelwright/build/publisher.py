@@ -37,7 +37,7 @@ from modelwright.repository.manifest import (
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import CONFIG, GOLDEN
 from modelwright.variants.model_steps import VERIFY
-from modelwright.variants.registry import backend_of, techniques_of, version_step
+from modelwright.variants.registry import backend_of, config_options, techniques_of, version_step
 
 _VERSION = "version/"
 _CONFIG_REVISION = 1  # raised when the same spec and templates now give another config.pbtxt
@@ -259,7 +259,7 @@ def _named_source(builder: Builder) -> Any:
     if kind.whole_config or beside:
         return [kind.name, *beside]
     if builder.variant:
-        return [kind.name, backend_of(builder)]
+        return [kind.name, backend_of(builder), *config_options(builder)]
     return source.model_dump() if builder.composing else kind.name
 
 

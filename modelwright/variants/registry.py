@@ -72,6 +72,15 @@ def complete_config(builder: Builder, config: Any, where: str) -> None:
         find(step.name).complete_config(config, step.options, where)
 
 
+def config_options(builder: Builder) -> list[Any]:
+    """What `complete_config` depends on: options of the techniques that add something."""
+    return [
+        {step.name: step.options.model_dump(mode="json")}
+        for step in (builder.variant.techniques if builder.variant else ())
+        if step.options and find(step.name).completes_config
+    ]
+
+
 def precision_of(builder: Builder) -> Precision:
     """What a model computes in, as far as its techniques say: `fp32` where none does."""
     changed = [technique.precision for technique in techniques_of(builder) if technique.precision]

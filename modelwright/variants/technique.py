@@ -110,3 +110,7 @@ class Technique(Generic[O]):
     teacher: Callable[[O], str | None] = _no_teacher  # a model of the same builder, whose module the step starts from
     # Adds to the ModelConfig what follows from the technique; raises ConfigError. `where` is the name of `serving`.
     complete_config: Callable[[Any, O, str], None] = _as_it_is
+
+    @property
+    def completes_config(self) -> bool:
+        return self.complete_config is not _as_it_is

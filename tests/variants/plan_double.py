@@ -45,7 +45,7 @@ class PlanBuilder:
     image: str = ""
     damage: Callable[[Path, PlanSidecar], PlanSidecar | None] | None = None  # (out, what it would say) → what it says
     failure: PlanFailure | None = None
-    error: float = 0.0  # added to every float that it answers
+    errors: dict[str, float] = field(default_factory=dict)  # compute capability → what it adds to every float
     requests: list[PlanRequest] = field(default_factory=list)
     caches: list[bool] = field(default_factory=list)  # whether each request came with a timing cache
 
@@ -73,7 +73,7 @@ class PlanBuilder:
         )
         (out / PLAN).write_bytes(plan)
         (out / TIMING_CACHE).write_bytes(b"measured")
-        self._answer(inside, out)
+        self._answer(inside, out, self.errors.get(request.compute_capability, 0.0))
         said: PlanSidecar | None = PlanSidecar(
             tensorrt=self.tensorrt,
             compute_capability=gpu.compute_capability,
@@ -95,7 +95,7 @@ class PlanBuilder:
         if said is not None:
             (out / SIDECAR).write_text(said.model_dump_json())
 
-    def _answer(self, inside: Path, out: Path) -> None:
+    def _answer(self, inside: Path, out: Path, error: float) -> None:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(inside / GRAPH), providers=["CPUExecutionProvider"])
@@ -103,9 +103,7 @@ class PlanBuilder:
         (out / ANSWERS).mkdir()
         for file in sorted((inside / ASKED).glob("*.npz")):
             answers: dict[str, Any] = dict(zip(names, session.run(names, load_tensors(file)), strict=True))
-            changed = {
-                name: array + self.error if array.dtype.kind == "f" else array for name, array in answers.items()
-            }
+            changed = {name: array + error if array.dtype.kind == "f" else array for name, array in answers.items()}
             save_tensors(
                 out / ANSWERS / file.name, {name: array.astype(answers[name].dtype) for name, array in changed.items()}
             )

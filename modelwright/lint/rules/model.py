@@ -14,6 +14,7 @@ from modelwright.lint.completion import ENSEMBLE, PLATFORMS
 from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
 from modelwright.lint.view import ConfigView, seen
 from modelwright.suggest import did_you_mean
+from modelwright.triton.accelerators import TENSORRT_PARAMETERS, TENSORRT_PRECISIONS
 from modelwright.triton.file_types import ANNEX_POINTER, EMPTY, HTML, LFS_POINTER, TORCHSCRIPT, XML, ZIP
 
 # Backends in NVIDIA's -py3 container (server's build.py). Others need another container, or come with the model.
@@ -26,19 +27,6 @@ _MAYBE_GPU = {"KIND_GPU", "KIND_AUTO"}
 _BATCHING = "TRITON_BATCH_STRATEGY_PATH"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zip, zstd
-# Parameters that onnxruntime_backend's src/onnxruntime.cc reads; it refuses all others.
-_TENSORRT_PARAMETERS = (
-    *("precision_mode", "max_workspace_size_bytes", "int8_calibration_table_name", "int8_use_native_calibration_table"),
-    *("trt_max_partition_iterations", "trt_min_subgraph_size", "trt_dla_enable", "trt_dla_core"),
-    *("trt_engine_cache_enable", "trt_engine_cache_path", "trt_engine_cache_prefix", "trt_dump_subgraphs"),
-    *("trt_force_sequential_engine_build", "trt_context_memory_sharing_enable", "trt_layer_norm_fp32_fallback"),
-    *("trt_timing_cache_enable", "trt_timing_cache_path", "trt_force_timing_cache", "trt_detailed_build_log"),
-    *("trt_build_heuristics_enable", "trt_sparsity_enable", "trt_builder_optimization_level"),
-    *("trt_auxiliary_streams", "trt_tactic_sources", "trt_extra_plugin_lib_paths", "trt_cuda_graph_enable"),
-    *("trt_profile_min_shapes", "trt_profile_max_shapes", "trt_profile_opt_shapes"),
-    *("trt_dump_ep_context_model", "trt_ep_context_file_path", "trt_ep_context_embed_mode"),
-)
-_PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,.-]+")  # what shlex.quote does not quote, without the slash
 _LARGEST_CODE = 1_000_000
 _INDIRECT = re.compile(rb"import\s*\*|\bexec\b|\bglobals\b|\bsetattr\b|__getattr__|\bsys\.modules\b")
@@ -434,11 +422,11 @@ def unknown_accelerator(view: ConfigView) -> Iterator[Found]:
         if entry.name not in ("tensorrt", "cuda"):
             yield view.found(f"unknown GPU accelerator '{entry.name}'", *where)
         for key in sorted(entry.parameters) if entry.name == "tensorrt" else ():
-            if key not in _TENSORRT_PARAMETERS:
-                near = did_you_mean(key, _TENSORRT_PARAMETERS)
+            if key not in TENSORRT_PARAMETERS:
+                near = did_you_mean(key, TENSORRT_PARAMETERS)
                 yield view.found(f"'tensorrt' has no parameter '{key}'", *where, "parameters", key, fix=near)
-            elif key == "precision_mode" and entry.parameters[key] not in _PRECISIONS:
-                known = ", ".join(_PRECISIONS)
+            elif key == "precision_mode" and entry.parameters[key] not in TENSORRT_PRECISIONS:
+                known = ", ".join(TENSORRT_PRECISIONS)
                 yield view.found(
                     f"precision_mode is '{entry.parameters[key]}', not one of {known}", *where, "parameters", key
                 )

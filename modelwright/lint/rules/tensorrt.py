@@ -53,6 +53,7 @@ def _files(*built_for: str) -> dict[str, str]:
     return {"1/manifest.json": json.dumps({"made": {"plans": plans}})}
 
 
+_LOOK_UP = "NVIDIA's release notes say which TensorRT Triton {target} has: build the plan with that one."
 _BY_CAPABILITY = " ".join(f'cc_model_filenames {{ key: "{name}" value: "{name}.plan" }}' for name in _CAPABILITIES)
 _TWO_PLANS = {f"1/{name}.plan": TensorRtPlan("10.5.0.18") for name in _CAPABILITIES}
 
@@ -156,7 +157,8 @@ def cannot_compare(view: ConfigView) -> Iterator[Found]:
             if isinstance(plan.header, PlanHeader):
                 yield view.at(plan.file, "the plan's header is of a newer kind, and no manifest records its TensorRT")
         elif loads(plan.version, plan.compatible, runtime) is None:
-            yield view.at(plan.file, f"built with TensorRT {plan.version}; of Triton {target} is only known: {runtime}")
+            what = f"built with TensorRT {plan.version}; of Triton {target} is only known: {runtime}"
+            yield view.at(plan.file, what, fix=_LOOK_UP.format(target=target))
         elif not plan.record.get("compute_capability"):
             yield view.at(plan.file, f"built with TensorRT {plan.version}, for a GPU that no manifest records")
 
