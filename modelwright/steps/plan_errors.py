@@ -61,33 +61,36 @@ def _case(expression: str, what: str, hint: str) -> _Case:
 
 # The first one that fits counts. `tests/steps/test_plan_errors.py` has the lines, and where they were seen.
 _CASES = (
+    # A kernel that got no memory is logged, too, where others are tried after it; so this is looked for first.
     _case(
-        r"Could not find any implementation for node (?P<node>[^\s]+?)\.?(\s|$)",
-        "TensorRT has no kernel for node '{node}' within the workspace",
-        "give it more memory: raise tensorrt.workspace_mb, or remove it, which allows all of the GPU's",
-    ),
-    _case(
-        r"insufficient workspace",
-        "TensorRT has no kernel that fits into the workspace",
-        "give it more memory: raise tensorrt.workspace_mb, or remove it, which allows all of the GPU's",
-    ),
-    _case(
-        r"out of ?memory|could not be allocated|cudaError 2\b",
+        r"out ?of ?memory|could not be allocated|cudaError 2\b",
         "the GPU has too little free memory",
         "nvidia-smi shows what else uses it; or lower max in tensorrt.profiles, or set tensorrt.workspace_mb",
     ),
     _case(
-        r"expecting library version (?P<here>[\d.]+) got (?P<built>[\d.]+)",
+        r"Could not find any implementation for node (?P<node>.+?)"
+        r"(?: due to insufficient workspace|, try increasing|\.\)|\.? In \w+ at |\)?$)",
+        "TensorRT has no kernel for node '{node}' within the workspace",
+        "raise tensorrt.workspace_mb, or remove it, which allows all of the GPU's memory; where it has none at all,"
+        " write the operation another way",
+    ),
+    _case(
+        r"expecting library version (?P<here>[\d.]*\d) got (?P<built>[\d.]*\d)",
         "the plan was built with TensorRT {built}, and {here} is here",
         "build it with the TensorRT that loads it",
     ),
     _case(
-        r"version tag does not match|incompatible with this version of TensorRT",
+        r"version tag does not match|not compatible with this version of TensorRT",
         "the plan was built with another TensorRT",
         "build it with the TensorRT that loads it",
     ),
     _case(
-        r"compute capability|models of devices|compatible with the current (device|GPU)",
+        r"incompatible device, expecting compute (?P<here>[\d.]*\d) got compute (?P<built>[\d.]*\d)",
+        "the plan was built for a GPU of compute capability {built}, and the GPU here has {here}",
+        "build it on a GPU of the compute capability that runs it",
+    ),
+    _case(
+        r"incompatible device|different compute capability",
         "the plan was built for another GPU",
         "build it on a GPU of the compute capability that runs it",
     ),
