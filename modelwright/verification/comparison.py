@@ -90,6 +90,28 @@ def differences(
     return largest, worst[1]
 
 
+def relative_error(expected: Sequence[Tensors], actual: Sequence[Tensors]) -> float:
+    """How far answers are from what is expected, as a share of its size: 0 where they are equal, the worst output
+    counts. Of floats the root of the squares, |actual - expected| / |expected|; of other types the share of values that
+    differ. Infinite where a value is not finite, or a shape another."""
+    import numpy as np
+
+    worst = 0.0
+    for name in expected[0]:
+        pairs = [(one[name], other[name]) for one, other in zip(expected, actual, strict=True)]
+        if any(one.shape != other.shape for one, other in pairs):
+            return float("inf")
+        one, other = (_flat(list(side)) for side in zip(*pairs, strict=True))
+        if not is_float(one.dtype):
+            worst = max(worst, float((one != other).mean()) if one.size else 0.0)
+            continue
+        one, other = one.astype(np.float64), other.astype(np.float64)
+        size, distance = np.linalg.norm(one), np.linalg.norm(other - one)
+        share = float(distance / size) if size else float(distance)
+        worst = max(worst, share) if np.isfinite(share) else float("inf")
+    return worst
+
+
 def worst_samples(expected: Sequence[Tensors], actual: Sequence[Tensors], most: int = 3) -> str:
     """The samples whose float outputs differ most: "17 ('logits' by 3.1e-01), 4 (…)"; "" where there are none."""
     import numpy as np

@@ -1,0 +1,361 @@
+"""Graphs in INT8, by onnxruntime's quantiser: what of a graph it can quantise, and the graph with some of it quantised.
+
+    graph = prepare(file, scratch, mode)          # shapes inferred, constants folded, each node with a name
+    layers = choose(graph, options)               # what will be INT8
+    int8 = quantise_graph(graph, layers, options, ranges)
+
+A *layer* is a node with weights, or one that computes with the values of two tensors, such as an Add between
+convolutions. Other nodes, such as a Relu, follow: they work on INT8 where what they are given is INT8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.errors import StepError, one_line
+from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise
+from modelwright.onnx.check import check_external
+from modelwright.suggest import did_you_mean
+from modelwright.variants.techniques.quantise import QuantiseOptions
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+    Ranges = Any  # onnxruntime.quantization.calibrate.TensorsData
+
+# Operator → its input that is a weight: without one there is nothing to make smaller and little to make faster.
+_WEIGHTS = {
+    "MatMul": 1,
+    "Gemm": 1,
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gather": 0,
+    "LSTM": 1,
+    "Attention": 1,
+    "EmbedLayerNormalization": 2,
+}
+_DEFAULT = {
+    "dynamic": ("MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization"),
+    "static": ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"),
+}
+# onnxruntime's ConvInteger is slow: convolutions are for mode static, unless `only` asks for them.
+_POSSIBLE = {
+    "dynamic": (*_DEFAULT["dynamic"], "Conv"),
+    "static": (
+        *_DEFAULT["static"],
+        *("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax", "Where"),
+        *("InstanceNormalization", "LayerNormalization"),
+    ),
+}
+# Between convolutions, so that activations stay INT8 from one to the next. In a transformer the same operators carry
+# the residual stream, which 8 bits are too few for.
+_BETWEEN_CONVOLUTIONS = ("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu")
+_FOLLOW = (
+    *("Relu", "Clip", "MaxPool", "AveragePool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+    *("Slice", "Pad", "Resize", "Split"),
+)
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul"}
+_LEAST_OPSET = {"dynamic": 11, "static": 10}  # DynamicQuantizeLinear; QuantizeLinear
+_PER_CHANNEL_OPSET = 13  # DequantizeLinear with an axis
+_GEMM = "_MatMul"  # what onnxruntime adds to the name of a Gemm that it makes a MatMul
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that can be INT8 or stay in float."""
+
+    name: str
+    operator: str
+
+
+def prepare(file: Path, scratch: Path, options: QuantiseOptions, *, custom_operators: bool = False) -> ModelProto:
+    """The graph as the quantiser needs it: constants folded, types inferred, each node with a name of its own.
+
+    Raises StepError for a graph that cannot become INT8.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    _check_opset(file, options)
+    prepared = scratch / "prepared.onnx"
+    with _library_errors("onnxruntime cannot prepare the graph"):
+        quant_pre_process(
+            str(file),
+            str(prepared),
+            skip_optimization=custom_operators,  # its session does not know them
+            skip_symbolic_shape=True,  # it gives up on shapes that depend on values; types, which matter, are inferred
+            save_as_external_data=bool(check_external(file).external),
+            all_tensors_to_one_file=True,
+        )
+    import onnx
+
+    model = canonicalise(onnx.load(prepared))
+    if quantised := sorted({node.op_type for node in model.graph.node} & _QUANTISED):
+        raise StepError(f"the graph is INT8 already: it has {', '.join(quantised)}", "take quantise out of its steps")
+    _drop_unused_domains(model)
+    if options.mode == "dynamic":
+        _separate_gemms(model)
+    return model
+
+
+def choose(model: ModelProto, options: QuantiseOptions) -> list[Layer]:
+    """The nodes that become INT8, in the order of the graph. Raises StepError for none, and for unknown names."""
+    possible = [node for node in model.graph.node if _is_possible(node, model, options)]
+    for field, wanted in (("only", options.only), ("exclude", options.exclude)):
+        _check_names(field, wanted, model, possible, options)
+    if options.only:
+        chosen = [node for node in possible if _is_named(node, options.only)]
+    else:
+        operators = {*_DEFAULT[options.mode]}
+        if options.mode == "static" and any(node.op_type in ("Conv", "ConvTranspose") for node in possible):
+            operators |= {*_BETWEEN_CONVOLUTIONS}
+        chosen = [node for node in possible if node.op_type in operators]
+    layers = [Layer(node.name, node.op_type) for node in chosen if not _is_named(node, options.exclude)]
+    if not any(layer.operator in _WEIGHTS for layer in layers) and not options.only:
+        raise _nothing(model, options, excluded=bool(chosen))
+    if not layers:
+        raise _nothing(model, options, excluded=True)
+    return layers
+
+
+def quantise_graph(
+    model: ModelProto, layers: Collection[Layer], options: QuantiseOptions, ranges: Ranges | None, scratch: Path
+) -> ModelProto:
+    """The graph with these layers in INT8. `ranges` of activations are needed in mode static.
+
+    The model stays as it is.
+    """
+    operators = sorted({layer.operator for layer in layers})
+    with _library_errors(f"onnxruntime cannot quantise {', '.join(operators)}"):
+        dynamic = options.mode == "dynamic"
+        made = _dynamic(model, layers, options, scratch) if dynamic else _static(model, layers, options, ranges)
+    _drop_unused_domains(made)
+    return made
+
+
+def operators_of(layers: Collection[Layer]) -> list[str]:
+    """The operator types whose tensors become INT8 with these layers."""
+    return [*sorted({layer.operator for layer in layers}), *_FOLLOW]
+
+
+def is_large(model: ModelProto) -> bool:
+    """Whether a file of it needs external weights."""
+    return int(model.ByteSize()) > EXTERNAL_ABOVE_BYTES
+
+
+def save_temporary(model: ModelProto, file: Path) -> None:
+    """Write a graph that a session is made of, with external weights where it is large. The model stays as it is."""
+    import onnx
+
+    weights = file.with_name(f"{file.name}.data")
+    weights.unlink(missing_ok=True)  # onnx appends to what is there
+    if not is_large(model):
+        onnx.save(model, file)
+        return
+    copied = type(model)()
+    copied.CopyFrom(model)  # onnx moves the weights out of what it saves
+    onnx.save(copied, file, save_as_external_data=True, location=weights.name)
+
+
+def weight_of(model: ModelProto, node: NodeProto) -> str | None:
+    """The name of the node's weight, if it has one in float32."""
+    from onnx import TensorProto
+
+    index = _WEIGHTS.get(node.op_type)
+    if index is None or index >= len(node.input):
+        return None
+    name = node.input[index]
+    known = (item.name for item in model.graph.initializer if item.data_type == TensorProto.FLOAT)
+    return name if name in known else None
+
+
+def own_weight(model: ModelProto, node: NodeProto, index: int) -> str:
+    """The name of the node's weight, after a copy was made where another node uses it, too."""
+    name = str(node.input[index])
+    uses = sum(name == given for other in _all_nodes(model) for given in other.input)
+    if uses < 2:
+        return name
+    weight = next(item for item in model.graph.initializer if item.name == name)
+    copied = model.graph.initializer.add()
+    copied.CopyFrom(weight)
+    copied.name = f"{name}/{node.name}"
+    node.input[index] = copied.name
+    return str(copied.name)
+
+
+def _dynamic(model: ModelProto, layers: Collection[Layer], options: QuantiseOptions, scratch: Path) -> ModelProto:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    file = scratch / "dynamic.onnx"
+    file.with_name(f"{file.name}.data").unlink(missing_ok=True)
+    quantize_dynamic(
+        model,
+        file,
+        # A Gemm becomes a MatMul and an Add first.
+        op_types_to_quantize=sorted({"MatMul" if layer.operator == "Gemm" else layer.operator for layer in layers}),
+        nodes_to_quantize=[layer.name + (_GEMM if layer.operator == "Gemm" else "") for layer in layers],
+        per_channel=options.per_channel,
+        reduce_range=options.reduce_range,
+        weight_type=QuantType.QInt8,  # with UINT8 weights, x86 kernels do not use VNNI
+        use_external_data_format=is_large(model),
+        extra_options={"MatMulConstBOnly": True},
+    )
+    return onnx.load(file)
+
+
+def _static(model: ModelProto, layers: Collection[Layer], options: QuantiseOptions, ranges: Ranges) -> ModelProto:
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+
+    symmetric = options.activations == "symmetric"
+    followers = [node.name for node in model.graph.node if node.op_type in _FOLLOW]
+    quantiser = QDQQuantizer(
+        model,
+        per_channel=options.per_channel,
+        reduce_range=options.reduce_range,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=[*(layer.name for layer in layers), *followers],
+        nodes_to_exclude=[],
+        op_types_to_quantize=operators_of(layers),
+        extra_options={
+            "ActivationSymmetric": symmetric,
+            "MatMulConstBOnly": True,
+            "QuantizeBias": not symmetric,  # TensorRT keeps them in float
+        },
+    )
+    quantiser.quantize_model()
+    quantiser.model.topological_sort()
+    made: ModelProto = quantiser.model.model
+    _keep_outputs_in_float(made.graph)
+    return made
+
+
+def _keep_outputs_in_float(graph: GraphProto) -> None:
+    """Take away Q and DQ after a layer whose answer leaves the graph: 256 values are few for a score, and onnxruntime
+    fuses a MatMul or Gemm with INT8 inputs and a float answer as well."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    for output in graph.output:
+        dequantise = made_by.get(output.name)
+        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+            continue
+        quantise = made_by.get(dequantise.input[0])
+        if quantise is None or quantise.op_type != "QuantizeLinear":
+            continue
+        layer = made_by.get(quantise.input[0])
+        if layer is None or layer.op_type not in ("MatMul", "Gemm"):
+            continue
+        given, other = quantise.input[0], [node for node in graph.node if node not in (quantise, dequantise)]
+        if any(name in (given, quantise.output[0], output.name) for node in other for name in node.input):
+            continue
+        graph.node.remove(quantise)
+        graph.node.remove(dequantise)
+        layer.output[list(layer.output).index(given)] = output.name
+
+
+def _separate_gemms(model: ModelProto) -> None:
+    """Weights of its own for each Gemm: mode dynamic makes it a MatMul, and transposes the weights where they lie."""
+    for node in model.graph.node:
+        if node.op_type == "Gemm" and weight_of(model, node):
+            own_weight(model, node, 1)
+
+
+def _is_possible(node: NodeProto, model: ModelProto, options: QuantiseOptions) -> bool:
+    if node.op_type not in _POSSIBLE[options.mode]:
+        return False
+    if node.op_type == "Gemm" and options.mode == "dynamic" and not _is_plain(node):
+        return False
+    return node.op_type not in _WEIGHTS or weight_of(model, node) is not None
+
+
+def _is_plain(gemm: NodeProto) -> bool:
+    """Whether it is a MatMul and an Add, the weights transposed or not."""
+    given = {attribute.name: attribute for attribute in gemm.attribute}
+    factors = [given[name].f for name in ("alpha", "beta") if name in given]
+    return all(factor == 1 for factor in factors) and not ("transA" in given and given["transA"].i)
+
+
+def _is_named(node: NodeProto, names: Collection[str]) -> bool:
+    return node.name in names or node.op_type in names
+
+
+def _check_names(
+    field: str, wanted: Iterable[str], model: ModelProto, possible: Sequence[NodeProto], options: QuantiseOptions
+) -> None:
+    known = {name for node in model.graph.node for name in (node.name, node.op_type)}
+    usable = {name for node in possible for name in (node.name, node.op_type)}
+    for name in wanted:
+        if name not in known:
+            raise StepError(f"{field}: the graph has no node and no operator '{name}'", did_you_mean(name, known))
+        if field == "only" and name not in usable:
+            operators = sorted(_POSSIBLE[options.mode])
+            raise StepError(
+                f"{field}: '{name}' cannot be quantised in mode {options.mode}",
+                f"it takes {', '.join(operators)}, those with weights where these are in float32",
+            )
+
+
+def _nothing(model: ModelProto, options: QuantiseOptions, *, excluded: bool) -> StepError:
+    if excluded:
+        return StepError("only and exclude leave nothing to quantise", "take names out of exclude")
+    counts = Counter(node.op_type for node in model.graph.node)
+    found = ", ".join(f"{count} {operator}" for operator, count in counts.most_common(6)) or "no nodes"
+    message = (
+        f"nothing to quantise: mode {options.mode} takes {', '.join(_DEFAULT[options.mode])} with weights in float32"
+    )
+    if options.mode == "dynamic" and "Conv" in counts:
+        return StepError(f"{message}; the graph has {found}", "mode: static quantises convolutions")
+    half = any(item.data_type in _HALVES for item in model.graph.initializer)
+    hint = "write quantise before fp16 and bf16 in steps" if half else "leave quantise out of its steps"
+    return StepError(f"{message}; the graph has {found}{', and weights in half precision' if half else ''}", hint)
+
+
+_HALVES = (10, 16)  # TensorProto.FLOAT16, BFLOAT16
+
+
+def _check_opset(file: Path, options: QuantiseOptions) -> None:
+    opset, least = check_external(file).opset, _LEAST_OPSET[options.mode]
+    needed = max(least, _PER_CHANNEL_OPSET) if options.mode == "static" and options.per_channel else least
+    if opset < needed:
+        convert = f"onnx.version_converter.convert_version(model, {needed})"
+        other = ", or set per_channel: false" if opset >= least else ""
+        message = f"its opset is {opset}; mode {options.mode} needs {needed} or later"
+        raise StepError(message, f"export it with a later opset, or convert it: {convert}{other}")
+
+
+def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Those of the graphs inside nodes, and of functions, as well."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            waiting += [node for graph in inner for node in graph.node]
+
+
+def _drop_unused_domains(model: ModelProto) -> None:
+    """Keep the operator sets that nodes use: onnxruntime writes all that it knows."""
+    used = {node.domain for node in _all_nodes(model)}
+    kept = [opset for opset in model.opset_import if opset.domain in used or opset.domain in ("", "ai.onnx")]
+    kept = [type(opset).FromString(opset.SerializeToString()) for opset in kept]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
+@contextlib.contextmanager
+def _library_errors(what: str) -> Iterator[None]:
+    """What the quantiser raises for a graph that it cannot work with; it has no exceptions of its own."""
+    try:
+        yield
+    except StepError:
+        raise
+    except (AssertionError, KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
+        reason = one_line(error) or type(error).__name__
+        hint = "leave the node out (exclude: [its name]); its tensors may be of types that could not be inferred"
+        raise StepError(f"{what}: {reason}", hint) from error
