@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError, one_line
-from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise
+from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise, load
 from modelwright.onnx.check import check_external
+from modelwright.onnx.opsets import at_least
 from modelwright.suggest import did_you_mean
 from modelwright.variants.techniques.quantise import QuantiseOptions
 
@@ -80,7 +81,7 @@ def prepare(file: Path, scratch: Path, options: QuantiseOptions, *, custom_opera
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    _check_opset(file, options)
+    file = _of_late_opset(file, scratch, options)
     prepared = scratch / "prepared.onnx"
     with _library_errors("onnxruntime cannot prepare the graph"):
         quant_pre_process(
@@ -318,14 +319,19 @@ def _nothing(model: ModelProto, options: QuantiseOptions, *, excluded: bool) -> 
 _HALVES = (10, 16)  # TensorProto.FLOAT16, BFLOAT16
 
 
-def _check_opset(file: Path, options: QuantiseOptions) -> None:
+def _of_late_opset(file: Path, scratch: Path, options: QuantiseOptions) -> Path:
+    """The file, or the same graph in the opset that INT8 needs. Raises StepError where it cannot be converted."""
     opset, least = check_external(file).opset, _LEAST_OPSET[options.mode]
     needed = max(least, _PER_CHANNEL_OPSET) if options.mode == "static" and options.per_channel else least
-    if opset < needed:
-        convert = f"onnx.version_converter.convert_version(model, {needed})"
-        other = ", or set per_channel: false" if opset >= least else ""
-        message = f"its opset is {opset}; mode {options.mode} needs {needed} or later"
-        raise StepError(message, f"export it with a later opset, or convert it: {convert}{other}")
+    if opset >= needed:
+        return file
+    converted = scratch / "converted.onnx"
+    save_temporary(at_least(load(file), needed), converted)
+    if check_external(converted).opset < needed:
+        other = "; or set per_channel: false" if opset >= least else ""
+        message = f"its opset is {opset}, mode {options.mode} needs {needed}, and ONNX cannot convert the graph"
+        raise StepError(message, f"export it with opset {needed} or later{other}")
+    return converted
 
 
 def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:

@@ -7,8 +7,9 @@ with the plain model's, which the step `baseline` measured. The golden samples a
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from modelwright import tools
@@ -35,6 +36,7 @@ from modelwright.triton.arrays import is_float
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
 from modelwright.variants.technique import PLAIN
+from modelwright.variants.techniques.quantise import QuantiseOptions
 from modelwright.verification.comparison import compare_outputs, differences, worst_samples
 from modelwright.verification.gates import check_gates, check_latency, check_size
 from modelwright.verification.golden import save_golden
@@ -60,7 +62,8 @@ def run(context: StepContext, out: Path) -> Verified:
         samples = load_samples(context, view.tensors.input_types)
         answered = hold(context, runner, samples, rows_a_request(spec, len(samples)), out)
         if spec.batched:
-            check_kept_rows(context, runner, samples, answered, rows_a_request(spec, len(samples)))
+            with _row_hint(context):
+                check_kept_rows(context, runner, samples, answered, rows_a_request(spec, len(samples)))
         if spec.gates.latency:
             found = _latency_ratio(context, runner, samples)
             check_latency(spec.gates, found)
@@ -125,6 +128,23 @@ def _compared(
     if worst and worst.shape:
         raise VerifyError(worst.text)
     return largest
+
+
+@contextlib.contextmanager
+def _row_hint(context: StepContext) -> Iterator[None]:
+    """Say what makes rows depend on each other where a technique does."""
+    variant = context.builder.variant
+    options = [step.options for step in variant.techniques] if variant else []
+    try:
+        yield
+    except VerifyError as error:
+        if not any(isinstance(given, QuantiseOptions) and given.mode == "dynamic" for given in options):
+            raise
+        hint = (
+            "dynamic quantisation gives all rows of a request one range: mode: static has fixed ranges; or raise"
+            " gates.tolerance if an accuracy gate passes"
+        )
+        raise VerifyError(error.message, hint) from None
 
 
 def _hint(context: StepContext) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from modelwright.errors import StepError
 from modelwright.onnx.runtime import load_session
 from modelwright.steps.int8 import choose, prepare
 from modelwright.steps.smoothing import channel_maxima, smoothed
@@ -168,6 +169,19 @@ def test_a_smoothed_graph_computes_the_same(tmp_path: Path, make: Callable[[Path
         assert maxima["stretched"][0] == pytest.approx(1000 * maxima["x"][0])
 
 
+def test_rows_of_a_dynamic_model_depend_on_each_other(sandbox: Sandbox) -> None:
+    """Each answer is within the tolerance of the source's, the one alone and the one in a batch, on either side."""
+    folder = graphs.builder(sandbox, graphs.perceptron, "{mode: dynamic}", gates="tolerance: {atol: 0.05}")
+    data = folder / "data.py"
+    data.write_text(
+        data.read_text().replace("default_rng(1).normal(size=(24, 16))", "default_rng(178).normal(size=(4, 16))")
+    )
+    error = failed(sandbox)
+    assert "small_int8: verify: sample " in error
+    assert "from the answer alone, allowed 5.0e-02" in error
+    assert "hint: dynamic quantisation gives all rows of a request one range: mode: static has fixed ranges" in error
+
+
 @pytest.mark.parametrize(
     ("options", "in_int8"),
     [
@@ -198,10 +212,6 @@ def half(path: Path) -> None:
     graphs.perceptron(path, half=True)
 
 
-def old(path: Path) -> None:
-    graphs.perceptron(path, opset=11)
-
-
 @pytest.mark.parametrize(
     ("make", "options", "message", "hint"),
     [
@@ -209,12 +219,11 @@ def old(path: Path) -> None:
         (half, "{mode: dynamic}", "nothing to quantise: mode dynamic takes MatMul, Gemm, Gather", "and weights in half precision\n  hint: write quantise before fp16"),
         (graphs.convolution, "{mode: dynamic, exclude: [Gemm]}", "only and exclude leave nothing to quantise", "take names out"),
         (quantised_already, "{}", "the graph is INT8 already: it has DequantizeLinear, QuantizeLinear", "take quantise out"),
-        (old, "{mode: static}", "its opset is 11; mode static needs 13 or later", "convert_version(model, 13), or set per_channel: false"),
         (graphs.perceptron, "{only: [Relu]}", "only: 'Relu' cannot be quantised in mode static", "it takes Add, Concat"),
         (graphs.perceptron, "{exclude: [frist]}", "exclude: the graph has no node and no operator 'frist'", "did you mean 'first'?"),
         (graphs.recurrent, "{mode: dynamic, smooth_quant: 0.5}", "smooth_quant: the graph has no layer that it applies to", "leave smooth_quant out"),
     ],
-    ids=["no weights", "half precision", "all excluded", "INT8 already", "old opset", "no such kernel", "misspelt", "nothing to smooth"],
+    ids=["no weights", "half precision", "all excluded", "INT8 already", "no such kernel", "misspelt", "nothing to smooth"],
 )  # fmt: skip
 def test_a_graph_that_cannot_become_int8(
     sandbox: Sandbox, make: Callable[[Path], None], options: str, message: str, hint: str
@@ -226,6 +235,21 @@ def test_a_graph_that_cannot_become_int8(
     error = failed(sandbox)
     assert f"small_int8: quantise: {message}" in error
     assert hint in error
+
+
+def test_an_old_opset_is_raised(sandbox: Sandbox) -> None:
+    graphs.builder(sandbox, graphs.perceptron, "{mode: static}", opset=9)
+    assert built(sandbox)["signature"]["opset"] == 13
+
+
+def test_an_opset_that_cannot_be_raised(tmp_path: Path) -> None:
+    """With a GRU of opset 6, from which ONNX's converter has no way."""
+    nodes = [onnx.helper.make_node("GRU", ["x", "w", "r"], ["", "y"], hidden_size=8)]
+    weights = {"w": graphs.weight(1, 24, 16), "r": graphs.weight(1, 24, 8)}
+    graphs.save(tmp_path / "model.onnx", nodes, weights, [6, "batch", 16], [1, "batch", 8], opset=6)
+    with pytest.raises(StepError, match="its opset is 6, mode dynamic needs 11, and ONNX cannot convert") as error:
+        prepare(tmp_path / "model.onnx", tmp_path, QuantiseOptions(mode="dynamic"))
+    assert error.value.hint == "export it with opset 11 or later"
 
 
 def test_a_convolution_alone_is_for_mode_static(sandbox: Sandbox) -> None:
