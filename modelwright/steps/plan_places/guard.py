@@ -3,7 +3,7 @@
 A step may be killed at any time: Ctrl-C ends worker processes with SIGKILL, which no `finally` survives. The container
 or Job that it started would go on and hold a GPU. So this process stands between. It has a session of its own, which
 Ctrl-C does not reach. It runs COMMAND, if there is one, until that ends or standard input closes: the step holds the
-other end of it. Then it runs CLEANUP, a JSON list. The exit code is COMMAND's.
+other end of it. Then it runs CLEANUP, a JSON list. The exit code is COMMAND's, or without one CLEANUP's.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ def main(cleanup: list[str], command: list[str]) -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, lambda *_: None)  # not SIG_IGN, which COMMAND would inherit
     code = _run(command) if command else _wait()
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            cleanup,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_CLEANUP_S,
-            check=False,
-        )
-    return code
+    removed = _clean_up(cleanup)
+    return code if command else removed
+
+
+def _clean_up(command: list[str]) -> int:
+    """The exit code of the command; 1 where it cannot run, or takes too long."""
+    nothing = subprocess.DEVNULL
+    try:
+        return subprocess.run(
+            command, stdin=nothing, stdout=nothing, stderr=nothing, timeout=_CLEANUP_S, check=False
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return 1
 
 
 def _wait() -> int:

@@ -49,11 +49,14 @@ _HINTS = {
 }
 
 
+_FINAL = ("forbidden", "Unauthorized", "must be logged in", "does not exist", "was not found", 'namespaces "')
+
+
 class KubectlError(StepError):
     """kubectl failed: with what it said, and what to do."""
 
     def __init__(self, doing: str, said: str) -> None:
-        self.said = said
+        self.is_final = any(text in said for text in _FINAL)  # it will say the same again
         hint = next((hint for text, hint in _HINTS.items() if text in said), "try the same by hand: kubectl get pods")
         super().__init__(f"kubectl {doing}: {one_line(Exception(said)) or 'failed without a word'}", hint)
 

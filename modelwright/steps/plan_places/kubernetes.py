@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import re
 import secrets
+import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +36,8 @@ T = TypeVar("T")
 
 _LONGEST_POLL_S = 5.0  # a small plan is built in seconds, a large one in many minutes: the steps grow
 _FIRST_POLL = 10  # the first step is this part of the longest
-_TRIES = 3  # of a transfer, and of looking after a builder that runs: connections break
+_PATIENCE = 24  # a cluster that cannot be reached is asked again for as many of the longest steps
+_LEAST_TRIES = 3  # of a transfer, however long each takes
 _LARGEST_LOG = 100_000_000
 
 
@@ -63,7 +66,7 @@ def plan_from_job(
     name = _job_name(request.model)
     run = _Run(settings, name, f"Job {name}", BuildersLog(say), longest_poll_s)
     manifest = job_manifest(name, settings.image_for(request.release), product, settings.kubernetes, settings.timeout_s)
-    with guarded(run.kubectl.deletion(name)):
+    with guarded(run.kubectl.deletion(name), left=partial(_say_what_is_left, run)):
         run.kubectl.create(manifest)
         run.log.note(f"Job {name}: created, for a node with {product}:\n{yaml.safe_dump(manifest, sort_keys=False)}")
         run.wait_for_pod()
@@ -72,6 +75,12 @@ def plan_from_job(
         with tempfile.TemporaryDirectory(prefix=".plan-", dir=out.parent) as beside:
             result = run.fetch(Path(beside))
             arrived(result, out, sealed.digest, code=code, log=run.log, where=run.where)
+
+
+def _say_what_is_left(run: _Run) -> None:
+    run.log.note(
+        f"{run.where} could not be deleted; it ends by itself, or: {shlex.join(run.kubectl.deletion(run.name))}"
+    )
 
 
 def _job_name(model: str) -> str:
@@ -165,9 +174,8 @@ class _Run:
         said = io.BytesIO()
         ended = self.kubectl.run(self.pod, CONTAINER, f"cat {FOLDER}/{ENDED} 2>/dev/null || true").strip()
         self.kubectl.fetch(self.pod, CONTAINER, f"{FOLDER}/{LOG}", said, largest=_LARGEST_LOG, start=self._logged)
-        complete = (
-            said.getvalue() if ended else said.getvalue().rpartition(b"\n")[0] + b"\n" * (b"\n" in said.getvalue())
-        )
+        text = said.getvalue()
+        complete = text if ended else text[: text.rfind(b"\n") + 1]
         self._logged += len(complete)
         for line in complete.decode("utf-8", "replace").splitlines():
             self.log.line(line)
@@ -182,20 +190,26 @@ class _Run:
         return state_of(job, pods, events)
 
     def _raise_if_over(self) -> None:
-        """Raise StepError where the pod has ended: that says more than that it cannot be talked to."""
-        state = self._state()
-        if state.stage == "over":
-            raise self.log.died(f"{self.where}: {state.why}", state.hint)
+        with suppress(KubectlError):
+            state = self._state()
+            if state.stage == "over":
+                raise self.log.died(f"{self.where}: {state.why}", state.hint)
 
     def _tried(self, action: Callable[[], T]) -> T:
-        """The result of a call that may be repeated: connections to a cluster break."""
-        for left in reversed(range(_TRIES)):
+        """The result of a call that is repeated where it may go better the next time: connections break.
+
+        Gives up after a while, and at once where the pod has ended, which says more than that it cannot be talked to.
+        """
+        started, tries = time.monotonic(), 0
+        while True:
             try:
                 return action()
-            except KubectlError:
+            except KubectlError as error:
+                tries += 1
                 if self.pod:
                     self._raise_if_over()
-                if not left:
+                patient = time.monotonic() - started < _PATIENCE * self.longest_poll_s or tries < _LEAST_TRIES
+                if error.is_final or not patient:
                     raise
+                self.log.note(f"{error.message}; trying again")
                 self._pause()
-        raise AssertionError("unreachable")

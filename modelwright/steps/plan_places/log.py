@@ -63,11 +63,15 @@ class BuildersLog:
 
 @contextmanager
 def guarded(
-    cleanup: Sequence[str], command: Sequence[str] = (), variables: Mapping[str, str] | None = None
+    cleanup: Sequence[str],
+    command: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+    left: Callable[[], None] = lambda: None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `cleanup` when the block ends or this process does, however it ends; and a command before that, if given.
 
-    The process of the block is `guard.py`: its output and its exit code are the command's.
+    The process of the block is `guard.py`: its output is the command's, and so is its exit code; without a command it
+    is that of `cleanup`, and `left` is called where it is not 0.
     """
     script = str(Path(__file__).with_name("guard.py"))
     guard = subprocess.Popen(
@@ -85,4 +89,5 @@ def guarded(
         guard.stdin.close()
         if guard.stdout:
             guard.stdout.close()
-        guard.wait()
+        if guard.wait() and not command:
+            left()

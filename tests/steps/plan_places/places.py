@@ -8,9 +8,12 @@ has every package that `start.sh` looks for.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +104,8 @@ class FakeCluster:
 
     def says(self, **answers: Any) -> None:
         """`pods`: a list, one for each look, the last one for all further looks; `jobs`, `events`: one answer each;
-        `errors`: {verb: what kubectl prints before it fails}; `cut`: how many transfers are cut short."""
+        `errors`: {verb: what kubectl prints before it fails}, the first `failures` times; `cut`: how many transfers are
+        cut short."""
         (self.folder / "answers.json").write_text(json.dumps(answers))
 
     @property
@@ -113,6 +117,12 @@ class FakeCluster:
     def job(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads((self.folder / "job.json").read_text())
         return data
+
+    def stop(self) -> None:
+        """End the container's processes, as a deletion does."""
+        for group in (self.folder / "groups").read_text().split():
+            with suppress(ProcessLookupError):
+                os.killpg(int(group), signal.SIGKILL)
 
     @property
     def deleted(self) -> list[str]:

@@ -141,6 +141,24 @@ def test_a_cluster_that_cuts_every_transfer_short_is_an_error(cluster: FakeClust
     assert cluster.deleted
 
 
+@pytest.mark.parametrize("verb", ["get", "exec"])
+def test_a_cluster_that_cannot_be_reached_for_a_moment_is_asked_again(
+    cluster: FakeCluster, request_: Request, verb: str
+) -> None:
+    cluster.says(errors={verb: "Unable to connect to the server: net/http: TLS handshake timeout"}, failures=4)
+    out, said = built(request_)
+    assert (out / PLAN).is_file()
+    assert len([line for line in said if line.endswith("TLS handshake timeout; trying again")]) == 4
+
+
+def test_a_job_that_cannot_be_deleted_is_named(cluster: FakeCluster, request_: Request) -> None:
+    cluster.says(errors={"delete": "Unable to connect to the server"})
+    _, said = built(request_)
+    name = cluster.job["metadata"]["name"]
+    assert f"Job {name} could not be deleted; it ends by itself, or: kubectl delete job {name} " in said[-1]
+    cluster.stop()
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 DEADLINE = {
