@@ -35,23 +35,25 @@ from modelwright.steps.plan_errors import build_error, refused_text
             "raise tensorrt.workspace_mb",
         ),
         (
-            ["Could not find any implementation for node a + b due to insufficient workspace. See verbose log."],
-            "TensorRT has no kernel for node 'a + b' within the workspace",
+            [  # https://github.com/NVIDIA/TensorRT/issues/1768
+                "[optimizer.cpp::computeCosts::2011] Error Code 10: Internal Error (Could not find any implementation for node conv1.weight + Conv_9 + PWN(LeakyRelu_10).)"
+            ],
+            "TensorRT has no kernel for node 'conv1.weight + Conv_9 + PWN(LeakyRelu_10)' within the workspace",
             "raise tensorrt.workspace_mb",
         ),
         (
-            [
-                "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion stdVersionRead == "
-                "kSERIALIZATION_VERSION failed.Version tag does not match. Note: Current Version: 239, Serialized Engine Version: 232)"
+            [  # https://github.com/NVIDIA/TensorRT/issues/3898
+                "1: [stdArchiveReader.cpp::StdArchiveReaderInitCommon::46] Error Code 1: Serialization (Serialization assertion stdVersionRead == "
+                "serializationVersion failed.Version tag does not match. Note: Current Version: 236, Serialized Engine Version: 237)"
             ],
             "the plan was built with another TensorRT",
             "build it with the TensorRT that loads it",
         ),
         (
-            [
-                "6: The engine plan file is not compatible with this version of TensorRT, expecting library version 10.5.0.18 got 10.0.1.6, please rebuild."
+            [  # https://github.com/RootKit-Org/AI-Aimbot/issues/109
+                "6: The engine plan file is not compatible with this version of TensorRT, expecting library version 8.5.1.7 got 8.5.3.1, please rebuild."
             ],
-            "the plan was built with TensorRT 10.0.1.6, and 10.5.0.18 is here",
+            "the plan was built with TensorRT 8.5.3.1, and 8.5.1.7 is here",
             "build it with the TensorRT that loads it",
         ),
         (
