@@ -100,7 +100,7 @@ def _blocks(result: BenchResult) -> list[Block]:
 
 
 def _figures(result: BenchResult) -> list[Figure | None]:
-    return [figure for batch in result.batches for figure in (_accuracy(result, batch),)] + [_size(result)]
+    return [*(_accuracy(result, batch) for batch in result.batches), _size(result)]
 
 
 def _accuracy(result: BenchResult, batch: int) -> Figure | None:
@@ -109,8 +109,8 @@ def _accuracy(result: BenchResult, batch: int) -> Figure | None:
     if name is None:
         return None
     points = [
-        _point(row, batch, row.metrics[name], f"{name} {row.metrics[name]:.4f}")
-        for row in result.contenders
+        _point(series, row, batch, row.metrics[name], f"{name} {row.metrics[name]:.4f}")
+        for series, row in enumerate(result.contenders)
         if row.at(batch) and name in row.metrics
     ]
     titles = ScatterTitles(
@@ -126,8 +126,8 @@ def _accuracy(result: BenchResult, batch: int) -> Figure | None:
 def _size(result: BenchResult) -> Figure | None:
     batch = result.batches[-1] if result.batches else 0
     points = [
-        _point(row, batch, row.size_bytes / 1e6, fmt.size(row.size_bytes))
-        for row in result.contenders
+        _point(series, row, batch, row.size_bytes / 1e6, fmt.size(row.size_bytes))
+        for series, row in enumerate(result.contenders)
         if row.at(batch) and row.size_bytes
     ]
     titles = ScatterTitles(
@@ -140,9 +140,10 @@ def _size(result: BenchResult) -> Figure | None:
     return scatter(titles, points, from_zero=True)
 
 
-def _point(row: ContenderResult, batch: int, y: float, shown: str) -> ScatterPoint:
+def _point(series: int, row: ContenderResult, batch: int, y: float, shown: str) -> ScatterPoint:
     found = _speedup(row, batch)
-    return ScatterPoint(row.name, found.ratio, found.low, found.high, y, f"{fmt.number(found.ratio)} times, {shown}")
+    title = f"{fmt.number(found.ratio)} times, {shown}"
+    return ScatterPoint(row.name, found.ratio, found.low, found.high, y, title, series)
 
 
 def _machine(result: BenchResult) -> Definitions:

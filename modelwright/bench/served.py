@@ -91,7 +91,7 @@ def _alone_ms(bench: Lab, model: str) -> float:
     measured = bench.measure(model, _ALONE, "served, one request at a time")
     if bench.interrupted:
         raise KeyboardInterrupt
-    return measured.service.mean_ms or 0.0
+    return measured.service.percentiles_ms["p50"] or measured.service.mean_ms or 0.0
 
 
 def throughput(measured: Sequence[Measurement], seed: int) -> ServedThroughput | str:

@@ -28,7 +28,10 @@ _SPOKEN = 6
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """One point, `low` to `high` its interval across; a pointer shows `title`."""
+    """One point, `low` to `high` its interval across; a pointer shows `title`.
+
+    `series` says which mark it has, so that it is the same one in every chart.
+    """
 
     name: str
     x: float
@@ -36,6 +39,7 @@ class ScatterPoint:
     high: float
     y: float
     title: str
+    series: int
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,15 @@ def scatter(titles: ScatterTitles, points: Sequence[ScatterPoint], *, from_zero:
     draw_horizontal(drawing, across, area, titles.across)
     if titles.at is not None:
         drawing.line((across(titles.at), area[1]), (across(titles.at), area[3]), "zero")
-    for series, point in enumerate(points):
+    for point in points:
         y = vertical(point.y)
-        drawing.line((across(point.low), y), (across(point.high), y), f"l s{series % SERIES}")
-        drawing.marker((across(point.x), y), series, point.title)
+        drawing.line((across(point.low), y), (across(point.high), y), f"l s{point.series % SERIES}")
+        drawing.marker((across(point.x), y), point.series, point.title)
     for point in points:
         drawing.label_near(
             (across(point.x), vertical(point.y)), fitted(point.name, 120), (area[0], area[1] - 8, WIDTH - 1, area[3])
         )
-    keys = [mark_key(marker((7, 7), series), f"{point.name}: {point.title}") for series, point in enumerate(points)]
+    keys = [mark_key(marker((7, 7), point.series), f"{point.name}: {point.title}") for point in points]
     return Figure(titles.chart, drawing.svg(), titles.caption, keys)
 
 

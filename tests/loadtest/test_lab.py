@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from modelwright.errors import LoadError
 from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import Record
+from modelwright.loadtest.measure import lab as lab_module
 from modelwright.loadtest.measure.lab import Lab, Setting
 from modelwright.loadtest.measure.servers import ServerUnderTest
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
@@ -37,3 +39,10 @@ def test_the_seed_reaches_the_processes_that_send(given: int | None, used: int) 
         "m", LoadShape(concurrency=1), seed=given
     )
     assert generators.seeds == [used]
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab_module, "find_spec", lambda name: None if name == "hpack" else object())
+    with pytest.raises(LoadError, match="load tests need hpack: not installed") as raised:
+        lab_module.check_installed()
+    assert raised.value.hint == "pip install 'modelwright[load]'"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from modelwright.errors import LoadError
 from modelwright.loadtest.document import Measurement
 from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase
 from modelwright.loadtest.measure import servers
@@ -25,6 +27,8 @@ from modelwright.loadtest.measure.servers import ServerUnderTest
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.project import ProjectConfig
 from modelwright.triton.client import Client, connect
+
+_NEEDED = ("locust", "hpack", "psutil")  # of the extra `load`
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,19 @@ class Setting:
     processes: int = 1
 
 
+def check_installed() -> None:
+    """Raise LoadError where the generator processes would miss a module."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise LoadError(f"load tests need {', '.join(missing)}: not installed", "pip install 'modelwright[load]'")
+
+
 @contextlib.contextmanager
 def server_for(
     setting: Setting, wanted: Mapping[str, Sequence[int]], repository: Path | None = None
 ) -> Iterator[ServerUnderTest]:
-    """The server at the given URL; without one, a local server with these models."""
+    """The server at the given URL; without one, a local server with these models. Raises LoadError."""
+    check_installed()
     if setting.url:
         yield servers.remote(setting.url, setting.protocol, setting.repository)
         return

@@ -102,12 +102,10 @@ def read(path: Path) -> Result:
 
 
 def machine_facts(is_local: bool) -> MachineFacts:
-    import psutil
-
     return MachineFacts(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_bytes=int(psutil.virtual_memory().total),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         client_and_server_share_it=is_local,
     )
