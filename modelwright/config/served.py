@@ -142,13 +142,20 @@ class ServedView:
             raise ConfigError(f"'{tensor.name}': {error}", "correct dims and reshape in `serving`") from None
 
 
+# A graph that gives the same answers as a model which onnxruntime's CPU cannot run: it lies beside that model, and is
+# loaded with little optimisation, since fusions leave out its rounding.
+EMULATED = "emulated.onnx"
+_BASIC = -1  # of optimization.graph.level
+
+
 def served_session(builder: Builder, file: Path) -> Any:
     """An onnxruntime session of an ONNX file, with the graph level and the custom operators that `serving` names.
 
     Raises SpecError for a library that is not here, StepError for a file that onnxruntime does not load.
     """
     libraries = operator_libraries(builder).values()
-    return load_session(file, graph_level=graph_level(builder), libraries=libraries)
+    level = _BASIC if file.name == EMULATED else graph_level(builder)
+    return load_session(file, graph_level=level, libraries=libraries)
 
 
 def served_view(builder: Builder, session: Any) -> ServedView:

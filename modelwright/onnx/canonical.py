@@ -62,7 +62,7 @@ def canonicalise(model: ModelProto) -> ModelProto:
         for value in function.value_info:
             _strip(value)
         _name_nodes(function.node, f"{function.name}/")
-    for node in _nodes(model):
+    for node in all_nodes(model):
         _clean_node(node)
     for tensor in _tensors(model):
         _pack(tensor)
@@ -169,12 +169,12 @@ def _move_weights(graph: GraphProto, out: Path) -> None:
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:
     """The main graph and every graph inside a node, outer ones first."""
     yield model.graph
-    for node in _nodes(model):
+    for node in all_nodes(model):
         for attribute in node.attribute:
             yield from _attribute_graphs(attribute)
 
 
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
     """Every node of the main graph, the functions, and the graphs inside nodes, outer ones first."""
     waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     while waiting:
@@ -194,7 +194,7 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-    for node in _nodes(model):
+    for node in all_nodes(model):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

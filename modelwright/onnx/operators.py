@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from modelwright.onnx.canonical import all_nodes
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
@@ -50,6 +52,23 @@ def operator(node: NodeProto, versions: Mapping[str, int]) -> Operator | None:
     known = _operators().get((domain, node.op_type), {})
     version = max((since for since in known if since <= versions.get(domain, 1)), default=None)
     return None if version is None else known[version]
+
+
+def used_operators(model: ModelProto) -> dict[str, set[str]]:
+    """{domain: operators} of all nodes, inside others too; "" is ai.onnx."""
+    found: dict[str, set[str]] = {}
+    for node in all_nodes(model):
+        found.setdefault(_DOMAINS.get(node.domain, node.domain), set()).add(node.op_type)
+    return found
+
+
+def forget_unused_domains(model: ModelProto) -> None:
+    """Drop the imports of domains that no node uses, in place: onnxruntime writes down all that it knows."""
+    used = {node.domain for node in all_nodes(model)} | {"", *(item.domain for item in model.functions)}
+    kept = [(item.domain, item.version) for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    for domain, version in kept:
+        model.opset_import.add(domain=domain, version=version)
 
 
 def _expanded(slots: tuple[Slot, ...], count: int) -> Iterator[str]:

@@ -110,9 +110,10 @@ def why_nothing(model: ModelProto, lowered: Lowered, types: Mapping[str, str]) -
     """Why no node of a graph computes in half precision."""
     label = lowered.precision.label
     nodes = list(model.graph.node)
-    if lowered.kept:
-        node, reason = next(iter(lowered.kept.items()))
-        return f"all that could compute in {label} stays in float32: {node}: {reason}"
+    for node in nodes:
+        if node.op_type in _HEAVY and node.name in lowered.kept:
+            reason = lowered.kept[node.name]
+            return f"all that could compute in {label} stays in float32: {node.name}: {reason}"
     inside = [node.name for node in nodes if any(_inner(node, _HEAVY))]
     if inside:
         return f"what could compute in {label} lies inside {', '.join(inside[:3])}: only the main graph is converted"

@@ -53,6 +53,28 @@ def load_session(
         raise StepError(f"{path.name}: onnxruntime does not load it: {reason}", _load_hint(reason)) from error
 
 
+def optimised_offline(path: Path, out: Path, level: str, libraries: Iterable[Path] = ()) -> Path:
+    """Write the graph as onnxruntime optimises it at a level, "basic" or "extended", and return `out`.
+
+    Both levels fit every machine; those above choose the layout of tensors by this machine's CPU. Raises StepError.
+    """
+    import onnxruntime
+
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = {"basic": levels.ORT_ENABLE_BASIC, "extended": levels.ORT_ENABLE_EXTENDED}[level]
+    options.optimized_model_filepath = str(out)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{out.name}.data")
+    options.log_severity_level = 3
+    for library in libraries:
+        _register(options, library)
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _onnxruntime_errors() as error:
+        raise StepError(f"{path.name}: onnxruntime does not load it: {one_line(error)}") from error
+    return out
+
+
 def _register(options: Any, library: Path) -> None:
     import onnxruntime
 

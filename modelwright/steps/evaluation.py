@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelwright.config.served import ServedView, served_session, served_view
+from modelwright.config.served import EMULATED, ServedView, served_session, served_view
 from modelwright.errors import located
 from modelwright.facts.part import Facts, Number
 from modelwright.project.spec import ModelSpec
@@ -27,8 +27,6 @@ from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import Column, columns
 
 MODEL = "version/model.onnx"  # in the folder of a step that makes a graph
-# Beside it, where onnxruntime's CPU cannot run it: a graph that it runs, and that gives the same answers.
-EMULATED = "emulated.onnx"
 _METRICS = "metrics.json"
 _SOURCE = "source"  # the parameter of `evaluate` that gets the plain model
 

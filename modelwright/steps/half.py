@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelwright.config.served import EMULATED
 from modelwright.errors import StepError, VerifyError, located
 from modelwright.facts.made import Made
 from modelwright.facts.part import Integer
@@ -27,7 +28,6 @@ from modelwright.onnx.values import FLOAT, exposing_session, largest_values, val
 from modelwright.project.operators import operator_libraries
 from modelwright.steps.context import StepContext
 from modelwright.steps.evaluation import (
-    EMULATED,
     MODEL,
     baseline_metrics,
     metrics_of,
@@ -81,9 +81,11 @@ def halve(context: StepContext, out: Path, precision: Precision) -> Halved:
     file, runnable = out / MODEL, out / EMULATED
     save_canonical(lowered.model, file)
     if precision is FP16:  # which onnxruntime runs everywhere
+        runnable = file
         for path in out.glob(f"{EMULATED}*"):
             path.unlink()
-        runnable = file
+    else:
+        save_canonical(emulated(lowered), runnable)
     signature = made(read_signature(file), runnable, context).signature
     kept = dict(sorted(lowered.kept.items()))
     return Halved(signature=signature, nodes=len(lowered.nodes), kept=kept, tried=search.tried)
@@ -178,26 +180,21 @@ class _Search:
         """The graph with the fewest nodes in float32 that passes, as far as the budget finds out."""
         ranked = self._ranked(lowered)
         self._write_ranking(ranked)
-        count, below, passed = 1, 0, None
-        most = len(ranked)
-        while self.tried <= self._options.budget and (count <= most if passed is None else count > below):
+        best, too_few, enough = None, 0, None  # counts of nodes to keep; with `enough` it passes, or nothing is left
+        count: int | None = 1
+        while count is not None and self.tried <= self._options.budget:
             reasons = {node: f"it adds a relative error of {harm:.1e}" for node, harm in ranked[:count]}
             lowered = self._lower(keep | reasons)
-            problem = self._missed(lowered, expected)
+            problem = self._missed(lowered, expected) if lowered.nodes else ""
             if problem:
-                missed, below = problem, count
+                missed, too_few = problem, count
             else:
-                passed, most = lowered, count
-            count = self._next(below, most, passed is not None)
-        if passed is None:
+                enough = count
+                best = lowered if lowered.nodes else best
+            count = _next_count(too_few, enough, len(ranked))
+        if best is None:
             raise self._not_accurate(missed, ranked)
-        return passed
-
-    def _next(self, below: int, most: int, found: bool) -> int:
-        """How many nodes to keep next: twice as many, or between a count that failed and one that passed."""
-        if found:
-            return (below + most) // 2
-        return below + 1 if below == most else min(2 * below, most)
+        return best
 
     def _missed(self, lowered: Lowered, expected: list[Tensors]) -> str:
         """What the verification would say of a candidate; '' where it would pass it."""
@@ -258,6 +255,13 @@ class _Search:
             f"most error comes from {worst}; gates: a metric, or tolerance, says what the model may lose; budget tries"
             f" more; else leave {self._precision.name} out",
         )
+
+
+def _next_count(too_few: int, enough: int | None, most: int) -> int | None:
+    """Twice as many as were too few; then between those and what is enough. None: nothing is left to find out."""
+    if enough is None:
+        return min(2 * too_few, most) if too_few < most else None
+    return (too_few + enough) // 2 if enough - too_few > 1 else None
 
 
 def _distance(actual: Any, exact: Any) -> float:

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from modelwright import tools
+from modelwright.config.served import EMULATED
 from modelwright.errors import VerifyError, located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.evaluation import (
-    EMULATED,
     MODEL,
     baseline_metrics,
     metrics_of,

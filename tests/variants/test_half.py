@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelwright.onnx.canonical import canonicalise, save_canonical
+from modelwright.onnx.precision import FP16, lower
+from modelwright.onnx.values import value_types
 from tests.conftest import Sandbox
 
 YAML = """
@@ -142,3 +145,143 @@ def test_nodes_with_values_beyond_fp16_stay_in_float32(sandbox: Sandbox) -> None
     facts = facts_of(sandbox)
     assert "on the samples, FP16 ends at 65504" in facts["kept"]["first"]
     assert "'x' reaches" in facts["kept"]["first"]
+
+
+def test_nodes_that_add_most_error_stay_in_float32_until_the_gate_holds(sandbox: Sandbox) -> None:
+    write(sandbox, more="gates: {tolerance: {atol: 1.0e-4, rtol: 0}}")
+    assert sandbox.build()["net_fp16"].status == "new"
+    facts = facts_of(sandbox)
+    assert facts["tried"] > 1
+    assert [reason.partition(" of ")[0] for node, reason in facts["kept"].items() if node != "tail"] == [
+        "it adds a relative error"
+    ]
+    assert sandbox.manifest("net_fp16").verification.max_abs_error["y"] <= 1e-4
+
+
+def test_a_gate_that_no_graph_passes_names_the_worst_nodes(sandbox: Sandbox) -> None:
+    write(sandbox, "{fp16: {budget: 2}}", more="gates: {tolerance: {atol: 1.0e-9, rtol: 0}}")
+    error = str(sandbox.build()["net_fp16"].error)
+    assert "net_fp16: fp16: not accurate enough in FP16" in error
+    assert "'y' differs by" in error
+    assert "most error comes from" in error
+
+
+def quantised(path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    net(path)
+    quantize_dynamic(path, path)
+
+
+def half_already(path: Path) -> None:
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    net(path)
+    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+
+
+def inside_if(path: Path) -> None:
+    """Everything lies inside an If."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    net(path)
+    model = onnx.load(path)
+    graph = model.graph
+    branches = []
+    for name in ("then", "else"):
+        branch = helper.make_graph(list(graph.node), name, [], list(graph.output))
+        branches.append(branch)
+    condition = helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+    node = helper.make_node("If", ["yes"], ["y"], name="either", then_branch=branches[0], else_branch=branches[1])
+    del graph.node[:]
+    graph.node.extend([condition, node])
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (quantised, "its products are of INT8, which take float32 only (DynamicQuantizeLinear, MatMulInteger)"),
+        (half_already, "the model computes in FP16 already"),
+        (inside_if, "what could compute in FP16 lies inside either: only the main graph is converted"),
+    ],
+    ids=["dynamic INT8", "FP16", "inside If"],
+)
+def test_a_graph_in_which_nothing_can_be_converted_says_why(sandbox: Sandbox, make: Any, says: str) -> None:
+    make(write(sandbox) / "model.onnx")
+    error = str(sandbox.build()["net_fp16"].error)
+    assert says in error
+    assert "hint: leave fp16 out" in error
+
+
+def test_weights_outside_the_file_are_converted(sandbox: Sandbox) -> None:
+    import onnx
+
+    file = write(sandbox) / "model.onnx"
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="model.data", size_threshold=0)
+    assert sandbox.build()["net_fp16"].status == "new"
+    assert [path.name for path in (sandbox.root / "model_repository/net_fp16/1").glob("*.data")] == []
+
+
+def test_inputs_of_fp16_stay_as_they_are(sandbox: Sandbox) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    folder = write(sandbox)
+    model = onnx.load(folder / "model.onnx")
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "wide"
+    onnx.save(model, folder / "model.onnx")
+    (folder / "data.py").write_text(DATA_PY.format(scale=1.0).replace("float32", "float16"))
+    outcome = sandbox.build()["net_fp16"]
+    assert outcome.status == "new", outcome.error
+    assert "TYPE_FP16" in sandbox.config("net_fp16")
+
+
+def test_a_custom_operator_stays_in_float32() -> None:
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Mine", ["x"], ["y"], name="mine", domain="ai.mine")
+    product = helper.make_node("MatMul", ["y", "y"], ["z"], name="product")
+    graph = helper.make_graph(
+        [node, product],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [2, 2])],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.mine", 1)]
+    lowered = lower(helper.make_model(graph, opset_imports=opsets), FP16, dict.fromkeys("xyz", "tensor(float)"))
+    assert [item.op_type for item in lowered.model.graph.node] == ["Mine", "Cast", "MatMul", "Cast"]
+    assert lowered.nodes == ("product",)
+
+
+def test_a_tensor_that_an_inner_graph_reads_is_there_in_float32(tmp_path: Path) -> None:
+    """The body of an If reads what a node in FP16 makes."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    net(tmp_path / "m.onnx", tail="Tanh")
+    model = onnx.load(tmp_path / "m.onnx")
+    value = [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)]
+    bodies = {
+        name: helper.make_graph([helper.make_node(name, ["h2"], ["chosen"])], name, [], value)
+        for name in ("Tanh", "Neg")
+    }
+    model.graph.node.pop()
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    model.graph.initializer.append(yes)
+    model.graph.node.append(
+        helper.make_node("If", ["yes"], ["y"], name="if", then_branch=bodies["Tanh"], else_branch=bodies["Neg"])
+    )
+    lowered = lower(canonicalise(model), FP16, value_types(model, tmp_path))
+    save_canonical(lowered.model, tmp_path / "half.onnx")
+    feed = {"x": np.ones((2, 8), np.float32)}
+    one, other = (
+        onnxruntime.InferenceSession(str(tmp_path / name)).run(None, feed)[0] for name in ("m.onnx", "half.onnx")
+    )
+    assert np.abs(one - other).max() < 1e-2
+    assert "h2" in {name for node in lowered.model.graph.node for name in node.output}
