@@ -209,7 +209,8 @@ def print_plan(plan: BuildPlan) -> None:
     """A line for each step that would run, how many would not, and what is wrong with models that cannot be built."""
     todo = [entry for entry in plan if entry.status != "cached"]
     for entry in todo:
-        click.echo(f"{_VERBS[entry.status]:<6}{entry.step.model} {entry.step.name}: {entry.reason}")
+        where = f"; {entry.step.where}" if entry.step.where else ""
+        click.echo(f"{_VERBS[entry.status]:<6}{entry.step.model} {entry.step.name}: {entry.reason}{where}")
     for model, reason in plan.waiting.items():
         click.echo(f"wait  {model}: {reason}")
     _print_skipped(plan.skipped)
@@ -229,6 +230,7 @@ def plan_as_data(plan: BuildPlan) -> list[dict[str, Any]]:
             "status": entry.status,
             "reason": entry.reason,
             "key": entry.key,
+            **({"where": entry.step.where} if entry.step.where else {}),
         }
         for entry in plan
     ]

@@ -33,7 +33,7 @@ class StepFunction:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of one model. Everything but `model`, `name`, `needs` and `threads` goes into the key as it stands."""
+    """One step of one model. Its function, config, code, data and tools go into the key as they stand."""
 
     model: str
     name: str  # samples | torch | onnx | … | verify
@@ -44,6 +44,7 @@ class Step:
     tools: Mapping[str, str | None] = field(default_factory=dict)  # distribution → its version
     needs: Mapping[str, StepId] = field(default_factory=dict)  # role → the step whose output it is
     threads: int = 1
+    where: str = ""  # for a plan, where the step runs elsewhere: "container: NVIDIA L4 (8.9), in …"
 
     @property
     def id(self) -> StepId:

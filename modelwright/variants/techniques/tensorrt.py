@@ -130,7 +130,7 @@ def _step(stage: Stage, options: TensorRtOptions) -> tuple[Step, ...] | Skipped:
         config={"place": _key_of(found), "release": recipe.target.name, "max_batch_size": spec.max_batch_size},
         needs={"asked": ask.id},
     )
-    return ask, build
+    return ask, replace(build, where=f"{found.name}: {found.why}")
 
 
 def _key_of(found: Place) -> dict[str, Any]:

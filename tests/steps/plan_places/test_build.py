@@ -57,7 +57,8 @@ def test_a_job_whose_builder_dies_fails_the_model_and_publishes_nothing(
 
 def test_the_plan_of_a_build_says_where_and_without_the_option_why_not(sandbox: Sandbox, cluster: FakeCluster) -> None:
     asked = sandbox.cli("plan", "doubled_trt", "--plan-builder", "kubernetes").output
-    assert "Skipped" not in asked
+    where = "; kubernetes: a Job on NVIDIA-L4 (8.9); context lab; nvcr.io/nvidia/tensorrt:"
+    assert "maybe doubled_trt tensorrt: after onnx and samples and tensorrt_requests" + where in asked
     plain = sandbox.cli("plan", "doubled_trt", "--plan-builder", "none").output
     assert "Skipped: doubled_trt: not built (plan builder: none was chosen)" in plain
     assert cluster.calls == [["config", "current-context"]]
