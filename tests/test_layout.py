@@ -32,8 +32,8 @@ FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floo
 
 FRAMEWORKS = {
     "jax", "keras", "lightning", "onnxscript", "onnxslim", "polygraphy", "safetensors", "sentence_transformers",
-    "sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tokenizers", "torch", "torch_pruning", "torchvision",
-    "transformers",
+    "sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tokenizers", "torch", "torch_pruning", "torchao",
+    "torchvision", "transformers",
 }  # fmt: skip
 ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir"}
 # What may be imported inside functions only, and in which packages. ml_dtypes adds bfloat16 to numpy.

@@ -86,7 +86,7 @@ def onnx_from_torch(
     wanted = _opset(release, exporter, opset)
     adapter = adapted(module, inputs, outputs)
     check_samples(samples, inputs)
-    traced = _cut(samples, inputs, batched, _TRACED_ROWS, lambda full: max(full, 2))
+    traced = traced_feed(samples, inputs, batched)
     _check_results(_forward(adapter, traced), traced, inputs, outputs, batched)
     write = _by_torchscript if exporter == "torchscript" else _by_dynamo
     model = write(adapter, traced, inputs, outputs, batched, wanted)
@@ -145,6 +145,11 @@ def prepared_call(
     return call
 
 
+def traced_feed(samples: Tensors, inputs: Sequence[DeclaredTensor], batched: bool) -> Tensors:
+    """Inputs of sizes that a trace takes as variable."""
+    return _cut(samples, inputs, batched, _TRACED_ROWS, lambda full: max(full, 2))
+
+
 def example_of(
     module: nn.Module,
     samples: Tensors,
@@ -166,10 +171,10 @@ def example_of(
 # --- calling the module ----------------------------------------------------------------------------------------------
 
 
-def adapted(module: nn.Module, inputs: Sequence[DeclaredTensor], outputs: Sequence[DeclaredTensor]) -> nn.Module:
+def adapted(module: nn.Module, inputs: Sequence[DeclaredTensor], outputs: Sequence[DeclaredTensor] | None) -> nn.Module:
     """The module behind one calling convention: tensors in the spec's order in, a tuple in the spec's order out.
 
-    Raises StepError for a module in training mode.
+    Without `outputs` its results come as they are. Raises StepError for a module in training mode.
     """
     from torch import nn
 
@@ -185,9 +190,9 @@ def adapted(module: nn.Module, inputs: Sequence[DeclaredTensor], outputs: Sequen
             super().__init__()
             self.module = module
 
-        def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        def forward(self, *tensors: Tensor) -> Any:
             result = self.module(**dict(zip(names, tensors, strict=True))) if by_name else self.module(*tensors)
-            return _as_tuple(result, outputs)
+            return result if outputs is None else _as_tuple(result, outputs)
 
     return Adapter().eval()
 
@@ -289,7 +294,7 @@ def _rows(samples: Tensors) -> int:
     return len(next(iter(samples.values())))
 
 
-def _dynamic_axes(spec: DeclaredTensor, batched: bool) -> dict[int, str]:
+def dynamic_axes(spec: DeclaredTensor, batched: bool) -> dict[int, str]:
     """Axis → name of its size, among tensors; an unnamed size gets a name of its own."""
     axes = {0: "batch"} if batched else {}
     for axis, dim in enumerate(spec.shape, start=int(batched)):
@@ -305,7 +310,7 @@ def _cut(samples: Tensors, inputs: Sequence[DeclaredTensor], batched: bool, rows
     feed = {}
     for spec in inputs:
         array = samples[spec.name] if batched else samples[spec.name][0, ...]
-        for axis in _dynamic_axes(spec, batched):
+        for axis in dynamic_axes(spec, batched):
             full = array.shape[axis]
             size = rows if batched and axis == 0 else length(full)
             array = repeated(array, size, axis)
@@ -321,15 +326,13 @@ def _check_results(
     batched: bool,
 ) -> None:
     """Types and shapes of results (torch or numpy) against the spec, for the sizes of the inputs in `feed`."""
-    sizes = {
-        name: feed[spec.name].shape[axis] for spec in inputs for axis, name in _dynamic_axes(spec, batched).items()
-    }
+    sizes = {name: feed[spec.name].shape[axis] for spec in inputs for axis, name in dynamic_axes(spec, batched).items()}
     for spec, result in zip(outputs, results, strict=True):
         dtype = str(result.dtype).removeprefix("torch.")
         if dtype != BY_NAME[spec.dtype].numpy:
             got = BY_NUMPY[dtype].name if dtype in BY_NUMPY else dtype
             raise StepError(f"output '{spec.name}' is {got}, the spec says {spec.dtype}", "correct the spec, or cast")
-        axes = _dynamic_axes(spec, batched)
+        axes = dynamic_axes(spec, batched)
         declared = ("batch", *spec.shape) if batched else spec.shape
         expected = [sizes.get(axes[axis], -1) if axis in axes else dim for axis, dim in enumerate(declared)]
         shape = list(result.shape)
@@ -366,7 +369,7 @@ def _by_dynamo(
     opset: int,
 ) -> ModelProto:
     try:
-        program = traced_program(adapter, torch_tensors(traced), [_dynamic_axes(spec, batched) for spec in inputs])
+        program = traced_program(adapter, torch_tensors(traced), [dynamic_axes(spec, batched) for spec in inputs])
     except StepError:
         raise
     except Exception as error:  # forward ran on these very tensors: whatever fails now is the tracing
@@ -382,7 +385,7 @@ def _by_torchscript(
     batched: bool,
     opset: int,
 ) -> ModelProto:
-    there, back = ([_dynamic_axes(spec, batched) for spec in specs] for specs in (inputs, outputs))
+    there, back = ([dynamic_axes(spec, batched) for spec in specs] for specs in (inputs, outputs))
     return model_from_torchscript(adapter, torch_tensors(traced), there, back, opset)
 
 
