@@ -53,7 +53,7 @@ class Replayed:
     """One version over one protocol; `detail` explains the verdict.
 
     `superseded`: newer versions changed what it runs with. `loads`: a prebuilt version without golden samples.
-    `not served here`: the local server lacks something that a prebuilt version needs.
+    `not served here`: the local server lacks a GPU, or something else that a prebuilt version needs.
     """
 
     model: str
@@ -171,8 +171,8 @@ def replay(
     if refused is None:
         return results
     found = [_fail_if_not_served(result, refused) for result in results]
-    prebuilt = {item.model for item in versions if item.is_prebuilt}
-    return [_downgrade_if_lacking(result) if result.model in prebuilt else result for result in found]
+    elsewhere = {item.model for item in versions if item.is_prebuilt or item.needs_gpu}
+    return [_downgrade_if_lacking(result) if result.model in elsewhere else result for result in found]
 
 
 def _damage(repository: Repository, item: Published) -> str:

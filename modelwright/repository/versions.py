@@ -25,6 +25,7 @@ class Published:
     manifest: Manifest
     max_batch_size: int
     golden: Path  # need not exist: a prebuilt version may have no golden samples
+    needs_gpu: bool = False  # its config has instances on GPUs only
 
     @property
     def is_prebuilt(self) -> bool:
@@ -69,8 +70,13 @@ def readable(repository: Repository, names: Sequence[str] = ()) -> tuple[list[Pu
                 continue
             if manifest and config is not None:
                 path = repository.folder(model, version) / GOLDEN
-                found.append(Published(model, version, manifest, config.max_batch_size, path))
+                found.append(Published(model, version, manifest, config.max_batch_size, path, _needs_gpu(config)))
     return found, unreadable
+
+
+def _needs_gpu(config: Any) -> bool:
+    groups = config.instance_group
+    return bool(groups) and all(group.kind == group.KIND_GPU for group in groups)
 
 
 def published_config(repository: Repository, model: str) -> Any:

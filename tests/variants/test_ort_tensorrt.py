@@ -88,3 +88,12 @@ def test_what_the_backend_would_refuse_is_refused(sandbox: Sandbox, given: str, 
     assert result.exit_code == 1
     assert expected in " ".join(result.output.split())
     assert not any(name.startswith("doubled_ort_trt/") for name in sandbox.published())
+
+
+@pytest.mark.server
+def test_a_server_without_a_gpu_says_that_it_lacks_one(sandbox: Sandbox) -> None:
+    """A replay here is no proof of the model, and no failure either."""
+    config_of(sandbox)
+    result = sandbox.cli("verify", "doubled_ort_trt")
+    assert "not served here" in result.output, result.output
+    assert "GPU" in result.output

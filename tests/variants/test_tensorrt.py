@@ -247,6 +247,15 @@ def test_samples_that_no_profile_takes_are_found_before_the_build(sandbox: Sandb
     assert builder.requests == []
 
 
+def test_plan_says_where_the_plan_is_built(sandbox: Sandbox, builder: PlanBuilder) -> None:
+    with_variants(sandbox, PLANNED)
+    lines = sandbox.cli("plan", "doubled_trt").output.splitlines()
+    (line,) = [line for line in lines if "doubled_trt tensorrt:" in line]
+    assert line.endswith("; local: the tests' double")
+    build(sandbox)
+    assert "the tests' double" not in sandbox.cli("plan", "doubled_trt").output
+
+
 # --- without a place ---------------------------------------------------------------------------------------------------
 
 
