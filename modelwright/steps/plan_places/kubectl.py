@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from modelwright.errors import StepError, one_line
+from modelwright.errors import StepError
 from modelwright.steps.plan_places.archive import pack, packed_size
 from modelwright.text import size
 
@@ -53,12 +53,16 @@ _FINAL = ("forbidden", "Unauthorized", "must be logged in", "does not exist", "w
 
 
 class KubectlError(StepError):
-    """kubectl failed: with what it said, and what to do."""
+    """kubectl failed: with what it said, and what to do. `is_final`: it will say the same again."""
 
-    def __init__(self, doing: str, said: str) -> None:
-        self.is_final = any(text in said for text in _FINAL)  # it will say the same again
-        hint = next((hint for text, hint in _HINTS.items() if text in said), "try the same by hand: kubectl get pods")
-        super().__init__(f"kubectl {doing}: {one_line(Exception(said)) or 'failed without a word'}", hint)
+    is_final = False
+
+
+def _failed(doing: str, said: str) -> KubectlError:
+    hint = next((hint for text, hint in _HINTS.items() if text in said), "try the same by hand: kubectl get pods")
+    error = KubectlError(f"kubectl {doing}: {' '.join(said.split()) or 'failed without a word'}", hint)
+    error.is_final = any(text in said for text in _FINAL)
+    return error
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Kubectl:
                     process.stdin.flush()
                 answer = process.stdout.readline(32)
             if answer != _RECEIVED:
-                raise KubectlError(f"exec: the request ({size(length)}) was not received", transfer.said)
+                raise _failed(f"exec: the request ({size(length)}) was not received", transfer.said)
 
     def fetch(self, pod: str, container: str, source: str, target: IO[bytes], *, largest: int, start: int = 0) -> int:
         """Write a file of a container to `target`, from byte `start` on. Returns how many bytes came.
@@ -119,17 +123,17 @@ class Kubectl:
             assert process.stdout is not None
             told = process.stdout.readline(32).strip()
             if not told.isdigit():
-                raise KubectlError(f"exec: {source} cannot be read", transfer.said)
+                raise _failed(f"exec: {source} cannot be read", transfer.said)
             left = max(0, int(told) - start)
             if left > largest:
-                raise KubectlError("exec", f"{source} has {size(left)}, expected at most {size(largest)}")
+                raise _failed("exec", f"{source} has {size(left)}, expected at most {size(largest)}")
             got = 0
             while got < left and (chunk := process.stdout.read(min(_CHUNK, left - got))):
                 target.write(chunk)
                 got += len(chunk)
                 moved()
             if got < left:
-                raise KubectlError(f"exec: {source} was cut short after {got} of {left} bytes", transfer.said)
+                raise _failed(f"exec: {source} was cut short after {got} of {left} bytes", transfer.said)
         return got
 
     def run(self, pod: str, container: str, script: str) -> str:
@@ -153,9 +157,9 @@ class Kubectl:
         except FileNotFoundError:
             raise StepError("there is no kubectl here", "install kubectl, and put it on PATH") from None
         except subprocess.TimeoutExpired:
-            raise KubectlError(doing, f"no answer within {2 * _REQUEST_S} s: timeout") from None
+            raise _failed(doing, f"no answer within {2 * _REQUEST_S} s: timeout") from None
         if done.returncode != 0:
-            raise KubectlError(doing, done.stderr.decode(errors="replace").strip())
+            raise _failed(doing, done.stderr.decode(errors="replace").strip())
         return done.stdout
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from modelwright.errors import StepError
+from modelwright.errors import StepError, located
 from modelwright.facts.plan import ANSWERS, PLAN
 from modelwright.project.plan_places import KubernetesPlace, PlanPlaces
 from modelwright.steps.plan_places.job import job_manifest
@@ -298,9 +299,10 @@ def test_what_kubectl_says_comes_with_what_to_do(
     cluster: FakeCluster, request_: Request, verb: str, said: str, hint: str
 ) -> None:
     cluster.says(errors={verb: said})
-    with pytest.raises(StepError, match="kubectl ") as caught:
+    with pytest.raises(StepError, match=f"^here: kubectl {verb}") as caught, located("here"):
         built(request_)
     assert said in caught.value.message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # as it leaves a worker
     assert hint in caught.value.hint
     assert cluster.deleted
 
