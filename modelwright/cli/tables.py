@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelwright.operations.replay import Replayed
     from modelwright.operations.status import ModelStatus
 
-_WORST_FIRST = ("failed", "not served here", "loads", "ok")
+_WORST_FIRST = ("failed", "differs here", "not served here", "loads", "ok")
 _NOT_COMPARED = "not compared"  # there was nothing to compare a prebuilt version with
 _COMPARED_WITH = {
     ComparedWith.SOURCE: "its source",

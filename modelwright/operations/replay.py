@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from modelwright import tools
 from modelwright.build import stamp
 from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, VerifyError
 from modelwright.facts.part import JsonObject
+from modelwright.facts.verified import Verified
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
@@ -40,12 +42,12 @@ from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
 from modelwright.triton.reasons import is_missing_here
 from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors
-from modelwright.verification.comparison import compare_outputs
+from modelwright.verification.comparison import differences
 from modelwright.verification.golden import load_golden
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import scalars_of
 
-Verdict = Literal["ok", "loads", "failed", "not served", "not served here", "superseded"]
+Verdict = Literal["ok", "loads", "failed", "differs here", "not served", "not served here", "superseded"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Replayed:
     """One version over one protocol; `detail` explains the verdict.
 
     `superseded`: newer versions changed what it runs with. `loads`: a prebuilt version without golden samples.
-    `not served here`: the local server lacks a GPU, or something else that a prebuilt version needs.
+    `not served here`: the local server lacks a GPU, or something else that a prebuilt version needs. `differs here`: an
+    INT8 version that was verified on a CPU of another instruction set.
     """
 
     model: str
@@ -158,6 +161,7 @@ def replay(
     then the server was told to serve them all.
     """
     results = []
+    here = "" if refused is None else tools.instruction_set()  # of the server's CPU, where that is known
     with contextlib.ExitStack() as stack:
         clients = {url: stack.enter_context(connect(url, timeout_s)) for url in urls}
         served = {url: _served(client) for url, client in clients.items()}
@@ -167,7 +171,7 @@ def replay(
                 if damage:
                     results.append(Replayed(item.model, item.version, url, "failed", detail=f"on disk: {damage}"))
                 else:
-                    results.append(_replay_one(repository, item, url, client, served[url]))
+                    results.append(_replay_one(repository, item, url, client, served[url], here))
     if refused is None:
         return results
     found = [_fail_if_not_served(result, refused) for result in results]
@@ -294,7 +298,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _replay_one(
-    repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str]
+    repository: Repository, item: Published, url: str, client: Client, served: dict[tuple[str, str], str], here: str
 ) -> Replayed:
     try:
         moved_on = superseded(repository, item.model, item.version)
@@ -311,7 +315,7 @@ def _replay_one(
     if not item.golden.is_file() and item.is_prebuilt:
         return Replayed(item.model, item.version, url, "loads", detail="no golden samples to compare with")
     try:
-        return Replayed(item.model, item.version, url, "ok", max_abs_error=_largest_error(item, client))
+        return _compared(item, url, client, here)
     except (ModelwrightError, OSError) as error:
         detail = error.message if isinstance(error, ModelwrightError) else str(error)
         return Replayed(item.model, item.version, url, "failed", detail=detail)
@@ -321,7 +325,8 @@ def _has_another(item: Published, served: Mapping[tuple[str, str], str]) -> bool
     return any(model == item.model and not reason for (model, _), reason in served.items())
 
 
-def _largest_error(item: Published, client: Client) -> float:
+def _compared(item: Published, url: str, client: Client, here: str) -> Replayed:
+    """Ask for the golden samples. Raises VerifyError for answers that cannot be compared."""
     inputs, expected = load_golden(item.golden)
     comparison = item.manifest.verification.golden
     if comparison is None:
@@ -334,8 +339,24 @@ def _largest_error(item: Published, client: Client) -> float:
 
     batch = min(comparison.batch, item.max_batch_size)
     runner = SampleRunner(infer, bool(batch), frozenset(scalars_of(expected)))
-    errors = compare_outputs(expected, runner.ask_all(inputs, batch), comparison.tolerance)
-    return max(errors.values(), default=0.0)
+    errors, worst = differences(expected, runner.ask_all(inputs, batch), comparison.tolerance, "source")
+    if worst is None:
+        return Replayed(item.model, item.version, url, "ok", max_abs_error=max(errors.values(), default=0.0))
+    verdict, why = _differs(item.manifest.verification, here)
+    detail = f"{worst.text} (worst of {len(expected)} samples: {worst.sample}){why}"
+    return Replayed(item.model, item.version, url, verdict, detail=detail)
+
+
+def _differs(verified: Verified, here: str) -> tuple[Verdict, str]:
+    """What another answer means: the integer kernels of another CPU can round in another way. `here` is the instruction
+    set of the server's CPU, '' where it is not known."""
+    there = verified.instruction_set
+    if verified.precision != "int8" or not there or here == there:
+        return "failed", ""
+    if not here:
+        return "failed", f"; it was verified with {there}: answers of INT8 depend on the server's CPU"
+    fix = "build it on this CPU, or with quantise: {reduce_range: true}"
+    return "differs here", f"; it was verified with {there}, this CPU has {here}: {fix}"
 
 
 def _served(client: Client) -> dict[tuple[str, str], str]:

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from modelwright import tools
 from modelwright.api import Project
+from modelwright.digest import sha256_file
 from modelwright.errors import ServerError
 from modelwright.operations.infer import infer
 from modelwright.server.environment import ensure
 from modelwright.server.local import RunningServer, running
 from modelwright.triton.client import connect
+from modelwright.triton.tensors import load_tensors, save_tensors
 from tests.conftest import (
     ONNX_YAML,
     PYTHON_MODEL_PY,
@@ -31,6 +34,7 @@ from tests.conftest import (
 )
 from tests.ports import free_ports
 from tests.server.models import graph, node
+from tests.variants import int8_graphs as graphs
 from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.server
@@ -380,3 +384,24 @@ def test_an_unbatched_model(sandbox: Sandbox) -> None:
     assert sandbox.build()["doubled"].status == "new"
     assert sandbox.cli("verify").exit_code == 0
     assert "max_batch_size" not in sandbox.config("doubled")
+
+
+def test_an_int8_version_of_another_cpu_differs_and_does_not_fail(sandbox: Sandbox) -> None:
+    """Its golden answers are those of other kernels. On the CPU that verified a version, other answers are a failure."""
+    graphs.builder(sandbox, graphs.perceptron, "{mode: static}")
+    sandbox.build()
+    version = sandbox.project.repository / "small_int8/1"
+    manifest, golden = version / "manifest.json", version / "golden.npz"
+    before, tensors = sha256_file(golden), load_tensors(golden)
+    save_tensors(golden, tensors | {"output/y": tensors["output/y"] + 5})
+    manifest.write_text(manifest.read_text().replace(before, sha256_file(golden)))
+    result = sandbox.cli("verify", "small_int8")
+    assert result.exit_code == 1
+    assert "'y' differs by 5.0e+00 from the source" in result.stdout
+    manifest.write_text(manifest.read_text().replace(f'"{tools.instruction_set()}"', '"Arm I8MM"'))
+    result = sandbox.cli("verify", "small_int8")
+    assert result.exit_code == 0, result.output
+    assert "differs here" in result.stdout
+    assert (
+        f"it was verified with Arm I8MM, this CPU has {tools.instruction_set()}: build it on this CPU" in result.stdout
+    )
