@@ -19,7 +19,6 @@ TORCH_PRUNING = Needs(
     name="torch-pruning",
     modules=("torch_pruning",),
     install="modelwright[variants]",
-    details="import torch_pruning\nprint(torch_pruning.__version__)",
 )
 
 

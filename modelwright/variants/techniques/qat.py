@@ -18,7 +18,6 @@ TORCHAO = Needs(
     name="torchao",
     modules=("torchao",),
     install="modelwright[variants]",
-    details="import torchao\nprint(torchao.__version__)",
 )
 
 
