@@ -146,10 +146,10 @@ def test_a_cluster_that_cuts_every_transfer_short_is_an_error(cluster: FakeClust
 def test_a_cluster_that_cannot_be_reached_for_a_moment_is_asked_again(
     cluster: FakeCluster, request_: Request, verb: str
 ) -> None:
-    cluster.says(errors={verb: "Unable to connect to the server: net/http: TLS handshake timeout"}, failures=4)
+    cluster.says(errors={verb: "Unable to connect to the server: net/http: TLS handshake timeout"}, failures=2)
     out, said = built(request_)
     assert (out / PLAN).is_file()
-    assert len([line for line in said if line.endswith("TLS handshake timeout; trying again")]) == 4
+    assert len([line for line in said if line.endswith("TLS handshake timeout; trying again")]) == 2
 
 
 def test_a_job_that_cannot_be_deleted_is_named(cluster: FakeCluster, request_: Request) -> None:
