@@ -44,6 +44,9 @@ class Precision:
 FP16 = Precision("fp16", "FP16", "tensor(float16)", 10, largest=65504.0, smallest=2.0**-14)
 BF16 = Precision("bf16", "BF16", "tensor(bfloat16)", 16, largest=3.3895e38, smallest=2.0**-126)
 
+# No quantity that a network computes: torch masks attention with float32's smallest number, others with -1e30 or so.
+AS_GOOD_AS_INFINITE = 1e30
+
 # What loses most by rounding: sums of many values, exponentials, and what picks one of several.
 SENSITIVE = frozenset({
     "Softmax", "LogSoftmax", "Exp", "Log", "Pow", "CumSum", "TopK", "RoiAlign", "GridSample", "InstanceNormalization",
@@ -278,9 +281,13 @@ class _Conversion:
             yield cast(name, self._low_name(name), self._precision.elem_type)
 
     def _add_low_weight(self, tensor: TensorProto) -> None:
+        import numpy as np
         from onnx import numpy_helper
 
         array = numpy_helper.to_array(tensor)
+        mask = np.isfinite(array) & (np.abs(array) >= AS_GOOD_AS_INFINITE)
+        # Half of the largest number: something may be added to it, and a row of infinities has no softmax.
+        array = np.where(mask, np.sign(array) * self._precision.largest / 2, array)
         low = numpy_helper.from_array(array.astype(self._numpy_type()), self._low_name(tensor.name))
         self._model.graph.initializer.append(low)
 
@@ -303,15 +310,14 @@ class _Conversion:
 
 
 def constant_problem(tensor: TensorProto, precision: Precision) -> str:
-    """What half precision would make of a weight that it cannot hold; '' where it can."""
+    """Why half precision cannot hold a weight; '' where it can. What is as good as infinite does not count."""
     import numpy as np
     from onnx import numpy_helper
 
     sizes = np.abs(numpy_helper.to_array(tensor))
-    finite = sizes[np.isfinite(sizes)]
-    largest = float(finite.max(initial=0.0))
+    largest = float(sizes[sizes < AS_GOOD_AS_INFINITE].max(initial=0.0))
     if largest > precision.largest:
-        return f"reaches {largest:.1e}, {precision.label} ends at {precision.largest:.0f}"
+        return f"reaches {largest:.1e}, {precision.label} ends at {precision.largest:.6g}"
     if 0.0 < largest < precision.smallest:
         return f"is {largest:.1e} at most, too small for {precision.label}"
     return ""

@@ -49,16 +49,22 @@ def exposing_session(model: ModelProto, names: Iterable[str], folder: Path, libr
 
 
 def largest_values(
-    model: ModelProto, names: Sequence[str], feeds: Iterable[Tensors], folder: Path, libraries: Iterable[Path] = ()
+    model: ModelProto,
+    names: Sequence[str],
+    feeds: Iterable[Tensors],
+    folder: Path,
+    libraries: Iterable[Path] = (),
+    *,
+    limit: float,
 ) -> dict[str, float]:
-    """{float32 tensor: its largest finite size}, over runs of a model. Found inside the graph, so no tensor is kept."""
+    """{float32 tensor: its largest size below `limit`}, over runs of a model. Found inside the graph, no tensor is kept."""
     from onnx import ModelProto
 
     measuring = ModelProto()
     measuring.CopyFrom(model)
     measures = {name: f"{name}.largest" for name in names}
     for name, measure in measures.items():
-        _add_largest(measuring.graph, name, measure)
+        _add_largest(measuring.graph, name, measure, limit)
     session = exposing_session(measuring, measures.values(), folder, libraries)
     largest = dict.fromkeys(names, 0.0)
     for feed in feeds:
@@ -68,22 +74,23 @@ def largest_values(
     return largest
 
 
-def _add_largest(graph: GraphProto, name: str, measure: str) -> None:
-    """Nodes that make the largest |value| of a tensor, infinities aside: a mask's -inf is one in every precision."""
+def _add_largest(graph: GraphProto, name: str, measure: str, limit: float) -> None:
+    """Nodes that make the largest |value| of a tensor below `limit`."""
     import numpy as np
     from onnx import helper, numpy_helper
 
     zero, flat = f"{measure}.zero", f"{measure}.flat"
     graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), zero))
+    graph.initializer.append(numpy_helper.from_array(np.array([limit], np.float32), f"{flat}.limit"))
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), f"{flat}.shape"))
     graph.node.extend(
         [
             helper.make_node("Reshape", [name, f"{flat}.shape"], [flat]),
             helper.make_node("Abs", [flat], [f"{flat}.size"]),
-            helper.make_node("IsInf", [flat], [f"{flat}.infinite"]),
-            helper.make_node("Where", [f"{flat}.infinite", zero, f"{flat}.size"], [f"{flat}.finite"]),
+            helper.make_node("Less", [f"{flat}.size", f"{flat}.limit"], [f"{flat}.counts"]),
+            helper.make_node("Where", [f"{flat}.counts", f"{flat}.size", zero], [f"{flat}.counted"]),
             # A tensor may be empty, which ReduceMax does not take.
-            helper.make_node("Concat", [f"{flat}.finite", zero], [f"{flat}.some"], axis=0),
+            helper.make_node("Concat", [f"{flat}.counted", zero], [f"{flat}.some"], axis=0),
             helper.make_node("ReduceMax", [f"{flat}.some"], [measure], keepdims=0),
         ]
     )

@@ -22,7 +22,16 @@ from modelwright.onnx.canonical import canonicalise, load, save_canonical
 from modelwright.onnx.check import read_signature
 from modelwright.onnx.emulation import emulated
 from modelwright.onnx.opsets import at_least
-from modelwright.onnx.precision import BF16, FP16, Lowered, Precision, lift_constants, lower, why_nothing
+from modelwright.onnx.precision import (
+    AS_GOOD_AS_INFINITE,
+    BF16,
+    FP16,
+    Lowered,
+    Precision,
+    lift_constants,
+    lower,
+    why_nothing,
+)
 from modelwright.onnx.runtime import run_session
 from modelwright.onnx.values import FLOAT, exposing_session, largest_values, value_types
 from modelwright.project.operators import operator_libraries
@@ -54,7 +63,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _BF16_OPSET = 22  # the first in which ONNX's convolutions and pools take it
-_IS_INF_OPSET = 10  # the first with the operators that measure how large values are
+_WHERE_OPSET = 9  # the first with the operators that measure how large values are
 _HEADROOM = 2.0  # other inputs than the samples may give larger values
 _ROWS, _REQUESTS = 8, 4  # of the samples that values inside the graph are measured on
 _AT_ONCE = 50  # values of the graph that are kept in memory
@@ -148,7 +157,7 @@ class _Search:
     def _too_large(self, lowered: Lowered) -> dict[str, str]:
         """{node: why} of the nodes that read or make values which half precision cannot hold, on the samples."""
         opset = max(item.version for item in self._model.opset_import if item.domain in ("", "ai.onnx"))
-        if self._precision is not FP16 or opset < _IS_INF_OPSET:
+        if self._precision is not FP16 or opset < _WHERE_OPSET:
             return {}
         low = set(lowered.nodes)
         nodes = [node for node in self._model.graph.node if node.name in low]
@@ -157,14 +166,16 @@ class _Search:
         names = sorted(
             {name for group in around.values() for name in group if self._types.get(name) == FLOAT} - weights
         )
-        largest = largest_values(self._model, names, self._feeds(), self._out, self._libraries)
+        largest = largest_values(
+            self._model, names, self._feeds(), self._out, self._libraries, limit=AS_GOOD_AS_INFINITE
+        )
         limit = self._precision.largest / _HEADROOM
         found: dict[str, str] = {}
         for node, group in around.items():
             worst = max((name for name in group if name in largest), key=largest.__getitem__, default=None)
             if worst is not None and largest[worst] > limit:
                 size = f"'{worst}' reaches {largest[worst]:.1e} on the samples"
-                found[node] = f"{size}, {self._precision.label} ends at {self._precision.largest:.0f}"
+                found[node] = f"{size}, {self._precision.label} ends at {self._precision.largest:.6g}"
         return found
 
     def _feeds(self) -> Iterator[Tensors]:

@@ -36,6 +36,7 @@ PLAIN = "plain"
 _AGAIN = "plain, again"
 _WORK = "candidates"
 _SECONDS = 0.2  # of measuring, for each graph and batch
+_BLOCKS = 8
 
 
 class Tried(Part):
@@ -88,13 +89,16 @@ def _chosen(context: StepContext, source: Path, work: Path) -> tuple[Ready | Non
             ready.append(candidates.make(name))
         except DroppedError as dropped:
             tried.append(Tried(candidate=name, result=str(dropped)))
-    best = _Race(context, source, view, samples).fastest(ready) if ready else None
-    return best, tried + [_reported(item, best) for item in ready]
+    race = _Race(context, source, view, samples)
+    best = race.fastest(ready) if ready else None
+    return best, tried + [_reported(item, best, race.noise) for item in ready]
 
 
-def _reported(item: Ready, best: Ready | None) -> Tried:
-    result = "kept" if item is best else "dropped: no clear gain"
-    if item is not best and best is not None and _mean(item) < 1:
+def _reported(item: Ready, best: Ready | None, noise: float) -> Tried:
+    result = f"dropped: no clear gain, where two runs of the plain graph differ by up to {noise:.1%}"
+    if item is best:
+        result = "kept"
+    elif best is not None and _mean(item) < 1:
         result = f"dropped: {best.name} is faster"
     return Tried(candidate=item.name, result=result, ratios={str(rows): ratio for rows, ratio in item.ratios.items()})
 
@@ -106,6 +110,7 @@ class _Race:
         self._context = context
         self._source = source
         self._margin = context.options(OptimiseOptions).margin
+        self.noise = 0.0  # how far two sessions of the plain graph are apart
         group = max(of_equal_sizes(samples), key=len)
         rows = sorted({1, context.config["batch"]}) if view.batched else [1]
         self._requests = {
@@ -135,6 +140,7 @@ class _Race:
             times = interleaved(calls, seconds=_SECONDS * len(calls), clock=time.thread_time)
             shares = {name: _quartiles(values, times[PLAIN]) for name, values in times.items()}
             noise_low, _, noise_high = shares[_AGAIN]
+            self.noise = max(self.noise, 1 - noise_low, noise_high - 1)
             for item in ready:
                 low, middle, high = shares[item.name]
                 item.ratios[rows] = round(middle, 3)
@@ -146,8 +152,10 @@ class _Race:
 
 
 def _quartiles(times: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
-    """The quartiles of the rounds' ratios."""
-    ratios = [one / other for one, other in zip(times, base, strict=True)]
+    """The quartiles of the ratio of two times, over blocks of rounds: of each block the fastest round counts."""
+    size = max(1, len(times) // _BLOCKS)
+    starts = range(0, len(times) - size + 1, size)
+    ratios = [min(times[start : start + size]) / min(base[start : start + size]) for start in starts]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return low, middle, high
 

@@ -285,3 +285,33 @@ def test_a_tensor_that_an_inner_graph_reads_is_there_in_float32(tmp_path: Path) 
     )
     assert np.abs(one - other).max() < 1e-2
     assert "h2" in {name for node in lowered.model.graph.node for name in node.output}
+
+
+@pytest.mark.parametrize(
+    ("value", "becomes"), [(-3.4e38, -32752.0), (float("-inf"), float("-inf")), (1e-12, None), (1e6, None)]
+)
+def test_a_mask_becomes_half_of_the_largest_number_and_other_constants_stay(
+    value: float, becomes: float | None
+) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["p"], name="product"),
+        helper.make_node("Where", ["keep", "p", "c"], ["m"], name="masked"),
+    ]
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [tensor("x", TensorProto.FLOAT, [2, 2]), tensor("keep", TensorProto.BOOL, [2, 2])],
+        [tensor("m", TensorProto.FLOAT, [2, 2])],
+        [numpy_helper.from_array(np.array(value, np.float32), "c")],
+    )
+    types = dict.fromkeys(("x", "p", "c", "m"), "tensor(float)") | {"keep": "tensor(bool)"}
+    lowered = lower(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), FP16, types)
+    if becomes is None:
+        assert "constant 'c'" in lowered.kept["masked"]
+        return
+    (constant,) = lowered.model.graph.initializer
+    assert numpy_helper.to_array(constant) == becomes
+    assert lowered.nodes == ("product", "masked")

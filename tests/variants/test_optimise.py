@@ -81,7 +81,7 @@ def test_the_plain_graph_stays_where_no_candidate_is_clearly_faster(sandbox: San
     assert sandbox.build()["net_fast"].status == "new"
     facts = facts_of(sandbox)
     assert facts["kept"] == "plain"
-    assert tried(sandbox)["onnxslim"] == "dropped: no clear gain"
+    assert tried(sandbox)["onnxslim"].startswith("dropped: no clear gain, where two runs of the plain graph differ by")
     assert set(facts["tried"][-1]["ratios"]) == {"1", "4"}
     assert "the architecture is not known" in tried(sandbox)["transformers"]
     plain = sandbox.root / "model_repository/net/1/model.onnx"
