@@ -57,7 +57,7 @@ def largest_values(
     *,
     limit: float,
 ) -> dict[str, float]:
-    """{float32 tensor: its largest size below `limit`}, over runs of a model. Found inside the graph, no tensor is kept."""
+    """{float32 tensor: its largest size below `limit`}, over runs of a model. It is found inside the graph."""
     from onnx import ModelProto
 
     measuring = ModelProto()
