@@ -183,12 +183,20 @@ def _refused(onnx: Path) -> tuple[RefusedNode, ...]:
     found = (parser.get_error(index) for index in range(parser.num_errors))
     nodes = {
         (error.node_name(), error.node_operator()): RefusedNode(
-            name=error.node_name(), operator=error.node_operator(), reason=f"{_member(error.code())}: {error.desc()}"
+            name=error.node_name(),
+            operator=error.node_operator(),
+            reason=f"{_member(error.code())}: {_plain(error.desc())}",
         )
         for error in found
         if error.node_operator()
     }
     return tuple(nodes.values())
+
+
+def _plain(text: str) -> str:
+    """TensorRT's words on one line, without what CUDA says of itself where there is no driver."""
+    lines = (" ".join(line.split()) for line in text.splitlines() if "catchCudaError" not in line)
+    return "; ".join(filter(None, lines))
 
 
 def _check_inputs(network: Any, profiles: Sequence[PlanProfile]) -> None:

@@ -17,9 +17,15 @@ class RefusedGraphError(StepError):
 
     def __init__(self, nodes: Sequence[RefusedNode], errors: Sequence[str]) -> None:
         self.nodes = tuple(nodes)
-        super().__init__(refused_text(self.nodes, errors), _REFUSED_HINT)
+        of_int8 = any(node.operator in _INT8 for node in self.nodes)
+        super().__init__(refused_text(self.nodes, errors), _INT8_HINT if of_int8 else _REFUSED_HINT)
 
 
+_INT8 = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
+_INT8_HINT = (
+    "TensorRT takes INT8 as pairs of QuantizeLinear and DequantizeLinear around zero:"
+    " {quantise: {mode: static, activations: symmetric}}"
+)
 _REFUSED_HINT = (
     "write these operations another way in the model, or leave them out of it and do them in a Python model beside it;"
     " the same graph is served by onnxruntime, which runs on a GPU, too"

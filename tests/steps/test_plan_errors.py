@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from modelwright.facts.plan import RefusedNode
-from modelwright.steps.plan_errors import build_error, refused_text
+from modelwright.steps.plan_errors import RefusedGraphError, build_error, refused_text
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,11 @@ def test_a_node_keeps_what_tensorrt_says_of_it() -> None:
 
 def test_a_graph_that_names_no_node_has_tensorrts_lines() -> None:
     assert refused_text((), ["not an ONNX file"]) == "TensorRT does not take the graph: not an ONNX file"
+
+
+def test_int8_that_tensorrt_does_not_take_has_advice_of_its_own() -> None:
+    node = RefusedNode(
+        name="q", operator="DequantizeLinear", reason="INVALID_NODE: Non-zero zero point is not supported."
+    )
+    assert "activations: symmetric" in RefusedGraphError([node], ()).hint
+    assert "another way" in RefusedGraphError([RefusedNode(name="u", operator="Unique", reason="")], ()).hint

@@ -95,6 +95,25 @@ def graph(*nodes: Any, rows: str = "rows") -> onnx.ModelProto:
     )
 
 
+@pytest.mark.parametrize(
+    ("steps", "dtype"),
+    [
+        ("fp16", "FP16"),
+        ("bf16", "BF16"),
+        ("{quantise: {mode: static, activations: symmetric}}", "INT8"),
+    ],
+)
+def test_the_precision_of_the_graph_is_that_of_the_network(sandbox: Sandbox, steps: str, dtype: str) -> None:
+    """Strongly typed: TensorRT computes what the graph says, and in nothing less."""
+    chain = f"{{name: doubled_trt, steps: [{steps}, tensorrt], gates: {{accuracy: {{min: -9}}}}}}"
+    with_variants(sandbox, chain)
+    model = graph(helper.make_node("MatMul", ["x", "encoder.layer.0.weight"], ["y"], name="matmul"), rows="batch")
+    onnx.save(model, str(sandbox.root / "builders" / "doubled" / "model.onnx"))
+    outcome = sandbox.build("doubled_trt")["doubled_trt"]
+    assert outcome.status == "skipped", outcome
+    assert found(sandbox)["layers_by_type"].get(dtype), found(sandbox)
+
+
 def test_an_unsupported_operator_is_named_with_its_node_and_layer(sandbox: Sandbox) -> None:
     """Unique is an operator of ONNX that onnxruntime runs and TensorRT does not."""
     with_variants(sandbox, variant(), evaluate="")

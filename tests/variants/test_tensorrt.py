@@ -294,6 +294,14 @@ def test_the_project_can_say_that_plans_are_not_built(sandbox: Sandbox, builder:
     [
         (planned("precision: fp16"), "write steps: [fp16, tensorrt]"),
         (planned("precision: int8"), "write steps: [quantise, tensorrt]"),
+        (
+            "{name: doubled_trt, steps: [quantise, tensorrt], gates: {accuracy: {max_drop: 1}}}",
+            "quantise makes INT8 that TensorRT does not take, by activations: asymmetric",
+        ),
+        (
+            "{name: doubled_trt, steps: [{quantise: {mode: dynamic}}, tensorrt], gates: {accuracy: {max_drop: 1}}}",
+            "quantise makes INT8 that TensorRT does not take, by mode: dynamic",
+        ),
         (planned("compute_capabilities: [sm_89]"), "'sm_89' is not a compute capability"),
         (planned("compute_capabilities: ['8.9', '8.9']"), "one stands there twice"),
         (

@@ -15,18 +15,20 @@ from modelwright.errors import SpecError
 from modelwright.facts.plan import HardwareCompatibility, PlanOptions
 from modelwright.kinds.kind import Needs
 from modelwright.kinds.step import Step, StepFunction
-from modelwright.project.spec import StepOptions
+from modelwright.project.spec import Builder, StepOptions
 from modelwright.variants.placement import place
 from modelwright.variants.places import NoPlace, Place, WantedPlans
 from modelwright.variants.plan_config import complete_plan_config
 from modelwright.variants.profiles import ProfileSpec, resolved, shaped_inputs
-from modelwright.variants.technique import Skipped, Stage, Technique
+from modelwright.variants.technique import PLAIN, Skipped, Stage, Technique
+from modelwright.variants.techniques.quantise import QuantiseOptions
 
 CHECK = "tensorrt_check"
 _BUILD = StepFunction("tensorrt", "modelwright.steps.tensorrt:run")
 _CHECK = StepFunction(CHECK, "modelwright.steps.tensorrt:check")
 _ASK = StepFunction("tensorrt_requests", "modelwright.steps.tensorrt_requests:run")
 _VERIFY = StepFunction("verify_plan", "modelwright.steps.verify_plan:run")
+_QAT = "qat"
 _RTX = "tensorrt_rtx"
 _CHECK_TOOLS = (_RTX, "polygraphy")
 RTX = Needs(
@@ -116,6 +118,7 @@ def _step(stage: Stage, options: TensorRtOptions) -> tuple[Step, ...] | Skipped:
     if spec.gates.latency is not None:
         hint = "remove latency from the gates of this variant; modelwright bench and load ab measure it in a server"
         raise SpecError(f"{where}: gates.latency is measured in onnxruntime, and a plan does not run there", hint)
+    _check_int8(recipe.builder, where)
     inputs = shaped_inputs(spec)
     if inputs is not None:
         resolved(options.profiles, inputs, spec, f"{where}.profiles")
@@ -128,9 +131,22 @@ def _step(stage: Stage, options: TensorRtOptions) -> tuple[Step, ...] | Skipped:
         _BUILD,
         options,
         config={"place": _key_of(found), "release": recipe.target.name, "max_batch_size": spec.max_batch_size},
-        needs={"asked": ask.id},
+        needs={"asked": ask.id, PLAIN: stage.plain},
     )
     return ask, replace(build, where=f"{found.name}: {found.why}")
+
+
+def _check_int8(builder: Builder, where: str) -> None:
+    """TensorRT has INT8 with ranges around zero that are known before."""
+    for step in builder.variant.techniques if builder.variant else ():
+        wrong = "unsigned activations" if step.name == _QAT else ""
+        if isinstance(step.options, QuantiseOptions) and step.options.mode == "dynamic":
+            wrong = "mode: dynamic"
+        elif isinstance(step.options, QuantiseOptions) and step.options.activations != "symmetric":
+            wrong = f"activations: {step.options.activations}"
+        if wrong:
+            hint = "write {quantise: {mode: static, activations: symmetric}} before it"
+            raise SpecError(f"{where}: {step.name} makes INT8 that TensorRT does not take, by {wrong}", hint)
 
 
 def _key_of(found: Place) -> dict[str, Any]:
@@ -155,11 +171,11 @@ def _skipped(stage: Stage, options: TensorRtOptions, nowhere: NoPlace) -> Skippe
     if any(tools.version(name) is None for name in _CHECK_TOOLS):
         return Skipped(f"not built ({nowhere.text}); not checked either: without a GPU that takes '{RTX.install}'")
     config = {"release": stage.recipe.target.name, "max_batch_size": stage.recipe.builder.spec.max_batch_size}
-    check = replace(stage.step(_CHECK, options, config=config, tools=_CHECK_TOOLS), name=CHECK)
+    check = stage.step(_CHECK, options, config=config, tools=_CHECK_TOOLS, needs={PLAIN: stage.plain})
     return Skipped(
         f"checked, not built ({nowhere.text}): TensorRT for RTX {tools.version(_RTX)} shows that the graph parses, that"
         " the profiles fit it and that an engine can be built; not what a plan answers, and not how fast",
-        (check,),
+        (replace(check, name=CHECK),),
     )
 
 
