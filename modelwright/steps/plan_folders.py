@@ -32,7 +32,7 @@ from modelwright.facts.plan import (
     PlanSidecar,
 )
 from modelwright.steps.plan_errors import RefusedGraphError
-from modelwright.triton.plans import PlanHeader, read_plan, same_version
+from modelwright.triton.plans import PlanHeader, loads, read_plan, same_version, tensorrt_in
 
 P = TypeVar("P", bound=Part)
 
@@ -113,6 +113,13 @@ def accept(request: PlanRequest, inside: Path, out: Path) -> PlanSidecar:
         )
     if request.tensorrt and not same_version(sidecar.tensorrt, request.tensorrt):
         raise StepError(f"the plan was built with TensorRT {sidecar.tensorrt}, asked for was {request.tensorrt}")
+    runtime = tensorrt_in(request.release)
+    if loads(sidecar.tensorrt, request.options.version_compatible, runtime) is False:
+        raise StepError(
+            f"the plan was built with TensorRT {sidecar.tensorrt}, and Triton {request.release} loads those of"
+            f" {runtime}",
+            "build it in an image of that month: tensorrt.image in modelwright.toml",
+        )
     if sidecar.compute_capability != request.compute_capability:
         raise StepError(
             f"the plan was built on {sidecar.gpu}, of compute capability {sidecar.compute_capability}; asked for was"

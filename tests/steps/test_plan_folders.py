@@ -18,6 +18,7 @@ from modelwright.steps import plan_builder, plan_local, plan_program
 from modelwright.steps.plan_builder import best_profile
 from modelwright.steps.plan_folders import accept, accept_check, serve, write_request
 from tests.conftest import doubling_onnx
+from tests.variants.plan_double import PlanBuilder
 
 SHAPES = ShapeRange(min=(1, 2), opt=(4, 2), max=(8, 2))
 
@@ -112,6 +113,19 @@ def test_a_builder_that_left_nothing_died(inside: Path) -> None:
         accept(request, inside, inside.parent / "out")
     with pytest.raises(StepError, match="stopped before it was done"):
         accept_check(inside.parent / "out")
+
+
+def test_a_plan_that_the_target_does_not_load_is_refused(inside: Path) -> None:
+    """As another image than that of the target's month makes one."""
+    out = inside.parent / "out"
+    out.mkdir()
+    request = PlanRequest.model_validate_json((inside / REQUEST).read_text())
+    PlanBuilder(tensorrt="10.3.0.26").build(inside, out, request)
+    with pytest.raises(
+        StepError, match=r"TensorRT 10\.3\.0\.26, and Triton 26\.07 loads those of 11\.0\.0 or later"
+    ) as caught:
+        accept(request, inside, out)
+    assert "tensorrt.image" in caught.value.hint
 
 
 def test_the_profile_with_the_nearest_shape_answers() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import IO, Literal
 
 from modelwright.errors import StepError
+from modelwright.steps.plan_places.parcel import is_inside
 
 _FORMAT: Literal[1] = 1  # tarfile.GNU_FORMAT: files may have more than 8 GiB
-_NAME = re.compile(r"(\./)?(\w[-\w.]*(/\w[-\w.]*)*)")
 
 
 def _entries(files: Mapping[str, Path]) -> Iterator[tuple[tarfile.TarInfo, Path]]:
@@ -47,11 +46,11 @@ def unpack(source: IO[bytes], folder: Path, where: str) -> None:
             for entry in archive:
                 if entry.isdir():
                     continue
-                plain = _NAME.fullmatch(entry.name)
-                data = archive.extractfile(entry) if plain and entry.isreg() else None
-                if not plain or data is None:
+                name = entry.name.removeprefix("./")
+                data = archive.extractfile(entry) if is_inside(name) and entry.isreg() else None
+                if data is None:
                     raise StepError(f"{where}: holds {entry.name[:100]!r}, which no result may hold", "build it again")
-                target = folder / plain[2]
+                target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
                     shutil.copyfileobj(data, file)

@@ -20,6 +20,7 @@ def folder(tmp_path: Path) -> Path:
     (made / "answers").mkdir(parents=True)
     (made / "model.plan").write_bytes(b"ftrt" * 100)
     (made / "answers/00000.npz").write_bytes(b"")
+    (made / "onnx::MatMul_1 (2)").write_bytes(b"weights may have any name")
     return made
 
 
@@ -27,7 +28,7 @@ def test_a_sealed_folder_is_what_it_was(folder: Path) -> None:
     sealed = seal(folder, "digest of a request")
     found = check(folder, "here", "digest of a request")
     assert found == sealed
-    assert found.files.keys() == {"model.plan", "answers/00000.npz"}
+    assert found.files.keys() == {"model.plan", "answers/00000.npz", "onnx::MatMul_1 (2)"}
     assert found.digest == sealed.digest
 
 
@@ -70,13 +71,14 @@ def rewrite(text: str) -> Callable[[Path], None]:
         (rewrite('{"format": 2, "files": {}}'), "parcel.json has format 2, expected 1"),
         (rewrite('{"files": {"../up": {"size_bytes": 1, "sha256": ""}}}'), "parcel.json names '../up', which no result may hold"),
         (rewrite('{"files": {"/etc/x": {"size_bytes": 1, "sha256": ""}}}'), "parcel.json names '/etc/x', which no result may hold"),
+        (rewrite('{"files": {"a//b": {"size_bytes": 1, "sha256": ""}}}'), "parcel.json names 'a//b'"),
         (rewrite('{"files": {"a": {"size_bytes": -1, "sha256": ""}}}'), "parcel.json names 'a', which no result may hold"),
         (rewrite('{"files": {}, "answers": "another"}'), "belongs to another request"),
         (rewrite(" " * 10_000_001), "parcel.json has 10.0 MB, expected at most 10.0 MB"),
     ],
     ids=[
         "gone", "longer", "other bytes", "a link", "a file more", "cut short", "deep", "no files", "a later format", "up",
-        "absolute", "negative", "another request", "huge",
+        "absolute", "no name", "negative", "another request", "huge",
     ],
 )  # fmt: skip
 def test_what_is_not_as_it_was_sealed_is_refused(folder: Path, harm: Callable[[Path], None], message: str) -> None:
