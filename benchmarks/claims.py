@@ -42,6 +42,10 @@ _METHOD = (
     "How many times as fast as what it was made from: one thread, in turns in one run, with the 95 % interval over "
     "rounds. `make claims` measures it."
 )
+_BATCHING = (
+    "Batching is measured in the local server at saturation, with and without `dynamic_batching`. Its onnxruntime "
+    "backend runs in Python, whose time a request is part of both figures."
+)
 _ALONE = "alone"  # the copy of a model that runs each request by itself
 
 
@@ -96,7 +100,22 @@ MINILM = (
     Pair(QUANTISED, "minilm", "minilm_int8", (1, 8)),
 )
 ORDER = (ONNX, TENSORRT, QUANTISED, PRUNED, DISTILLED, BATCHED)
-Row = tuple[Promise, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; a model that was not run has the reason alone, which stands below."""
+
+    promise: Promise
+    model: str
+    measured: str = ""
+    that_is: str = ""
+    loss: str = ""
+    reason: str = ""
+
+    @property
+    def cells(self) -> Sequence[str]:
+        return (self.model, self.measured or "not run, see below", self.that_is, self.loss)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,13 +148,26 @@ def measure(project: Project, *, quick: bool) -> str:
 def table(rows: Sequence[Row], result: BenchResult, notes: Sequence[str]) -> str:
     """Markdown, technique by technique."""
     ordered = [
-        (promise.technique, promise.words, *cells) for wanted in ORDER for promise, cells in rows if promise is wanted
+        (row.promise.technique, row.promise.words, *row.cells)
+        for promise in ORDER
+        for row in rows
+        if row.promise is promise
     ]
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [HEADER, ["---"] * len(HEADER), *_without_repeats(ordered)]
     body = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
     measured = f"Measured {machine()}; {result.instruction_set}; {versions}."
-    return "\n\n".join([_METHOD, body, " ".join([measured, *(text.sentence(note) for note in notes)])])
+    below = "\n".join(f"- {note}" for note in (*_reasons(rows), _BATCHING))
+    return "\n\n".join([_METHOD, body, below, " ".join([measured, *(text.sentence(note) for note in notes)])])
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Why models were not run: each reason once, with the models that share it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.reason:
+            found.setdefault(row.reason, []).append(row.model)
+    return [f"{', '.join(dict.fromkeys(models))}: {reason}" for reason, models in found.items()]
 
 
 def _without_repeats(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
@@ -161,14 +193,14 @@ def compared(pair: Pair, result: BenchResult, words: Callable[[int], str]) -> li
     first, second = result.contender(pair.first), result.contender(pair.second)
     if first is None or second is None:
         missing = pair.first if first is None else pair.second
-        return [(pair.promise, (pair.second, f"not run: there is no {missing}", "", ""))]
+        return [Row(pair.promise, pair.second, reason=f"there is no {missing} in this project")]
     loss = _loss(first, second)
     if pair.by_size:
         if not first.size_bytes or not second.size_bytes:
-            return [(pair.promise, (pair.second, _not_run(second), "", ""))]
+            return [Row(pair.promise, pair.second, reason=_not_run(second))]
         found = first.size_bytes / second.size_bytes
         sizes = f"{text.number(found)} {TIMES} smaller: {text.size(first.size_bytes)} → {text.size(second.size_bytes)}"
-        return [(pair.promise, (pair.second, sizes, "as promised" if found > 1 else "less", loss))]
+        return [Row(pair.promise, pair.second, sizes, "as promised" if found > 1 else "less", loss)]
     rows: list[Row] = []
     for batch in pair.batches:
         one, other = first.at(batch), second.at(batch)
@@ -176,8 +208,8 @@ def compared(pair: Pair, result: BenchResult, words: Callable[[int], str]) -> li
             ratio = speedup(one.rounds_ms, other.rounds_ms, result.seed)
             shown = f"{words(batch)}: {_shown(ratio)}"
             held = "" if pair.promise is DISTILLED else pair.promise.held(ratio)
-            rows.append((pair.promise, (pair.second, shown, held, loss)))
-    return rows or [(pair.promise, (pair.second, _not_run(second if first.latencies else first), "", ""))]
+            rows.append(Row(pair.promise, pair.second, shown, held, loss))
+    return rows or [Row(pair.promise, pair.second, reason=_not_run(second if first.latencies else first))]
 
 
 def _shown(ratio: Ratio) -> str:
@@ -185,13 +217,13 @@ def _shown(ratio: Ratio) -> str:
 
 
 def _not_run(row: ContenderResult) -> str:
-    return f"not run: {row.reason.partition(';')[0] or 'not measured at this batch size'}"
+    return row.reason or "not measured at these batch sizes"
 
 
 def _loss(first: ContenderResult, second: ContenderResult) -> str:
     """The builder's first metric, before and after."""
     name = next((name for name in second.metrics if name in first.metrics), "")
-    return f"{name} {first.metrics[name]:.4f} → {second.metrics[name]:.4f}" if name else "answers as its source"
+    return f"{name} {first.metrics[name]:.4f} → {second.metrics[name]:.4f}" if name else "the same answers"
 
 
 # --- dynamic batching -------------------------------------------------------------------------------------------------
@@ -215,13 +247,14 @@ def batched(project: Project, model: str, plan: ServedPlan) -> Row:
         versions = {model: version, str(config.name): version}
         found = measure_served(setting, versions, samples, plan)
     together, alone = (throughput(found.measured[name], plan.seed) for name in versions)
-    if isinstance(together, str) or isinstance(alone, str):
-        reason = together if isinstance(together, str) else alone
-        return BATCHED, (model, f"not run: {reason}", "", "")
+    if isinstance(together, str):
+        return Row(BATCHED, model, reason=together)
+    if isinstance(alone, str):
+        return Row(BATCHED, model, reason=alone)
     ratio = speedup(alone.rounds_per_s, together.rounds_per_s, plan.seed, higher_is_better=True)
     rates = f"{text.rate(alone.requests_per_s)} → {text.rate(together.requests_per_s)}"
     in_flight = found.described.partition(",")[0]
-    return BATCHED, (model, f"in the server, {in_flight}: {_shown(ratio)}", BATCHED.held(ratio), rates)
+    return Row(BATCHED, model, f"in the server, {in_flight}: {_shown(ratio)}", BATCHED.held(ratio), rates)
 
 
 class _Spoken(Progress):

@@ -32,43 +32,50 @@ def test_a_promise_is_held_by_the_interval(found: Ratio, words: str) -> None:
 def test_a_row_has_the_ratio_and_the_loss() -> None:
     found = result([source(), row("digits", 1.0), row("digits_int8", 0.4, metrics={"accuracy": 0.9861})])
     pair = claims.Pair(claims.QUANTISED, "digits", "digits_int8", (1, 8))
-    ((promise, cells),) = claims.compared(pair, found, lambda batch: f"{batch} images")
-    assert promise is claims.QUANTISED
-    assert cells[0] == "digits_int8"
-    assert cells[1].startswith("1 images: 2.5")
-    assert cells[2:] == ("as promised", "accuracy 0.9900 → 0.9861")
+    (line,) = claims.compared(pair, found, lambda batch: f"{batch} images")
+    assert (line.promise, line.model) == (claims.QUANTISED, "digits_int8")
+    assert line.measured.startswith("1 images: 2.5")
+    assert (line.that_is, line.loss) == ("as promised", "accuracy 0.9900 → 0.9861")
 
 
 def test_a_smaller_model_is_compared_by_size() -> None:
     found = result([row("digits", 1.0), row("digits_distilled", 0.2, size_bytes=20_000)])
     pair = claims.Pair(claims.DISTILLED, "digits", "digits_distilled", (1,), by_size=True)
-    ((_, cells),) = claims.compared(pair, found, str)
-    assert cells[1] == f"5.00 {TIMES} smaller: 100.0 kB → 20.0 kB"
+    (line,) = claims.compared(pair, found, str)
+    assert line.measured == f"5.00 {TIMES} smaller: 100.0 kB → 20.0 kB"
 
 
 @pytest.mark.parametrize(
     ("contenders", "reason"),
     [
-        ([row("digits", 1.0)], "not run: there is no digits_trt"),
+        ([row("digits", 1.0)], "there is no digits_trt in this project"),
         (
-            [row("digits", 1.0), row("digits_trt", reason="cannot be made here: no GPU; and so on")],
-            "not run: cannot be made here: no GPU",
+            [row("digits", 1.0), row("digits_trt", reason="cannot be made here: no GPU")],
+            "cannot be made here: no GPU",
         ),
     ],
     ids=["no such variant", "not here"],
 )
 def test_what_was_not_run_says_why(contenders: list[object], reason: str) -> None:
     pair = claims.Pair(claims.TENSORRT, "digits", "digits_trt", (8,))
-    ((_, cells),) = claims.compared(pair, result(contenders), str)  # type: ignore[arg-type]
-    assert cells[1] == reason
+    (line,) = claims.compared(pair, result(contenders), str)  # type: ignore[arg-type]
+    assert (line.reason, line.cells[1]) == (reason, "not run, see below")
 
 
 def test_rows_stand_technique_by_technique_and_each_is_named_once() -> None:
-    rows = [(claims.BATCHED, ("digits", "a", "", "")), (claims.ONNX, ("digits", "b", "", ""))]
-    rows += [(claims.ONNX, ("minilm", "c", "", ""))]
+    rows = [claims.Row(claims.BATCHED, "digits", "a"), claims.Row(claims.ONNX, "digits", "b")]
+    rows += [claims.Row(claims.ONNX, "minilm", "c")]
+    rows += [claims.Row(claims.TENSORRT, model, reason="no GPU") for model in ("digits_trt", "minilm_trt")]
     table = claims.table(rows, result([row("digits", latencies=[latency(1.0)])]), ["other programs kept 1 core busy"])
     lines = [line for line in table.splitlines() if line.startswith("|")][2:]
-    assert [line.split(" | ")[0] for line in lines] == ["| ONNX instead of PyTorch", "| ", "| dynamic batching"]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| ONNX instead of PyTorch",
+        "| ",
+        "| TensorRT",
+        "| ",
+        "| dynamic batching",
+    ]
+    assert "- digits_trt, minilm_trt: no GPU\n" in table
     assert "AVX2" in table
     assert table.endswith("Other programs kept 1 core busy.")
 

@@ -102,6 +102,7 @@ def _contest(workspace: Workspace, builder: Builder) -> Contest:
         if other.variant and other.variant.of == builder.name != other.name
     ]
     models = [_model(repository, item, workspace.skipped.get(item.name, "")) for item in (builder, *variants)]
+    models[0] = _with_metrics(repository, models)
     if not any(model.row.version for model in models):
         raise RepositoryError(f"{builder.name}: nothing of it is published", f"modelwright build {builder.name}")
     frameworks = _frameworks(project, repository, builder) if kind_of(builder).has_module else []
@@ -140,6 +141,17 @@ def _model(repository: Repository, builder: Builder, skipped: str) -> Contender:
         update = {"reason": reason, "not_served": not_served, "form": row.form if builder.variant else "served only"}
         return replace(contender, row=row.model_copy(update=update), load=None)
     return contender
+
+
+def _with_metrics(repository: Repository, models: Sequence[Contender]) -> Contender:
+    """The plain model, the first one, with what the `evaluate` of its variants says of it, where its own does not."""
+    plain = models[0]
+    found: dict[str, float] = {}
+    for row in (model.row for model in models[1:]):
+        manifest = repository.manifest(row.name, row.version) if row.version is not None else None
+        found |= manifest.verification.plain_metrics if manifest else {}
+    metrics = {**found, **plain.row.metrics}
+    return replace(plain, row=plain.row.model_copy(update={"metrics": metrics})) if plain.row.version else plain
 
 
 def backend_of(config: Any) -> str:
