@@ -38,7 +38,7 @@ class ServedPlan:
     seed: int = 7
 
     def shape(self, slowest_ms: float) -> LoadShape:
-        """For models that answer a request alone in `slowest_ms` at most: time for some queues full of requests."""
+        """For models that take `slowest_ms` at most for a request alone: time for some queues full of requests."""
         concurrency = self.concurrency or (_IN_FLIGHT if slowest_ms < _SLOW_MS else _IN_FLIGHT_SLOW)
         queue_s = concurrency * slowest_ms / 1000
         duration_s = max(self.seconds, _QUEUES * queue_s)
@@ -87,11 +87,11 @@ def measure_served(
 
 
 def _alone_ms(bench: Lab, model: str) -> float:
-    """How long a request takes while no other is in flight; 0 where none succeeds."""
+    """How long a request takes at best, while no other is in flight; 0 where none succeeds."""
     measured = bench.measure(model, _ALONE, "served, one request at a time")
     if bench.interrupted:
         raise KeyboardInterrupt
-    return measured.service.percentiles_ms["p50"] or measured.service.mean_ms or 0.0
+    return measured.service.min_ms or 0.0
 
 
 def throughput(measured: Sequence[Measurement], seed: int) -> ServedThroughput | str:
