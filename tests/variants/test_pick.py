@@ -107,6 +107,15 @@ def test_every_variant_is_a_row_and_what_is_not_there_says_why(built: Sandbox) -
     assert rows["doubled_int8"].latencies[0].speedup is not None
 
 
+def test_the_plain_model_has_the_metrics_that_its_variants_evaluate_of_it(sandbox: Sandbox) -> None:
+    family(sandbox, "{name: doubled_int8, steps: [{shift: {by: 0.1}}], evaluate: 'data:again', gates: {gap: {max: 1}}}")
+    data = sandbox.root / "builders/doubled/data.py"
+    data.write_text(EVALUATE_PY.replace("def against_source", "def again"))
+    sandbox.build()
+    (contest,) = contests(sandbox.project, ["doubled"])
+    assert contest.plain.row.metrics == {"accuracy": 1.0, "gap": 0.0}
+
+
 def test_a_batch_that_one_variant_does_not_take_is_an_error(built: Sandbox) -> None:
     with pytest.raises(LoadError, match=r"--batch 8: doubled_tidy takes at most 4 \(max_batch_size is 4\)"):
         bench_models(built.project, ["doubled"], Asked(served=None, batches=[8]), Progress())
