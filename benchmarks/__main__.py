@@ -10,7 +10,19 @@ from pathlib import Path
 from benchmarks.options import Options
 from benchmarks.table import Section, machine
 
-NAMES = ("noop", "cold", "parallel", "verify", "lint", "agreement", "generator", "gate", "real_models", "onnx_backend")
+NAMES = (
+    "noop",
+    "cold",
+    "parallel",
+    "verify",
+    "lint",
+    "agreement",
+    "generator",
+    "gate",
+    "real_models",
+    "onnx_backend",
+    "compress",
+)
 README = Path(__file__).with_name("README.md")
 
 

@@ -221,10 +221,8 @@ class _Pruning:
             tuned = finetuned(self._context, self._options.entry, candidate, self._options.params)
         if channels_of(tuned) != expected:
             raise StepError("entry: it returned a module with other layers than it was given", "train that module")
-        cost, metrics = (
-            cost_of(tuned, self._forward),
-            metrics_of(self._context, module_runner(self._context, tuned), self._plain),
-        )
+        cost = cost_of(tuned, self._forward)
+        metrics = metrics_of(self._context, module_runner(self._context, tuned), self._plain)
         missed = missed_gates(self._context.builder.spec.gates, metrics, baseline_metrics(self._context))
         done = PruneRound(
             flops=round(cost.flops / max(self._before.flops, 1), 4),

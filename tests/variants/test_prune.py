@@ -135,6 +135,15 @@ def test_the_last_round_that_passes_is_kept(sandbox: Sandbox) -> None:
     assert facts["parameters"] < facts["parameters_before"]
 
 
+def test_latency_is_a_target(shared: Sandbox) -> None:
+    builder(shared, "{latency: 0.95, batch: 512, entry: train:fit, params: {steps: 60}}")
+    outcome = shared.build("small")["small"]
+    assert outcome.status == "new", outcome.error
+    facts = facts_of(shared)
+    assert facts["stopped"].startswith(("the target is reached: latency is ", "all rounds are done: latency is "))
+    assert facts["rounds"][-1]["latency"] > 0
+
+
 def test_sparsity_keeps_two_of_four(sandbox: Sandbox) -> None:
     import numpy as np
     import onnx
@@ -191,8 +200,9 @@ def test_options_that_do_not_fit_are_refused_before_anything_runs(sandbox: Sandb
 )
 def test_what_goes_wrong_is_said_and_nothing_is_published(shared: Sandbox, options: str, says: str) -> None:
     builder(shared, options, "min: 0.995" if "rounds" in options else "min: 0.5")
+    before = shared.published()
     outcome = shared.build("small")["small"]
     assert outcome.status == "failed"
     assert says in str(outcome.error)
     assert "builders/net/model.yaml: variant small: prune" in str(outcome.error)
-    assert shared.published() == {}
+    assert shared.published() == before
