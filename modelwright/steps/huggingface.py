@@ -151,6 +151,10 @@ def _quiet() -> Iterator[None]:
     """No progress bar, no advice: failures arrive as exceptions, missing weights in the loading report."""
     from transformers.utils import logging as hf_logging
 
+    # transformers imports torchao where it is installed, which warns of each kernel that this machine cannot load, and
+    # of its own use of torch.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity(logging.ERROR)
