@@ -21,6 +21,7 @@ NAMES = (
     "gate",
     "real_models",
     "onnx_backend",
+    "optimise",
     "compress",
 )
 README = Path(__file__).with_name("README.md")

@@ -66,9 +66,11 @@ def installed() -> bool:
     return (PACKAGES / ".built").is_file()
 
 
-def build(root: Path) -> dict[str, Any]:
-    """What `modelwright build --json` says of each model. Raises RuntimeError when it says nothing."""
-    done = started(sys.executable, "-m", "modelwright.cli.main", "--project", str(root), "build", "--json")
+def build(root: Path, *, packages: bool = True) -> dict[str, Any]:
+    """What `modelwright build --json` says of each model; `packages`: with those of the models. Raises RuntimeError when
+    it says nothing."""
+    command = (sys.executable, "-m", "modelwright.cli.main", "--project", str(root), "build", "--json")
+    done = started(*command, packages=packages)
     if done.returncode not in (0, 1) or not done.stdout:
         raise RuntimeError(f"exit code {done.returncode}\n{done.stderr}")
     return {outcome["model"]: outcome for outcome in json.loads(done.stdout)["models"]}
@@ -105,5 +107,6 @@ def run(*command: str, folder: Path) -> None:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
-def started(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+def started(*command: str, folder: Path = ROOT, packages: bool = True) -> subprocess.CompletedProcess[str]:
+    variables = environment() if packages else None
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
