@@ -1,7 +1,7 @@
 """The variants that change the graph alone, over real models: what `optimise` keeps, and how near FP16 and BF16 stay.
 
-One row a model: those of other packages (`make test-models` installs them) and the shipped ones. `optimise` measures the
-time of its own thread, in turns with the plain graph, so that other steps may run beside it.
+One row a model: those of other packages (`make test-models` installs them) and the shipped ones. `optimise` measures
+the time of its own thread, in turns with the plain graph, so that other steps may run beside it.
 """
 
 from __future__ import annotations

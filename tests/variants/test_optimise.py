@@ -133,6 +133,27 @@ def test_tensorrt_gets_standard_operators_only(sandbox: Sandbox, options: str, s
     assert operators(sandbox) == ["MatMul", "Add", "Gelu"]
 
 
+def test_weights_outside_the_file_are_read(sandbox: Sandbox) -> None:
+    import onnx
+
+    file = write(sandbox, "choose: onnxruntime") / "model.onnx"
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="model.data", size_threshold=0)
+    outcome = sandbox.build()["net_fast"]
+    assert outcome.status == "new", outcome.error
+    assert operators(sandbox) == ["MatMul", "BiasGelu"]
+    assert not (sandbox.root / "model_repository/net_fast/1/model.data").exists()
+
+
+def test_a_graph_that_keeps_its_weights_outside_stays_with_them(sandbox: Sandbox) -> None:
+    import onnx
+
+    file = write(sandbox, "candidates: [transformers]") / "model.onnx"
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="model.data", size_threshold=0)
+    assert sandbox.build()["net_fast"].status == "new"
+    assert facts_of(sandbox)["kept"] == "plain"
+    assert (sandbox.root / "model_repository/net_fast/1/model.data").is_file()
+
+
 def test_an_unknown_architecture_is_named_with_those_that_are_known(sandbox: Sandbox) -> None:
     write(sandbox, "architecture: berd")
     error = sandbox.error()
