@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError, one_line
 from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise, load
-from modelwright.onnx.check import check_external
 from modelwright.onnx.opsets import at_least
+from modelwright.onnx.values import FLOAT, value_types
 from modelwright.suggest import did_you_mean
 from modelwright.variants.techniques.quantise import QuantiseOptions
 
@@ -74,30 +74,32 @@ class Layer:
     operator: str
 
 
-def prepare(file: Path, scratch: Path, options: QuantiseOptions, *, custom_operators: bool = False) -> ModelProto:
-    """The graph as the quantiser needs it: constants folded, types inferred, each node with a name of its own.
+def prepare(file: Path, scratch: Path, options: QuantiseOptions, libraries: Sequence[Path] = ()) -> ModelProto:
+    """The graph as the quantiser needs it: constants folded, types known, each node with a name of its own.
 
-    Raises StepError for a graph that cannot become INT8.
+    `libraries` have custom operators. Raises StepError for a graph that cannot become INT8.
     """
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    file = _of_late_opset(file, scratch, options)
-    prepared = scratch / "prepared.onnx"
+    given, prepared = scratch / "given.onnx", scratch / "prepared.onnx"
+    model = _of_late_opset(load(file), options)
+    _import_domains(model)
+    save_temporary(model, given)
     with _library_errors("onnxruntime cannot prepare the graph"):
         quant_pre_process(
-            str(file),
+            str(given),
             str(prepared),
-            skip_optimization=custom_operators,  # its session does not know them
-            skip_symbolic_shape=True,  # it gives up on shapes that depend on values; types, which matter, are inferred
-            save_as_external_data=bool(check_external(file).external),
+            skip_optimization=bool(libraries),  # its session does not know them
+            skip_symbolic_shape=True,  # it gives up on shapes that depend on values; types are what matters
+            save_as_external_data=is_large(model),
             all_tensors_to_one_file=True,
         )
-    import onnx
-
     model = canonicalise(onnx.load(prepared))
     if quantised := sorted({node.op_type for node in model.graph.node} & _QUANTISED):
         raise StepError(f"the graph is INT8 already: it has {', '.join(quantised)}", "take quantise out of its steps")
-    _drop_unused_domains(model)
+    _import_domains(model)
+    _add_types(model, scratch, libraries)
     if options.mode == "dynamic":
         _separate_gemms(model)
     return model
@@ -134,7 +136,7 @@ def quantise_graph(
     with _library_errors(f"onnxruntime cannot quantise {', '.join(operators)}"):
         dynamic = options.mode == "dynamic"
         made = _dynamic(model, layers, options, scratch) if dynamic else _static(model, layers, options, ranges)
-    _drop_unused_domains(made)
+    _import_domains(made)
     return made
 
 
@@ -319,19 +321,31 @@ def _nothing(model: ModelProto, options: QuantiseOptions, *, excluded: bool) -> 
 _HALVES = (10, 16)  # TensorProto.FLOAT16, BFLOAT16
 
 
-def _of_late_opset(file: Path, scratch: Path, options: QuantiseOptions) -> Path:
-    """The file, or the same graph in the opset that INT8 needs. Raises StepError where it cannot be converted."""
-    opset, least = check_external(file).opset, _LEAST_OPSET[options.mode]
+def _of_late_opset(model: ModelProto, options: QuantiseOptions) -> ModelProto:
+    """The graph in the opset that INT8 needs, or a later one. Raises StepError where it cannot be converted."""
+    least = _LEAST_OPSET[options.mode]
     needed = max(least, _PER_CHANNEL_OPSET) if options.mode == "static" and options.per_channel else least
-    if opset >= needed:
-        return file
-    converted = scratch / "converted.onnx"
-    save_temporary(at_least(load(file), needed), converted)
-    if check_external(converted).opset < needed:
+    converted = at_least(model, needed)
+    opset = next(item.version for item in converted.opset_import if item.domain in ("", "ai.onnx"))
+    if opset < needed:
         other = "; or set per_channel: false" if opset >= least else ""
         message = f"its opset is {opset}, mode {options.mode} needs {needed}, and ONNX cannot convert the graph"
         raise StepError(message, f"export it with opset {needed} or later{other}")
     return converted
+
+
+def _add_types(model: ModelProto, scratch: Path, libraries: Sequence[Path]) -> None:
+    """Write down the float32 tensors whose types onnxruntime knows and ONNX does not: those of operators that are not
+    ONNX's, and what follows from them. The quantiser passes over a tensor without a type."""
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    typed = {item.name for item in (*graph.value_info, *graph.input, *graph.output)}
+    untyped = {name for node in graph.node for name in node.output if name} - typed
+    if untyped:
+        types = value_types(model, scratch, libraries)
+        floats = sorted(name for name in untyped if types.get(name) == FLOAT)
+        graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in floats)
 
 
 def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
@@ -345,13 +359,16 @@ def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
             waiting += [node for graph in inner for node in graph.node]
 
 
-def _drop_unused_domains(model: ModelProto) -> None:
-    """Keep the operator sets that nodes use: onnxruntime writes all that it knows."""
-    used = {node.domain for node in _all_nodes(model)}
-    kept = [opset for opset in model.opset_import if opset.domain in used or opset.domain in ("", "ai.onnx")]
-    kept = [type(opset).FromString(opset.SerializeToString()) for opset in kept]
+def _import_domains(model: ModelProto) -> None:
+    """Import the operator sets that nodes use, and no others: onnxruntime writes all that it knows, and takes a graph
+    that lacks one of its own."""
+    from onnx import helper
+
+    used = {node.domain for node in _all_nodes(model)} - {"ai.onnx"}
+    versions = {"" if item.domain == "ai.onnx" else item.domain: item.version for item in model.opset_import}
+    kept = {"": versions[""], **{domain: versions.get(domain, 1) for domain in sorted(used - {""})}}
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in kept.items())
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ class _Work:
         source = context.inputs[SOURCE] / MODEL
         view = onnx_view(context, source)
         libraries = list(operator_libraries(context.builder).values())
-        graph = prepare(source, scratch, options, custom_operators=bool(libraries))
+        graph = prepare(source, scratch, options, libraries)
         layers = choose(graph, options)
         feeds, count = calibration_feeds(context, options, view)
         answers = [run_session(view.session, feed) for feed in feeds]

@@ -252,6 +252,27 @@ def test_an_opset_that_cannot_be_raised(tmp_path: Path) -> None:
     assert error.value.hint == "export it with opset 11 or later"
 
 
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_operators_of_onnxruntimes_own_have_types_that_onnx_does_not_know(sandbox: Sandbox, mode: str) -> None:
+    """Their domain need not be imported, for onnxruntime; so do graphs look that its optimisers made."""
+
+    def fused(path: Path) -> None:
+        nodes = [
+            onnx.helper.make_node("MatMul", ["x", "w1"], ["a"], "first"),
+            onnx.helper.make_node("BiasGelu", ["a", "bias"], ["b"], "gelu", domain="com.microsoft"),
+            onnx.helper.make_node("MatMul", ["b", "w2"], ["c"], "second"),
+            onnx.helper.make_node("Relu", ["c"], ["y"], "relu"),
+        ]
+        weights = {"w1": graphs.weight(16, 32), "bias": graphs.weight(32), "w2": graphs.weight(32, 4)}
+        graphs.save(path, nodes, weights, ["batch", 16], ["batch", 4])
+
+    options = f"{{mode: {mode}, smooth_quant: 0.5, calibration: 'data:calibration'}}"
+    graphs.builder(sandbox, fused, options, gates="error: {max: 0.2}, tolerance: {atol: 1.0}")
+    assert built(sandbox)["layers"] == 2
+    assert {opset.domain for opset in published(sandbox).opset_import} == {"", "com.microsoft"}
+    assert operators(sandbox)["MatMulInteger" if mode == "dynamic" else "QuantizeLinear"] >= 2
+
+
 def test_a_convolution_alone_is_for_mode_static(sandbox: Sandbox) -> None:
     def one(path: Path) -> None:
         node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
