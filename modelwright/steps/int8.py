@@ -235,17 +235,21 @@ def _static(model: ModelProto, layers: Collection[Layer], options: QuantiseOptio
     quantiser.quantize_model()
     quantiser.model.topological_sort()
     made: ModelProto = quantiser.model.model
-    _keep_outputs_in_float(made.graph)
+    _keep_scores_in_float(made.graph, model.graph)
     return made
 
 
-def _keep_outputs_in_float(graph: GraphProto) -> None:
+def _keep_scores_in_float(graph: GraphProto, plain: GraphProto) -> None:
     """Take away Q and DQ after a layer whose answer leaves the graph: 256 values are few for a score, and onnxruntime
-    fuses a MatMul or Gemm with INT8 inputs and a float answer as well."""
+    fuses a MatMul or Gemm with INT8 inputs and a float answer as well.
+
+    `plain` is the graph in float: where a Relu stands after the layer there, the range of Q takes its place here.
+    """
+    scores = {name for node in plain.node if node.op_type in ("MatMul", "Gemm") for name in node.output}
     made_by = {name: node for node in graph.node for name in node.output}
     for output in graph.output:
         dequantise = made_by.get(output.name)
-        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+        if output.name not in scores or dequantise is None or dequantise.op_type != "DequantizeLinear":
             continue
         quantise = made_by.get(dequantise.input[0])
         if quantise is None or quantise.op_type != "QuantizeLinear":
