@@ -23,6 +23,7 @@ NAMES = (
     "onnx_backend",
     "optimise",
     "compress",
+    "quantise",
 )
 README = Path(__file__).with_name("README.md")
 
