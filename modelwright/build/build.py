@@ -59,8 +59,10 @@ def build(
             workspace.fingerprints.save()
     # Code of a plugged-in kind decides on steps, too, and where all of it lies is not known.
     built_in = all(kind_of(builder).is_built_in for builder in workspace.selected)
+    # Which GPU and TensorRT a plan is for is asked of machines, which no timestamp tells.
+    built_here = not any(step.where for step in workspace.steps)
     asked = [outcome for outcome in outcomes if outcome.status != "on request"]
-    if built_in and all(outcome.status == "unchanged" and not outcome.ran for outcome in asked):
+    if built_in and built_here and all(outcome.status == "unchanged" and not outcome.ran for outcome in asked):
         stamp.write(project, stamp.asked(names, everything), len(asked), _looked_at(workspace, built), started_ns)
     return outcomes
 

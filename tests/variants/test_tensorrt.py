@@ -264,7 +264,10 @@ def test_without_a_place_the_variant_is_skipped_with_the_reason(sandbox: Sandbox
     outcomes = sandbox.build()
     assert outcomes["doubled"].status == "new"
     assert outcomes["doubled_trt"].status == "skipped"
-    assert "local: there is no GPU of 9.0" in outcomes["doubled_trt"].reason
+    assert outcomes["doubled_trt"].reason == (
+        "not built (local: there is no GPU of 9.0); not checked without a GPU either, for which"
+        " 'modelwright[tensorrt-check]' is not installed"
+    )
     assert not (sandbox.repository.root / "doubled_trt").exists()
 
 

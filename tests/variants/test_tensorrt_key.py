@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from modelwright.build import stamp
 from modelwright.facts.plan import PlanOptions, PlanRequest
 from modelwright.gpus import Gpu
 from modelwright.variants.profiles import ProfileSpec, SizeRange
@@ -146,6 +147,19 @@ def test_another_profile_makes_another_plan(sandbox: Sandbox, builder: PlanBuild
     with_variants(sandbox, variant(f"profiles: [{PROFILES[part]}, {{batch: 1}}]"))
     built(sandbox)
     assert len(builder.requests) == 2
+
+
+def test_another_gpu_is_noticed_after_a_build_that_had_nothing_to_do(
+    sandbox: Sandbox, builder: PlanBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line answers such a build by timestamps, which a GPU has not."""
+    monkeypatch.setattr(stamp, "_RACY_NS", -(10**12))  # a stamp is kept however young the files are
+    with_variants(sandbox, variant())
+    for _ in range(2):
+        assert sandbox.cli("build", "doubled_trt").exit_code == 0
+    builder.gpus = (Gpu(0, "NVIDIA A10", "8.6"),)
+    assert sandbox.cli("build", "doubled_trt").exit_code == 0
+    assert [request.compute_capability for request in builder.requests] == ["8.9", "8.6"]
 
 
 def test_every_option_and_every_part_of_a_request_is_tried() -> None:

@@ -169,7 +169,9 @@ def _skipped(stage: Stage, options: TensorRtOptions, nowhere: NoPlace) -> Skippe
     from modelwright import tools
 
     if any(tools.version(name) is None for name in _CHECK_TOOLS):
-        return Skipped(f"not built ({nowhere.text}); not checked either: without a GPU that takes '{RTX.install}'")
+        return Skipped(
+            f"not built ({nowhere.text}); not checked without a GPU either, for which '{RTX.install}' is not installed"
+        )
     config = {"release": stage.recipe.target.name, "max_batch_size": stage.recipe.builder.spec.max_batch_size}
     check = stage.step(_CHECK, options, config=config, tools=_CHECK_TOOLS, needs={PLAIN: stage.plain})
     return Skipped(
