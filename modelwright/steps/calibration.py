@@ -11,7 +11,8 @@ from modelwright.config.served import ServedView
 from modelwright.errors import StepError, located, one_line
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.steps.int8 import Layer, is_large, operators_of, save_temporary
+from modelwright.steps.int8 import is_large, save_temporary
+from modelwright.steps.int8_layers import Layer, operators_of
 from modelwright.steps.samples import as_declared, as_samples, load_samples
 from modelwright.triton.arrays import is_float, rounded_to
 from modelwright.triton.tensors import Tensors

@@ -1,19 +1,14 @@
-"""Graphs in INT8, by onnxruntime's quantiser: what of a graph it can quantise, and the graph with some of it quantised.
+"""Graphs in INT8, by onnxruntime's quantiser.
 
-    graph = prepare(file, scratch, mode)          # shapes inferred, constants folded, each node with a name
-    layers = choose(graph, options)               # what will be INT8
-    int8 = quantise_graph(graph, layers, options, ranges)
-
-A *layer* is a node with weights, or one that computes with the values of two tensors, such as an Add between
-convolutions. Other nodes, such as a Relu, follow: they work on INT8 where what they are given is INT8.
+graph = prepare(file, scratch, options)       # types known, constants folded, each node with a name
+layers = choose(graph, options)               # what will be INT8: see `int8_layers`
+int8 = quantise_graph(graph, layers, options, ranges, scratch)
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,57 +16,18 @@ from modelwright.errors import StepError, one_line
 from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise, load
 from modelwright.onnx.opsets import at_least
 from modelwright.onnx.values import FLOAT, value_types
-from modelwright.suggest import did_you_mean
+from modelwright.steps.int8_layers import Layer, all_nodes, followers, operators_of, own_weight, weight_of
 from modelwright.variants.techniques.quantise import QuantiseOptions
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto
 
     Ranges = Any  # onnxruntime.quantization.calibrate.TensorsData
 
-# Operator → its input that is a weight: without one there is nothing to make smaller and little to make faster.
-_WEIGHTS = {
-    "MatMul": 1,
-    "Gemm": 1,
-    "Conv": 1,
-    "ConvTranspose": 1,
-    "Gather": 0,
-    "LSTM": 1,
-    "Attention": 1,
-    "EmbedLayerNormalization": 2,
-}
-_DEFAULT = {
-    "dynamic": ("MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization"),
-    "static": ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"),
-}
-# onnxruntime's ConvInteger is slow: convolutions are for mode static, unless `only` asks for them.
-_POSSIBLE = {
-    "dynamic": (*_DEFAULT["dynamic"], "Conv"),
-    "static": (
-        *_DEFAULT["static"],
-        *("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax", "Where"),
-        *("InstanceNormalization", "LayerNormalization"),
-    ),
-}
-# Between convolutions, so that activations stay INT8 from one to the next. In a transformer the same operators carry
-# the residual stream, which 8 bits are too few for.
-_BETWEEN_CONVOLUTIONS = ("Add", "Mul", "Concat", "GlobalAveragePool", "LeakyRelu")
-_FOLLOW = (
-    *("Relu", "Clip", "MaxPool", "AveragePool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
-    *("Slice", "Pad", "Resize", "Split"),
-)
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul"}
 _LEAST_OPSET = {"dynamic": 11, "static": 10}  # DynamicQuantizeLinear; QuantizeLinear
 _PER_CHANNEL_OPSET = 13  # DequantizeLinear with an axis
 _GEMM = "_MatMul"  # what onnxruntime adds to the name of a Gemm that it makes a MatMul
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A node that can be INT8 or stay in float."""
-
-    name: str
-    operator: str
 
 
 def prepare(file: Path, scratch: Path, options: QuantiseOptions, libraries: Sequence[Path] = ()) -> ModelProto:
@@ -105,26 +61,6 @@ def prepare(file: Path, scratch: Path, options: QuantiseOptions, libraries: Sequ
     return model
 
 
-def choose(model: ModelProto, options: QuantiseOptions) -> list[Layer]:
-    """The nodes that become INT8, in the order of the graph. Raises StepError for none, and for unknown names."""
-    possible = [node for node in model.graph.node if _is_possible(node, model, options)]
-    for field, wanted in (("only", options.only), ("exclude", options.exclude)):
-        _check_names(field, wanted, model, possible, options)
-    if options.only:
-        chosen = [node for node in possible if _is_named(node, options.only)]
-    else:
-        operators = {*_DEFAULT[options.mode]}
-        if options.mode == "static" and any(node.op_type in ("Conv", "ConvTranspose") for node in possible):
-            operators |= {*_BETWEEN_CONVOLUTIONS}
-        chosen = [node for node in possible if node.op_type in operators]
-    layers = [Layer(node.name, node.op_type) for node in chosen if not _is_named(node, options.exclude)]
-    if not any(layer.operator in _WEIGHTS for layer in layers) and not options.only:
-        raise _nothing(model, options, excluded=bool(chosen))
-    if not layers:
-        raise _nothing(model, options, excluded=True)
-    return layers
-
-
 def quantise_graph(
     model: ModelProto, layers: Collection[Layer], options: QuantiseOptions, ranges: Ranges | None, scratch: Path
 ) -> ModelProto:
@@ -138,11 +74,6 @@ def quantise_graph(
         made = _dynamic(model, layers, options, scratch) if dynamic else _static(model, layers, options, ranges)
     _import_domains(made)
     return made
-
-
-def operators_of(layers: Collection[Layer]) -> list[str]:
-    """The operator types whose tensors become INT8 with these layers."""
-    return [*sorted({layer.operator for layer in layers}), *_FOLLOW]
 
 
 def is_large(model: ModelProto) -> bool:
@@ -162,32 +93,6 @@ def save_temporary(model: ModelProto, file: Path) -> None:
     copied = type(model)()
     copied.CopyFrom(model)  # onnx moves the weights out of what it saves
     onnx.save(copied, file, save_as_external_data=True, location=weights.name)
-
-
-def weight_of(model: ModelProto, node: NodeProto) -> str | None:
-    """The name of the node's weight, if it has one in float32."""
-    from onnx import TensorProto
-
-    index = _WEIGHTS.get(node.op_type)
-    if index is None or index >= len(node.input):
-        return None
-    name = node.input[index]
-    known = (item.name for item in model.graph.initializer if item.data_type == TensorProto.FLOAT)
-    return name if name in known else None
-
-
-def own_weight(model: ModelProto, node: NodeProto, index: int) -> str:
-    """The name of the node's weight, after a copy was made where another node uses it, too."""
-    name = str(node.input[index])
-    uses = sum(name == given for other in _all_nodes(model) for given in other.input)
-    if uses < 2:
-        return name
-    weight = next(item for item in model.graph.initializer if item.name == name)
-    copied = model.graph.initializer.add()
-    copied.CopyFrom(weight)
-    copied.name = f"{name}/{node.name}"
-    node.input[index] = copied.name
-    return str(copied.name)
 
 
 def _dynamic(model: ModelProto, layers: Collection[Layer], options: QuantiseOptions, scratch: Path) -> ModelProto:
@@ -215,7 +120,6 @@ def _static(model: ModelProto, layers: Collection[Layer], options: QuantiseOptio
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
     symmetric = options.activations == "symmetric"
-    followers = [node.name for node in model.graph.node if node.op_type in _FOLLOW]
     quantiser = QDQQuantizer(
         model,
         per_channel=options.per_channel,
@@ -223,7 +127,7 @@ def _static(model: ModelProto, layers: Collection[Layer], options: QuantiseOptio
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         tensors_range=ranges,
-        nodes_to_quantize=[*(layer.name for layer in layers), *followers],
+        nodes_to_quantize=[*(layer.name for layer in layers), *followers(model)],
         nodes_to_exclude=[],
         op_types_to_quantize=operators_of(layers),
         extra_options={
@@ -272,59 +176,6 @@ def _separate_gemms(model: ModelProto) -> None:
             own_weight(model, node, 1)
 
 
-def _is_possible(node: NodeProto, model: ModelProto, options: QuantiseOptions) -> bool:
-    if node.op_type not in _POSSIBLE[options.mode]:
-        return False
-    if node.op_type == "Gemm" and options.mode == "dynamic" and not _is_plain(node):
-        return False
-    return node.op_type not in _WEIGHTS or weight_of(model, node) is not None
-
-
-def _is_plain(gemm: NodeProto) -> bool:
-    """Whether it is a MatMul and an Add, the weights transposed or not."""
-    given = {attribute.name: attribute for attribute in gemm.attribute}
-    factors = [given[name].f for name in ("alpha", "beta") if name in given]
-    return all(factor == 1 for factor in factors) and not ("transA" in given and given["transA"].i)
-
-
-def _is_named(node: NodeProto, names: Collection[str]) -> bool:
-    return node.name in names or node.op_type in names
-
-
-def _check_names(
-    field: str, wanted: Iterable[str], model: ModelProto, possible: Sequence[NodeProto], options: QuantiseOptions
-) -> None:
-    known = {name for node in model.graph.node for name in (node.name, node.op_type)}
-    usable = {name for node in possible for name in (node.name, node.op_type)}
-    for name in wanted:
-        if name not in known:
-            raise StepError(f"{field}: the graph has no node and no operator '{name}'", did_you_mean(name, known))
-        if field == "only" and name not in usable:
-            operators = sorted(_POSSIBLE[options.mode])
-            raise StepError(
-                f"{field}: '{name}' cannot be quantised in mode {options.mode}",
-                f"it takes {', '.join(operators)}, those with weights where these are in float32",
-            )
-
-
-def _nothing(model: ModelProto, options: QuantiseOptions, *, excluded: bool) -> StepError:
-    if excluded:
-        return StepError("only and exclude leave nothing to quantise", "take names out of exclude")
-    counts = Counter(node.op_type for node in model.graph.node)
-    found = ", ".join(f"{count} {operator}" for operator, count in counts.most_common(6)) or "no nodes"
-    message = (
-        f"nothing to quantise: mode {options.mode} takes {', '.join(_DEFAULT[options.mode])} with weights in float32"
-    )
-    if options.mode == "dynamic" and "Conv" in counts:
-        return StepError(f"{message}; the graph has {found}", "mode: static quantises convolutions")
-    half = any(item.data_type in _HALVES for item in model.graph.initializer)
-    hint = "write quantise before fp16 and bf16 in steps" if half else "leave quantise out of its steps"
-    return StepError(f"{message}; the graph has {found}{', and weights in half precision' if half else ''}", hint)
-
-
-_HALVES = (10, 16)  # TensorProto.FLOAT16, BFLOAT16
-
-
 def _of_late_opset(model: ModelProto, options: QuantiseOptions) -> ModelProto:
     """The graph in the opset that INT8 needs, or a later one. Raises StepError where it cannot be converted."""
     least = _LEAST_OPSET[options.mode]
@@ -352,23 +203,12 @@ def _add_types(model: ModelProto, scratch: Path, libraries: Sequence[Path]) -> N
         graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in floats)
 
 
-def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Those of the graphs inside nodes, and of functions, as well."""
-    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attribute:
-            inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-            waiting += [node for graph in inner for node in graph.node]
-
-
 def _import_domains(model: ModelProto) -> None:
     """Import the operator sets that nodes use, and no others: onnxruntime writes all that it knows, and takes a graph
     that lacks one of its own."""
     from onnx import helper
 
-    used = {node.domain for node in _all_nodes(model)} - {"ai.onnx"}
+    used = {node.domain for node in all_nodes(model)} - {"ai.onnx"}
     versions = {"" if item.domain == "ai.onnx" else item.domain: item.version for item in model.opset_import}
     kept = {"": versions[""], **{domain: versions.get(domain, 1) for domain in sorted(used - {""})}}
     del model.opset_import[:]

@@ -31,7 +31,8 @@ from modelwright.steps.evaluation import (
     rows_a_request,
     runner_of,
 )
-from modelwright.steps.int8 import Layer, choose, prepare, quantise_graph
+from modelwright.steps.int8 import prepare, quantise_graph
+from modelwright.steps.int8_layers import Layer, choose
 from modelwright.steps.onnx import made
 from modelwright.steps.samples import load_samples
 from modelwright.steps.sensitivity import FloatSearch, Ranked, ranked

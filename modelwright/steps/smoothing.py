@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.onnx.runtime import load_session
-from modelwright.steps.int8 import Layer, own_weight, save_temporary
+from modelwright.steps.int8 import save_temporary
+from modelwright.steps.int8_layers import Layer, own_weight
 from modelwright.triton.tensors import Tensors
 
 if TYPE_CHECKING:

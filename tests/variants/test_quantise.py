@@ -14,7 +14,8 @@ import pytest
 
 from modelwright.errors import StepError
 from modelwright.onnx.runtime import load_session
-from modelwright.steps.int8 import choose, prepare
+from modelwright.steps.int8 import prepare
+from modelwright.steps.int8_layers import choose
 from modelwright.steps.smoothing import channel_maxima, smoothed
 from modelwright.variants.techniques.quantise import QuantiseOptions
 from tests.conftest import Sandbox
@@ -78,6 +79,19 @@ def test_convolutions_pass_int8_on(sandbox: Sandbox) -> None:
     assert [8] in scales.values()  # a scale for each channel
     made_by = {name: node for node in published(sandbox).graph.node for name in node.output}
     assert made_by["y"].op_type == "Gemm"  # the answers themselves are float
+
+
+def test_a_sum_of_sizes_is_no_layer(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"], "conv", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Shape", ["x"], ["sizes"], "shape"),
+        onnx.helper.make_node("Add", ["sizes", "more"], ["larger"], "sizes_added"),
+        onnx.helper.make_node("Expand", ["a", "larger"], ["y"], "expand"),
+    ]
+    weights = {"w": graphs.weight(1, 1, 3, 3), "more": np.array([0, 1, 0, 0])}
+    graphs.save(tmp_path / "model.onnx", nodes, weights, ["batch", 1, 8, 8], ["batch", 2, 8, 8])
+    options = QuantiseOptions(mode="static")
+    assert [layer.name for layer in choose(prepare(tmp_path / "model.onnx", tmp_path, options), options)] == ["conv"]
 
 
 def test_samples_may_differ_in_size(sandbox: Sandbox) -> None:
