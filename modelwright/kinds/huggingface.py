@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,18 @@ def huggingface_directory(builder: Builder, source: HuggingFaceSource) -> Path:
     return folder
 
 
+def declared_architecture(builder: Builder, source: HuggingFaceSource) -> Mapping[str, Any]:
+    """What the directory's config.json says; nothing where it cannot be read: the export says what is wrong with it.
+
+    Raises SpecError where there is none.
+    """
+    try:
+        said = json.loads((huggingface_directory(builder, source) / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def _steps(recipe: Recipe, source: HuggingFaceSource) -> list[Step]:
     folder = huggingface_directory(recipe.builder, source)
     files = {name: recipe.fingerprints.file(path) for name, path in list_tree(folder).items()}
@@ -106,6 +119,7 @@ KIND = Kind(
     version_step="onnx",
     verification=in_onnxruntime,
     needs=(TORCH, _TEXT),
+    declared_architecture=declared_architecture,
     has_module=True,
     backend="onnxruntime",
     scaffold={"": shipped("huggingface")},

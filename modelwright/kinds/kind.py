@@ -20,7 +20,7 @@ from modelwright.errors import StepError
 from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.project.lockfile import Wanted
-from modelwright.project.spec import ModelSpec, Name, SourceSpec, StrictModel
+from modelwright.project.spec import Builder, ModelSpec, Name, SourceSpec, StrictModel
 from modelwright.triton.releases import Release
 
 S = TypeVar("S", bound=SourceSpec)
@@ -88,6 +88,10 @@ def _none(source: SourceSpec) -> Any:
     return {}
 
 
+def _nothing_declared(builder: Builder, source: SourceSpec) -> Mapping[str, Any]:
+    return {}
+
+
 def _no_lock(source: SourceSpec, target: Release) -> None:
     return None
 
@@ -114,6 +118,7 @@ class Kind(Generic[S]):
     version_step: str
     verification: Callable[[ModelSpec, S], Verification]
     needs: tuple[Needs, ...] = ()
+    declared_architecture: Callable[[Builder, S], Mapping[str, Any]] = _nothing_declared  # as config.json has it
     has_module: bool = False  # whether it is a PyTorch module, which a bench measures beside the model
 
     # config.pbtxt

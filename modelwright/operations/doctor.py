@@ -172,7 +172,7 @@ def _kinds(machine: Machine) -> list[Row]:
     known = machine.registered()
     rows = [
         _needs_row(
-            machine, needs, any(kind.name in machine.kinds for kind in known.kinds.values() if needs in kind.needs)
+            machine, needs, any(name in machine.kinds for name, kind in known.kinds.items() if needs in kind.needs)
         )
         for needs in dict.fromkeys(needs for kind in known.kinds.values() for needs in kind.needs)
     ]

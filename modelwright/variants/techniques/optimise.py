@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from pydantic import Field
 
-from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
 from modelwright.kinds.kind import Needs
+from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.project.spec import StepOptions
 from modelwright.variants.half import served_by_onnxruntime
@@ -78,16 +77,10 @@ def _operators(stage: Stage) -> str:
 
 
 def _architecture(stage: Stage) -> dict[str, Any]:
-    """What config.json of a Hugging Face directory says of the model."""
+    """What the source says of its architecture: config.json of a Hugging Face directory."""
     builder = stage.recipe.builder
-    source = builder.spec.source
-    if not isinstance(source, HuggingFaceSource):
-        return {}
-    try:
-        said = json.loads((huggingface_directory(builder, source) / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}  # the export says what is wrong with it
-    if not isinstance(said, dict):
+    said = kind_of(builder).declared_architecture(builder, builder.spec.source)
+    if not said:
         return {}
     return {
         "architecture": _ARCHITECTURES.get(str(said.get("model_type"))),
