@@ -71,8 +71,10 @@ def print_outcomes(
         return
     print_table(_outcome_table(outcomes, results))
     _print_on_request(on_request)
+    told: set[str] = set()  # the models of one file have one error
     for outcome in outcomes:
-        if outcome.error:
+        if outcome.error and str(outcome.error) not in told:
+            told.add(str(outcome.error))
             click.echo()
             click.echo(f"Error: {error_text(outcome.error)}", err=True)
             if outcome.log and outcome.log.exists():
@@ -218,8 +220,8 @@ def print_plan(plan: BuildPlan) -> None:
     once = [entry for entry in todo if entry.status != "shared"]
     shared = f", {len(todo) - len(once)} shared" if len(todo) > len(once) else ""
     click.echo(f"{len(plan)} steps: {len(once)} to run{shared}, {len(plan) - len(todo)} up to date")
-    for error in plan.errors.values():
-        click.echo(f"Error: {error_text(error)}", err=True)
+    for text_of_error in dict.fromkeys(map(error_text, plan.errors.values())):
+        click.echo(f"Error: {text_of_error}", err=True)
 
 
 def plan_as_data(plan: BuildPlan) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ _MAX_BYTES = 1_000_000  # a model.yaml is a page; more than this is a mistake or
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NAME_LINE = re.compile(r"""^name:\s*["']?([^\s"'#]+)""", re.MULTILINE)
+_VARIANTS = re.compile(r"^variants:.*\n(?:[ \t#-].*\n?|\n)*", re.MULTILINE)  # up to the next field of the file
+_VARIANT_NAME = re.compile(r"""\bname:\s*["']?([^\s"'#,}]+)""")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def read_builders(project: ProjectConfig, lookups: Lookups) -> Builders:
                 continue
             models = models_of(read_builder(folder, project.shown(folder / FILE), lookups))
         except Exception as error:
-            faulty[_meant_name(folder)] = error
+            faulty |= dict.fromkeys(_meant_names(folder), error)
             continue
         for builder in models:
             if builder.name in valid:
@@ -88,13 +90,17 @@ def _completed(valid: dict[str, Builder], faulty: dict[str, Exception]) -> Build
     return Builders(found, faulty | wrong)
 
 
-def _meant_name(folder: Path) -> str:
-    """The model that a faulty model.yaml is about: as its `name` says, if that can be made out, else as its folder."""
-    found = None
+def _meant_names(folder: Path) -> list[str]:
+    """The models that a faulty model.yaml is about, as far as they can be made out: the one that its `name` says, else
+    that of its folder, and those of its variants."""
+    text = ""
     with contextlib.suppress(OSError):
         if (folder / FILE).is_file():  # a pipe would make this wait
-            found = _NAME_LINE.search((folder / FILE).read_text(encoding="utf-8", errors="replace")[:_MAX_BYTES])
-    return found[1] if found and is_model_name(found[1]) else folder.name
+            text = (folder / FILE).read_text(encoding="utf-8", errors="replace")[:_MAX_BYTES]
+    found = _NAME_LINE.search(text)
+    below = _VARIANTS.search(text)
+    variants = [name for name in _VARIANT_NAME.findall(below[0]) if is_model_name(name)] if below else []
+    return [found[1] if found and is_model_name(found[1]) else folder.name, *variants]
 
 
 def read_builder(folder: Path, shown: str, lookups: Lookups) -> Builder:

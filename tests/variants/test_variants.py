@@ -353,3 +353,20 @@ def test_a_technique_whose_extra_is_missing_says_which_one_to_install(sandbox: S
     rows = {row.what: row for row in examine(Machine(sandbox.root, run=lambda *_: Ran(0)))}
     assert rows["far things"].state == ("optional" if on_request else "missing")
     assert rows["far things"].fix == "pip install 'modelwright[far]'"
+
+
+def test_a_faulty_file_is_the_fault_of_all_its_models(sandbox: Sandbox) -> None:
+    with_variants(sandbox, "{name: v, steps: [tidy]}", '{on_request: true, name: "w", steps: [tiddy]}')
+    sandbox.onnx_builder("other", yaml=YAML)
+    faulty = read_builders(sandbox.project, LOOKUPS).faulty
+    assert set(faulty) == {"doubled", "v", "w"}
+    result = sandbox.cli("build", "w")
+    assert (result.exit_code, "unknown technique 'tiddy'" in result.output) == (1, True)
+    assert sandbox.cli("build").output.count("unknown technique 'tiddy'") == 1
+    assert sandbox.cli("plan").output.count("unknown technique 'tiddy'") == 1
+    assert {item.model: item.state for item in status(sandbox.project)} == {
+        "doubled": "faulty",
+        "v": "faulty",
+        "w": "faulty",
+        "other": "up to date",
+    }
