@@ -339,9 +339,10 @@ def test_a_model_that_overflows_on_calibration_data(sandbox: Sandbox) -> None:
 )
 def test_options_that_do_not_fit(sandbox: Sandbox, options: str, message: str) -> None:
     graphs.builder(sandbox, graphs.perceptron, options)
-    result = sandbox.cli("build")
-    assert result.exit_code == 1
-    assert message in result.output
+    for command in (["build"], ["build", "small_int8"]):
+        result = sandbox.cli(*command)
+        assert result.exit_code == 1
+        assert message in result.output
 
 
 def test_weights_in_another_file(sandbox: Sandbox) -> None:
