@@ -142,10 +142,10 @@ class ServedView:
             raise ConfigError(f"'{tensor.name}': {error}", "correct dims and reshape in `serving`") from None
 
 
-# A graph that gives the same answers as a model which onnxruntime's CPU cannot run: it lies beside that model, and is
-# loaded with little optimisation, since fusions leave out its rounding.
+# A graph that gives the same answers as a model which onnxruntime's CPU cannot run. It lies beside that model, and is
+# run as it is, since fusions leave out its rounding.
 EMULATED = "emulated.onnx"
-_BASIC = -1  # of optimization.graph.level
+_AS_IT_IS = 2  # of optimization.graph.level
 
 
 def served_session(builder: Builder, file: Path) -> Any:
@@ -154,7 +154,7 @@ def served_session(builder: Builder, file: Path) -> Any:
     Raises SpecError for a library that is not here, StepError for a file that onnxruntime does not load.
     """
     libraries = operator_libraries(builder).values()
-    level = _BASIC if file.name == EMULATED else graph_level(builder)
+    level = _AS_IT_IS if file.name == EMULATED else graph_level(builder)
     return load_session(file, graph_level=level, libraries=libraries)
 
 

@@ -15,6 +15,7 @@ from modelwright.errors import ModelwrightError, one_line
 from modelwright.onnx.canonical import canonicalise, load, save_canonical
 from modelwright.onnx.check import check_limits, read_signature
 from modelwright.onnx.operators import forget_unused_domains, used_operators
+from modelwright.onnx.precision import replace_items
 from modelwright.onnx.runtime import optimised_offline
 from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Gates
@@ -72,6 +73,8 @@ class Candidates:
         self._expected = expected
         self._libraries = tuple(operator_libraries(context.builder).values())
         plain = canonicalise(load(source))
+        self._inputs = list(plain.graph.input)
+        self._outputs = list(plain.graph.output)
         self._operators = used_operators(plain)
         self._plain = _content(plain)
 
@@ -83,6 +86,7 @@ class Candidates:
         for path in folder.iterdir():
             path.unlink()
         forget_unused_domains(model)
+        self._keep_interface(model)
         if _content(model) == self._plain:
             raise DroppedError("dropped: it changes nothing")
         self._check_operators(model)
@@ -131,6 +135,14 @@ class Candidates:
 
     def _by_onnxscript(self, folder: Path) -> ModelProto:
         return fused_by_onnxscript(load(self._source), self._context.config["model"]["heads"] or 0)
+
+    def _keep_interface(self, model: ModelProto) -> None:
+        """Declare inputs and outputs as the plain graph does: libraries give other names to dynamic dimensions."""
+        for values, wanted in ((model.graph.input, self._inputs), (model.graph.output, self._outputs)):
+            if {value.name for value in values} != {value.name for value in wanted}:
+                names = ", ".join(value.name for value in values)
+                raise DroppedError(f"dropped: it has other inputs or outputs: {names}")
+            replace_items(values, wanted)
 
     def _check_operators(self, model: ModelProto) -> None:
         """Refuse operators that the backend does not have everywhere. Raises DroppedError."""

@@ -87,15 +87,15 @@ def halve(context: StepContext, out: Path, precision: Precision) -> Halved:
         search = _Search(context, out, precision)
         lowered = search.run()
     (out / "version").mkdir()
-    file, runnable = out / MODEL, out / EMULATED
+    file = out / MODEL
     save_canonical(lowered.model, file)
-    if precision is FP16:  # which onnxruntime runs everywhere
-        runnable = file
-        for path in out.glob(f"{EMULATED}*"):
-            path.unlink()
-    else:
-        save_canonical(emulated(lowered), runnable)
-    signature = made(read_signature(file), runnable, context).signature
+    for path in out.glob(f"{EMULATED}*"):
+        path.unlink()
+    loads = file
+    if precision is BF16:  # which onnxruntime's CPU does not load: the source has the same inputs and outputs
+        loads = context.inputs[SOURCE] / MODEL
+        save_canonical(emulated(lowered), out / EMULATED)
+    signature = made(read_signature(file), loads, context).signature
     kept = dict(sorted(lowered.kept.items()))
     return Halved(signature=signature, nodes=len(lowered.nodes), kept=kept, tried=search.tried)
 
@@ -116,16 +116,19 @@ class _Search:
 
     def run(self) -> Lowered:
         keep = self._asked_for()
-        first = self._lower(keep)
-        if not first.nodes:
-            raise StepError(why_nothing(self._model, first, self._types), f"leave {self._precision.name} out")
-        keep |= self._too_large(first)
-        lowered = self._lower(keep)
+        keep |= self._too_large(self._some(self._lower(keep)))
+        lowered = self._some(self._lower(keep))
         expected = runner_of(self._view).ask_all(self._samples, self._batch)
         missed = self._missed(lowered, expected)
         if not missed:
             return lowered
         return self._accurate(keep, lowered, expected, missed)
+
+    def _some(self, lowered: Lowered) -> Lowered:
+        """The graph itself, if a node of it computes in half precision. Raises StepError."""
+        if not lowered.nodes:
+            raise StepError(why_nothing(self._model, lowered, self._types), f"leave {self._precision.name} out")
+        return lowered
 
     def _graph(self) -> ModelProto:
         """The source's graph, canonical, in an opset that has half precision, its constants as weights."""

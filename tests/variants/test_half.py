@@ -140,11 +140,19 @@ def test_keep_float32_of_nothing_is_an_error(sandbox: Sandbox) -> None:
 
 def test_nodes_with_values_beyond_fp16_stay_in_float32(sandbox: Sandbox) -> None:
     folder = write(sandbox, scale=30000.0)
-    net(folder / "model.onnx", tail="Tanh")
+    net(folder / "model.onnx", scale=1e-3, tail="Tanh")
     assert sandbox.build()["net_fp16"].status == "new"
     facts = facts_of(sandbox)
     assert "on the samples, FP16 ends at 65504" in facts["kept"]["first"]
+    assert facts["nodes"] == 2
     assert "'x' reaches" in facts["kept"]["first"]
+
+
+def test_a_graph_whose_values_are_all_beyond_fp16_is_an_error(sandbox: Sandbox) -> None:
+    folder = write(sandbox, scale=30000.0)
+    net(folder / "model.onnx", scale=1000.0, tail="Tanh")
+    error = str(sandbox.build()["net_fp16"].error)
+    assert "all that could compute in FP16 stays in float32: first: 'h0' reaches" in error
 
 
 def test_nodes_that_add_most_error_stay_in_float32_until_the_gate_holds(sandbox: Sandbox) -> None:

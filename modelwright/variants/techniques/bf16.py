@@ -6,7 +6,7 @@ from modelwright.kinds.step import Step, StepFunction
 from modelwright.variants.half import KERNELS, HalfOptions, half_step, on_gpu_only, served_by_onnxruntime
 from modelwright.variants.technique import Skipped, Stage, Technique
 
-_BF16 = StepFunction("bf16", "modelwright.steps.bf16:run", revision=2)
+_BF16 = StepFunction("bf16", "modelwright.steps.bf16:run", revision=3)
 _NO_CPU = (
     "onnxruntime computes nothing in BF16 on the CPU: serve it on GPUs only (serving: {instance_group: [{kind: "
     "KIND_GPU}]}), make a TensorRT plan of it, or use fp16"

@@ -6,7 +6,7 @@ from modelwright.kinds.step import Step, StepFunction
 from modelwright.variants.half import HalfOptions, half_step
 from modelwright.variants.technique import Stage, Technique
 
-_FP16 = StepFunction("fp16", "modelwright.steps.fp16:run", revision=2)
+_FP16 = StepFunction("fp16", "modelwright.steps.fp16:run", revision=3)
 
 
 class Fp16Options(HalfOptions):

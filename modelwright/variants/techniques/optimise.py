@@ -13,7 +13,7 @@ from modelwright.project.spec import StepOptions
 from modelwright.variants.half import served_by_onnxruntime
 from modelwright.variants.technique import Stage, Technique
 
-_OPTIMISE = StepFunction("optimise", "modelwright.steps.optimise:run")
+_OPTIMISE = StepFunction("optimise", "modelwright.steps.optimise:run", revision=2)
 Candidate = Literal["onnxslim", "onnxruntime", "transformers", "onnxscript"]
 CANDIDATES: tuple[Candidate, ...] = ("onnxslim", "onnxruntime", "transformers", "onnxscript")
 # Those for which onnxruntime.transformers has fusions.
@@ -45,7 +45,7 @@ class OptimiseOptions(StepOptions):
     heads: int = Field(default=0, ge=0, description="attention heads; 0: found in config.json or the graph")
     hidden_size: int = Field(default=0, ge=0, description="width of the model; 0: found in config.json or the graph")
     batch: int | None = Field(default=None, ge=1, description="rows to measure with, beside one; by default 8 at most")
-    margin: float = Field(default=0.03, ge=0, lt=1, description="the gain that is worth another graph: 0.03 is 3 %")
+    margin: float = Field(default=0.05, ge=0, lt=1, description="the gain that is worth another graph: 0.05 is 5 %")
     operators: Literal["onnx", "onnxruntime"] | None = Field(
         default=None,
         description="onnx: standard operators only; onnxruntime: its own, too. By default what the backend takes",
