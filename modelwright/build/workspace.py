@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -78,7 +78,7 @@ def open_workspace(project: ProjectConfig, names: Sequence[str] = (), *, everyth
             *names,
             *(name for name, builder in builders.items() if builder.variant and builder.variant.of in names),
         ]
-    chosen = _selected(families, names, faulty) if names or everything else _without_request(families, builders)
+    chosen = _selected(families, names) if names or everything else _without_request(families, builders)
     left_out = () if names else tuple(name for name in families if name not in chosen)
     families = {name: families[name] for name in chosen}
     store, faults = Store(project.store), Faults(project)
@@ -208,30 +208,19 @@ def _without_request(families: Mapping[str, frozenset[str]], builders: Mapping[s
     return [name for name in families if name in wanted]
 
 
-def _selected(
-    families: Mapping[str, frozenset[str]], names: Sequence[str], faulty: Mapping[str, Exception]
-) -> list[str]:
+def _selected(families: Mapping[str, frozenset[str]], names: Sequence[str]) -> list[str]:
     """The named models, what they run, and the ensembles that run them, whose answers change with theirs; or all."""
     if not names:
         return list(families)
     for name in names:
         if name not in families:
-            raise _unknown(name, families, faulty)
+            raise SpecError(f"no builder makes a model named '{name}'", did_you_mean(name, families))
     chosen = set(names)
     while True:
         joined = chosen.union(*(family for family in families.values() if family & chosen and len(family) > 1))
         if joined == chosen:
             return [name for name in families if name in chosen]
         chosen = joined
-
-
-def _unknown(name: str, known: Iterable[str], faulty: Mapping[str, Exception]) -> SpecError:
-    """It may be a variant of a model.yaml that cannot be read: those have no names."""
-    message = f"no builder makes a model named '{name}'"
-    for error in faulty.values():
-        if isinstance(error, ModelwrightError):
-            return SpecError(f"{message}, and a model.yaml has an error: {error.message}", error.hint)
-    return SpecError(message, did_you_mean(name, known))
 
 
 def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
