@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import SpecError, StepError
-from modelwright.fsops import open_file
+from modelwright.fsops import open_file, write_cache
 
 _CHUNK = 1 << 20
 # A file changed this recently can change again without a new timestamp, so its digest is not remembered.
@@ -109,13 +109,9 @@ class Fingerprints:
         return list(entry[4])
 
     def save(self) -> None:
-        """Write the cache. It is not flushed to disk: losing it only costs time."""
-        if not self._changed:
-            return
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        part = self._cache.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({path: entry for path, entry in self._known.items() if entry[1]}))
-        part.replace(self._cache)
+        """Write the cache."""
+        if self._changed:
+            write_cache(self._cache, json.dumps({path: entry for path, entry in self._known.items() if entry[1]}))
 
     def _entry(self, path: Path) -> list[Any]:
         self.looked_at.add(path)

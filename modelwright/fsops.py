@@ -50,6 +50,33 @@ def rename_durably(source: Path, target: Path) -> None:
     fsync_path(target.parent)
 
 
+def replace_file(file: Path, content: bytes) -> None:
+    """Give a file another content, or leave it as it is. Its mode stays. Raises StoreError for a full disk."""
+    target = file.resolve()
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    with disk_errors(file):
+        try:
+            part.write_bytes(content)
+            shutil.copymode(target, part)
+            fsync_path(part)
+            part.replace(target)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def write_cache(file: Path, text: str) -> None:
+    """Write a file whose loss only costs time: not flushed to disk, and left out where it cannot be written."""
+    part = file.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text)
+            part.replace(file)
+        except OSError:
+            part.unlink(missing_ok=True)
+
+
 def exchange(first: Path, second: Path) -> bool:
     """Swap two folders in one step (renameat2 RENAME_EXCHANGE). False if the system or filesystem cannot do that."""
     import ctypes

@@ -21,6 +21,7 @@ from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
 from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified, VerifiedVersions
+from modelwright.fsops import write_cache
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
@@ -136,8 +137,7 @@ class Publisher:
 
     def save(self) -> None:
         if self._rendered != self._before:
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            self._cache.write_text(json.dumps(self._rendered))
+            write_cache(self._cache, json.dumps(self._rendered))
 
     def _top_files(self, builder: Builder, tensors: ConfigTensors, verified: Artifact) -> dict[str, bytes | None]:
         templates = [self._project.templates, shipped_templates()]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import __version__
+from modelwright.fsops import write_cache
 from modelwright.project.project import FILE, ProjectConfig
 
 # A file changed this recently may change again without its timestamps moving.
@@ -80,8 +81,7 @@ def mark_replayed(project: ProjectConfig, names: Sequence[str] = ()) -> None:
     """Note in the stamp of a build of these models, where that is the last one, that each version of them passed."""
     known = _kept(project)
     if known and known["key"] == _key(project, names):
-        with suppress(OSError):
-            _keep(project, known | {"replayed": True})
+        _keep(project, known | {"replayed": True})
 
 
 def _kept(project: ProjectConfig) -> dict[str, Any]:
@@ -93,10 +93,7 @@ def _kept(project: ProjectConfig) -> dict[str, Any]:
 
 
 def _keep(project: ProjectConfig, data: dict[str, Any]) -> None:
-    part = _file(project).with_suffix(f".{os.getpid()}")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(data))
-    part.replace(_file(project))
+    write_cache(_file(project), json.dumps(data))
 
 
 def _file(project: ProjectConfig) -> Path:

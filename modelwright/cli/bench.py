@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelwright.api import Project
-from modelwright.cli.command import as_json, command, json_option
+from modelwright.cli.command import Finite, as_json, command, json_option
 from modelwright.cli.hints import program, typed
 from modelwright.cli.load import Numbers
 from modelwright.errors import LoadError
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @click.option("--size", "sizes", multiple=True, metavar="DIM=N", help="Size of a dynamic dimension: sequence=64.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each contender.")
 @click.option("--rounds", type=click.IntRange(6), default=10, show_default=True, help="Turns of each contender.")
-@click.option("--seconds", type=click.FloatRange(0.01), default=0.2, show_default=True, help="Of one turn.")
-@click.option("--warmup", type=click.FloatRange(0), default=0.3, show_default=True, help="Seconds at each batch size.")
+@click.option("--seconds", type=Finite(0.01), default=0.2, show_default=True, help="Of one turn.")
+@click.option("--warmup", type=Finite(0), default=0.3, show_default=True, help="Seconds at each batch size.")
 @click.option("--served/--no-served", default=True, show_default=True, help="Measure throughput in the server, too.")
 @click.option("--concurrency", type=click.IntRange(1), help="In flight there. Default: 32, or 8 for slow models.")
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="Try torch.compile, too.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _INTERRUPTED = 130  # 128 + SIGINT
 
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
+
+
+class Finite(click.FloatRange):
+    """A number in a range, and no NaN or infinity: nothing is below or above a NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 json_option = click.option("--json", "as_data", is_flag=True, help="Print JSON.")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from modelwright.api import Project
-from modelwright.cli.command import command
+from modelwright.cli.command import Finite, command
 from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project.project import ProjectConfig
 
@@ -59,10 +59,8 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
 version_option = click.option("--version", "model_version", default="", metavar="N", help="Default: the newest.")
 shape_options = _options(
-    click.option("--duration", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Measured seconds."),
-    click.option(
-        "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Seconds before that, discarded."
-    ),
+    click.option("--duration", type=Finite(0.1), default=10.0, show_default=True, help="Measured seconds."),
+    click.option("--warmup", type=Finite(0), default=2.0, show_default=True, help="Seconds before that, discarded."),
 )
 setting_options = _options(
     click.option("--url", help="A running server: http://host:port or grpc://host:port. Default: one is started."),
@@ -103,9 +101,7 @@ setting_options = _options(
     click.option(
         "--sequence-length", type=click.IntRange(1), default=10, show_default=True, help="Requests in a sequence."
     ),
-    click.option(
-        "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds for a request."
-    ),
+    click.option("--timeout", type=Finite(0.1), default=30.0, show_default=True, help="Seconds for a request."),
     click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Generator processes."),
     click.option("--seed", type=int, default=7, show_default=True, help="Seed of arrivals, payloads and order."),
     click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: .modelwright/load/…"),
@@ -117,7 +113,7 @@ setting_options = _options(
 @names_argument
 @version_option
 @click.option("--concurrency", type=click.IntRange(1), help="Closed loop: requests in flight. Default: 32.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Open loop: requests a second.")
+@click.option("--rate", type=Finite(0, min_open=True), help="Open loop: requests a second.")
 @click.option(
     "--arrivals",
     type=click.Choice(("poisson", "constant")),
@@ -187,11 +183,9 @@ def sweep_command(
 @load.command("slo")
 @click.argument("name")
 @version_option
-@click.option("--p50-ms", type=click.FloatRange(0, min_open=True), help="The median must be at most this.")
-@click.option("--p99-ms", type=click.FloatRange(0, min_open=True), help="The 99th percentile must be at most this.")
-@click.option(
-    "--max-rate", type=click.FloatRange(0, min_open=True), help="Highest rate to try; default: the model's capacity."
-)
+@click.option("--p50-ms", type=Finite(0, min_open=True), help="The median must be at most this.")
+@click.option("--p99-ms", type=Finite(0, min_open=True), help="The 99th percentile must be at most this.")
+@click.option("--max-rate", type=Finite(0, min_open=True), help="Highest rate to try; default: the model's capacity.")
 @click.option(
     "--arrivals",
     type=click.Choice(("poisson", "constant")),
@@ -252,14 +246,12 @@ def slo_command(
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.2),
+    type=Finite(0.2),
     default=2.0,
     show_default=True,
     help="Of a measurement; longer if a p99 needs it.",
 )
-@click.option(
-    "--warmup", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds before each measurement."
-)
+@click.option("--warmup", type=Finite(0), default=0.2, show_default=True, help="Seconds before each measurement.")
 @click.option(
     "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
 )
@@ -271,7 +263,7 @@ def slo_command(
     help="Gate only this metric; may be repeated. Default: all.",
 )
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
+@click.option("--rate", type=Finite(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
 @setting_options
 @command
 def ab_command(

@@ -73,6 +73,12 @@ class Recipe:
         found = {name: serving[name] for name in ("input", "output", "sequence_batching") if serving.get(name)}
         return {"serving": found} if found else {}
 
+    @property
+    def rows_asked(self) -> dict[str, Any]:
+        """Whether a model is asked row by row, for the config of a step that asks it: rows can move each other."""
+        spec = self.builder.spec
+        return {"rows_asked": 1} if spec.batched and spec.max_batch_size == 1 else {}
+
     def step(self, name: str, function: StepFunction, **fields: Any) -> Step:
         """A step of this model; `fields` are those of `Step`."""
         return Step(self.builder.name, name, function, **fields)

@@ -10,6 +10,7 @@ from modelwright.bench.choice import Choice, Objective, choose
 from modelwright.bench.contenders import Contest, contests
 from modelwright.bench.document import BenchResult, place, read
 from modelwright.errors import LoadError, SpecError
+from modelwright.fsops import replace_file
 from modelwright.loadtest.report.output import machine_facts
 from modelwright.project.edit import with_value
 from modelwright.project.project import ProjectConfig
@@ -53,9 +54,8 @@ def pick(
     (serves,) = builder.composing
     file = builder.folder / FILE
     if serves != choice.best:
-        file.write_text(
-            with_value(file.read_text(encoding="utf-8"), ("source", "serves"), choice.best), encoding="utf-8"
-        )
+        text = file.read_bytes().decode()  # with its line ends
+        replace_file(file, with_value(text, ("source", "serves"), choice.best).encode())
     return Picked(choice, builder.name, serves != choice.best, file)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, VerifyError
 from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified
+from modelwright.fsops import write_cache
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
@@ -139,11 +139,7 @@ def _read_passed(project: ProjectConfig) -> dict[str, str]:
 
 
 def _write_passed(project: ProjectConfig, passed: Mapping[str, str]) -> None:
-    file = _passed_file(project)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(passed, indent=1))
-    part.replace(file)
+    write_cache(_passed_file(project), json.dumps(passed, indent=1))
 
 
 def replay(

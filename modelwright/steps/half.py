@@ -218,7 +218,7 @@ class _Search:
         save_canonical(emulated(lowered), file)
         runner = onnx_runner(self._context, file)
         if spec.gates.metrics and not spec.gates.tolerance:
-            metrics = metrics_of(self._context, runner, plain_runner(self._context), batch=self._batch or None)
+            metrics = metrics_of(self._context, runner, plain_runner(self._context))
             return "; ".join(gate.text for gate in missed_gates(spec.gates, metrics, baseline_metrics(self._context)))
         try:
             actual = runner.ask_all(self._samples, self._batch)

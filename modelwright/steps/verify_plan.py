@@ -40,7 +40,7 @@ def _verify(context: StepContext, capability: str, out: Path) -> Verified:
     view = served_view(context.builder, session)
     runner, samples = runner_of(view), load_samples(context, view.tensors.input_types)
     batch = batch_of(spec, len(samples))
-    answered = hold(context, runner, samples, batch, out)
+    answered = hold(context, runner, samples, batch, out, batch or None)
     if spec.batched:
         check_kept_rows(context, runner, samples, answered, batch)
     return with_notes(answered, *answered.facts.notes, check_sizes(runner, samples, view.dims))

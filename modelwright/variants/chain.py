@@ -19,7 +19,7 @@ from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.spec import EXPORT, Builder, ChainStep, Variant
 from modelwright.suggest import did_you_mean
 from modelwright.variants.registry import find
-from modelwright.variants.technique import BASELINE, Skipped, Stage, Technique
+from modelwright.variants.technique import BASELINE, Skipped, Stage, Technique, check_rows_served
 
 _BASELINE = StepFunction("baseline", "modelwright.steps.evaluation:measure_plain")
 _PLAIN = "source"  # the step that exports the plain model, where a variant has another module
@@ -139,6 +139,8 @@ def _split(variant: Variant, where: str) -> tuple[list[tuple[Technique[Any], Cha
 def _check_gates(builder: Builder, techniques: list[tuple[Technique[Any], ChainStep]], where: str) -> None:
     """A model whose answers change needs something that says by how much they may."""
     gates = builder.spec.gates
+    if gates.latency:
+        check_rows_served(builder, gates.latency.batch, f"{where}: gates.latency.batch")
     if gates.metrics:
         return
     for technique, _ in techniques:
@@ -174,6 +176,7 @@ def _baseline(recipe: Recipe, plain: Step) -> Step | None:
             **recipe.tensors,
             "batched": spec.batched,
             **recipe.served_as,
+            **recipe.rows_asked,
             **recipe.graph_options,
         },
         code=code,

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from modelwright.errors import SpecError
 from modelwright.kinds.kind import Needs
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction, StepId
-from modelwright.project.spec import StepOptions
+from modelwright.project.spec import Builder, StepOptions
 
 O = TypeVar("O", bound=StepOptions)  # noqa: E741
 WorksOn: TypeAlias = Literal["module", "graph"]
@@ -32,6 +33,16 @@ class Skipped:
     checks: tuple[Step, ...] = ()  # what can be tried all the same
 
 
+def check_rows_served(builder: Builder, rows: int, where: str) -> None:
+    """Raise SpecError for a number of rows that no request of this model has; `where` is the option that gives it."""
+    most = max(builder.spec.max_batch_size, 1)
+    if rows > most:
+        raise SpecError(
+            f"{where}: {rows} rows, and serving.max_batch_size is {builder.spec.max_batch_size}",
+            f"give {most} at most, or raise serving.max_batch_size: what no request can have is not measured",
+        )
+
+
 @dataclass(frozen=True)
 class Stage:
     """A technique's place in the chain of one variant."""
@@ -43,6 +54,12 @@ class Stage:
     baseline: StepId | None  # the step that measures the plain model; None without `evaluate`
     code: Mapping[str, str] = field(default_factory=dict)  # what the steps before it run: a stored module needs it
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # `Step` fields of a step that calls `evaluate`
+
+    def check_rows(self, rows: int, option: str) -> None:
+        """Raise SpecError for a number of rows that no request of this model has."""
+        builder = self.recipe.builder
+        where = f"{builder.file}: variant {builder.name}: {self.technique.name}.{option}"
+        check_rows_served(builder, rows, where)
 
     def step(
         self,
@@ -68,6 +85,8 @@ class Stage:
         settings |= {"batched": recipe.builder.spec.batched, **recipe.onnx_limits, **recipe.graph_options}
         roles = {SOURCE: self.source, **recipe.samples, **(needs or {})}
         evaluation: Mapping[str, Any] = self.evaluation if gated else {}
+        if gated or self.technique.works_on == "graph":  # it asks the model, as it is served
+            settings |= recipe.served_as | recipe.rows_asked
         if gated:
             settings |= {"gates": recipe.builder.spec.gates.model_dump(mode="json"), **evaluation.get("config", {})}
             code |= evaluation.get("code", {})

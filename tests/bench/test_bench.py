@@ -179,3 +179,10 @@ def test_samples_come_from_a_version(sandbox: Sandbox) -> None:
     (sandbox.root / "model_repository/doubled/1/golden.npz").unlink()
     with pytest.raises(LoadError, match="no published version has golden samples"):
         measured(sandbox, "doubled")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+def test_a_time_that_is_no_number_is_refused(sandbox: Sandbox, seconds: str) -> None:
+    result = sandbox.cli("bench", "doubled", "--seconds", seconds)
+    assert result.exit_code == 2
+    assert "is not a finite number" in result.output

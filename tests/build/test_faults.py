@@ -540,3 +540,10 @@ def test_a_build_of_nothing_watches_the_folders_of_artifacts(sandbox: Sandbox, m
     sandbox.build()
     (artifact,) = (sandbox.root / ".modelwright/store").glob("*/*/files/version/model.onnx")
     assert artifact.parent in seen
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder(GOOD)
+    (sandbox.root / ".modelwright/cache").touch()  # where its folder should be
+    assert sandbox.build()[GOOD].status == "new"
+    assert sandbox.build()[GOOD].status == "unchanged"

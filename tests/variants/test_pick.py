@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,26 @@ def test_write_makes_the_alias_serve_the_best_and_keeps_comments(built: Sandbox)
     assert "builders/live/model.yaml: live serves doubled_int8 now" in printed
     assert built.builders["live"].composing == ("doubled_int8",)
     assert "live serves doubled_int8 already" in built.cli("pick", "live", "--objective", "latency", "--write").output
+
+
+def test_write_keeps_line_ends_and_leaves_the_file_whole_on_a_full_disk(
+    built: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = built.write("live", model_yaml="") / "model.yaml"
+    before = LIVE.replace("\n", "\r\n").encode()
+    file.write_bytes(before)
+    kept(built, {"doubled": 1.0, "doubled_int8": 0.5})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", no_space)
+        assert "No space left on device" in built.cli("pick", "live", "--objective", "latency", "--write").output
+    assert file.read_bytes() == before
+    built.cli("pick", "live", "--objective", "latency", "--write")
+    assert file.read_bytes() == before.replace(b"serves: doubled}", b"serves: doubled_int8}")
+    assert [path.name for path in file.parent.iterdir()] == ["model.yaml"]
+
+
+def no_space(path: Path, data: bytes) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def test_write_without_an_alias_says_which_one_to_make(built: Sandbox) -> None:

@@ -17,7 +17,7 @@ inputs: [{name: x, dtype: FP32, shape: [4]}]
 outputs: [{name: y, dtype: FP32, shape: [2]}]
 samples: data:samples
 evaluate: data:evaluate
-serving: {max_batch_size: 8}
+serving: {max_batch_size: ROWS}
 variants:
   - {name: small, steps: [{prune: OPTIONS}], gates: {closeness: {GATE}}}
 """
@@ -99,8 +99,8 @@ def shared(sandbox_factory: Callable[[], Sandbox]) -> Sandbox:
     return sandbox_factory()
 
 
-def builder(sandbox: Sandbox, options: str, gate: str = "min: 0.9") -> None:
-    yaml = YAML.replace("OPTIONS", options).replace("GATE", gate)
+def builder(sandbox: Sandbox, options: str, gate: str = "min: 0.9", rows: int = 8) -> None:
+    yaml = YAML.replace("OPTIONS", options).replace("GATE", gate).replace("ROWS", str(rows))
     sandbox.write("net", model_yaml=yaml, data_py=DATA_PY, train_py=TRAIN_PY)
 
 
@@ -136,7 +136,7 @@ def test_the_last_round_that_passes_is_kept(sandbox: Sandbox) -> None:
 
 
 def test_latency_is_a_target(shared: Sandbox) -> None:
-    builder(shared, "{latency: 0.95, batch: 512, entry: train:fit, params: {steps: 60}}")
+    builder(shared, "{latency: 0.95, batch: 512, entry: train:fit, params: {steps: 60}}", rows=512)
     outcome = shared.build("small")["small"]
     assert outcome.status == "new", outcome.error
     facts = facts_of(shared)

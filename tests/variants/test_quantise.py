@@ -18,7 +18,7 @@ from modelwright.steps.int8 import prepare
 from modelwright.steps.int8_layers import choose
 from modelwright.steps.smoothing import channel_maxima, smoothed
 from modelwright.variants.techniques.quantise import QuantiseOptions
-from tests.conftest import Sandbox
+from tests.conftest import Sandbox, new_sandbox
 from tests.variants import int8_graphs as graphs
 
 
@@ -381,3 +381,17 @@ def test_the_same_inputs_give_the_same_bytes(sandbox: Sandbox, tmp_path: Path) -
     graphs.builder(other, graphs.perceptron, options)
     built(other)
     assert other.manifest("small_int8").version_digest == before
+
+
+def test_metrics_do_not_depend_on_the_number_of_samples(tmp_path: Path) -> None:
+    """They are measured in the same requests as the plain model's and those of the search: rows share a range here."""
+    found = []
+    for count in (2, 24):
+        sandbox = new_sandbox(tmp_path / str(count))
+        folder = graphs.builder(sandbox, graphs.perceptron, "{mode: dynamic}", gates="tolerance: {atol: 100}")
+        data = (folder / "data.py").read_text().replace("size=(24", f"size=({count}")
+        stretched = "    x *= np.arange(64, dtype=np.float32)[:, None]\n    own, plain"
+        (folder / "data.py").write_text(data.replace("    own, plain", stretched))
+        built(sandbox)
+        found.append(sandbox.manifest("small_int8").metrics)
+    assert found[0] == found[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -370,3 +371,35 @@ def test_a_faulty_file_is_the_fault_of_all_its_models(sandbox: Sandbox) -> None:
         "w": "faulty",
         "other": "up to date",
     }
+
+
+def test_a_change_that_lets_the_server_batch_measures_the_variants_again(sandbox: Sandbox) -> None:
+    """Where requests have one row, a model whose rows move each other is measured row by row."""
+    gate = "gates: {accuracy: {max_drop: 0.05}}"
+    with_variants(sandbox, f"{{name: doubled_int8, steps: [{{shift: {{by: 0.1}}}}], {gate}}}")
+
+    def configs(rows: int) -> dict[str, object]:
+        file = sandbox.root / "builders/doubled/model.yaml"
+        file.write_text(re.sub("max_batch_size: .", f"max_batch_size: {rows}", file.read_text()))
+        steps = [planned.step for planned in plan(sandbox)]
+        return {step.name: step.config for step in steps if step.model == "doubled_int8"}
+
+    eight, four, one = configs(8), configs(4), configs(1)
+    assert eight == four
+    assert {name for name in one if one[name] != four[name]} == {"baseline", "shift", "verify"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "rows", "where"),
+    [
+        ("{steps: [tidy], gates: {latency: {max_ratio: 2, batch: 64}}", 8, "gates.latency.batch: 64 rows"),
+        ("{steps: [tidy], gates: {latency: {max_ratio: 2, batch: 8}}", 0, "gates.latency.batch: 8 rows"),
+        ("{steps: [{optimise: {batch: 9}}]", 8, "optimise.batch: 9 rows"),
+    ],
+)
+def test_requests_that_the_server_does_not_take_are_not_measured(
+    sandbox: Sandbox, variant: str, rows: int, where: str
+) -> None:
+    with_variants(sandbox, f"{variant}, name: doubled_fast, serving: {{max_batch_size: {rows}}}}}")
+    found = sandbox.cli("plan").output
+    assert f"variant doubled_fast: {where}, and serving.max_batch_size is {rows}\n" in found

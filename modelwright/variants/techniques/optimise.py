@@ -53,6 +53,7 @@ class OptimiseOptions(StepOptions):
 
 
 def _step(stage: Stage, options: OptimiseOptions) -> Step:
+    stage.check_rows(options.batch or 1, "batch")
     found = _architecture(stage)
     given = {"architecture": options.architecture, "heads": options.heads, "hidden_size": options.hidden_size}
     config = {

@@ -84,6 +84,7 @@ class PruneOptions(StepOptions):
 
 
 def _step(stage: Stage, options: PruneOptions) -> Step:
+    stage.check_rows(options.batch, "batch")
     return stage.step(_PRUNE, options, tools=(*EXPORT_TOOLS, "torch_pruning"), gated=True, threads=options.threads)
 
 
