@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.errors import StepError, one_line
 from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise, load
 from modelwright.onnx.opsets import at_least
+from modelwright.onnx.precision import lift_constants
 from modelwright.onnx.values import FLOAT, value_types
 from modelwright.steps.int8_layers import Layer, all_nodes, followers, operators_of, own_weight, weight_of
 from modelwright.variants.techniques.quantise import QuantiseOptions
@@ -40,6 +41,7 @@ def prepare(file: Path, scratch: Path, options: QuantiseOptions, libraries: Sequ
 
     given, prepared = scratch / "given.onnx", scratch / "prepared.onnx"
     model = _of_late_opset(load(file), options)
+    lift_constants(model)  # the quantiser takes initializers for weights, and nothing else
     _import_domains(model)
     save_temporary(model, given)
     with _library_errors("onnxruntime cannot prepare the graph"):

@@ -86,6 +86,17 @@ def perceptron(path: Path, *, opset: int = 20, half: bool = False) -> None:
     )
 
 
+def with_constants(path: Path) -> None:
+    """The perceptron with its weights in Constant nodes, as PaddlePaddle's exporter writes them."""
+    perceptron(path)
+    model = onnx.load(path)
+    weights = [helper.make_node("Constant", [], [item.name], value=item) for item in model.graph.initializer]
+    nodes = [*weights, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
 def with_outlier(path: Path) -> None:
     """(batch, 16) → (batch, 4): of the two layers that are added, one has an input whose first channel is 1000 times the
     others. Its weights ignore that channel: in float it does no harm."""

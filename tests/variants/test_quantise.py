@@ -58,6 +58,13 @@ def test_dynamic_weights_are_int8_and_ranges_are_those_of_a_request(sandbox: San
     assert sandbox.manifest("small_int8").verification.precision == "int8"
 
 
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_weights_may_stand_in_constant_nodes(sandbox: Sandbox, mode: str) -> None:
+    gates = "error: {max: 0.1}, tolerance: {atol: 0.2}"
+    graphs.builder(sandbox, graphs.with_constants, f"{{mode: {mode}}}", gates=gates)
+    assert built(sandbox)["layers"] == 2
+
+
 @pytest.mark.parametrize("method", ["min-max", "entropy", "percentile"])
 def test_static_ranges_are_measured_once(sandbox: Sandbox, method: str) -> None:
     graphs.builder(sandbox, graphs.perceptron, f"{{method: {method}, calibration: 'data:calibration', samples: 12}}")
