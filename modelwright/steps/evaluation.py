@@ -22,7 +22,7 @@ from modelwright.steps.samples import as_samples
 from modelwright.triton.arrays import rounded_to
 from modelwright.triton.tensors import Tensors
 from modelwright.variants.technique import BASELINE, PLAIN
-from modelwright.verification.gates import metrics_from
+from modelwright.verification.gates import metrics_from, missed_gates
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import Column, columns
 
@@ -53,6 +53,12 @@ def baseline_metrics(context: StepContext) -> dict[str, float]:
         return {}
     metrics: dict[str, float] = json.loads((folder / _METRICS).read_text())
     return metrics
+
+
+def check_gates_known(context: StepContext) -> None:
+    """Raise VerifyError for a gate of a metric that `evaluate` does not return: before hours of training, not after."""
+    plain = baseline_metrics(context)
+    missed_gates(context.builder.spec.gates, plain, plain)
 
 
 def plain_runner(context: StepContext) -> SampleRunner:

@@ -29,7 +29,7 @@ from modelwright.steps.channels import (
 )
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.steps.evaluation import baseline_metrics, metrics_of, onnx_runner, plain_runner
+from modelwright.steps.evaluation import baseline_metrics, check_gates_known, metrics_of, onnx_runner, plain_runner
 from modelwright.steps.modules import (
     export_to,
     finetuned,
@@ -83,6 +83,7 @@ def run(context: StepContext, out: Path) -> Pruned:
     prepare_torch(options.threads)
     module = load_module(context, context.inputs[SOURCE])
     with located(place_of(context)), TemporaryDirectory(prefix="prune-") as scratch:
+        check_gates_known(context)
         pruning = _Pruning(context, options, module, Path(scratch))
         if options.target:
             pruning.cut()

@@ -25,6 +25,7 @@ from modelwright.steps.context import StepContext
 from modelwright.steps.evaluation import (
     MODEL,
     baseline_metrics,
+    check_gates_known,
     metrics_of,
     onnx_view,
     plain_runner,
@@ -82,6 +83,7 @@ def run(context: StepContext, out: Path) -> QuantisedGraph:
         located(f"{context.builder.name}: quantise"),
         tempfile.TemporaryDirectory(prefix="modelwright-int8-", dir=out.parent) as scratch,
     ):
+        check_gates_known(context)
         work = _Work.start(context, options, Path(scratch))
         alpha = work.smooth()
         found = _search(work, _Judge.of(context))

@@ -135,6 +135,16 @@ def test_the_last_round_that_passes_is_kept(sandbox: Sandbox) -> None:
     assert facts["parameters"] < facts["parameters_before"]
 
 
+def test_a_gate_of_an_unknown_metric_is_an_error_before_the_training(shared: Sandbox) -> None:
+    builder(shared, "{flops: 0.3, entry: train:broken}")
+    folder = shared.root / "builders/net"
+    (folder / "train.py").write_text(f"{TRAIN_PY}\n\ndef broken(module):\n    raise RuntimeError('it is trained')\n")
+    yaml = folder / "model.yaml"
+    yaml.write_text(yaml.read_text().replace("closeness: {", "nearness: {"))
+    error = str(shared.build("small")["small"].error)
+    assert "gates.nearness: evaluate returned no such metric, only ['closeness']" in error
+
+
 def test_latency_is_a_target(shared: Sandbox) -> None:
     builder(shared, "{latency: 0.95, batch: 512, entry: train:fit, params: {steps: 60}}", rows=512)
     outcome = shared.build("small")["small"]
