@@ -129,7 +129,8 @@ class _Race:
         return None
 
     def _faster(self, ready: Sequence[Ready]) -> list[Ready]:
-        """The candidates with a clear gain for some request and a clear loss for none. Notes the ratios of all."""
+        """The candidates with a clear gain for some request, a clear loss for none, and a gain over all of them. Notes
+        the ratios of all."""
         files = {PLAIN: self._source, _AGAIN: self._source, **{item.name: item.file for item in ready}}
         views = {name: onnx_view(self._context, file) for name, file in files.items()}
         gains: set[str] = set()
@@ -148,7 +149,7 @@ class _Race:
                     gains.add(item.name)
                 if middle >= 1 + self._margin and low > max(noise_high, 1.0):
                     losses.add(item.name)
-        return [item for item in ready if item.name in gains - losses]
+        return [item for item in ready if item.name in gains - losses and _mean(item) <= 1 - self._margin]
 
 
 def _quartiles(times: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
