@@ -139,6 +139,7 @@ class _Release:
             newest = max(self._workspace.repository.versions(name))
             return Outcome(name, status, newest, build_s=build_s, ran=ran, compared_with=ComparedWith.NOTHING)
         version, manifest = latest
+        notes = [f"{name}: {note}" for note in manifest.verification.notes] if ran else []
         return Outcome(
             name,
             status,
@@ -150,7 +151,7 @@ class _Release:
             metrics=manifest.metrics,
             build_s=build_s or sum(entry.seconds for entry in manifest.lineage),
             ran=ran,
-            warnings=(*(manifest.verification.notes if ran else ()), *self._warnings.get(name, ())),
+            warnings=(*notes, *self._warnings.get(name, ())),
         )
 
 

@@ -75,7 +75,7 @@ def print_outcomes(
     for outcome in outcomes:
         if outcome.error and str(outcome.error) not in told:
             told.add(str(outcome.error))
-            click.echo()
+            click.echo(err=True)
             click.echo(f"Error: {error_text(outcome.error)}", err=True)
             if outcome.log and outcome.log.exists():
                 click.echo(f"  log: {project.shown(outcome.log)}", err=True)

@@ -41,9 +41,10 @@ def status(project: ProjectConfig) -> list[ModelStatus]:
     planned = plan_workspace(workspace)
     workspace.fingerprints.save()
     reasons: dict[str, str] = {}
+    causes = {entry.key: entry.reason for entry in planned if entry.status == "run"}
     for entry in planned:
-        if entry.status != "cached":
-            reasons.setdefault(entry.step.model, entry.reason)
+        if entry.status != "cached":  # a step that another model's makes has that one's reason
+            reasons.setdefault(entry.step.model, causes[entry.key] if entry.status == "shared" else entry.reason)
     models = sorted({*workspace.names, *workspace.repository.models()})
     asked = {builder.name for builder in workspace.selected if builder.variant and builder.variant.on_request}
     found = [_status(workspace.repository, model, model in workspace.families, reasons, planned) for model in models]

@@ -243,6 +243,8 @@ def _spec_error(error: ValidationError, file: Path, shown: str, data: dict[str, 
         return SpecError(f"{where}: {field}: unknown field", did_you_mean(str(path[-1]), known))
     if kind == "missing":
         return SpecError(f"{where}: {field}: missing", "")
+    if kind == "too_short":
+        return SpecError(f"{where}: {field}: is empty: give at least {first['ctx']['min_length']}")
     message = first["msg"].removeprefix("Value error, ")
     prefix = f"{where}: {field}: " if path else f"{where}: "
     given = first["input"]

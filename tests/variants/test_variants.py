@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -91,6 +92,25 @@ def test_a_plan_says_which_steps_are_shared(sandbox: Sandbox) -> None:
     assert "run   doubled samples: never built" in output
     assert "same  one samples: the same as doubled samples" in output
     assert "8 steps: 7 to run, 1 shared, 0 up to date" in output
+
+
+def test_status_gives_a_shared_step_the_reason_of_the_step_that_makes_it(sandbox: Sandbox) -> None:
+    with_variants(sandbox, "{name: one, steps: [tidy]}", "{name: two, steps: [tidy], serving: {dynamic_batching: {}}}")
+    sandbox.build()
+    shutil.rmtree(sandbox.root / ".modelwright/store")
+    reasons = {item.reason for item in status(sandbox.project)}
+    assert reasons == {"its artifact is not in the store any more"}
+
+
+def test_a_note_of_the_verification_names_the_model(sandbox: Sandbox) -> None:
+    with_variants(sandbox, "{name: one, steps: [ort_tensorrt], serving: {instance_group: [{kind: KIND_GPU}]}}")
+    result = sandbox.cli("build")
+    assert "Warning: one: verified in onnxruntime on the CPU" in result.output
+
+
+def test_the_lines_between_errors_go_where_the_errors_go(sandbox: Sandbox) -> None:
+    with_variants(sandbox, "{name: one, steps: [shift]}", "{name: two, steps: [shift]}")
+    assert not sandbox.cli("build").stdout.endswith("\n\n")
 
 
 def test_a_plain_model_keeps_its_keys_when_variants_appear(sandbox: Sandbox) -> None:
@@ -239,6 +259,7 @@ def test_an_ensemble_of_a_skipped_model_is_skipped_too(sandbox: Sandbox) -> None
         ("{name: v, steps: [{onnx: {opset: 17}}]}", "onnx takes no options here"),
         ("{name: v, steps: [tidy], gates: {accuracy: {relative: true, min: 1}}}", "relative: is for max_drop"),
         ("{name: v, steps: [tidy], gates: {accuracy: {}}}", "give min, max or both"),
+        ("{name: v, steps: []}", "variants[0].steps: is empty: give at least 1"),
         ("{name: a/b, steps: [tidy]}", "Triton cannot serve a model named 'a/b'"),
     ],
 )
