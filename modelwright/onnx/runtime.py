@@ -53,10 +53,13 @@ def load_session(
         raise StepError(f"{path.name}: onnxruntime does not load it: {reason}", _load_hint(reason)) from error
 
 
-def optimised_offline(path: Path, out: Path, level: str, libraries: Iterable[Path] = ()) -> Path:
+def optimised_offline(
+    path: Path, out: Path, level: str, libraries: Iterable[Path] = (), without: Iterable[str] = ()
+) -> Path:
     """Write the graph as onnxruntime optimises it at a level, "basic" or "extended", and return `out`.
 
-    Both levels fit every machine; those above choose the layout of tensors by this machine's CPU. Raises StepError.
+    Both levels fit every machine; those above choose the layout of tensors by this machine's CPU. `without` names
+    optimisers of onnxruntime that are left out. Raises StepError.
     """
     import onnxruntime
 
@@ -69,7 +72,9 @@ def optimised_offline(path: Path, out: Path, level: str, libraries: Iterable[Pat
     for library in libraries:
         _register(options, library)
     try:
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without) or None
+        )
     except _onnxruntime_errors() as error:
         raise StepError(f"{path.name}: onnxruntime does not load it: {one_line(error)}") from error
     return out

@@ -16,6 +16,7 @@ from modelwright.errors import StepError, one_line
 from modelwright.onnx.canonical import EXTERNAL_ABOVE_BYTES, canonicalise, load
 from modelwright.onnx.opsets import at_least
 from modelwright.onnx.precision import lift_constants
+from modelwright.onnx.runtime import optimised_offline
 from modelwright.onnx.values import FLOAT, value_types
 from modelwright.steps.int8_layers import Layer, all_nodes, followers, operators_of, own_weight, weight_of
 from modelwright.variants.techniques.quantise import QuantiseOptions
@@ -32,9 +33,10 @@ _GEMM = "_MatMul"  # what onnxruntime adds to the name of a Gemm that it makes a
 
 
 def prepare(file: Path, scratch: Path, options: QuantiseOptions, libraries: Sequence[Path] = ()) -> ModelProto:
-    """The graph as the quantiser needs it: constants folded, types known, each node with a name of its own.
+    """The graph as the quantiser needs it: types known, each node with a name of its own.
 
-    `libraries` have custom operators. Raises StepError for a graph that cannot become INT8.
+    For static INT8 constants are folded, and batch norms into the convolutions before them: onnxruntime fuses nothing
+    across Q/DQ nodes later. `libraries` have custom operators. Raises StepError for a graph that cannot become INT8.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -44,11 +46,14 @@ def prepare(file: Path, scratch: Path, options: QuantiseOptions, libraries: Sequ
     lift_constants(model)  # the quantiser takes initializers for weights, and nothing else
     _import_domains(model)
     save_temporary(model, given)
+    if options.mode == "static":
+        # Sums stay beside their products: as a Gemm they would have another name than in the file.
+        given = optimised_offline(given, scratch / "folded.onnx", "basic", libraries, without=["MatMulAddFusion"])
     with _library_errors("onnxruntime cannot prepare the graph"):
         quant_pre_process(
             str(given),
             str(prepared),
-            skip_optimization=bool(libraries),  # its session does not know them
+            skip_optimization=True,  # without symbolic shapes it throws the optimised graph away
             skip_symbolic_shape=True,  # it gives up on shapes that depend on values; types are what matters
             save_as_external_data=is_large(model),
             all_tensors_to_one_file=True,

@@ -51,16 +51,19 @@ def missed_gates(gates: Gates, metrics: Mapping[str, float], plain: Mapping[str,
         for values in (metrics, plain) if gate.compares else (metrics,):
             if name not in values:
                 raise VerifyError(f"gates.{name}: evaluate returned no such metric, only {sorted(values)}")
-        missed += _missed(name, gate, metrics[name], plain.get(name, 0.0))
+        missed += _missed(name, gate, metrics[name], plain.get(name, 0.0), known=name in plain)
     return missed
 
 
-def _missed(name: str, gate: MetricGate, value: float, plain: float) -> Iterator[MissedGate]:
+def _missed(name: str, gate: MetricGate, value: float, plain: float, *, known: bool) -> Iterator[MissedGate]:
+    """`known`: whether the plain model's metric is."""
     if gate.min is not None and value < gate.min:
-        text = f"{name} is {value:.6g}, the gate asks for at least {gate.min:g}"
+        also = f"; the plain model misses it, too: {plain:.6g}" if known and plain < gate.min else ""
+        text = f"{name} is {value:.6g}, the gate asks for at least {gate.min:g}{also}"
         yield MissedGate(f"{name}.min", value, gate.min, text)
     if gate.max is not None and value > gate.max:
-        text = f"{name} is {value:.6g}, the gate asks for at most {gate.max:g}"
+        also = f"; the plain model misses it, too: {plain:.6g}" if known and plain > gate.max else ""
+        text = f"{name} is {value:.6g}, the gate asks for at most {gate.max:g}{also}"
         yield MissedGate(f"{name}.max", value, gate.max, text)
     scale = abs(plain) if gate.relative else 1.0
     for field, allowed, moved in (

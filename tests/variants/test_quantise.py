@@ -88,6 +88,24 @@ def test_convolutions_pass_int8_on(sandbox: Sandbox) -> None:
     assert made_by["y"].op_type == "Gemm"  # the answers themselves are float
 
 
+def test_a_batch_norm_is_folded_into_the_convolution_before_it(tmp_path: Path) -> None:
+    """Between Q/DQ nodes onnxruntime would not fuse it any more. A sum stays beside its product, under its own name."""
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"], "conv", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"], "norm"),
+        onnx.helper.make_node("GlobalAveragePool", ["b"], ["c"], "pool"),
+        onnx.helper.make_node("Flatten", ["c"], ["d"], "flatten"),
+        onnx.helper.make_node("MatMul", ["d", "v"], ["e"], "product"),
+        onnx.helper.make_node("Add", ["e", "bias"], ["y"], "sum"),
+    ]
+    four = dict.fromkeys(("scale", "shift", "mean", "variance"), np.full(4, 0.5, np.float32))
+    weights = {"w": graphs.weight(4, 1, 3, 3), "v": graphs.weight(4, 4), "bias": graphs.weight(4), **four}
+    graphs.save(tmp_path / "model.onnx", nodes, weights, ["batch", 1, 8, 8], ["batch", 4])
+    prepared = prepare(tmp_path / "model.onnx", tmp_path, QuantiseOptions(mode="static"))
+    assert "BatchNormalization" not in {node.op_type for node in prepared.graph.node}
+    assert {"conv", "product", "sum"} <= {node.name for node in prepared.graph.node}
+
+
 def test_a_sum_of_sizes_is_no_layer(tmp_path: Path) -> None:
     nodes = [
         onnx.helper.make_node("Conv", ["x", "w"], ["a"], "conv", pads=[1, 1, 1, 1]),

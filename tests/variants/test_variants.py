@@ -138,6 +138,7 @@ def test_an_entry_of_the_builders_own_name_changes_the_plain_model(sandbox: Sand
     ("gate", "says"),
     [
         ("accuracy: {min: 0.995}", "accuracy is 0.99, the gate asks for at least 0.995"),
+        ("accuracy: {min: 1.5}", "the gate asks for at least 1.5; the plain model misses it, too: 1"),
         ("accuracy: {max_drop: 0.005}", "accuracy is 0.99, the plain model's 1: it falls by 0.01, allowed 0.005"),
         ("accuracy: {max_drop: 0.005, relative: true}", "it falls by 0.01 (1.00%), allowed 0.50% of it"),
         ("tolerance: {atol: 0.05}, accuracy: {min: 0.9}", "'y' differs by 1.0e-01 from the source, allowed 5.0e-02"),

@@ -13,7 +13,7 @@ from modelwright.variants.technique import Stage, Technique
 
 Method: TypeAlias = Literal["min-max", "entropy", "percentile"]
 
-_QUANTISE = StepFunction("quantise", "modelwright.steps.quantise:run", revision=2)
+_QUANTISE = StepFunction("quantise", "modelwright.steps.quantise:run", revision=3)
 _STATIC_ONLY = ("method", "percentile", "activations")
 _CALIBRATION = ("calibration", "samples")
 
