@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from modelwright import tools
@@ -15,7 +15,7 @@ from modelwright.config.ensembles import check_ensemble
 from modelwright.config.environments import check_serving
 from modelwright.config.model_config import ConfigTensors, tensors_of
 from modelwright.digest import Fingerprints
-from modelwright.errors import ModelwrightError, SpecError
+from modelwright.errors import ModelwrightError, SpecError, located
 from modelwright.facts.part import JsonObject
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepId
@@ -86,7 +86,8 @@ def open_workspace(project: ProjectConfig, names: Sequence[str] = (), *, everyth
     for name in families.keys() & faulty.keys():
         faults.add(name, FILE, faulty[name])
     for builder in workspace.selected:
-        with faults.of(builder.name, PLAN):
+        named = located(f"variant {builder.name}") if builder.variant else nullcontext()
+        with faults.of(builder.name, PLAN), named:
             check_serving(builder, project.target)
             model_files.sources(builder)  # labels, warm-up data, …: missing ones are found before hours of training
     for builder in workspace.selected:

@@ -286,7 +286,10 @@ def test_what_is_wrong_in_the_file_is_named_with_its_line(sandbox: Sandbox, vari
             "{name: v, steps: [{stretch: {entry: 'data:nothing'}}]}",
             "stretch.entry: builders/doubled/data.py has no function",
         ),
-        ("{name: v, steps: [tidy], serving: {max_batch: 3}}", "max_batch"),
+        (
+            "{name: v, steps: [tidy], serving: {max_batch: 3}}",
+            "variant v: builders/doubled/model.yaml: serving.max_batch",
+        ),
     ],
 )
 def test_a_chain_that_does_not_work_fails_that_variant_alone(sandbox: Sandbox, variant: str, says: str) -> None:
