@@ -14,15 +14,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modelwright.facts.part import DamagedError, Part, validated
-from modelwright.facts.plan import PlanProfile, ShapeRange
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Severity, TensorRtPlan, rule
 from modelwright.lint.view import ConfigView
 from modelwright.triton.file_types import FileType
 from modelwright.triton.plans import PlanHeader, loads, read_plan, tensorrt_in
+
+if TYPE_CHECKING:
+    from modelwright.facts.plan import PlanProfile, ShapeRange
 
 _NO_GPU = "the local server has neither TensorRT nor a GPU"
 
@@ -80,14 +81,16 @@ class _Seen:
     @property
     def profiles(self) -> tuple[PlanProfile, ...]:
         """Those that the manifest has; none where it has none, or something else stands there."""
+        given = self.record.get("profiles")
+        if not isinstance(given, list):
+            return ()
+        from modelwright.facts.part import DamagedError, validated  # pydantic, which only plans of ours need
+        from modelwright.facts.plan import PlanProfile
+
         try:
-            return validated(_Profiles, {"profiles": self.record.get("profiles") or ()}).profiles
+            return tuple(validated(PlanProfile, profile) for profile in given)
         except DamagedError:
             return ()
-
-
-class _Profiles(Part):
-    profiles: tuple[PlanProfile, ...]
 
 
 def _plans(view: ConfigView) -> Iterator[_Seen]:
