@@ -200,6 +200,9 @@ def _teacher(
             raise SpecError(f"{place}: '{name}' is no model of this file", did_you_mean(name, models))
         variant = models[name].variant
         techniques = _split(variant, where)[0] if variant else []
+        if variant and variant.techniques and not techniques:
+            hint = "name the plain model, or a variant made by techniques on the module"
+            raise SpecError(f"{place}: '{name}' differs from the plain model in its graph alone", hint)
         twice = {item.name for item, _ in techniques} & {item.name for item, _ in on_module}
         if name == builder.name or twice:
             what = "is itself" if name == builder.name else f"is made by {twice.pop()}, too"

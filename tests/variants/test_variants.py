@@ -359,6 +359,8 @@ variants:
   - {name: a, steps: [{stretch: {entry: 'stretch:half', teacher: nobody}}], gates: {accuracy: {min: -9}}}
   - {name: b, steps: [{stretch: {entry: 'stretch:half', teacher: b}}], gates: {accuracy: {min: -9}}}
   - {name: c, steps: [{stretch: {entry: 'stretch:half'}}]}
+  - {name: d, steps: [{stretch: {entry: 'stretch:half', teacher: e}}], gates: {accuracy: {min: -9}}}
+  - {name: e, steps: [tidy]}
 """
     folder = sandbox.torch_builder(yaml=TORCH_YAML + variants)
     (folder / "data.py").write_text(EVALUATE_PY)
@@ -366,6 +368,7 @@ variants:
     output = sandbox.cli("plan").output
     assert "stretch.teacher: 'nobody' is no model of this file" in output
     assert "stretch.teacher: 'b' is itself" in output
+    assert "stretch.teacher: 'e' differs from the plain model in its graph alone" in output
     assert "stretch makes another model, so it needs the gate of a metric" in output
 
 
