@@ -66,6 +66,16 @@ def plain_runner(context: StepContext) -> SampleRunner:
     return onnx_runner(context, context.inputs[PLAIN] / MODEL)
 
 
+def plain_if_asked(context: StepContext) -> SampleRunner | None:
+    """The plain model where the builder's `evaluate` has a parameter for it; else None, and it is not loaded."""
+    entry = context.config.get("evaluate")
+    return plain_runner(context) if entry and _asks_for_plain(context, entry) else None
+
+
+def _asks_for_plain(context: StepContext, entry: str) -> bool:
+    return _SOURCE in inspect.signature(function_of(context, "evaluate", entry)).parameters
+
+
 def onnx_view(context: StepContext, file: Path) -> ServedView:
     """An ONNX file as this model is served. Raises ConfigError where the server would refuse it."""
     return served_view(context.builder, served_session(context.builder, file))
@@ -121,6 +131,5 @@ def metrics_of(
 
         return infer
 
-    wanted = _SOURCE in inspect.signature(function_of(context, "evaluate", entry)).parameters
-    others = {_SOURCE: infer_of(plain or runner)} if wanted else {}
+    others = {_SOURCE: infer_of(plain or runner)} if _asks_for_plain(context, entry) else {}
     return metrics_from(call(context, "evaluate", entry, infer_of(runner), **others), where)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ from modelwright.steps.evaluation import (
     metrics_of,
     onnx_runner,
     onnx_view,
-    plain_runner,
+    plain_if_asked,
     rows_a_request,
     runner_of,
 )
@@ -56,6 +57,7 @@ from modelwright.variants.half import KERNELS, HalfOptions
 from modelwright.variants.technique import SOURCE
 from modelwright.verification.comparison import compare_outputs
 from modelwright.verification.gates import missed_gates
+from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import request_of, requests
 from modelwright.verification.tolerances import tolerances_in
 
@@ -210,6 +212,11 @@ class _Search:
             raise self._not_accurate(missed, ranked)
         return best
 
+    @cached_property
+    def _plain(self) -> SampleRunner | None:
+        """For `evaluate`: loaded once for all candidates."""
+        return plain_if_asked(self._context)
+
     def _missed(self, lowered: Lowered, expected: list[Tensors]) -> str:
         """What the verification would say of a candidate; '' where it would pass it."""
         spec = self._context.builder.spec
@@ -218,7 +225,7 @@ class _Search:
         save_canonical(emulated(lowered), file)
         runner = onnx_runner(self._context, file)
         if spec.gates.metrics and not spec.gates.tolerance:
-            metrics = metrics_of(self._context, runner, plain_runner(self._context))
+            metrics = metrics_of(self._context, runner, self._plain)
             return "; ".join(gate.text for gate in missed_gates(spec.gates, metrics, baseline_metrics(self._context)))
         try:
             actual = runner.ask_all(self._samples, self._batch)

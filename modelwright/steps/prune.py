@@ -29,7 +29,7 @@ from modelwright.steps.channels import (
 )
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.steps.evaluation import baseline_metrics, check_gates_known, metrics_of, onnx_runner, plain_runner
+from modelwright.steps.evaluation import baseline_metrics, check_gates_known, metrics_of, onnx_runner, plain_if_asked
 from modelwright.steps.modules import (
     export_to,
     finetuned,
@@ -102,7 +102,7 @@ class _Pruning:
         self._options = options
         self._samples = sample_arrays(context)
         self._forward: Forward = forward_of(context, self._samples)
-        self._plain = plain_runner(context)
+        self._plain = plain_if_asked(context)
         self._clock = _Clock(context, self._samples, module, scratch, options.batch) if options.latency else None
         self._original = channels_of(module)
         self._before = self._cost = cost_of(module, self._forward)

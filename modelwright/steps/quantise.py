@@ -28,7 +28,7 @@ from modelwright.steps.evaluation import (
     check_gates_known,
     metrics_of,
     onnx_view,
-    plain_runner,
+    plain_if_asked,
     rows_a_request,
     runner_of,
 )
@@ -199,7 +199,7 @@ class _Judge:
         view = onnx_view(context, context.inputs[SOURCE] / MODEL)
         samples = load_samples(context, view.tensors.input_types)
         expected = runner_of(view).ask_all(samples, rows_a_request(spec, len(samples)))
-        return cls(context, spec.gates, samples, expected, plain_runner(context) if spec.evaluate else None)
+        return cls(context, spec.gates, samples, expected, plain_if_asked(context))
 
     def missed(self, runner: SampleRunner) -> list[MissedGate]:
         """The gates that a candidate misses: those of metrics, and the tolerance where one is set."""

@@ -16,7 +16,7 @@ from modelwright.facts.plan import ASKED, PlanProfile
 from modelwright.onnx.check import read_signature
 from modelwright.project.spec import ModelSpec
 from modelwright.steps.context import StepContext
-from modelwright.steps.evaluation import MODEL, metrics_of, plain_runner, rows_a_request, runner_of
+from modelwright.steps.evaluation import MODEL, metrics_of, plain_if_asked, rows_a_request, runner_of
 from modelwright.steps.onnx import made
 from modelwright.steps.plan_session import RecordingSession, check_types
 from modelwright.steps.samples import as_declared, load_samples
@@ -49,7 +49,7 @@ def run(context: StepContext, out: Path) -> Rehearsed:
         batch = batch_of(spec, len(samples))
         actual = as_declared(runner.ask_all(samples, batch), spec.outputs, "its answer")
         if spec.evaluate:
-            metrics_of(context, runner, plain_runner(context), batch=batch or None)
+            metrics_of(context, runner, plain_if_asked(context), batch=batch or None)
         if spec.batched:
             kept = kept_count(samples, batch)
             allowed = dict.fromkeys(actual[0], UNBOUNDED)

@@ -25,7 +25,7 @@ from modelwright.steps.evaluation import (
     metrics_of,
     onnx_runner,
     onnx_view,
-    plain_runner,
+    plain_if_asked,
     rows_a_request,
     runnable,
     runner_of,
@@ -93,7 +93,7 @@ def hold(
     own = tolerances_in(precision, spec.gates, actual)
     errors = _compared(context, expected, actual, tolerances_in(precision, spec.gates, expected))
     plain = baseline_metrics(context)
-    metrics = metrics_of(context, runner, plain_runner(context) if spec.evaluate else None, batch=largest)
+    metrics = metrics_of(context, runner, plain_if_asked(context), batch=largest)
     check_gates(spec.gates, metrics, plain, _details(context, expected, actual))
     size, plain_size = (_size(context.inputs[role]) for role in ("model", PLAIN))
     check_size(spec.gates, size, plain_size)
