@@ -28,6 +28,7 @@ from modelwright.steps.export_errors import (
     torchscript_module,
     user_line,
 )
+from modelwright.steps.quiet import loggers_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -154,15 +155,7 @@ def _names(inputs: int, outputs: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what torch 2.13 says about its own insides during an export."""
-    loggers = [logging.getLogger(name) for name in _QUIET_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with loggers_at(logging.ERROR, _QUIET_LOGGERS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
+        yield

@@ -24,6 +24,7 @@ from modelwright.steps.export import adapted, dynamic_axes, torch_tensors, trace
 from modelwright.steps.exporters import traced_program
 from modelwright.steps.int8_places import Placed, normed_layers, quantizer
 from modelwright.steps.modules import finetuned, place_of, prepare_torch, sample_arrays
+from modelwright.steps.quiet import loggers_at
 from modelwright.steps.train import load_module, parameters_of, save_module
 from modelwright.triton.tensors import Tensors
 from modelwright.variants.technique import SOURCE
@@ -167,15 +168,7 @@ def restored(data: bytes) -> nn.Module:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what torch 2.13 and torchao 0.18 say of their own insides."""
-    loggers = [logging.getLogger(name) for name in _QUIET_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with loggers_at(logging.CRITICAL, _QUIET_LOGGERS), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
