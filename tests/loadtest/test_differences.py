@@ -146,7 +146,7 @@ MANIFESTS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
         ["tensors: inputs[0].dims [2] → [4]"],
     ),
     "the target": (lambda m: m["target"].update(triton="26.08"), ["target: triton 26.07 → 26.08"]),
-    "Modelwright": (lambda m: m.update(modelwright="0.2.0"), ["modelwright 0.1.0 → 0.2.0"]),
+    "Modelwright": (lambda m: m.update(modelwright="0.2.0"), ["tools: modelwright 0.1.0 → 0.2.0"]),
     "a larger file": (
         lambda m: m["files"]["model.onnx"].update(sha256="1" * 64, size_bytes=258113),
         ["files: model.onnx 234,925 → 258,113 bytes"],
