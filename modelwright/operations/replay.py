@@ -40,12 +40,7 @@ from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
 from modelwright.triton.reasons import is_missing_here
-from modelwright.triton.sequences import whole_sequence
-from modelwright.triton.tensors import Tensors
-from modelwright.verification.comparison import differences
-from modelwright.verification.golden import load_golden
-from modelwright.verification.runner import SampleRunner
-from modelwright.verification.samples import scalars_of
+from modelwright.verification.golden_replay import ask_golden
 
 Verdict = Literal["ok", "loads", "failed", "differs here", "not served", "not served here", "superseded"]
 
@@ -323,24 +318,14 @@ def _has_another(item: Published, served: Mapping[tuple[str, str], str]) -> bool
 
 def _compared(item: Published, url: str, client: Client, here: str) -> Replayed:
     """Ask for the golden samples. Raises VerifyError for answers that cannot be compared."""
-    inputs, expected = load_golden(item.golden)
     comparison = item.manifest.verification.golden
     if comparison is None:
         raise VerifyError(f"its {MANIFEST} does not say how its golden samples are compared")
-
-    place = whole_sequence(client, item.model)
-
-    def infer(part: Tensors) -> Tensors:
-        return client.infer(item.model, part, version=str(item.version), sequence=place)
-
-    batch = min(comparison.batch, item.max_batch_size)
-    runner = SampleRunner(infer, bool(batch), frozenset(scalars_of(expected)))
-    errors, worst = differences(expected, runner.ask_all(inputs, batch), comparison.tolerance, "source")
-    if worst is None:
-        return Replayed(item.model, item.version, url, "ok", max_abs_error=max(errors.values(), default=0.0))
+    answer = ask_golden(client, item.model, item.version, item.golden, comparison, item.max_batch_size)
+    if answer.worst is None:
+        return Replayed(item.model, item.version, url, "ok", max_abs_error=answer.max_abs_error)
     verdict, why = _differs(item.manifest.verification, here)
-    detail = f"{worst.text} (worst of {len(expected)} samples: {worst.sample}){why}"
-    return Replayed(item.model, item.version, url, verdict, detail=detail)
+    return Replayed(item.model, item.version, url, verdict, detail=f"{answer.difference}{why}")
 
 
 def _differs(verified: Verified, here: str) -> tuple[Verdict, str]:

@@ -43,11 +43,11 @@ def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
     if protocol and protocol != address.protocol:
         raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
     with connect(address.url, timeout_s=5) as client:
-        _check_triton(client, address)
+        check_triton(client, address)
     return ServerUnderTest(address.url, repository if repository.is_dir() else None)
 
 
-def _check_triton(client: Client, address: Address) -> None:
+def check_triton(client: Client, address: Address) -> None:
     """Raises ServerError if the server at the URL is not a Triton server, but a web server for example."""
     try:
         name = client.server().get("name")
