@@ -26,6 +26,7 @@ DOCUMENTS = (
     "docs/variants.md",
     "docs/lint.md",
     "docs/load.md",
+    "docs/operations.md",
     "docs/python-api.md",
     "docs/tensorrt.md",
     "docs/verification.md",
