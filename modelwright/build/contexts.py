@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,9 +18,11 @@ from modelwright.project.family import family_of
 from modelwright.project.operators import operator_libraries
 from modelwright.project.spec import Builder
 from modelwright.steps.context import ServedModel, StepContext
-from modelwright.triton.layout import own_file
+from modelwright.triton.layout import PINS, own_file
 from modelwright.variants.model_steps import VERIFY
 from modelwright.variants.registry import version_step
+
+_TRIAL_VERSION = 1  # what a model that numbers no versions itself has in a trial
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Contexts:
         kind, source = kind_of(builder), builder.spec.source
         config = config_of(builder, self._tensors(builder), kind.tried(builder.spec.serving))
         made, fixed = self.artifacts[version_step(builder)], kind.fixed_versions(source)
+        if kind.pins == "parameter" and builder.composing:
+            numbers = {name: self._trial_version(name) for name in builder.composing}
+            config.parameters[PINS].string_value = json.dumps({str(_TRIAL_VERSION): numbers})
         libraries = {} if kind.whole_config else operator_libraries(builder)
         for output in config.output:
             output.ClearField("label_filename")  # a trial asks for tensors, and has no label files
@@ -76,12 +82,17 @@ class Contexts:
         return ServedModel(
             builder.name,
             plain_text(config),
-            {number: made.path(f"versions/{number}") for number in fixed} or {1: made.path("version")},
+            {number: made.path(f"versions/{number}") for number in fixed} or {_TRIAL_VERSION: made.path("version")},
             is_prebuilt=bool(fixed),
             beside={own: file for path, file in libraries.items() if (own := own_file(path, builder.name))},
             top=made.path("top") if kind.files_beside(source) else None,
             is_complete=not kind.whole_config or bool(builder.composing or (config.input and config.output)),
         )
+
+    def _trial_version(self, model: str) -> int:
+        """The version of a composing model that a trial serves."""
+        builder = self.workspace.builders[model]
+        return max(kind_of(builder).fixed_versions(builder.spec.source), default=_TRIAL_VERSION)
 
     def _tensors(self, builder: Builder) -> ConfigTensors:
         return tensors_of(builder, self.artifacts[version_step(builder)].facts_as(Made))

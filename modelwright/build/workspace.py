@@ -226,14 +226,13 @@ def _selected(families: Mapping[str, frozenset[str]], names: Sequence[str]) -> l
 
 def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
     """Check the wiring by what the model.yaml files declare, before anything is built."""
-    whole = kind_of(builder).whole_config
+    kind, source = kind_of(builder), builder.spec.source
     for name in builder.composing:
         if name not in builders:
-            field = "serving.ensemble_scheduling.step" if whole else "source.steps"
-            where = f"{builder.file}: {field}: model_name '{name}' is no model of this project"
+            where = f"{builder.file}: {source.composing_in} '{name}' is no model of this project"
             hint = did_you_mean(name, builders)
-            raise SpecError(where, f"adopt it too, or {hint}" if whole else hint)
-    if whole:
-        return
+            raise SpecError(where, f"adopt it too, or {hint}" if kind.whole_config else hint)
+    if not kind.ensemble_steps(source):
+        return  # a config that was given whole, or calls that only model.py knows
     declared = {name: known(tensors_of(builders[name])) for name in builder.composing}
     check_ensemble(builder, builders, declared, tensors_of(builder))

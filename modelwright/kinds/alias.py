@@ -113,6 +113,7 @@ KIND = Kind(
     version_step="ensemble",
     verification=_against_the_served,
     platform="ensemble",
+    pins="steps",
     ensemble_steps=lambda source: source.steps,
     scaffold={"_model": onnx_scaffold, "": shipped("alias")},
 )

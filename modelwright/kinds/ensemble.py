@@ -42,6 +42,7 @@ KIND = Kind(
     version_step="ensemble",
     verification=in_server,
     platform="ensemble",
+    pins="steps",
     ensemble_steps=lambda source: source.steps,
     scaffold={"_scale": shipped("ensemble_scale"), "_edges": onnx_scaffold, "": shipped("ensemble")},
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -25,6 +25,9 @@ from modelwright.triton.releases import Release
 
 S = TypeVar("S", bound=SourceSpec)
 Files = Mapping[str, str | bytes]  # name → text with $placeholders, or bytes
+# `steps`: the model_version of an ensemble's steps. `parameter`: the config parameter `pins`, which the model reads, as
+# JSON of {own version: {composing model: version}}. `none`: the config is given whole, or it runs no other models.
+Pins = Literal["none", "steps", "parameter"]
 _TEMPLATE = ".tmpl"  # keeps linters and type checkers of this package away from code that is not its own
 # Fields of ModelConfig that decide what a model answers.
 _ANSWER_FIELDS = (
@@ -125,6 +128,7 @@ class Kind(Generic[S]):
     backend: str = ""
     platform: str = ""
     ensemble_steps: Callable[[S], tuple[EnsembleStep, ...]] = _no_steps  # of platform ensemble
+    pins: Pins = "none"  # how its config says which versions of its composing models a version runs
     whole_config: bool = False  # `serving` is the whole ModelConfig: nothing is derived, the server may complete it
 
     # What a requirements.lock beside model.yaml is resolved from; None for no lock

@@ -47,6 +47,7 @@ class PrebuiltSource(SourceSpec):
 
     needs_samples: ClassVar[bool] = False
     needs_tensors: ClassVar[bool] = False
+    composing_in: ClassVar[str] = "serving.ensemble_scheduling.step: model_name"
 
     kind: Literal["prebuilt"]
     versions: dict[Version, dict[PlainPath, Sha256]] = Field(

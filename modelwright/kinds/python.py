@@ -1,24 +1,28 @@
 """source.kind python: a `model.py` for Triton's Python backend, with its files and vendored packages.
 
 What is vendored stands in `requirements.lock` beside the model.yaml (`project/lockfile.py`), and its wheels in the key.
+The models that it `calls` are its composing models: its answers change when theirs do.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from modelwright.kinds.kind import Kind, shipped
+from modelwright.kinds.kind import Kind, Verification, shipped
 from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_server
 from modelwright.project.files import local_file
 from modelwright.project.lockfile import FILE, Lock, Wanted, read_lock
-from modelwright.project.spec import Builder, LocalPath, SourceSpec, inside_folder
+from modelwright.project.spec import Builder, LocalPath, ModelSpec, Name, SourceSpec, inside_folder
+from modelwright.triton.layout import CALLS
 from modelwright.triton.releases import Release
 
 _ASSEMBLE = StepFunction("python", "modelwright.steps.python:run")
+_VERIFY_CALLS = StepFunction("verify_calls", "modelwright.steps.calls:verify")
 
 
 class PythonSource(SourceSpec):
@@ -34,16 +38,28 @@ class PythonSource(SourceSpec):
         description="Packages to vendor into the version, as pip takes them. `modelwright lock` resolves them for the "
         "target's Python, with all that they need, into requirements.lock.",
     )
+    calls: tuple[Name, ...] = Field(
+        (),
+        description="Models of this project that model.py calls (business logic scripting). They are built, tried, "
+        "published and replayed with it; their versions stand in the config parameter `pins`, which model.py reads.",
+    )
     exclude_dependencies: tuple[str, ...] = Field(
         (),
         description="Packages that others depend on and this model never uses: they are not vendored.",
     )
+
+    composing_in: ClassVar[str] = "source.calls:"
+
+    def composing(self, serving: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.calls))
 
     @model_validator(mode="after")
     def _files_stay_inside(self) -> PythonSource:
         for name, origin in self.files.items():
             inside_folder(name)
             inside_folder(origin.partition(":")[2] or origin)
+            if name == CALLS and self.calls:
+                raise ValueError(f"files: {name}: Modelwright writes a file of this name itself, for `calls`")
         return self
 
 
@@ -75,7 +91,12 @@ def _steps(recipe: Recipe, source: PythonSource) -> list[Step]:
     }  # fmt: skip
     if lock := lock_of(recipe.builder, source, recipe.target):
         config["lock"] = lock_key(lock)
-    return [recipe.step("python", _ASSEMBLE, config=config, data=dict(sorted(data.items())))]
+    data = dict(sorted(data.items()))
+    return [recipe.step("python", _ASSEMBLE, config=config, data=data, needs=recipe.composing)]
+
+
+def _verification(spec: ModelSpec, source: PythonSource) -> Verification:
+    return Verification(_VERIFY_CALLS, served=True) if source.calls else in_server(spec, source)
 
 
 KIND = Kind(
@@ -86,8 +107,9 @@ KIND = Kind(
     verified="in the real server, against `reference`",
     steps=_steps,
     version_step="python",
-    verification=in_server,
+    verification=_verification,
     backend="python",
+    pins="parameter",
     wanted_lock=_wanted_lock,
     scaffold={"": shipped("python")},
 )

@@ -1,4 +1,4 @@
-"""Which models belong together: an ensemble and the composing models that it runs."""
+"""Which models belong together: an ensemble, or a Python model, and the composing models that it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def family_of(builder: Builder, builders: Mapping[str, Builder]) -> list[str]:
         if name in path:
             circle = " → ".join([*path[path.index(name) :], name])
             raise SpecError(
-                f"{builders[path[-1]].file}: ensembles form a cycle: {circle}", "an ensemble cannot run itself"
+                f"{builders[path[-1]].file}: models run each other in a circle: {circle}",
+                "a model cannot run itself, directly or through others: remove one of these names",
             )
         family[name] = None
         for composing in builders[name].composing:

@@ -165,6 +165,7 @@ class SourceSpec(StrictModel):
     kind: str
     needs_samples: ClassVar[bool] = True
     needs_tensors: ClassVar[bool] = True  # inputs and outputs must be declared: nothing else says what they are
+    composing_in: ClassVar[str] = "source.steps: model_name"  # where model.yaml names the composing models
 
     def check(self, spec: ModelSpec) -> None:
         """Check what this kind asks of the rest of model.yaml. Raises ValueError, in which pydantic sees an error."""
@@ -174,7 +175,7 @@ class SourceSpec(StrictModel):
         return {}
 
     def composing(self, serving: Mapping[str, Any]) -> tuple[str, ...]:
-        """The composing models of an ensemble, each once, in order of first use."""
+        """The models that an ensemble runs, or that a Python model calls, each once, in order of first use."""
         return ()
 
     def alias_of(self) -> str:
@@ -488,7 +489,7 @@ class Builder:
 
     @property
     def composing(self) -> tuple[str, ...]:
-        """The composing models of an ensemble, each once, in order of first use."""
+        """The models that an ensemble runs, or that a Python model calls, each once, in order of first use."""
         return self.spec.source.composing(self.spec.serving)
 
     def entries(self) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,17 @@
-"""What to say and do where a model of a trial does not find what it imports."""
+"""What to say and do where a model of a trial does not find what it imports, or calls."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from modelwright.kinds.python import PythonSource
 from modelwright.steps import imports
 from modelwright.steps.context import ServedModel, StepContext
 from modelwright.steps.python import OWN, PACKAGES
 from modelwright.steps.vendor import abi_conflicts
+
+_NOT_READY = re.compile(r"[Mm]odel '([^']+)' is not ready")  # says a BLS call of a model that is not loaded
 
 
 def advice(context: StepContext, error: str, python_version: str) -> tuple[str, str]:
@@ -17,6 +21,8 @@ def advice(context: StepContext, error: str, python_version: str) -> tuple[str, 
     `python_version` is that of the interpreter in which the local server runs Python models.
     """
     target = context.target
+    if called := _NOT_READY.search(error):
+        return "", _call_hint(context, called[1])
     if hint := _other_python(context, error, ".".join(python_version.split(".")[:2])):
         return "", hint
     if gone := imports.left_standard_library(error):
@@ -34,6 +40,15 @@ def advice(context: StepContext, error: str, python_version: str) -> tuple[str, 
                 message = f"{whose}{file} line {found.line} imports {found.name}, which {container} does not have"
                 return message, _hint(context, model, version, found)
     return f"a Python model imports {module}, which {container} does not have", "vendor it: source.requirements"
+
+
+def _call_hint(context: StepContext, model: str) -> str:
+    """A trial serves a model and the composing models that model.yaml names, and so does every replay."""
+    if any(model == served.name for served in context.served):
+        return ""
+    is_own = isinstance(context.builder.spec.source, PythonSource)
+    where = context.builder.file if is_own else "the model.yaml of the model that calls it"
+    return f"declare in {where} that model.py calls {model}: source: {{kind: python, calls: [{model}]}}"
 
 
 def _other_python(context: StepContext, error: str, python: str) -> str:

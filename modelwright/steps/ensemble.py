@@ -18,12 +18,17 @@ from modelwright.triton.layout import ENSEMBLE
 
 def run(context: StepContext, out: Path) -> Made:
     """Write the version's `ensemble.json`."""
-    composing = {role: version_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
+    composing = composing_digests(context)
     version = out / "version"
     version.mkdir()
     content = {"steps": context.config["steps"], "members": composing}
     (version / ENSEMBLE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return Made(composing_models=composing)
+
+
+def composing_digests(context: StepContext) -> dict[str, str]:
+    """{composing model: version digest}: what each one's version holds that this version is made to run with."""
+    return {role: version_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
 
 
 def newest_version(artifact: Path) -> Path:

@@ -22,7 +22,7 @@ from modelwright.facts.made import Made
 from modelwright.facts.verified import GoldenComparison, Verified, VerifiedVersions
 from modelwright.kinds.prebuilt import GoldenRecord, PrebuiltSource
 from modelwright.steps.context import StepContext
-from modelwright.steps.ensemble import newest_version, version_digest
+from modelwright.steps.ensemble import composing_digests, newest_version, version_digest
 from modelwright.steps.samples import load_samples
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.reasons import is_missing_here
@@ -47,8 +47,7 @@ def run(context: StepContext, out: Path) -> Made:
         target.parent.mkdir(parents=True, exist_ok=True)
         if copy_hashed(context.builder.folder / name, target) != digest:
             raise StepError(f"{context.builder.file}: source: {name} is not what its digest says", _HINT)
-    composing = {role: version_digest(newest_version(folder)) for role, folder in sorted(context.inputs.items())}
-    return Made(prebuilt=True, composing_models=composing)
+    return Made(prebuilt=True, composing_models=composing_digests(context))
 
 
 def verify(context: StepContext, out: Path) -> VerifiedVersions:

@@ -4,10 +4,12 @@ version/model.py                the builder's own file, or a few lines that make
                                 and then load it
 version/<source.files>          as named
 version/site-packages/          the wheels of requirements.lock, for the target release's Python
+version/calls.json              the models that it calls, with the digest of what each one's version held
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from modelwright.kinds.python import PythonSource, lock_key, lock_of
 from modelwright.project.files import local_file, published_file
 from modelwright.project.lockfile import Lock
 from modelwright.steps.context import StepContext
+from modelwright.steps.ensemble import composing_digests
+from modelwright.triton.layout import CALLS
 
 PACKAGES = "site-packages"
 OWN = "builder_model.py"  # the builder's file, where model.py is the one below
@@ -48,14 +52,17 @@ def run(context: StepContext, out: Path) -> Made:
         target = version / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(published_file(builder, f"source.files.{name}", origin), target)
+    composing = composing_digests(context)
+    if composing:
+        (version / CALLS).write_text(json.dumps({"calls": composing}, indent=1) + "\n")
     own = local_file(builder, "source.model", source.model)
     lock = _lock(context, source)
     if lock is None or not lock.wheels:
         shutil.copyfile(own, version / "model.py")
-        return Made()
+        return Made(composing_models=composing)
     shutil.copyfile(own, version / OWN)
     (version / "model.py").write_text(_BOOTSTRAP)
-    return _vendor(context, lock, version / PACKAGES, out)
+    return _vendor(context, lock, version / PACKAGES, out).model_copy(update={"composing_models": composing})
 
 
 def _lock(context: StepContext, source: PythonSource) -> Lock | None:

@@ -9,6 +9,7 @@
     <model>/<N>/manifest.json    MANIFEST: what the version holds and how it was made
     <model>/<N>/golden.npz       GOLDEN: inputs and the outputs that they must give
     <model>/<N>/ensemble.json    ENSEMBLE: the steps of an ensemble, which has no other files
+    <model>/<N>/calls.json       CALLS: the models that a Python model calls
 
 The server reads a folder's name as C's strtoll reads a number, so it takes more folders for versions than Modelwright
 can be loaded from: `version_served` says what the server sees, `version_number` what it then finds.
@@ -23,6 +24,8 @@ CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 ENSEMBLE = "ensemble.json"
+CALLS = "calls.json"
+PINS = "pins"  # the config parameter with the versions that a Python model calls
 
 CONFIGS = "configs"
 WARMUP = "warmup"

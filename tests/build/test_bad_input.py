@@ -18,6 +18,7 @@ from tests.conftest import (
     ENSEMBLE_YAML,
     ONNX_YAML,
     PYTHON_MODEL_PY,
+    PYTHON_YAML,
     TORCH_YAML,
     TRAIN_PY,
     Sandbox,
@@ -417,7 +418,22 @@ def test_ensemble_steps_that_wait_for_each_other(sandbox: Sandbox) -> None:
 def test_ensembles_that_run_each_other(sandbox: Sandbox) -> None:
     sandbox.ensemble_builder("a", yaml=ENSEMBLE_YAML.replace("doubled", "b").replace("plus_one", "b"))
     sandbox.ensemble_builder("b", yaml=ENSEMBLE_YAML.replace("doubled", "a").replace("plus_one", "a"))
-    assert "ensembles form a cycle: a → b → a" in sandbox.error()
+    assert "models run each other in a circle: a → b → a" in sandbox.error()
+
+
+CALLS = {
+    "an unknown model": ("[plus_on]", "source.calls: 'plus_on' is no model of this project\n  hint: did you mean 'plus_one'?"),
+    "itself": ("[caller]", "models run each other in a circle: caller → caller"),
+    "no name": ("['a b']", "source.calls[0]: Triton cannot serve a model named 'a b'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_of_a_python_model_that_do_not_work(sandbox: Sandbox, case: str) -> None:
+    calls, message = CALLS[case]
+    sandbox.python_builder()
+    sandbox.python_builder("caller", yaml=PYTHON_YAML.replace("kind: python", f"kind: python, calls: {calls}"))
+    assert message in sandbox.error("build", "caller")
 
 
 @pytest.mark.server
