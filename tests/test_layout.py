@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("facts", "verification", "lint"),
     ("kinds", "variants", "config"),
     ("repository",),
-    ("steps", "loadtest"),
+    ("steps", "loadtest", "remotes"),
     ("build", "bench"),
     ("operations", "api"),
     ("cli",),
