@@ -12,6 +12,7 @@
     ├── StoreError            the artifact store, or the disk
     │   └── DiskFullError     no room: nothing else will succeed either
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
+    ├── SigningError          the signature of a version, or the key for it
     ├── BugError              one model met a fault in Modelwright itself
     ├── LockedError           another process is building
     ├── ServerError           the server environment, a tritonserver process, or a request to one
@@ -84,6 +85,10 @@ class DiskFullError(StoreError):
 
 
 class RepositoryError(ModelwrightError):
+    pass
+
+
+class SigningError(ModelwrightError):
     pass
 
 

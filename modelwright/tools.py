@@ -37,9 +37,14 @@ _INSTRUCTION_SETS = {
 def version(import_name: str) -> str | None:
     """The installed version of the distribution that provides a top-level import name, or None."""
     try:
-        return metadata.version(_DISTRIBUTIONS.get(import_name, import_name))
+        return metadata.version(distribution(import_name))
     except metadata.PackageNotFoundError:
         return None
+
+
+def distribution(import_name: str) -> str:
+    """The name of the distribution that provides a top-level import name, as a package index has it."""
+    return _DISTRIBUTIONS.get(import_name, import_name.replace("_", "-"))
 
 
 def python() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from modelwright.errors import ProjectError, ProjectNotFoundError
 from modelwright.project.ignores import Ignore
 from modelwright.project.plan_places import PlanPlaces, read_plan_places
+from modelwright.project.signing import Signing, read_signing
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release, release
 
@@ -36,6 +37,7 @@ class ProjectConfig:
     ignores: tuple[Ignore, ...] = ()  # of the linter
     startup_timeout_s: float | None = None  # of the local server; None: by what it loads
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
+    signing: Signing = field(default_factory=Signing)  # of versions
 
     @property
     def state(self) -> Path:
@@ -94,7 +96,7 @@ def load(root: Path) -> ProjectConfig:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
-    _check_known(data, ("triton", "paths", "lint", "server", "tensorrt"), "")
+    _check_known(data, ("triton", "paths", "lint", "server", "signing", "tensorrt"), "")
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
@@ -107,6 +109,7 @@ def load(root: Path) -> ProjectConfig:
         target=release(data["triton"]),
         ignores=_ignores(data.get("lint", {})),
         startup_timeout_s=_startup_timeout_s(data.get("server", {})),
+        signing=read_signing(data.get("signing", {}), root.resolve(), FILE),
         plan_places=read_plan_places(data.get("tensorrt", {}), root.resolve(), FILE, LONGEST_TIMEOUT_S),
         **places,
     )

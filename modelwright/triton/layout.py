@@ -10,6 +10,8 @@
     <model>/<N>/golden.npz       GOLDEN: inputs and the outputs that they must give
     <model>/<N>/ensemble.json    ENSEMBLE: the steps of an ensemble, which has no other files
     <model>/<N>/calls.json       CALLS: the models that a Python model calls
+    <model>/<N>/sbom.cdx.json    SBOM: the bill of materials
+    <model>/<N>/model.sig        SIGNATURE: covers every other file of the version
 
 The server reads a folder's name as C's strtoll reads a number, so it takes more folders for versions than Modelwright
 can be loaded from: `version_served` says what the server sees, `version_number` what it then finds.
@@ -26,6 +28,8 @@ GOLDEN = "golden.npz"
 ENSEMBLE = "ensemble.json"
 CALLS = "calls.json"
 PINS = "pins"  # the config parameter with the versions that a Python model calls
+SBOM = "sbom.cdx.json"
+SIGNATURE = "model.sig"
 
 CONFIGS = "configs"
 WARMUP = "warmup"
