@@ -217,7 +217,8 @@ def test_no_two_classes_have_one_name() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for module, path in SOURCES.items():
         for node in tree_of(path).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            is_tritons = isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"  # the server asks for it
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not is_tritons:
                 places[node.name].append(f"{module}:{node.lineno}")
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 

@@ -296,7 +296,7 @@ def config_of(
     config.name = builder.name
     config.backend, config.platform = backend_of(builder), kind.platform
     complete_config(builder, config, f"{builder.file}: {where}")
-    for step in kind.ensemble_steps(builder.spec.source):
+    for step in kind.ensemble_steps(builder.spec.source) if kind.platform == _ENSEMBLE else ():
         config.ensemble_scheduling.step.add(**step.model_dump())
     return config
 

@@ -99,6 +99,10 @@ def _no_lock(source: SourceSpec, target: Release) -> None:
     return None
 
 
+def _no_other_form(source: SourceSpec) -> None:
+    return None
+
+
 def _no_steps(source: SourceSpec) -> tuple[EnsembleStep, ...]:
     return ()
 
@@ -127,9 +131,12 @@ class Kind(Generic[S]):
     # config.pbtxt
     backend: str = ""
     platform: str = ""
-    ensemble_steps: Callable[[S], tuple[EnsembleStep, ...]] = _no_steps  # of platform ensemble
+    ensemble_steps: Callable[[S], tuple[EnsembleStep, ...]] = _no_steps  # models that are linked by tensors
     pins: Pins = "none"  # how its config says which versions of its composing models a version runs
     whole_config: bool = False  # `serving` is the whole ModelConfig: nothing is derived, the server may complete it
+
+    # Another record, for a source that is published in another form; it has the same name
+    other_form: Callable[[S], Kind[S] | None] = _no_other_form
 
     # What a requirements.lock beside model.yaml is resolved from; None for no lock
     wanted_lock: Callable[[S, Release], Wanted | None] = _no_lock

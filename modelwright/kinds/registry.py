@@ -66,7 +66,10 @@ def registered() -> Registered:
 
 
 def kind_of(builder: Builder) -> Kind[Any]:
-    return find(builder.spec.source.kind)
+    """The kind of a builder, in the form that its source asks for."""
+    source = builder.spec.source
+    kind = find(source.kind)
+    return kind.other_form(source) or kind
 
 
 def source_model(given: object) -> type[SourceSpec]:

@@ -12,6 +12,7 @@
     <model>/<N>/calls.json       CALLS: the models that a Python model calls
     <model>/<N>/sbom.cdx.json    SBOM: the bill of materials
     <model>/<N>/model.sig        SIGNATURE: covers every other file of the version
+    <model>/<N>/pipeline.json    PIPELINE: the steps of a version of an ensemble that is kept beside others
 
 The server reads a folder's name as C's strtoll reads a number, so it takes more folders for versions than Modelwright
 can be loaded from: `version_served` says what the server sees, `version_number` what it then finds.
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 ENSEMBLE = "ensemble.json"
 CALLS = "calls.json"
+PIPELINE = "pipeline.json"
 PINS = "pins"  # the config parameter with the versions that a Python model calls
 SBOM = "sbom.cdx.json"
 SIGNATURE = "model.sig"
