@@ -45,7 +45,7 @@ class _Variants:
     def __init__(self, root: Path, name: str, outcomes: Mapping[str, Any]) -> None:
         self._outcomes = {kind: outcomes[f"{name}_{kind}"] for kind in ("optimise", "fp16", "bf16")}
         project = load_project(root)
-        repository = Repository(project.repository, project.staging)
+        repository = Repository.of(project)
         self.manifests: dict[str, Manifest] = {}
         for kind, outcome in self._outcomes.items():
             manifest = repository.manifest(f"{name}_{kind}", 1) if outcome["status"] == "new" else None

@@ -52,7 +52,7 @@ def _start_empty(project: ProjectConfig, taken: Times) -> None:
 
 
 def _replay_all(project: ProjectConfig, taken: Times) -> int:
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     versions = published(repository)
     serving = replay.serving_all(project, versions, project.logs / "bench.log", lambda _: None)
     with _timed("start, every version loaded", taken):

@@ -32,7 +32,7 @@ def repository() -> Repository:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     project = load(ROOT)
-    return Repository(project.repository, project.staging)
+    return Repository.of(project)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def bench(project: ProjectConfig, contest: Contest, asked: Asked, setting: Setti
 
 def _samples(project: ProjectConfig, contest: Contest, sizes: Mapping[str, int]) -> list[Tensors]:
     """Golden samples, of the plain model or else of the first variant that is published; all of one size."""
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     there = [item.row for item in contest.contenders if item.row.model and item.row.version is not None]
     there.sort(key=lambda row: row.model != contest.model)
     for row in there:

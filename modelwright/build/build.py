@@ -61,8 +61,10 @@ def build(
     built_in = all(kind_of(builder).is_built_in for builder in workspace.selected)
     # Which GPU and TensorRT a plan is for is asked of machines, which no timestamp tells.
     built_here = not any(step.where for step in workspace.steps)
+    # A minute later there is something to do: to stop to serve what no pipeline needs any more.
+    settled = not any(state.released for state in workspace.repository.ledger().serving.values())
     asked = [outcome for outcome in outcomes if outcome.status != "on request"]
-    if built_in and built_here and all(outcome.status == "unchanged" and not outcome.ran for outcome in asked):
+    if built_in and built_here and settled and all(_is_idle(outcome) for outcome in asked):
         stamp.write(project, stamp.asked(names, everything), len(asked), _looked_at(workspace, built), started_ns)
     return outcomes
 
@@ -101,3 +103,7 @@ def _worker_pool(jobs: int | None) -> Executor:
 def _cores() -> int:
     """The cores this process may use, where the system says (not on macOS)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_idle(outcome: Outcome) -> bool:
+    return outcome.status == "unchanged" and not outcome.ran and not outcome.note

@@ -16,7 +16,7 @@ from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.project.project import FILE, ProjectConfig
-from modelwright.repository.repository import Change
+from modelwright.repository.repository import Change, Repository
 
 
 def check(
@@ -29,7 +29,7 @@ def check(
     """
     check_ignores(project.ignores, FILE)
     with disk_errors(project.repository), _scratch(project) as scratch:
-        tree = planned_tree(project.repository, changes, Path(scratch), faults)
+        tree = planned_tree(project.repository, changes, Path(scratch), faults, Repository.of(project).retired_root)
         report = lint(tree, Options(project.target), project.ignores, only=models)
         by_model: dict[str, list[Finding]] = {}
         for item in report.errors:

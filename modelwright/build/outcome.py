@@ -33,5 +33,6 @@ class Outcome:
     published: tuple[int, ...] = ()  # the versions that came out under numbers of their own
     warnings: tuple[str, ...] = ()  # of the linter, for what was published
     reason: str = ""  # why it is held or skipped
+    note: str = ""  # why what was built is not what is served
     error: ModelwrightError | None = None
     log: Path | None = None

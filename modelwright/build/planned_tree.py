@@ -16,8 +16,9 @@ from modelwright.repository.repository import Change
 from modelwright.triton.layout import MANIFEST
 
 
-def planned_tree(root: Path, changes: Iterable[Change], scratch: Path, faults: Faults) -> RepositoryTree:
-    """The repository at `root` with the changes made. `scratch` must live as long as the tree is used.
+def planned_tree(root: Path, changes: Iterable[Change], scratch: Path, faults: Faults, retired: Path) -> RepositoryTree:
+    """The repository at `root` with the changes made. `scratch` must live as long as the tree is used; below `retired`
+    lie the versions that come back.
 
     A model whose change cannot be looked at stands there as it is, and has a fault.
     """
@@ -25,13 +26,13 @@ def planned_tree(root: Path, changes: Iterable[Change], scratch: Path, faults: F
     models, entries = dict(tree.models), dict(tree.entries)
     for change in changes:
         with faults.of(change.model, "lint"):
-            folder = _planned(root / change.model, models.get(change.model), change, scratch / change.model)
+            folder = _planned(root / change.model, models.get(change.model), change, scratch / change.model, retired)
             models[change.model] = folder
             entries[change.model] = TreeEntry(change.model, root / change.model, "folder")
     return RepositoryTree(root, dict(sorted(models.items())), entries)
 
 
-def _planned(path: Path, current: ModelFolder | None, change: Change, scratch: Path) -> ModelFolder:
+def _planned(path: Path, current: ModelFolder | None, change: Change, scratch: Path, retired: Path) -> ModelFolder:
     entries = dict(current.entries) if current else {}
     scratch.mkdir(parents=True)
     overrides = dict(change.top_copies)
@@ -45,6 +46,10 @@ def _planned(path: Path, current: ModelFolder | None, change: Change, scratch: P
         number = str(version.version)
         entries[number] = _version_entry(number, version, scratch)
         overrides |= {f"{number}/{name}": source for name, source in version.version_files.items()}
+    for leaving in change.retire:
+        entries.pop(str(leaving), None)
+    for coming in change.restore:
+        entries[str(coming)] = TreeEntry(str(coming), retired / change.model / str(coming), "folder")
     return ModelFolder(change.model, path, entries, overrides=overrides)
 
 
@@ -70,7 +75,7 @@ def _top_entry(current: Path, name: str, top_files: Mapping[str, bytes | None], 
 def _version_entry(number: str, change: Change, scratch: Path) -> TreeEntry:
     """The version's folder: names stand in it as empty files, and are looked up where their bytes lie."""
     folder = scratch / number
-    for name in change.version_files:
+    for name in (*change.version_files, *change.version_data):
         stand_in = folder / name
         stand_in.parent.mkdir(parents=True, exist_ok=True)
         stand_in.touch()

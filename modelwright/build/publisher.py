@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from modelwright import __version__
 from modelwright.build.store import Artifact
 from modelwright.config import model_files
+from modelwright.config.edit import parameter, with_parameter
 from modelwright.config.model_config import ConfigTensor, ConfigTensors, tensors_of
-from modelwright.config.render import shipped_templates, template_files
+from modelwright.config.render import parse, shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
 from modelwright.facts.key_content import KeyContent
@@ -26,6 +28,7 @@ from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder
+from modelwright.repository.ledger import ServingState
 from modelwright.repository.manifest import (
     LineageStep,
     Manifest,
@@ -35,8 +38,10 @@ from modelwright.repository.manifest import (
     SourceCommit,
     TargetVersions,
 )
+from modelwright.repository.pins import Needed, as_parameter, merged, needed, number_of, published_pins
+from modelwright.repository.policy import recent, released, utc_now, with_policy
 from modelwright.repository.repository import Change, Repository
-from modelwright.triton.layout import CONFIG, GOLDEN
+from modelwright.triton.layout import CONFIG, GOLDEN, PINS, environment_of
 from modelwright.variants.model_steps import VERIFY
 from modelwright.variants.registry import backend_of, config_options, techniques_of, version_step
 
@@ -53,9 +58,13 @@ class Decision:
     new_version: bool
     top_files: dict[str, bytes | None]  # those that must be replaced; None: removed
     top_copies: dict[str, Path] = field(default_factory=dict)  # those that its kind brings along
-    fixed: dict[int, str] = field(
-        default_factory=dict
-    )  # its new versions, under their own numbers: number → version digest
+    # Its new versions under numbers of their own: number → version digest
+    fixed: dict[int, str] = field(default_factory=dict)
+    number: int | None = None  # of its new version, where that has none of its own
+    pins: dict[str, int] = field(default_factory=dict)  # the versions that it runs of other models
+    config: bytes = b""  # the config.pbtxt that goes with its new version
+    state: ServingState = field(default_factory=ServingState)
+    note: str = ""  # why what was built is not what is served
 
     @property
     def changes_anything(self) -> bool:
@@ -72,18 +81,95 @@ class Publisher:
         self._cache = project.state / "cache" / "configs.json"
         self._rendered = _read_json(self._cache)  # model → {key, files: {name: SHA-256}}
         self._before = dict(self._rendered)
+        self._ledger = repository.ledger()
+        self._now = utc_now()
+        self._decided: dict[str, Decision] = {}
+
+    @cached_property
+    def _needed(self) -> Needed:
+        """Which versions pipelines need, as published."""
+        return needed(self._repository)
 
     def decide(self, builder: Builder, artifacts: Mapping[StepId, Artifact]) -> Decision:
-        """Compare what was built with what is published. Raises ConfigError, RepositoryError."""
+        """Compare what was built with what is published; composing models before the pipelines that run them.
+
+        Raises ConfigError, RepositoryError.
+        """
+        decision = self._decide(builder, artifacts)
+        self._decided[builder.name] = decision
+        return decision
+
+    def _decide(self, builder: Builder, artifacts: Mapping[StepId, Artifact]) -> Decision:
         made, verified = artifacts[version_step(builder)], artifacts[(builder.name, VERIFY)]
+        name, state = builder.name, self._ledger.state(builder.name)
         digest, new_version, fixed = self._new_versions(builder, made)
-        top_files = self._top_files(builder, tensors_of(builder, made.facts_as(Made)), verified)
+        withdrawn = [number for number, known in state.withdrawn.items() if known == digest]
+        if new_version and withdrawn and not fixed:
+            note = f"version {withdrawn[-1]}, which is the same, was rolled back: modelwright restore {name} "
+            return Decision(builder, digest, False, {}, state=state, note=f"{note}{withdrawn[-1]} brings it back")
+        number = self._repository.next_number(name, self._ledger) if new_version and not fixed else None
+        decision = Decision(builder, digest, new_version, {}, fixed=fixed, number=number, state=state)
+        decision = replace(decision, pins=self._pins(builder, made.facts_as(Made)))
+        files = _Files(decision, tensors_of(builder, made.facts_as(Made)), verified)
+        if state.promoted is not None and self._newest(decision) != state.promoted and not _is_prebuilt(builder):
+            note = f"version {state.promoted} is promoted: modelwright promote {name} {self._newest(decision)} serves "
+            return replace(decision, config=self._config(files), note=f"{note}{self._newest(decision)}")
+        top_files, state = self._top_files(files)
         copies = {
-            name: made.path(f"top/{name}")
-            for name, content in kind_of(builder).files_beside(builder.spec.source).items()
-            if not self._on_disk(builder.name, {name: content})
+            item: made.path(f"top/{item}")
+            for item, content in kind_of(builder).files_beside(builder.spec.source).items()
+            if not self._on_disk(name, {item: content})
         }
-        return Decision(builder, digest, new_version, top_files, copies, fixed)
+        config = self._config(files) if new_version else b""
+        return replace(decision, top_files=top_files, top_copies=copies, state=state, config=config)
+
+    def _newest(self, decision: Decision) -> int:
+        """The highest number that its model has once it is published."""
+        own: Iterable[int] = [decision.number] if decision.number is not None else decision.fixed
+        return max([*own, *self._repository.versions(decision.builder.name)])
+
+    def _pins(self, builder: Builder, made: Made) -> dict[str, int]:
+        """The versions of the models that it runs, by which it was verified. Raises RepositoryError for one that is not
+        served."""
+        if kind_of(builder).pins == "none":
+            return {}
+        return {name: self._pin(builder, name, digest) for name, digest in made.composing_models.items()}
+
+    def _pin(self, builder: Builder, name: str, digest: str) -> int:
+        decided, state = self._decided.get(name), self._ledger.state(name)
+        number: int
+        if decided is not None and decided.number is not None and decided.version_digest == digest:
+            number = decided.number
+        elif decided is not None and digest in decided.fixed.values():
+            number = max(number for number, known in decided.fixed.items() if known == digest)
+        else:
+            now = published_pins(self._repository, builder.name).get(name, frozenset())
+            number = number_of(self._repository, name, digest, now, builder.name)
+            if number not in self._repository.versions(name):
+                hint = f"modelwright restore {name} {number}, or change its builder"
+                raise RepositoryError(f"{builder.name}: it runs {name} version {number}, which is retired", hint)
+        if state.promoted is not None and number > state.promoted:
+            hint = f"modelwright promote {name} {number}, then build again"
+            problem = f"it was verified with {name} version {number}, and version {state.promoted} is promoted"
+            raise RepositoryError(f"{builder.name}: {problem}", hint)
+        return number
+
+    def states(self, decisions: Iterable[Decision]) -> dict[str, ServingState]:
+        """The serving states once these decisions are published: the pipelines among them may stop to need versions."""
+        chosen = {decision.builder.name: decision for decision in decisions}
+        states = {name: decision.state for name, decision in chosen.items()}
+        for name, decision in chosen.items():
+            if not decision.pins:
+                continue
+            for composing, numbers in published_pins(self._repository, name).items():
+                users = self._needed.get(composing, {})
+                dropped = [
+                    number for number in numbers if number != decision.pins.get(composing) and users[number] == (name,)
+                ]
+                if dropped:
+                    known = states.get(composing, self._ledger.state(composing))
+                    states[composing] = released(known, dropped, self._now)
+        return states
 
     def _new_versions(self, builder: Builder, made: Artifact) -> tuple[str, bool, dict[int, str]]:
         """(version digest of the newest, whether there is something new, the new ones under fixed numbers)."""
@@ -96,16 +182,13 @@ class Publisher:
         latest = self._repository.latest(builder.name)
         return digest, latest is None or latest[1].version_digest != digest, {}
 
-    def change(self, decision: Decision, version: int | None, artifacts: Mapping[StepId, Artifact]) -> Change:
-        """The publish that carries a decision out: all new versions and the files beside them become visible together.
-
-        `version` is the number that was reserved for a version without a number of its own.
-        """
+    def change(self, decision: Decision, artifacts: Mapping[StepId, Artifact]) -> Change:
+        """The publish that carries a decision out: new versions and the files beside them become visible together."""
         builder = decision.builder
         made, verified = artifacts[version_step(builder)], artifacts[(builder.name, VERIFY)]
         versions = [_fixed_version(decision, number, made, verified) for number in sorted(decision.fixed)]
-        if version is not None:
-            versions.append(_numbered_version(decision, version, made, verified))
+        if decision.number is not None:
+            versions.append(_numbered_version(decision, decision.number, made, verified))
         first, *rest = [self._version_change(builder, item, artifacts) for item in versions] or [Change(builder.name)]
         return replace(first, top_files=decision.top_files, top_copies=decision.top_copies, more=tuple(rest))
 
@@ -115,6 +198,8 @@ class Publisher:
         where = f"{builder.file}: source.versions.{number}"
         hint = "a number is never used twice: give the version another one, here and as its folder's name"
         folder = self._repository.folder(builder.name, number)
+        if number in self._repository.retired(builder.name):
+            return False  # an operator took it out
         if not folder.is_dir():
             taken = self._repository.taken(builder.name, number)
             if taken in (None, version_digest):
@@ -133,37 +218,85 @@ class Publisher:
 
     def _version_change(self, builder: Builder, new: _NewVersion, artifacts: Mapping[StepId, Artifact]) -> Change:
         files = {content.name: content.path for content in new.contents}
-        return Change(builder.name, new.version, files, self._manifest(builder, new, artifacts))
+        manifest = self._manifest(builder, new, artifacts)
+        return Change(builder.name, new.version, files, manifest, version_data=new.data)
 
     def save(self) -> None:
         if self._rendered != self._before:
             write_cache(self._cache, json.dumps(self._rendered))
 
-    def _top_files(self, builder: Builder, tensors: ConfigTensors, verified: Artifact) -> dict[str, bytes | None]:
-        templates = [self._project.templates, shipped_templates()]
-        inputs = {
+    def _top_files(self, files: _Files) -> tuple[dict[str, bytes | None], ServingState]:
+        """The files beside the versions that must be replaced, and the serving state that goes with them."""
+        builder = files.builder
+        name, state = builder.name, files.decision.state
+        own = [files.decision.number] if files.decision.number is not None else list(files.decision.fixed)
+        versions = {*self._repository.versions(name), *own}
+        # A config that was given whole is for its author to change; an operator may promote one of its versions.
+        needing = () if _is_prebuilt(builder) else self._needed.get(name, {})
+        key = sha256(canonical(self._inputs(files) | self._serving_inputs(files, versions, needing)))
+        known = self._rendered.get(name)
+        if known and known["key"] == key and self._on_disk(name, known["files"]):
+            return {}, state
+        rendered = dict(self._make(files))
+        for file in sorted(rendered, key=lambda file: file == CONFIG):
+            if file == CONFIG or environment_of(file):
+                text, new_state = with_policy(rendered[file].decode(), name, versions, state, needing, self._now)
+                rendered[file] = text.encode()
+        wanted = {*rendered, *kind_of(builder).files_beside(builder.spec.source)}
+        stale = self._stale(name, known["files"] if known else {}, wanted)
+        digests = {file: sha256(data) for file, data in rendered.items()}
+        self._rendered[name] = {"key": key, "files": digests}
+        changed = {file: rendered[file] for file in rendered if not self._on_disk(name, {file: digests[file]})}
+        return {**changed, **dict.fromkeys(stale)}, new_state
+
+    def _config(self, files: _Files) -> bytes:
+        """The config.pbtxt as it is made from model.yaml, whatever is promoted."""
+        return self._make(files)[CONFIG]
+
+    def _make(self, files: _Files) -> Mapping[str, bytes]:
+        builder, templates = files.builder, [self._project.templates, shipped_templates()]
+        golden, pins = files.verified.path(GOLDEN), files.decision.pins
+        made = model_files.make(builder, files.tensors, golden, templates, pins)
+        if pins and kind_of(builder).pins == "parameter":
+            text = self._pins_parameter(files.decision)
+            for file in made:
+                if file == CONFIG or environment_of(file):
+                    made[file] = with_parameter(made[file].decode(), PINS, text).encode()
+        return made
+
+    def _pins_parameter(self, decision: Decision) -> str:
+        """The pins of every version that is there: of those that are published, as they are."""
+        name = decision.builder.name
+        versions = {*self._repository.versions(name), self._newest(decision)}
+        published = self._repository.root / name / CONFIG
+        before = parameter(parse(published.read_text(encoding="utf-8"), name), PINS) if published.is_file() else None
+        return merged(before, as_parameter({self._newest(decision): decision.pins}), versions)
+
+    def _inputs(self, files: _Files) -> dict[str, Any]:
+        builder, templates = files.builder, [self._project.templates, shipped_templates()]
+        return {
             "revision": _CONFIG_REVISION,
             "file": builder.file,
             "serving": builder.spec.serving,
             "source": _named_source(builder),
-            "tensors": [[tensor.name, tensor.dtype, tensor.dims, tensor.labels] for tensor in _all(tensors)],
+            "tensors": [[tensor.name, tensor.dtype, tensor.dims, tensor.labels] for tensor in _all(files.tensors)],
             "templates": {
                 str(path): self._fingerprints.file(path) for path in template_files([builder.folder, *templates])
             },
             "files": {name: self._fingerprints.file(path) for name, path in model_files.sources(builder).items()},
-            "golden": verified.files[GOLDEN] if model_files.warms_up(builder) else None,
+            "golden": files.verified.files[GOLDEN] if model_files.warms_up(builder) else None,
+            "pins": files.decision.pins,
         }
-        key = sha256(canonical(inputs))
-        known = self._rendered.get(builder.name)
-        if known and known["key"] == key and self._on_disk(builder.name, known["files"]):
-            return {}
-        files = model_files.make(builder, tensors, verified.path(GOLDEN), templates)
-        wanted = {*files, *kind_of(builder).files_beside(builder.spec.source)}
-        stale = self._stale(builder.name, known["files"] if known else {}, wanted)
-        digests = {name: sha256(data) for name, data in files.items()}
-        self._rendered[builder.name] = {"key": key, "files": digests}
-        changed = {name: files[name] for name in files if not self._on_disk(builder.name, {name: digests[name]})}
-        return {**changed, **dict.fromkeys(stale)}
+
+    def _serving_inputs(self, files: _Files, versions: Collection[int], needing: Iterable[int]) -> dict[str, Any]:
+        """What decides which versions are served."""
+        state = files.decision.state
+        return {
+            "versions": sorted(versions),
+            "promoted": state.promoted,
+            "needed": sorted(needing),
+            "released": sorted(recent(state, self._now)),
+        }
 
     def _stale(self, model: str, before: Iterable[str], wanted: Iterable[str]) -> list[str]:
         """Files that were published for this model and that nothing asks for now."""
@@ -195,7 +328,7 @@ class Publisher:
             target=TargetVersions(triton=target.name, onnxruntime=target.onnxruntime, python=target.python),
             source=_source_commit(builder),
             version_digest=new.version_digest,
-            files={content.name: content.record for content in new.contents},
+            files={content.name: content.record for content in new.contents} | new.data_records,
             tensors=_published_tensors(builder, tensors_of(builder, new.made)),
             made=new.made,
             verification=new.verified,
@@ -229,12 +362,33 @@ class _NewVersion:
     contents: list[_Content]
     made: Made
     verified: Verified
+    data: dict[str, bytes] = field(default_factory=dict)  # files that are made with it
+
+    @property
+    def data_records(self) -> dict[str, PublishedFile]:
+        return {
+            name: PublishedFile(sha256=sha256(data), size_bytes=len(data)) for name, data in sorted(self.data.items())
+        }
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What the files beside a model's versions are made from."""
+
+    decision: Decision
+    tensors: ConfigTensors
+    verified: Artifact
+
+    @property
+    def builder(self) -> Builder:
+        return self.decision.builder
 
 
 def _numbered_version(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _NewVersion:
     contents = [_Content(made, _VERSION + name, name) for name in version_files(made)]
     contents.append(_Content(verified, GOLDEN, GOLDEN))
-    return _NewVersion(number, decision.version_digest, contents, made.facts_as(Made), verified.facts_as(Verified))
+    facts, verdict = made.facts_as(Made), verified.facts_as(Verified)
+    return _NewVersion(number, decision.version_digest, contents, facts, verdict, {CONFIG: decision.config})
 
 
 def _fixed_version(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _NewVersion:
@@ -250,6 +404,10 @@ def _fixed_version(decision: Decision, number: int, made: Artifact, verified: Ar
         facts = facts.model_copy(update={"composing_models": dict(version.composing)})
     verdict = verified.facts_as(VerifiedVersions).versions[number]
     return _NewVersion(number, decision.fixed[number], contents, facts, verdict)
+
+
+def _is_prebuilt(builder: Builder) -> bool:
+    return kind_of(builder).whole_config
 
 
 def _named_source(builder: Builder) -> Any:

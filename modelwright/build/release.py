@@ -1,20 +1,25 @@
-"""What goes out together, and its publish: `Built` → one outcome a model.
+"""What goes out, in which order, and its publish: `Built` → one outcome a model.
 
-An ensemble and the models it runs are published together or not at all. What the linter says the server would refuse is
-not published. A model that fails here fails alone, as in its steps.
+An ensemble goes out after the models that it runs, and not without them: it names their versions. These go out whatever
+becomes of it, since a published ensemble keeps to the versions that it names; only one that an older Modelwright
+published names none, and holds its composing models. What the linter says the server would refuse is not published. A
+model that fails here fails alone, as in its steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from modelwright.build.outcome import Outcome, Status
 from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.scheduler import Built
 from modelwright.build.workspace import Workspace, waits_text
+from modelwright.digest import sha256
 from modelwright.facts.compared_with import ComparedWith
+from modelwright.facts.part import JsonObject
 from modelwright.project.spec import Builder
-from modelwright.repository.repository import Change
+from modelwright.repository.pins import unpinned_by
+from modelwright.repository.repository import Change, Repository
 from modelwright.variants.model_steps import VERIFY
 from modelwright.variants.registry import version_step
 
@@ -30,8 +35,8 @@ class _Release:
         self._built = built
         self._artifacts = built.artifacts
         self._faults = workspace.faults
-        self._groups = _groups(workspace.families)
         self._warnings: dict[str, list[str]] = {}  # of the linter
+        self._unpinned: dict[str, set[str]] = {}  # the models that published ensembles run by their newest version
 
     def publish(self) -> list[Outcome]:
         """Decide, lint, reserve the version numbers, publish: in this order, so that nothing is lost on the way."""
@@ -41,14 +46,18 @@ class _Release:
             changes = self._changes(publisher, decisions)
             self._lint(changes)
             wanted = [name for name in changes if not self._is_held(name)]
-            self._workspace.repository.reserve(
-                (name for name in wanted if decisions[name].new_version and not decisions[name].fixed),
+            repository = self._workspace.repository
+            for name in wanted:
+                _tell(repository, changes[name], decisions[name])
+            repository.reserve(
+                (name for name in wanted if decisions[name].number is not None),
                 fixed={name: decisions[name].fixed for name in wanted},
+                states=publisher.states(decisions[name] for name in wanted),
             )
             for name in wanted:
                 if not self._is_held(name):  # since one that belongs with it could not be published
                     with self._faults.of(name, "publish"):
-                        self._workspace.repository.publish(changes[name])
+                        repository.publish(changes[name])
         finally:
             publisher.save()
         left_out = [Outcome(name, "on request") for name in self._workspace.left_out]
@@ -70,13 +79,11 @@ class _Release:
 
     def _changes(self, publisher: Publisher, decisions: Mapping[str, Decision]) -> dict[str, Change]:
         """What would be published, under the numbers that are next: nobody else publishes while the lock is held."""
-        ledger, changes = self._workspace.repository.ledger(), {}
+        changes = {}
         for name, decision in decisions.items():
             if decision.changes_anything and not self._is_held(name):
                 with self._faults.of(name, "publish"):
-                    fresh = decision.new_version and not decision.fixed
-                    number = self._workspace.repository.next_number(name, ledger) if fresh else None
-                    changes[name] = publisher.change(decision, number, self._artifacts)
+                    changes[name] = publisher.change(decision, self._artifacts)
         return changes
 
     def _lint(self, changes: Mapping[str, Change]) -> None:
@@ -95,12 +102,20 @@ class _Release:
             self._workspace.store.check(self._artifacts[step])
 
     def _is_held(self, name: str) -> bool:
-        """Whether a model must not be published: an ensemble and what it runs go out together or not at all."""
+        """Whether a model must not be published: it failed, or one that must go out before it or with it."""
         return bool(self._failed_with(name))
 
     def _failed_with(self, name: str) -> list[str]:
-        """The models that keep a model from being published: those that belong with it, itself included, and failed."""
-        return sorted(self._groups[name] & self._faults.errors.keys())
+        """The models that keep a model from being published: itself, those that it runs, and ensembles that run its
+        newest version whatever that is."""
+        failed, families = self._faults.errors.keys(), self._workspace.families
+        pipelines = {other for other in failed & families.keys() if name in self._runs_newest(other)}
+        return sorted((families[name] | pipelines) & failed)
+
+    def _runs_newest(self, pipeline: str) -> set[str]:
+        if pipeline not in self._unpinned:
+            self._unpinned[pipeline] = unpinned_by(self._workspace.repository, pipeline)
+        return self._unpinned[pipeline]
 
     def _outcome(self, name: str, decision: Decision | None) -> Outcome:
         outcome = None
@@ -146,6 +161,7 @@ class _Release:
             version=version,
             compared_with=manifest.verification.compared_with,
             published=tuple(sorted(decision.fixed)),
+            note=decision.note,
             size_bytes=manifest.size_bytes,
             max_abs_error=manifest.verification.largest_error,
             metrics=manifest.metrics,
@@ -155,10 +171,20 @@ class _Release:
         )
 
 
-def _groups(families: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
-    """Each model's group: the models that are published together with it, however indirectly."""
-    groups: dict[str, set[str]] = {}
-    for family in families.values():
-        joined = set(family).union(*(groups.get(name, ()) for name in family))
-        groups |= dict.fromkeys(joined, joined)
-    return groups
+def _tell(repository: Repository, change: Change, decision: Decision) -> None:
+    """Write into the journal what is about to be published."""
+    details: JsonObject = {
+        "versions": {
+            str(item.version): {
+                "digest": item.manifest.version_digest,
+                "manifest": sha256(item.manifest.text().encode()),
+            }
+            for item in change.versions
+            if item.manifest
+        },
+        "top": {name: sha256(data) for name, data in change.top_files.items() if data is not None},
+        "pins": {**decision.pins},
+    }
+    told = {name: value for name, value in details.items() if value}
+    newest = max((item.version for item in change.versions if item.version is not None), default=None)
+    repository.journal.append("publish" if newest is not None else "config", change.model, newest, details=told)

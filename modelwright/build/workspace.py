@@ -69,7 +69,7 @@ def open_workspace(project: ProjectConfig, names: Sequence[str] = (), *, everyth
     for a name that no builder has.
     """
     tools.version.cache_clear()  # packages may have been installed since, in a process that lives on
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     fingerprints = Fingerprints(project.state / "cache" / "files.json")
     builders, faulty = _without_circles(read_builders(project, LOOKUPS))
     families = _families(builders, faulty, repository)
@@ -145,8 +145,8 @@ def plan_workspace(workspace: Workspace) -> BuildPlan:
 
 
 def waits_text(failed: Sequence[str]) -> str:
-    """Why a model is held back: `it goes out together with doubled, which failed`."""
-    return f"it goes out together with {' and '.join(failed)}, which failed"
+    """Why a model is held back: `it waits for doubled, which failed`."""
+    return f"it waits for {' and '.join(failed)}, which failed"
 
 
 class LastPublished:

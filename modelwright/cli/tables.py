@@ -68,9 +68,11 @@ def print_outcomes(
     if idle and not results and not problem:
         print_nothing_to_do(project, len(outcomes))
         _print_on_request(on_request)
+        _print_notes(outcomes)
         return
     print_table(_outcome_table(outcomes, results))
     _print_on_request(on_request)
+    _print_notes(outcomes)
     told: set[str] = set()  # the models of one file have one error
     for outcome in outcomes:
         if outcome.error and str(outcome.error) not in told:
@@ -101,6 +103,13 @@ def _print_skipped(reasons: Mapping[str, str], *, err: bool = False) -> None:
     for reason in dict.fromkeys(reasons.values()):
         models = [model for model, why in reasons.items() if why == reason]
         click.echo(f"Skipped: {', '.join(models)}: {reason}", err=err)
+
+
+def _print_notes(outcomes: Sequence[Outcome]) -> None:
+    """Models of which an operator decided that something else is served than what was built."""
+    for outcome in outcomes:
+        if outcome.note:
+            click.echo(f"Not served: {outcome.model}: {typed(outcome.note)}", err=True)
 
 
 def _print_on_request(models: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ _DERIVED = {
 }
 ENVIRONMENTS = "environments"  # the only key of `serving` that is not a field of ModelConfig: see environments.py
 SERVING = "serving"  # its name in messages
+NEWEST = -1  # a step that runs the newest version
 _ENSEMBLE = "ensemble"  # the platform of models that only pass tensors on
 
 _FIXED_ROWS = {
@@ -280,12 +281,16 @@ def _reshaped(
 
 
 def config_of(
-    builder: Builder, tensors: ConfigTensors, serving: Mapping[str, Any] | None = None, where: str = SERVING
+    builder: Builder,
+    tensors: ConfigTensors,
+    serving: Mapping[str, Any] | None = None,
+    where: str = SERVING,
+    pins: Mapping[str, int] | None = None,
 ) -> Any:
     """The ModelConfig of a model, with `serving` in place of the spec's own if given.
 
-    Raises ConfigError for an unknown field, an invalid value, or a field that follows from the model. `where` is the
-    name of `serving` in messages.
+    `where` is the name of `serving` in messages. `pins` are the versions of composing models that the steps run, the
+    newest otherwise. Raises ConfigError for an unknown field, an invalid value, or a field that follows from the model.
     """
     config = parse_serving(builder, builder.spec.serving if serving is None else serving, where)
     kind = kind_of(builder)
@@ -297,7 +302,9 @@ def config_of(
     config.backend, config.platform = backend_of(builder), kind.platform
     complete_config(builder, config, f"{builder.file}: {where}")
     for step in kind.ensemble_steps(builder.spec.source) if kind.platform == _ENSEMBLE else ():
-        config.ensemble_scheduling.step.add(**step.model_dump())
+        added = config.ensemble_scheduling.step.add(**step.model_dump())
+        if step.model_version == NEWEST:
+            added.model_version = (pins or {}).get(step.model_name, NEWEST)
     return config
 
 

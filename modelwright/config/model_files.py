@@ -62,15 +62,22 @@ def warms_up(builder: Builder) -> bool:
     return not whole and any("model_warmup" in serving for _, serving in _servings(builder))
 
 
-def make(builder: Builder, tensors: ConfigTensors, golden: Path, templates: Sequence[Path]) -> dict[str, bytes]:
-    """{name: content} of every file. `golden` is the verified golden.npz; `templates` are the project's folders.
+def make(
+    builder: Builder,
+    tensors: ConfigTensors,
+    golden: Path,
+    templates: Sequence[Path],
+    pins: Mapping[str, int] | None = None,
+) -> dict[str, bytes]:
+    """{name: content} of every file. `golden` is the verified golden.npz; `templates` are the project's folders; `pins`
+    the versions of composing models that an ensemble's steps run.
 
     The publisher copies a kind's `files_beside`; the record names them, too. Raises ConfigError.
     """
     kind = kind_of(builder)
     files = {name: path.read_bytes() for name, path in sources(builder).items()}
     for where, serving in _servings(builder):
-        config = config_of(builder, tensors, serving, where)
+        config = config_of(builder, tensors, serving, where, pins)
         if not kind.whole_config:
             for name, data in warmup.complete(config, serving, tensors, golden, f"{builder.file}: {where}").items():
                 if files.setdefault(name, data) != data:

@@ -211,6 +211,11 @@ def _shortest(value: float) -> float:
 # --- protobuf's text format -------------------------------------------------------------------------------------------
 
 
+def inline(message: Any) -> str:
+    """A message on one line."""
+    return _inline(_fields(message))
+
+
 def _inline(value: Any) -> str:
     """Any value on one line."""
     if isinstance(value, _Enum):
@@ -218,7 +223,7 @@ def _inline(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | bytes):
-        return _quoted(value)
+        return quoted(value)
     if isinstance(value, list):
         return f"[ {', '.join(map(_inline, value))} ]" if value else "[ ]"
     if isinstance(value, dict):
@@ -233,7 +238,7 @@ def _inline_field(name: str, value: Any) -> list[str]:
     return [f"{name} {_inline(value)}" if isinstance(value, dict) else f"{name}: {_inline(value)}"]
 
 
-def _quoted(value: str | bytes) -> str:
+def quoted(value: str | bytes) -> str:
     """A string in quotes, as both of protobuf's parsers read it: with octal escapes, where JSON has \\u."""
     characters, escaped = (value, _ESCAPED) if isinstance(value, str) else (value.decode("latin-1"), _ESCAPED_BYTES)
     text = escaped.sub(lambda match: _ESCAPES.get(match[0]) or f"\\{ord(match[0]):03o}", characters)

@@ -18,6 +18,7 @@ from modelwright.triton.file_types import FileType, file_type
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
+from modelwright.triton.policy import selected
 from modelwright.triton.releases import Release
 
 MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups fit
@@ -170,14 +171,8 @@ class ConfigView:
 
     @cached_property
     def served(self) -> list[int]:
-        """The versions that version_policy selects, highest first (VersionsToLoad in model_lifecycle.cc)."""
-        existing, policy = self.model.versions, self.written.version_policy
-        if policy.HasField("specific"):
-            return sorted({number for number in policy.specific.versions if number in existing}, reverse=True)
-        if policy.HasField("all"):
-            return existing
-        count = policy.latest.num_versions if policy.HasField("latest") else 1
-        return existing[:count]
+        """The versions that version_policy selects, highest first."""
+        return selected(self.written.version_policy, self.model.versions)
 
     @cached_property
     def instance_kinds(self) -> set[str]:

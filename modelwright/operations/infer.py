@@ -86,7 +86,7 @@ def _server(project: ProjectConfig, model: str, url: str | None, default_url: st
             yield client
             return
     say(f"no server with {model} at {default_url}: starting one for this call (modelwright serve keeps one up)")
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     versions, unreadable = readable(repository, composing_first(repository, [model]))
     if unreadable and not versions:
         raise unreadable[0].error
@@ -104,7 +104,7 @@ def _has_model(client: Client, model: str) -> bool:
 
 def _sample(project: ProjectConfig, model: str, config: Mapping[str, Any], number: int) -> Tensors:
     """One golden sample of the newest version here, with the batch dimension if the model has one."""
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     latest = repository.latest(model)
     golden = repository.folder(model, latest[0]) / GOLDEN if latest else None
     if golden is None or not golden.is_file():

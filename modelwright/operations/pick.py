@@ -104,7 +104,7 @@ def _make(project: ProjectConfig, contest: Contest, choice: Choice) -> str:
 
 def _check_tensors(project: ProjectConfig, contest: Contest, alias: Builder, best: str) -> None:
     """Raises SpecError where clients of the alias would see other tensors."""
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     (serves,) = alias.composing
     now, then = repository.latest(serves), repository.latest(best)
     if now is None or then is None:

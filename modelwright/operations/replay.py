@@ -68,7 +68,7 @@ def verify(project: ProjectConfig, names: Sequence[str] = (), urls: Sequence[str
     Without URLs on a local server that serves these versions, over both protocols. Raises VerifyError when nothing is
     published; a version that fails, or cannot be read, is in the result.
     """
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     versions, unreadable = readable(repository, names)
     if not versions and not unreadable:
         raise VerifyError("nothing is published yet", "build first: modelwright build")
@@ -95,7 +95,7 @@ def verify_if_changed(project: ProjectConfig, names: Sequence[str] = (), *, say:
     With names: versions of these models and of the ensembles that run them. A name that is not published is passed
     over.
     """
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     chosen = with_ensembles(repository, names)
     if names and not chosen:
         return None
@@ -192,7 +192,7 @@ def _downgrade_if_lacking(result: Replayed) -> Replayed:
 @contextlib.contextmanager
 def serving_all(project: ProjectConfig, versions: Sequence[Published], log: Path, say: Say) -> Iterator[Served]:
     """The local server with these versions loaded, as far as it loads them, and what their ensembles run."""
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     wanted: dict[str, list[int]] = {}
     for item in versions:
         wanted.setdefault(item.model, []).append(item.version)

@@ -29,7 +29,7 @@ def serve(
     """
     if environment:
         configured(project, environment)
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     with session.serve(
         project.server,
         project.target,
@@ -48,7 +48,7 @@ def serve(
 
 def configured(project: ProjectConfig, environment: str) -> list[str]:
     """The models that have a config for an environment. Raises ServerError when none has."""
-    repository = Repository(project.repository, project.staging)
+    repository = Repository.of(project)
     known = {model: repository.environments(model) for model in repository.models()}
     found = [model for model, names in known.items() if environment in names]
     if not found:

@@ -25,6 +25,7 @@ _IGNORE_HINT = 'write: [[lint.ignore]] and rule = "MW902", models = ["bert*"], r
 _SERVER_HINT = "write: [server] and startup_timeout = 1800"
 LONGEST_TIMEOUT_S = 1_000_000  # more does not fit into what the system waits by
 _PATHS = {"builders": "builders", "templates": "templates", "repository": "model_repository"}
+_HISTORY = "model_history"  # beside the repository
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ProjectConfig:
     startup_timeout_s: float | None = None  # of the local server; None: by what it loads
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
     signing: Signing = field(default_factory=Signing)  # of versions
+    history_folder: Path | None = None  # paths.history
 
     @property
     def state(self) -> Path:
@@ -65,6 +67,11 @@ class ProjectConfig:
     def staging(self) -> Path:
         """Where versions are put together: beside the repository, so that publishing is a rename on one filesystem."""
         return self.repository.parent / ".modelwright" / "staging"
+
+    @property
+    def history(self) -> Path:
+        """The journal and the retired versions: beside the repository, on its filesystem. Nothing makes it again."""
+        return self.history_folder or self.repository.parent / _HISTORY
 
     def shown(self, path: Path) -> str:
         """A path as messages show it: relative to the project."""
@@ -102,7 +109,7 @@ def load(root: Path) -> ProjectConfig:
     paths = data.get("paths", {})
     if not isinstance(paths, dict) or not all(isinstance(value, str) for value in paths.values()):
         raise ProjectError(f"{FILE}: paths: a table of strings is needed", 'write: [paths] and builders = "builders"')
-    _check_known(paths, _PATHS, "paths.")
+    _check_known(paths, (*_PATHS, "history"), "paths.")
     places = {key: (root / paths.get(key, default)).resolve() for key, default in _PATHS.items()}
     return ProjectConfig(
         root=root.resolve(),
@@ -111,6 +118,7 @@ def load(root: Path) -> ProjectConfig:
         startup_timeout_s=_startup_timeout_s(data.get("server", {})),
         signing=read_signing(data.get("signing", {}), root.resolve(), FILE),
         plan_places=read_plan_places(data.get("tensorrt", {}), root.resolve(), FILE, LONGEST_TIMEOUT_S),
+        history_folder=(root / paths["history"]).resolve() if "history" in paths else None,
         **places,
     )
 

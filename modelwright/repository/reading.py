@@ -23,6 +23,8 @@ from modelwright.triton.layout import (
     GOLDEN,
     LEDGER,
     MANIFEST,
+    SBOM,
+    SIGNATURE,
     in_range,
     leading_number,
     version_number,
@@ -184,10 +186,11 @@ def _take_golden(found: FoundModel, number: int) -> None:
         return
     path = files.pop(MANIFEST)
     found.is_ours = True
+    about = {name: files.pop(name) for name in (CONFIG, SBOM, SIGNATURE) if name in files}
     if GOLDEN not in files:
         return
     try:
-        found.golden[number] = _golden(files, path)
+        found.golden[number] = _golden({**files, **about}, path)
     except RepositoryError as error:
         found.left.append(NotCarried(found.name, f"{number}/{GOLDEN}", error.message.replace(str(path), MANIFEST)))
     files.pop(GOLDEN)
@@ -199,7 +202,7 @@ def _golden(files: dict[str, Path], path: Path) -> FoundGolden:
     comparison = manifest.verification.golden if manifest else None
     if manifest is None or comparison is None:
         raise RepositoryError("the manifest does not say how they are compared")
-    for name in sorted({*files, *manifest.files}):
+    for name in sorted({*files, *manifest.files} - {SIGNATURE}):
         recorded = manifest.files.get(name)
         if name not in files or recorded is None or sha256_file(files[name]) != recorded.sha256:
             raise RepositoryError(f"recorded for other files: {name} is not what the manifest says")

@@ -8,32 +8,55 @@
       <model>/<N>/                a version: never changed, its number never used twice
       <model>/<N>/manifest.json   what it is: files, lineage, verification
       <model>/<N>/golden.npz      inputs and the outputs they must give
+      <model>/<N>/config.pbtxt    the config as it was published with the version
+    model_history/
+      journal.jsonl               what happened (journal.py)
+      retired/<model>/<N>/        versions that left the repository, under their numbers
 
 Whatever a publish changes becomes visible in one rename, so that a process killed at any instant leaves the model as it
-was or as it is to be. Everything is put together outside, in the staging folder, and flushed first.
+was or as it is to be: a version's folder; or a config, which says what is served, after the versions that it names came
+in and before those leave that it no longer names; or, where other files beside the versions change, the model's whole
+folder. Everything is put together outside, in the staging folder, and flushed first.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from modelwright.config.edit import with_versions
+from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
-from modelwright.errors import RepositoryError
+from modelwright.errors import ConfigError, RepositoryError
 from modelwright.fsops import disk_errors, exchange, fsync_path, fsync_tree, remove_tree, rename_durably
+from modelwright.project.project import ProjectConfig
+from modelwright.repository.journal import Journal
+from modelwright.repository.ledger import Ledger, ServingState, read_ledger
 from modelwright.repository.manifest import Manifest, read
-from modelwright.triton.layout import CONFIG, CONFIGS, LEDGER, MANIFEST, environment_of, version_number
+from modelwright.triton.layout import (
+    CONFIG,
+    CONFIGS,
+    LEDGER,
+    MANIFEST,
+    SIGNATURE,
+    environment_config,
+    environment_of,
+    version_number,
+)
+from modelwright.triton.policy import selected
+
+_RETIRED = "retired"
+_HISTORY = "model_history"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one publish does to one model: a version to add, top files to replace or remove, or both."""
+    """What one publish does to one model: versions that come or leave, top files to replace or remove, or all of it."""
 
     model: str
     version: int | None = None
@@ -42,6 +65,9 @@ class Change:
     top_files: Mapping[str, bytes | None] = field(default_factory=dict)  # name, with '/' in folders; None: remove it
     top_copies: Mapping[str, Path] = field(default_factory=dict)  # the same, copied: files of any size
     more: tuple[Change, ...] = ()  # further versions of the model, that go out with this one
+    retire: tuple[int, ...] = ()  # versions that leave the repository
+    restore: tuple[int, ...] = ()  # retired versions that come back
+    version_data: Mapping[str, bytes] = field(default_factory=dict)  # files of the version that are made with it
 
     @property
     def versions(self) -> list[Change]:
@@ -53,10 +79,16 @@ class Change:
 
 
 class Repository:
-    def __init__(self, root: Path, staging: Path) -> None:
+    def __init__(self, root: Path, staging: Path, history: Path | None = None) -> None:
         self.root = root
         self.staging = staging
-        self._manifests: dict[tuple[str, int], Manifest] = {}  # a published version never changes
+        self.history = history or root.parent / _HISTORY
+        self.journal = Journal(self.history)
+        self._manifests: dict[tuple[str, int, Path], Manifest] = {}  # a published version never changes
+
+    @classmethod
+    def of(cls, project: ProjectConfig) -> Repository:
+        return cls(project.repository, project.staging, project.history)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -67,12 +99,30 @@ class Repository:
 
     def versions(self, model: str) -> list[int]:
         """Its versions, lowest first: folders that are named by a plain number."""
-        try:
-            with os.scandir(self.root / model) as entries:
-                numbers = [version_number(entry.name) for entry in entries if entry.is_dir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(number for number in numbers if number is not None)
+        return _numbers(self.root / model)
+
+    def retired(self, model: str) -> list[int]:
+        """Its versions that left the repository and are kept, lowest first."""
+        live = set(self.versions(model))  # one that is in both places was on its way when its process was killed
+        return [number for number in _numbers(self.retired_root / model) if number not in live]
+
+    @property
+    def retired_root(self) -> Path:
+        """Where retired versions lie: `<model>/<N>/`."""
+        return self.history / _RETIRED
+
+    def retired_models(self) -> list[str]:
+        """The models that have retired versions."""
+        folder = self.retired_root
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        return [name for name in names if self.retired(name)]
+
+    def retired_folder(self, model: str, version: int) -> Path:
+        return self.retired_root / model / str(version)
+
+    def retired_manifest(self, model: str, version: int) -> Manifest | None:
+        """The manifest of a retired version. Raises RepositoryError for a damaged one."""
+        return self._manifest(model, version, self.retired_folder(model, version))
 
     def folder(self, model: str, version: int) -> Path:
         return self.root / model / str(version)
@@ -82,14 +132,17 @@ class Repository:
 
         Raises RepositoryError for a damaged one, and for one of another model or version than the folder is named for.
         """
-        known = self._manifests.get((model, version))
-        path = self.folder(model, version) / MANIFEST
+        return self._manifest(model, version, self.folder(model, version))
+
+    def _manifest(self, model: str, version: int, folder: Path) -> Manifest | None:
+        known = self._manifests.get((model, version, folder))
+        path = folder / MANIFEST
         manifest = known or read(path)
         if manifest and not known:
             if (manifest.model, manifest.version) != (model, version):
                 hint = "the folder was renamed or copied by hand: name it as it was, or move it out of the repository"
                 raise RepositoryError(f"{path}: is that of {manifest.model} version {manifest.version}", hint)
-            self._manifests[model, version] = manifest
+            self._manifests[model, version, folder] = manifest
         return manifest
 
     def latest(self, model: str) -> tuple[int, Manifest] | None:
@@ -100,35 +153,23 @@ class Repository:
                 return version, manifest
         return None
 
-    def ledger(self) -> dict[str, int]:
-        """The highest version number that each model ever had. Raises RepositoryError when it cannot be read."""
-        return self._ledger()[0]
+    def ledger(self) -> Ledger:
+        """What the repository remembers. Raises RepositoryError when it cannot be read."""
+        return read_ledger(self.root)
 
     def taken(self, model: str, version: int) -> str | None:
         """The version digest that a number is taken by: "" for one that is not known any more, None for a free one."""
-        highest, fixed = self._ledger()
-        unknown = "" if version <= highest.get(model, -1) else None
-        return fixed.get(model, {}).get(str(version), unknown)
+        ledger = self.ledger()
+        unknown = "" if version <= ledger.versions.get(model, -1) else None
+        return ledger.fixed.get(model, {}).get(str(version), unknown)
 
-    def _ledger(self) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
-        path = self.root / LEDGER
-        try:
-            data = json.loads(path.read_bytes())
-            fixed = {str(name): dict(numbers) for name, numbers in data.get("fixed", {}).items()}
-            return {str(name): int(number) for name, number in data["versions"].items()}, fixed
-        except FileNotFoundError:
-            return {}, {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            hint = "restore it from a backup; without it a version number could be used twice"
-            raise RepositoryError(f"{path}: is no ledger ({error})", hint) from None
-
-    def damage(self, model: str, version: int) -> list[str]:
+    def damage(self, model: str, version: int, *, retired: bool = False) -> list[str]:
         """How a version's files differ from its manifest: `model.onnx changed`; empty when they do not."""
-        manifest = self.manifest(model, version)
+        folder = self.retired_folder(model, version) if retired else self.folder(model, version)
+        manifest = self._manifest(model, version, folder)
         if manifest is None:
             return [f"{MANIFEST} missing"]
-        folder = self.folder(model, version)
-        actual = {name: path for name, path in list_tree(folder).items() if name != MANIFEST}
+        actual = {name: path for name, path in list_tree(folder).items() if name not in (MANIFEST, SIGNATURE)}
         expected = manifest.files
         found = [f"{name} missing" for name in expected if name not in actual]
         found += [f"{name} added" for name in actual if name not in expected]
@@ -141,37 +182,47 @@ class Repository:
         names = [environment_of(f"{CONFIGS}/{name}") for name in files]
         return sorted(name for name in names if name)
 
-    def next_number(self, model: str, ledger: Mapping[str, int]) -> int:
+    def next_number(self, model: str, ledger: Ledger) -> int:
         """The number that its next version gets."""
-        return max([ledger.get(model, 0), *self.versions(model)]) + 1
+        return max([ledger.versions.get(model, 0), *self.versions(model), *self.retired(model)]) + 1
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def reserve(self, models: Iterable[str], fixed: Mapping[str, Mapping[int, str]] | None = None) -> dict[str, int]:
+    def reserve(
+        self,
+        models: Iterable[str] = (),
+        fixed: Mapping[str, Mapping[int, str]] | None = None,
+        states: Mapping[str, ServingState] | None = None,
+    ) -> dict[str, int]:
         """A fresh version number for each model. A number stays taken, even when its publish never comes about.
 
         `fixed` holds models whose versions bring their own numbers, {model: {number: version digest}}: they are noted
         with what they stand for, so that a publish that was interrupted can be made again, and no other under that
-        number.
+        number. `states` are what operators decided, and are written with them; the journal's head, too.
         """
-        ledger, known = self._ledger()
+        ledger = self.ledger()
         numbers = {model: self.next_number(model, ledger) for model in models}
-        highest = {model: max(ledger.get(model, 0), *own) for model, own in (fixed or {}).items() if own}
+        highest = {model: max(ledger.versions.get(model, 0), *own) for model, own in (fixed or {}).items() if own}
+        known = dict(ledger.fixed)
         for model in highest:
-            known[model] = known.get(model, {}) | {
-                str(number): digest for number, digest in (fixed or {})[model].items()
-            }
-        if numbers or highest:
-            data: dict[str, Any] = {"versions": dict(sorted((ledger | highest | numbers).items()))}
-            text = json.dumps(data | ({"fixed": dict(sorted(known.items()))} if known else {}), indent=1) + "\n"
-            with disk_errors(self.root):
-                self.root.mkdir(parents=True, exist_ok=True)
-                self.staging.mkdir(parents=True, exist_ok=True)
-                staged = self.staging / LEDGER
-                staged.write_text(text)
-                fsync_path(staged)
-                rename_durably(staged, self.root / LEDGER)
+            own = {str(number): digest for number, digest in (fixed or {})[model].items()}
+            known[model] = {**known.get(model, {}), **own}
+        new = replace(
+            ledger, versions={**ledger.versions, **highest, **numbers}, fixed=known, journal=self.journal.head()
+        )
+        new = new.with_states(states or {})
+        if new != ledger:
+            self._write_ledger(new)
         return numbers
+
+    def _write_ledger(self, ledger: Ledger) -> None:
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.staging.mkdir(parents=True, exist_ok=True)
+            staged = self.staging / LEDGER
+            staged.write_text(ledger.text())
+            fsync_path(staged)
+            rename_durably(staged, self.root / LEDGER)
 
     def publish(self, change: Change) -> None:
         """Make a change visible, at once. Raises RepositoryError or StoreError, and then nothing has changed."""
@@ -194,21 +245,81 @@ class Repository:
             if self.folder(item.model, item.version or 0).exists():
                 raise RepositoryError(f"{item.model}: version {item.version} exists already")
             _fill_version(staged / f"version-{item.version}", item)
-        if len(versions) == 1 and model.is_dir() and not change.top_names:
+        if len(versions) == 1 and model.is_dir() and not (change.top_names or change.retire or change.restore):
             version = staged / f"version-{versions[0].version}"
             fsync_tree(version)
             rename_durably(version, model / str(versions[0].version))
-        elif not versions and len(change.top_names) == 1 and self._replace_file(change, staged):
+        elif not (versions or change.retire or change.restore) and self._replace_file(change, staged):
             return
+        elif steps := self._steps(change):
+            self._take(steps, change, staged)
         else:
             self._replace_model(change, staged)
 
+    def _steps(self, change: Change) -> _Steps | None:
+        """How a change is made by the config alone: None where other files beside the versions change, or there is no
+        config yet, or it is faulty."""
+        model, names = self.root / change.model, [CONFIG, *map(environment_config, self.environments(change.model))]
+        if change.top_copies or not change.top_names <= set(names) or None in change.top_files.values():
+            if change.retire or change.restore:
+                raise RepositoryError(f"{change.model}: files beside its configs cannot change while versions leave")
+            return None
+        try:
+            now = {name: (model / name).read_text(encoding="utf-8") for name in names}
+            final = {name: (change.top_files.get(name) or now[name].encode()).decode() for name in names}
+            return _planned_steps(now, final, set(self.versions(change.model)), change)
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, ConfigError):
+            return None
+
+    def _take(self, steps: _Steps, change: Change, staged: Path) -> None:
+        """Each step is one rename, and after each of them a server finds a complete model.
+
+        Nothing is linked or copied: a server that polls would load every version again whose files change in any way.
+        """
+        model = self.root / change.model
+        for item in change.versions:
+            fsync_tree(staged / f"version-{item.version}")
+        self._replace_texts(change.model, steps.before, staged)
+        for item in change.versions:
+            rename_durably(staged / f"version-{item.version}", model / str(item.version))
+        for number in change.restore:
+            place = self.retired_folder(change.model, number)
+            rename_durably(place, model / str(number))
+            fsync_path(place.parent)
+        self._replace_texts(change.model, steps.flip, staged)
+        for number in sorted(change.retire):
+            place = self.retired_folder(change.model, number)
+            self.remove_retired(change.model, number)  # what a copy of the history left there
+            place.parent.mkdir(parents=True, exist_ok=True)
+            rename_durably(model / str(number), place)
+            fsync_path(model)
+        self._replace_texts(change.model, steps.after, staged)
+
+    def _replace_texts(self, model: str, texts: Mapping[str, str], staged: Path) -> None:
+        """Replace configs, each by one rename."""
+        for name, text in texts.items():
+            _check_no_link(self.root / model, model, name)
+            file = staged / "config"
+            file.write_text(text, encoding="utf-8")
+            fsync_path(file)
+            rename_durably(file, self.root / model / name)
+
+    def remove_retired(self, model: str, number: int) -> None:
+        """Remove the retired copy of a version: out of sight by one rename, then for good."""
+        place = self.retired_folder(model, number)
+        if place.exists():
+            self.staging.mkdir(parents=True, exist_ok=True)
+            gone = self.staging / f"{uuid.uuid4().hex}-{number}"
+            rename_durably(place, gone)
+            remove_tree(gone)
+            with contextlib.suppress(OSError):  # others are in it
+                place.parent.rmdir()
+
     def _replace_file(self, change: Change, staged: Path) -> bool:
         """One file alone: a rename into a folder that is there. False where it takes more than that."""
-        name = next(iter(change.top_names))
-        data = change.top_files.get(name)
-        target = self.root / change.model / name
-        if data is None or not target.parent.is_dir() or target.is_dir():
+        name = min(change.top_names, default="")
+        data, target = change.top_files.get(name), self.root / change.model / name
+        if len(change.top_names) != 1 or data is None or not target.parent.is_dir() or target.is_dir():
             return False
         _check_no_link(self.root / change.model, change.model, name)
         (staged / "file").write_bytes(data)
@@ -242,6 +353,50 @@ class Repository:
             _replace_in_turn(new, model, change)
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """The configs that a change writes: before its versions come in, to make it visible, and after versions left."""
+
+    before: Mapping[str, str]
+    flip: Mapping[str, str]
+    after: Mapping[str, str]
+
+
+def _planned_steps(now: Mapping[str, str], final: Mapping[str, str], versions: set[int], change: Change) -> _Steps:
+    """What is served changes at one moment, when the configs are replaced.
+
+    Versions that come are not served before, and those that leave are not served after.
+    """
+    coming = {*(item.version for item in change.versions if item.version is not None), *change.restore}
+    there, after = versions | coming, (versions | coming).difference(change.retire)
+    at_once = len(coming) < 2 and not change.retire and now == final  # one rename of a folder, and nothing else
+    held = {
+        name: with_versions(text, _served(text, versions))
+        for name, text in now.items()
+        if not at_once and coming and _served(text, versions) != _served(text, there)
+    }
+    flip = {name: with_versions(text, _served(text, after)) if change.retire else text for name, text in final.items()}
+    return _Steps(held, _other(flip, {**now, **held}), _other(final, flip))
+
+
+def _other(texts: Mapping[str, str], than: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if text != than[name]}
+
+
+def _served(text: str, versions: Iterable[int]) -> list[int]:
+    return selected(parse(text, CONFIG).version_policy, versions)
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The versions in a folder, lowest first: folders that are named by a plain number."""
+    try:
+        with os.scandir(folder) as entries:
+            numbers = [version_number(entry.name) for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(number for number in numbers if number is not None)
+
+
 def _fill_version(folder: Path, change: Change) -> None:
     """Copy a version's files and compare each with its manifest: what is published is what was verified."""
     assert change.manifest is not None
@@ -253,6 +408,8 @@ def _fill_version(folder: Path, change: Change) -> None:
         if sha256_file(target) != change.manifest.files[name].sha256:
             hint = "the artifact was damaged after it was made: remove .modelwright/store and build again"
             raise RepositoryError(f"{change.model}: {name} is not what was verified", hint)
+    for name, data in change.version_data.items():
+        (folder / name).write_bytes(data)
     (folder / MANIFEST).write_text(change.manifest.text())
 
 
@@ -261,6 +418,7 @@ def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:
     left_out = set(leave)
     for parent, folders, names in os.walk(source):
         below = Path(parent).relative_to(source)
+        folders[:] = [name for name in folders if (below / name).as_posix() not in left_out]
         for name in folders + names:
             origin, copy = Path(parent, name), target / below / name
             if (below / name).as_posix() in left_out:

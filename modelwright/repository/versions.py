@@ -11,6 +11,8 @@ from typing import Any
 from modelwright.config.render import parse
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
 from modelwright.repository.manifest import Manifest
+from modelwright.repository.pins import Pins, pins_of
+from modelwright.repository.policy import is_pinned
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
@@ -99,18 +101,33 @@ def _config_or_none(repository: Repository, model: str) -> Any:
 def superseded(repository: Repository, model: str, version: int) -> str:
     """Why a version cannot be checked any more: newer ones changed what it runs with. '' when it can be.
 
-    The newest version always can, except a prebuilt ensemble: a new version of a composing model does not give it a
-    new version, as it gives one to an ensemble that is built here.
+    A pipeline's config names the versions that it runs: those are what it was verified with, or this is another version
+    of it. A pipeline whose config names none runs the newest; then its own newest version can be checked, except that
+    of a prebuilt one, which gets no new version for each of its composing models.
     """
     newest = repository.latest(model)
     manifest = repository.manifest(model, version)
-    if newest is None or manifest is None or (newest[0] == version and not manifest.made.prebuilt):
+    if newest is None or manifest is None:
         return ""
-    if manifest.tensors != newest[1].tensors:
+    if newest[0] != version and manifest.tensors != newest[1].tensors:
         return "the config has other tensors now"
+    config = _config_or_none(repository, model)
+    if config is not None and is_pinned(config):
+        return _differs_from_pins(repository, manifest, pins_of(config, [version]))
+    if newest[0] == version and not manifest.made.prebuilt:
+        return ""
     for composing, digest in manifest.made.composing_models.items():
         latest = repository.latest(composing)
         if latest is None or latest[1].version_digest != digest:
+            return f"it runs another version of {composing} now"
+    return ""
+
+
+def _differs_from_pins(repository: Repository, manifest: Manifest, pins: Pins) -> str:
+    for composing, digest in manifest.made.composing_models.items():
+        numbers = pins.get(composing, frozenset())
+        found = [repository.manifest(composing, number) for number in numbers]
+        if digest not in {item.version_digest for item in found if item}:
             return f"it runs another version of {composing} now"
     return ""
 

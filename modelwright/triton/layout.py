@@ -13,6 +13,7 @@
     <model>/<N>/sbom.cdx.json    SBOM: the bill of materials
     <model>/<N>/model.sig        SIGNATURE: covers every other file of the version
     <model>/<N>/pipeline.json    PIPELINE: the steps of a version of an ensemble that is kept beside others
+    <model>/<N>/config.pbtxt     CONFIG as it was published with the version; the server does not look at it there
 
 The server reads a folder's name as C's strtoll reads a number, so it takes more folders for versions than Modelwright
 can be loaded from: `version_served` says what the server sees, `version_number` what it then finds.
@@ -32,6 +33,8 @@ PIPELINE = "pipeline.json"
 PINS = "pins"  # the config parameter with the versions that a Python model calls
 SBOM = "sbom.cdx.json"
 SIGNATURE = "model.sig"
+# Files of a version that tell of it: they are not part of what it holds, so not of its version digest.
+ABOUT = (MANIFEST, GOLDEN, CONFIG, SBOM, SIGNATURE)
 
 CONFIGS = "configs"
 WARMUP = "warmup"

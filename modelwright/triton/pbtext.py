@@ -61,6 +61,17 @@ class Field(NamedTuple):
         return _text(values[-1])[0] if values[-1][0] in _QUOTES else values[-1]
 
 
+class FieldPlace(NamedTuple):
+    """Where one occurrence of a top-level field stands in a text: text[start:end], with its separator if it has one.
+
+    `field` is what it holds; of a list it is the first element.
+    """
+
+    start: int
+    end: int
+    field: Field
+
+
 class Tree:
     """The fields of a text, with their places. Empty lists are among them: see Field."""
 
@@ -134,6 +145,11 @@ def parse_tree(text: str | bytes) -> Tree:
     return Tree(_Parser(text).message("", 0))
 
 
+def places(text: str) -> list[FieldPlace]:
+    """The places of the top-level fields of a config.pbtxt, in order. Raises PbtxtError."""
+    return _Parser(text).places()
+
+
 class _Parser:
     """A parser with one token of look-ahead, like the C++ one."""
 
@@ -142,9 +158,12 @@ class _Parser:
         self._tokens = _TOKEN.finditer(text)
         self._line, self._line_start = 1, 0  # of the token in `_kind`, `_word`, `_at`
         self._at = 0
+        self._kind, self._word = _END, ""
+        self._ended = 0  # where the last token ended that was taken
         self._next()
 
     def _next(self) -> None:
+        self._ended = self._at + len(self._word)
         for match in self._tokens:
             kind = match.lastindex
             if kind is None:
@@ -184,6 +203,18 @@ class _Parser:
         if closing:
             self._next()
         return tuple(fields)
+
+    def places(self) -> list[FieldPlace]:
+        found: list[FieldPlace] = []
+        while self._word:
+            if self._kind != _NAME:
+                self._expected("a field's name")
+            start, fields = self._at, list[Field]()
+            self._field(fields, 0)
+            if self._word in (",", ";"):
+                self._next()
+            found.append(FieldPlace(start, self._ended, fields[0]))
+        return found
 
     def _field(self, fields: list[Field], depth: int) -> None:
         name, line, column = self._word, self._line, self._at - self._line_start + 1

@@ -37,7 +37,7 @@ def test_a_first_build_publishes_version_1_with_everything_it_needs(sandbox: San
     assert (outcome.status, outcome.version) == ("new", 1)
     assert outcome.max_abs_error is not None
     assert set(sandbox.published()) == {f"scaled/{name}" for name in (
-        "config.pbtxt", "1/model.onnx", "1/golden.npz", "1/manifest.json")}  # fmt: skip
+        "config.pbtxt", "1/model.onnx", "1/golden.npz", "1/manifest.json", "1/config.pbtxt")}  # fmt: skip
     manifest = sandbox.manifest("scaled")
     assert manifest.files["model.onnx"].sha256 == sandbox.published()["scaled/1/model.onnx"]
     assert [entry.step for entry in manifest.lineage] == ["samples", "torch", "onnx", "verify"]
@@ -171,7 +171,7 @@ def test_ensembles_get_a_version_when_a_member_does(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.server
-def test_an_ensemble_and_its_composing_models_go_out_together_or_not_at_all(sandbox: Sandbox) -> None:
+def test_a_composing_model_goes_out_and_an_ensemble_that_fails_keeps_to_the_version_it_names(sandbox: Sandbox) -> None:
     folder = sandbox.onnx_builder()
     sandbox.python_builder()
     sandbox.onnx_builder("alone")
@@ -186,11 +186,16 @@ def test_an_ensemble_and_its_composing_models_go_out_together_or_not_at_all(sand
     sandbox.onnx_builder("alone", factor=2.001)
     outcomes = sandbox.build()
     assert outcomes["both"].status == "failed"
-    assert outcomes["doubled"].status == "held"
+    assert outcomes["doubled"].status == "new"
     assert outcomes["alone"].status == "new"
     after = sandbox.published()
     assert {name for name in after if after[name] != before.get(name)} == {
-        "alone/2/model.onnx", "alone/2/golden.npz", "alone/2/manifest.json"}  # fmt: skip
+        "doubled/config.pbtxt",
+        *(f"doubled/2/{name}" for name in ("model.onnx", "golden.npz", "manifest.json", "config.pbtxt")),
+        *(f"alone/2/{name}" for name in ("model.onnx", "golden.npz", "manifest.json", "config.pbtxt")),
+    }
+    assert "versions: [ 1, 2 ]" in sandbox.config("doubled")
+    assert sandbox.cli("verify").exit_code == 0
 
 
 def test_code_that_reads_a_file_the_build_does_not_know_of_is_refused(sandbox: Sandbox) -> None:
@@ -436,13 +441,13 @@ def test_what_waits_for_a_failed_model_is_held_however_indirectly(sandbox: Sandb
     outcomes = sandbox.build()
     assert {name: outcome.status for name, outcome in outcomes.items()} == {
         "doubled": "failed",
-        "plus_one": "held",
+        "plus_one": "new",
         "inner": "held",
         "outer": "held",
     }
     (sandbox.root / "builders/doubled/model.onnx").write_bytes(b"")  # now what the ensembles need is not made at all
-    assert {outcome.status for outcome in sandbox.build().values()} == {"failed", "held"}
-    assert sandbox.published() == {}
+    assert {outcome.status for outcome in sandbox.build().values()} == {"failed", "held", "unchanged"}
+    assert {name.partition("/")[0] for name in sandbox.published()} == {"plus_one"}
 
 
 @pytest.mark.server

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -19,6 +20,7 @@ from modelwright.api import Project
 from modelwright.digest import sha256_file
 from modelwright.errors import ServerError
 from modelwright.operations.infer import infer
+from modelwright.repository import policy
 from modelwright.server.environment import ensure
 from modelwright.server.local import RunningServer, running
 from modelwright.triton.client import connect
@@ -50,6 +52,8 @@ def built(sandbox_factory: Callable[[], Sandbox]) -> Sandbox:
     sandbox.build()
     doubling_onnx(folder / "model.onnx", 2.001)
     sandbox.build()
+    with mock.patch.object(policy, "SETTLE_S", 0):  # as a minute later
+        sandbox.build()
     return sandbox
 
 

@@ -158,7 +158,7 @@ def test_kill_9_while_numbers_are_reserved_keeps_the_ledger_readable(tmp_path: P
         target = repository(tmp_path / str(point))
         target.reserve(["m"])
         in_child(lambda: target.reserve(["m"]), kill_at=point)  # noqa: B023
-        assert target.ledger() in ({"m": 1}, {"m": 2})
+        assert target.ledger().versions in ({"m": 1}, {"m": 2})
         assert [path.name for path in target.root.iterdir()] == [LEDGER]
 
 

@@ -1,0 +1,178 @@
+"""What happened to a repository: one line of JSON an event, each with the digest of the line before it.
+
+    {"seq": 12, "time": "2026-11-26T07:00:00+00:00", "who": "ops@host", "what": "rollback", "model": "digits",
+     "version": 3, "why": "accuracy fell", "details": {…}, "previous": "<SHA-256 of line 11>"}
+
+The journal lies outside the repository and is only ever appended to, by the holder of the build lock. A line is written
+before its change, so that no change goes unnamed; what then did not come about is noted by the next command. A line
+that was edited, removed or put in between breaks the chain from there on: `check` says where.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, JsonValue, PlainSerializer
+
+from modelwright.digest import canonical, sha256
+from modelwright.errors import RepositoryError
+from modelwright.facts.part import DamagedError, Integer, JsonObject, Part, validated
+from modelwright.fsops import disk_errors, fsync_path
+from modelwright.repository.ledger import JournalHead
+
+JOURNAL = "journal.jsonl"
+WHO = "MODELWRIGHT_USER"  # names the person, where the account does not
+_FIRST = "0" * 64  # what stands as `previous` in the first line
+
+
+class Event(Part):
+    """One line. `model` and `version` are empty where an event concerns none."""
+
+    seq: Integer
+    time: Annotated[datetime, PlainSerializer(datetime.isoformat)]
+    who: str
+    what: str
+    model: str = ""
+    version: Integer | None = None
+    why: str = ""
+    details: JsonObject = Field(default_factory=dict)
+    previous: str
+
+
+@dataclass(frozen=True)
+class Break:
+    """Where the journal is not what was written. `line` counts from 1."""
+
+    line: int
+    problem: str
+
+
+class Journal:
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / JOURNAL
+
+    def append(
+        self,
+        what: str,
+        model: str = "",
+        version: int | None = None,
+        *,
+        why: str = "",
+        details: Mapping[str, JsonValue] | None = None,
+    ) -> Event:
+        """Write an event down, durably. Raises StoreError for a full or read-only disk, RepositoryError for a last line
+        that cannot be read."""
+        with disk_errors(self.file):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not self.file.exists()
+            with self.file.open("ab+") as file:
+                end = _end_of_whole_lines(file.fileno())
+                file.truncate(end)  # a line that was cut short by a kill was never acted upon
+                last = _last_line(file.fileno(), end)
+                event = Event(
+                    seq=self._parse(last, "its last line").seq + 1 if last else 1,
+                    time=datetime.now(timezone.utc).replace(microsecond=0),
+                    who=who(),
+                    what=what,
+                    model=model,
+                    version=version,
+                    why=why,
+                    details=dict(details or {}),
+                    previous=sha256(last) if last else _FIRST,
+                )
+                file.write(canonical(event.as_json()) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                fsync_path(self.file.parent)
+        return event
+
+    def events(self) -> Iterator[Event]:
+        """All events, oldest first. Raises RepositoryError for a line that is no event."""
+        for number, line in enumerate(self._lines(), 1):
+            yield self._parse(line, f"line {number}")
+
+    def check(self) -> list[Break]:
+        """The lines that do not follow from the one before, or are no events."""
+        found: list[Break] = []
+        previous, seq = _FIRST, 0
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                event = self._parse(line, f"line {number}")
+            except RepositoryError as error:
+                found.append(Break(number, error.message))
+                event = None
+            if event is not None and event.previous != previous:
+                found.append(Break(number, "does not follow from the line before: one of them was changed or removed"))
+            elif event is not None and event.seq != seq + 1:
+                found.append(Break(number, f"is event {event.seq}, and event {seq + 1} was expected"))
+            previous, seq = sha256(line), event.seq if event else seq + 1
+        return found
+
+    def head(self) -> JournalHead | None:
+        """How far it goes: the ledger keeps it, so that a journal that was cut short shows. None for an empty one."""
+        first = last = b""
+        count = 0
+        for line in self._lines():
+            first, last, count = first or line, line, count + 1
+        return JournalHead(first=sha256(first), lines=count, head=sha256(last)) if count else None
+
+    def _lines(self) -> Iterator[bytes]:
+        """The lines, without their ends. What follows the last end was cut short by a kill: it is no line."""
+        try:
+            with self.file.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield line[:-1]
+        except FileNotFoundError:
+            return
+
+    def _parse(self, line: bytes, where: str) -> Event:
+        try:
+            return validated(Event, json.loads(line))
+        except (ValueError, RecursionError, DamagedError) as error:
+            hint = "restore the journal from a backup, or move it away: a new one begins"
+            raise RepositoryError(f"{self.file}: {where} is no event: {error}", hint) from None
+
+
+def who() -> str:
+    """The account and the machine; $MODELWRIGHT_USER in place of the account where it is set."""
+    try:
+        account = os.environ.get(WHO) or getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id
+        account = str(os.getuid())
+    return f"{account}@{socket.gethostname()}"
+
+
+def _end_of_whole_lines(handle: int) -> int:
+    """The place behind the last end of a line."""
+    at = os.fstat(handle).st_size
+    while at:
+        start = max(0, at - 4096)
+        found = os.pread(handle, at - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        at = start
+    return 0
+
+
+def _last_line(handle: int, end: int) -> bytes:
+    """The line that ends there, without its end; empty where there is none."""
+    line, at = b"", end - 1
+    while at > 0:
+        start = max(0, at - 4096)
+        part = os.pread(handle, at - start, start)
+        found = part.rfind(b"\n")
+        line = part[found + 1 :] + line
+        if found >= 0:
+            break
+        at = start
+    return line

@@ -1,0 +1,153 @@
+"""What an operator does to published versions: `retire`, `restore`, `rollback`, `promote`. Planned first, then done.
+
+move = rollback(repository, "digits")      nothing is written: `move.says` tells what will happen
+carry_out(repository, move, why="accuracy fell")
+settle(repository, move)                   once the servers have followed, or a minute later by any other move
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelwright.errors import RepositoryError
+from modelwright.repository.draft import Draft, which_versions
+from modelwright.repository.move import Move
+from modelwright.repository.repository import Repository
+from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import CONFIG
+
+# --- the moves --------------------------------------------------------------------------------------------------------
+
+
+def retire(repository: Repository, model: str, version: int, *, allow_signature_change: bool = False) -> Move:
+    """A version leaves the repository and is kept among the retired ones.
+
+    Raises RepositoryError for one that a pipeline needs, that is promoted, or that is the last one.
+    """
+    draft = Draft(repository)
+    _check_live(repository, model, version)
+    users = draft.needed.get(model, {}).get(version, ())
+    if users:
+        pipelines = " and ".join(users)
+        hint = f"roll {users[0]} back, or build it with another version, and then retire this one"
+        raise RepositoryError(f"{model}: version {version} is needed by {pipelines}", hint)
+    state = draft.state(model)
+    if state.promoted == version:
+        hint = f"promote another one first: modelwright promote {model} latest"
+        raise RepositoryError(f"{model}: version {version} is the promoted one", hint)
+    rest = [number for number in repository.versions(model) if number != version]
+    if not rest:
+        raise RepositoryError(
+            f"{model}: version {version} is its only one", "a model without versions does not load: remove its folder"
+        )
+    draft.leave(model, [version])
+    if version > max(rest):
+        draft.withdraw(model, [version])
+        if state.promoted is None:
+            draft.take_over(model, max(rest))
+    return draft.move("retire", model, version, allow_signature_change)
+
+
+def restore(repository: Repository, model: str, version: int, *, allow_signature_change: bool = False) -> Move:
+    """A retired version comes back, under its number. Raises RepositoryError for one that is not retired."""
+    draft = Draft(repository)
+    _check_model(repository, model)
+    if version not in repository.retired(model):
+        live = version in repository.versions(model)
+        problem = "is in the repository already" if live else "is not among the retired ones"
+        raise RepositoryError(f"{model}: version {version} {problem}", which_versions(repository, model))
+    draft.come_back(model, [version])
+    if draft.state(model).promoted is None and version > max(repository.versions(model), default=0):
+        draft.take_over(model, version)
+    return draft.move("restore", model, version, allow_signature_change)
+
+
+def rollback(
+    repository: Repository, model: str, to: int | None = None, *, allow_signature_change: bool = False
+) -> Move:
+    """An older version is served again, by one rename; the newer ones leave the repository. A pipeline takes the
+    versions along that it was verified with. Without `to`: the highest version below the one that is served now.
+
+    Raises RepositoryError where there is no such version, or a newer one is needed by another pipeline.
+    """
+    draft = Draft(repository)
+    _check_model(repository, model)
+    now = draft.newest_served(model)
+    live, retired = repository.versions(model), repository.retired(model)
+    withdrawn = draft.state(model).withdrawn
+    older = [number for number in {*live, *retired} if (now is None or number < now) and number not in withdrawn]
+    if to is None:
+        if not older:
+            problem = f"there is no version below {now}" if now is not None else "nothing is served"
+            raise RepositoryError(f"{model}: {problem}", which_versions(repository, model))
+        to = max(older)
+    if to not in live and to not in retired:
+        raise RepositoryError(f"{model}: there is no version {to}", which_versions(repository, model))
+    if now is not None and to >= now:
+        hint = "a rollback goes to an older one; restore or promote goes forward"
+        raise RepositoryError(f"{model}: version {now} is served, and version {to} is not older", hint)
+    if to in retired:
+        draft.come_back(model, [to])
+    state = draft.state(model)
+    if state.promoted is not None:  # newer versions are there and not served: only the one that was served leaves
+        draft.set_state(model, state.model_copy(update={"promoted": to}))
+        leaving = [number for number in live if to < number <= state.promoted]
+    else:
+        leaving = [number for number in live if number > to]
+    for number in leaving:
+        users = [user for user in draft.needed.get(model, {}).get(number, ()) if user != model]
+        if users:
+            hint = f"roll {users[0]} back first: modelwright rollback {users[0]}"
+            raise RepositoryError(f"{model}: version {number} is needed by {' and '.join(users)}", hint)
+    draft.withdraw(model, leaving)
+    draft.leave(model, leaving)
+    draft.take_over(model, to)
+    return draft.move("rollback", model, to, allow_signature_change)
+
+
+def promote(repository: Repository, model: str, version: int | None, *, allow_signature_change: bool = False) -> Move:
+    """This version is served, whatever is newer, until another one is promoted; None: what its model.yaml says again.
+
+    Later builds publish their versions and leave them unserved. A retired version comes back. Raises RepositoryError
+    for a version that does not exist, and where a pipeline needs a higher one.
+    """
+    draft = Draft(repository)
+    _check_model(repository, model)
+    if version is not None:
+        if version in repository.retired(model):
+            draft.come_back(model, [version])
+        else:
+            _check_live(repository, model, version)
+    draft.set_state(model, draft.state(model).model_copy(update={"promoted": version}))
+    target = version if version is not None else max(repository.versions(model), default=None)
+    if target is not None:
+        draft.take_over(model, target)
+    return draft.move("promote", model, version, allow_signature_change)
+
+
+def tidy(repository: Repository, models: Iterable[str] = ()) -> Move:
+    """Bring each config.pbtxt to what its state and the pipelines ask for: above all, versions that pipelines needed a
+    while ago are served no longer."""
+    draft = Draft(repository)
+    for model in list(models) or repository.models():
+        if (repository.root / model / CONFIG).is_file():
+            draft.touch(model)
+    return draft.move("tidy", "", None, allow_signature_change=True)
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_model(repository: Repository, model: str) -> None:
+    known = sorted({*repository.models(), *repository.retired_models()})
+    if model not in known:
+        raise RepositoryError(f"{model}: is not in {repository.root.name}", did_you_mean(model, known))
+
+
+def _check_live(repository: Repository, model: str, version: int) -> None:
+    _check_model(repository, model)
+    if version not in repository.versions(model):
+        retired = version in repository.retired(model)
+        problem = "is retired" if retired else "does not exist"
+        hint = f"bring it back: modelwright restore {model} {version}" if retired else which_versions(repository, model)
+        raise RepositoryError(f"{model}: version {version} {problem}", hint)

@@ -1,0 +1,74 @@
+"""Which versions of a model are served: what its model.yaml asks for, what is promoted, and what pipelines need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from modelwright.config.edit import with_own_policy, with_versions
+from modelwright.config.render import parse
+from modelwright.errors import RepositoryError
+from modelwright.repository.ledger import ServingState
+from modelwright.triton.layout import PINS
+from modelwright.triton.policy import selected
+
+# How long a version that no pipeline needs any more stays served: a server that polls may run the old pipeline until it
+# has looked again. Triton polls every 15 s unless told otherwise.
+SETTLE_S = 60
+
+
+def with_policy(
+    text: str, model: str, versions: Collection[int], state: ServingState, needed: Iterable[int], now: datetime
+) -> tuple[str, ServingState]:
+    """A config's text with the version_policy that is right for these versions, and the state that goes with it.
+
+    `text` has the model's own policy, or the one that an earlier call put there. `needed` are the versions that
+    pipelines need. Where its own policy serves what is right, the config keeps it. Raises RepositoryError where a
+    pipeline needs a version above the promoted one: requests without a version would get it.
+    """
+    plain = with_own_policy(text)
+    config = parse(plain, f"{model}: config.pbtxt")
+    by_own = selected(config.version_policy, versions)
+    if state.promoted is not None and state.promoted not in versions:
+        hint = f"promote another one (modelwright promote {model} latest), or bring it back (modelwright restore)"
+        raise RepositoryError(f"{model}: version {state.promoted} is promoted, and it is not in the repository", hint)
+    chosen = {state.promoted} if state.promoted is not None else set(by_own)
+    needing, lately = set(needed), recent(state, now)
+    right = (chosen | needing | lately).intersection(versions)
+    if state.promoted is not None and (above := sorted(number for number in right if number > state.promoted)):
+        reason = f"{model}: version {state.promoted} cannot be the promoted one: a pipeline "
+        if above[-1] not in needing:
+            hint = f"wait {SETTLE_S} s: a server that polls may still run the pipeline as it was"
+            raise RepositoryError(f"{reason}needed version {above[-1]} until a moment ago", hint)
+        hint = f"promote {above[-1]} (modelwright promote {model} {above[-1]}), or roll the pipeline back first"
+        raise RepositoryError(f"{reason}needs version {above[-1]}, which requests without a version would get", hint)
+    kept = state.model_copy(
+        update={"released": {number: time for number, time in state.released.items() if number in lately}}
+    )
+    if right == set(by_own) and not is_pinned(config):
+        return plain, kept
+    return with_versions(plain, right), kept
+
+
+def is_pinned(config: Any) -> bool:
+    """Whether a config names versions of other models.
+
+    Then it always names its own, too: a server that reads its folder again, for the sake of a model that it runs, must
+    not serve a newer version with the pins of an older one.
+    """
+    return PINS in config.parameters or any(step.model_version > 0 for step in config.ensemble_scheduling.step)
+
+
+def recent(state: ServingState, now: datetime) -> set[int]:
+    """The versions that pipelines needed until a moment ago."""
+    return {number for number, time in state.released.items() if now - time < timedelta(seconds=SETTLE_S)}
+
+
+def released(state: ServingState, versions: Iterable[int], now: datetime) -> ServingState:
+    """The state once pipelines need these versions no longer."""
+    return state.model_copy(update={"released": {**state.released, **dict.fromkeys(versions, now)}})
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc).replace(microsecond=0)
