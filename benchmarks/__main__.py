@@ -15,6 +15,7 @@ NAMES = (
     "cold",
     "parallel",
     "verify",
+    "swap",
     "lint",
     "agreement",
     "generator",

@@ -64,20 +64,20 @@ def add_onnx_builder(root: Path, number: int) -> None:
     folder.mkdir()
     (folder / "model.yaml").write_text(_ONNX_YAML)
     (folder / "data.py").write_text(_ONNX_DATA.format(number=number))
-    _save_product(folder / "model.onnx", float(number + 1))
+    save_product(folder / "model.onnx", float(number + 1))
 
 
 def settle() -> None:
     time.sleep(SETTLED_S)
 
 
-def _save_product(path: Path, factor: float) -> None:
-    """y = x · factor, float32 (batch, 2)."""
+def save_product(path: Path, factor: float, columns: int = 2) -> None:
+    """y = x · factor, float32 (batch, columns)."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in "xy")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", columns]) for name in "xy")
     weights = [numpy_helper.from_array(np.array([factor], dtype=np.float32), "factor")]
     graph = helper.make_graph([helper.make_node("Mul", ["x", "factor"], ["y"])], "product", [x], [y], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)

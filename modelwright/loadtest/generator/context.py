@@ -60,6 +60,8 @@ class Pace:
 class UserContext:
     """One for each workload of a process. Raises LoadError or ServerError if server, model or payloads do not fit."""
 
+    max_connections = MAX_CONNECTIONS
+
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         self.address = address_of(workload.url)
@@ -115,10 +117,11 @@ class UserContext:
             self._until_check -= 1
             if self._until_check <= 0:
                 self._until_check = self.workload.check_every
-                code = self._checked(caller, payload, answer)
+                code = self.check_answer(caller, payload, answer)
         self.recorder.add(intended_ns or start_ns, start_ns, end_ns, code, payload)
 
-    def _checked(self, caller: Caller, payload: int, answer: Any) -> int:
+    def check_answer(self, caller: Caller, payload: int, answer: Any) -> int:
+        """Compare it with the golden one: 0, or the number of a failure kind. A subclass may do something else."""
         expected = self.payloads.items[payload].expected
         if expected is None:
             return 0
@@ -138,7 +141,7 @@ class UserContext:
         assert pace.shape.rate is not None
         timer = Timer()
         callers = _Callers(self.caller)
-        free = Semaphore(MAX_CONNECTIONS)
+        free = Semaphore(self.max_connections)
         try:
             for offset_ns in schedule(pace.shape.rate, pace.shape.arrivals, pace.seed, pace.part, pace.parts):
                 intended_ns = pace.start_ns + offset_ns
@@ -167,7 +170,7 @@ class UserContext:
 
     def _not_sent(self, intended_ns: int) -> None:
         """A failure: without it, an overloaded server would look better the longer its queue is."""
-        code = self.recorder.code("not sent", f"all {MAX_CONNECTIONS} connections were busy until the end")
+        code = self.recorder.code("not sent", f"all {self.max_connections} connections were busy until the end")
         now_ns = time.monotonic_ns()
         self.recorder.add(intended_ns, now_ns, now_ns, code, 0)
 
