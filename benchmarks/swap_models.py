@@ -13,9 +13,13 @@ import yaml
 
 from benchmarks import projects, timing
 from benchmarks.load_client import Golden, difference
+from modelwright.build.build import LOCK
+from modelwright.fsops import locked
 from modelwright.project.project import ProjectConfig
 from modelwright.project.project import load as load_project
 from modelwright.repository.manifest import read
+from modelwright.repository.move import carry_out
+from modelwright.repository.moves import rollback
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import MANIFEST
 from modelwright.verification.golden import load_golden
@@ -31,7 +35,7 @@ _SPEC = {"source": {"kind": "onnx", "path": "model.onnx"}, "samples": "data:samp
 
 
 def project(root: Path, models: Sequence[str]) -> ProjectConfig:
-    """A project with version 1 of each model; what the versions after it hold lies beside the repository."""
+    """A project with version 1 of each model, and version 2 retired: what the versions after it hold."""
     projects.shipped_project(root, ["digits"] if "digits" in models else ["none"])
     projects.take_store(root)
     if "product" in models:
@@ -44,15 +48,13 @@ def project(root: Path, models: Sequence[str]) -> ProjectConfig:
         _retrain_digits(root)
     timing.build(root)
     config = load_project(root)
+    repository = Repository.of(config)
     for model in models:
-        _aside(config, model).parent.mkdir(exist_ok=True)
-        (config.repository / model / "2").rename(_aside(config, model))
-        first, second = (_golden(folder) for folder in (config.repository / model / "1", _aside(config, model)))
+        carry_out(repository, rollback(repository, model), why="the benchmark begins with version 1")
+        first, second = (_golden(folder) for folder in (repository.folder(model, 1), _second(repository, model)))
         alike = [n for n, answer in enumerate(second.answers) if not difference(first, n, answer)]
         if alike:
-            raise RuntimeError(
-                f"{model}: both versions give one answer to {len(alike)} payloads: they cannot be told apart"
-            )
+            raise RuntimeError(f"{model}: both versions answer {len(alike)} payloads alike: they cannot be told apart")
     return config
 
 
@@ -72,8 +74,8 @@ def _retrain_digits(root: Path) -> None:
     path.write_text(yaml.safe_dump(spec))
 
 
-def _aside(config: ProjectConfig, model: str) -> Path:
-    return config.state / "aside" / model
+def _second(repository: Repository, model: str) -> Path:
+    return repository.retired_folder(model, 2)
 
 
 @cache
@@ -91,30 +93,33 @@ class Swapped:
 
     def __init__(self, config: ProjectConfig, model: str) -> None:
         self.model = model
-        self._repository = Repository(config.repository, config.staging)
-        self._gone = config.state / "gone" / model
-        self._aside = _aside(config, model)
-        template = read(self._aside / MANIFEST)
-        assert template
-        self._template = template
-        self._number = 1
+        self._repository = Repository.of(config)
+        self._lock = config.state / LOCK
+        manifest = self._repository.retired_manifest(model, 2)
+        assert manifest
+        self._manifest = manifest
 
     def publish(self) -> int:
         """The second weights under a new number."""
-        self._number = self._repository.reserve([self.model])[self.model]
-        files = {name: self._aside / name for name in self._template.files}
-        manifest = self._template.model_copy(update={"version": self._number})
-        self._repository.publish(Change(self.model, self._number, files, manifest))
-        return self._number
+        folder = _second(self._repository, self.model)
+        with locked(self._lock, "the benchmark", wait=False):
+            number = self._repository.reserve([self.model])[self.model]
+            files = {name: folder / name for name in self._manifest.files}
+            manifest = self._manifest.model_copy(update={"version": number})
+            self._repository.journal.append("publish", self.model, number)
+            self._repository.publish(Change(self.model, number, files, manifest))
+        return number
 
     def roll_back(self) -> int:
         """To version 1."""
-        self._gone.mkdir(parents=True, exist_ok=True)
-        self._repository.folder(self.model, self._number).rename(self._gone / str(self._number))
+        with locked(self._lock, "the benchmark", wait=False):
+            carry_out(self._repository, rollback(self._repository, self.model, 1))
         return 1
 
     def golden(self, version: int) -> Golden | None:
         """None for a version that was not published."""
-        if not 1 <= version <= self._repository.ledger()[self.model]:
+        if not 1 <= version <= self._repository.ledger().versions[self.model]:
             return None
-        return _golden(self._repository.folder(self.model, 1) if version == 1 else self._aside)
+        return _golden(
+            self._repository.folder(self.model, 1) if version == 1 else _second(self._repository, self.model)
+        )
