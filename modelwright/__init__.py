@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from modelwright.errors import ModelwrightError
     from modelwright.lint.engine import Finding, LintReport
     from modelwright.operations.adopt import Adoption
+    from modelwright.operations.change import Changed
+    from modelwright.operations.diff import VersionDiff
+    from modelwright.operations.gc import Collected
+    from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
+    from modelwright.operations.versions import ModelVersions, VersionStatus
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
 
@@ -33,11 +38,15 @@ _PUBLIC = {
     "Asked": "bench.bench:Asked",
     "BenchResult": "bench.document:BenchResult",
     "BuildPlan": "build.plan:BuildPlan",
+    "Changed": "operations.change:Changed",
+    "Collected": "operations.gc:Collected",
     "Finding": "lint.engine:Finding",
+    "History": "operations.history:History",
     "LintReport": "lint.engine:LintReport",
     "Listener": "build.listener:Listener",
     "LockedModel": "build.locks:LockedModel",
     "ModelStatus": "operations.status:ModelStatus",
+    "ModelVersions": "operations.versions:ModelVersions",
     "ModelwrightError": "errors:ModelwrightError",
     "Outcome": "build.outcome:Outcome",
     "Picked": "operations.pick:Picked",
@@ -47,6 +56,8 @@ _PUBLIC = {
     "Replayed": "operations.replay:Replayed",
     "Scaffold": "operations.scaffold:Scaffold",
     "Served": "server.session:Served",
+    "VersionDiff": "operations.diff:VersionDiff",
+    "VersionStatus": "operations.versions:VersionStatus",
     "lint_repository": "api:lint_repository",
 }
 __all__ = [
@@ -55,11 +66,15 @@ __all__ = [
     "Asked",
     "BenchResult",
     "BuildPlan",
+    "Changed",
+    "Collected",
     "Finding",
+    "History",
     "LintReport",
     "Listener",
     "LockedModel",
     "ModelStatus",
+    "ModelVersions",
     "ModelwrightError",
     "Outcome",
     "Picked",
@@ -69,6 +84,8 @@ __all__ = [
     "Replayed",
     "Scaffold",
     "Served",
+    "VersionDiff",
+    "VersionStatus",
     "__version__",
     "lint_repository",
 ]

@@ -32,11 +32,16 @@ if TYPE_CHECKING:
     from modelwright.lint.engine import LintReport
     from modelwright.loadtest.measure.progress import Progress
     from modelwright.operations.adopt import Adoption
+    from modelwright.operations.change import Changed
+    from modelwright.operations.diff import VersionDiff
+    from modelwright.operations.gc import Collected
+    from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
+    from modelwright.operations.versions import ModelVersions
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
 
@@ -177,6 +182,134 @@ class Project:
         from modelwright.operations.status import status
 
         return status(self.config)
+
+    def versions(self, name: str) -> ModelVersions:
+        """The versions of a model, live and retired, newest first: which are served and why, and how each did.
+
+        What is wrong with one version is its `problem`. Raises RepositoryError for a model that is not there.
+        """
+        from modelwright.operations.versions import versions
+
+        return versions(self.config, name)
+
+    def diff(self, name: str, before: int | None = None, after: int | None = None) -> VersionDiff:
+        """What differs between two versions of a model, live or retired: by default the newest and the one below it.
+
+        Raises RepositoryError for a model or version that is not there, and for a manifest that cannot be read.
+        """
+        from modelwright.operations.diff import diff
+
+        return diff(self.config, name, before, after)
+
+    def history(self, name: str = "") -> History:
+        """The events of the journal that changed a model, or all of them; `breaks` says where it is not as written.
+
+        Raises RepositoryError for a model that was never there.
+        """
+        from modelwright.operations.history import history
+
+        return history(self.config, name)
+
+    def retire(
+        self,
+        name: str,
+        version: int,
+        *,
+        why: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        allow_signature_change: bool = False,
+        say: Say = _quiet,
+    ) -> Changed:
+        """Take a version out of the repository; it is kept in the history, and `restore` brings it back.
+
+        `why` goes into the journal. With `dry_run` the result says what would be done, and nothing is. While a build or
+        another operator is at work, LockedError is raised or, with `wait`, waited; `say` then hears who that is.
+
+        Raises RepositoryError for a version that is not there, is promoted, is needed by a pipeline or is the last one;
+        and where clients would see other inputs or outputs, unless `allow_signature_change` is set.
+        """
+        from modelwright.operations.change import How, retire
+
+        return retire(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say))
+
+    def restore(
+        self,
+        name: str,
+        version: int,
+        *,
+        why: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        allow_signature_change: bool = False,
+        say: Say = _quiet,
+    ) -> Changed:
+        """Bring a retired version back under its number. Raises RepositoryError for a damaged one.
+
+        The other arguments and errors are those of `retire`.
+        """
+        from modelwright.operations.change import How, restore
+
+        return restore(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say))
+
+    def rollback(
+        self,
+        name: str,
+        to: int | None = None,
+        *,
+        why: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        allow_signature_change: bool = False,
+        say: Say = _quiet,
+    ) -> Changed:
+        """Serve version `to` again, by default the one below the served one; newer ones leave in the same rename.
+
+        What a pipeline runs goes back with it. Raises RepositoryError where there is nothing to go back to, and where
+        another pipeline needs a version that would leave. The other arguments and errors are those of `retire`.
+        """
+        from modelwright.operations.change import How, rollback
+
+        return rollback(self.config, name, to, How(why, dry_run, wait, allow_signature_change, say))
+
+    def promote(
+        self,
+        name: str,
+        version: int | None,
+        *,
+        why: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        allow_signature_change: bool = False,
+        say: Say = _quiet,
+    ) -> Changed:
+        """Serve this version, whatever is newer; None ends that. Builds publish new versions, and they are not served.
+
+        The other arguments and errors are those of `retire`.
+        """
+        from modelwright.operations.change import How, promote
+
+        return promote(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say))
+
+    def gc(
+        self,
+        keep: int,
+        names: Names = (),
+        *,
+        why: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        say: Say = _quiet,
+    ) -> Collected:
+        """Retire old versions, and delete those that were retired before. Of each model `keep` of both stay.
+
+        So does what is served, promoted, needed by a pipeline or on a remote: `stays` of the result has the reasons.
+        Raises RepositoryError for an unknown name. The other arguments are those of `retire`.
+        """
+        from modelwright.operations.change import How
+        from modelwright.operations.gc import gc
+
+        return gc(self.config, keep, _listed(names), How(why, dry_run, wait, say=say))
 
     @contextmanager
     def serve(

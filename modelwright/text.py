@@ -44,6 +44,14 @@ def seconds(value: float) -> str:
     return with_unit(value, "s")
 
 
+def age(value_s: float) -> str:
+    """How long ago something was: `12 s`, `5 min`, `3 h`, `40 d`."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if value_s >= length_s:
+            return f"{int(value_s // length_s)} {unit}"
+    return f"{max(int(value_s), 0)} s"
+
+
 def rate(value: float | None) -> str:
     return with_unit(value, "req/s")
 

@@ -140,8 +140,10 @@ serving: {max_batch_size: 8}
 """
 
 
-def doubling_onnx(path: Path, factor: float = 2.0, *, batch: str | int = "batch", opset: int = 20, ir: int = 9) -> None:
-    """y = x * factor, float32 (batch, 2)."""
+def doubling_onnx(
+    path: Path, factor: float = 2.0, *, batch: str | int = "batch", width: int = 2, opset: int = 20, ir: int = 9
+) -> None:
+    """y = x * factor, float32 (batch, width)."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -149,8 +151,8 @@ def doubling_onnx(path: Path, factor: float = 2.0, *, batch: str | int = "batch"
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
         "double",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 2])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, width])],
         [numpy_helper.from_array(np.array([factor], dtype=np.float32), "factor")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
@@ -209,6 +211,18 @@ class Sandbox:
 
     def ensemble_builder(self, model: str = "both", yaml: str = ENSEMBLE_YAML) -> Path:
         return self.write(model, model_yaml=yaml, data_py=DATA_PY)
+
+    def doubled_versions(self, count: int, model: str = "doubled") -> None:
+        """Versions 1, 2, … of the ONNX model, which differ in their weights."""
+        for number in range(count):
+            self.onnx_builder(model, factor=2 + number / 1024)
+            assert self.build(model)[model].version == number + 1
+
+    def widened(self, model: str = "doubled") -> None:
+        """The next version of that model, which has other tensors: three numbers a row."""
+        folder = self.write(model, data_py=DATA_PY.replace("arange(8", "arange(12").replace("(4, 2)", "(4, 3)"))
+        doubling_onnx(folder / "model.onnx", width=3)
+        assert self.build(model)[model].status == "new"
 
     def build(self, *names: str, listener: Silent | None = None) -> dict[str, Outcome]:
         start = None if self.workers else TestExecutor

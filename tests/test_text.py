@@ -25,6 +25,14 @@ def test_a_number_that_was_written_down_is_shown_as_written(value: float, shown:
 
 
 @pytest.mark.parametrize(
+    ("value_s", "shown"),
+    [(-1, "0 s"), (0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (7_199, "1 h"), (86_399, "23 h"), (4e6, "46 d")],
+)
+def test_an_age_is_rounded_down_to_its_unit(value_s: float, shown: str) -> None:
+    assert text.age(value_s) == shown
+
+
+@pytest.mark.parametrize(
     ("size_bytes", "shown"),
     [
         (0, "0 B"),

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -92,7 +93,11 @@ def fail(error: ModelwrightError, code: int = 1) -> NoReturn:
 
 def as_json(value: Any) -> None:
     """Print a result for machines."""
-    click.echo(json.dumps(value, indent=1, default=str))
+    click.echo(json.dumps(value, indent=1, default=_plain))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def progress(text: str) -> None:

@@ -23,7 +23,7 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.facts.key_content import KeyContent
 from modelwright.repository.manifest import Manifest, read_ours
-from modelwright.triton.layout import CONFIG, GOLDEN, MANIFEST
+from modelwright.triton.layout import ABOUT, CONFIG, MANIFEST
 from modelwright.triton.messages import compared
 
 _MAX_CHARS = 60  # of a value
@@ -33,7 +33,7 @@ _MAX_CHARS = 60  # of a value
 class VersionSide:
     """One of two versions: what a message calls it, its folder, and the config.pbtxt that it is served with."""
 
-    name: str  # "version 3", "baseline"
+    name: str  # "version 3", "the baseline"
     folder: Path
     config: Path
 
@@ -111,7 +111,7 @@ def _read(folder: Path) -> Manifest | None:
 def _note(before: VersionSide, one: Manifest | None, after: VersionSide, other: Manifest | None) -> str:
     if (one is None) == (other is None):
         return ""
-    return f"only the {(before if one else after).name} has one: how it was made is not compared"
+    return f"only {(before if one else after).name} has one: how it was made is not compared"
 
 
 # --- config.pbtxt -----------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _config(before: VersionSide, after: VersionSide) -> Iterator[str]:
         return
     there = before.config.is_file(), after.config.is_file()
     if there[0] != there[1]:
-        yield f"only the {(before if there[0] else after).name} has a {CONFIG}"
+        yield f"only {(before if there[0] else after).name} has a {CONFIG}"
     if not all(there):
         return
     try:
@@ -143,7 +143,7 @@ def _steps(name: str, before: Manifest, other_name: str, after: Manifest) -> Ite
     for step in {**one, **other}:
         if step not in one or step not in other:
             keys = (one[step].key if step in one else None, other[step].key if step in other else None)
-            yield StepDifference(step, keys, (f"a step of the {name if step in one else other_name} only",), ())
+            yield StepDifference(step, keys, (f"a step of {name if step in one else other_name} only",), ())
             continue
         mine, theirs = one[step].key_content, other[step].key_content
         lines = (
@@ -243,11 +243,11 @@ def _files(baseline: Path, before: Manifest | None, candidate: Path, after: Mani
 
 
 def _listed(folder: Path, manifest: Manifest | None) -> dict[str, tuple[str, int]]:
-    """{file: (SHA-256, bytes)} of what a server loads: not the manifest itself, nor the golden samples."""
+    """{file: (SHA-256, bytes)} of what a server loads: not the files that tell of the version."""
     if manifest:
         found = {name: (item.sha256, item.size_bytes) for name, item in manifest.files.items()}
     else:
         found = {
             name: (sha256_file(path), path.stat().st_size) for name, path in list_tree(folder).items() if path.is_file()
         }
-    return {name: item for name, item in found.items() if name not in (MANIFEST, GOLDEN)}
+    return {name: item for name, item in found.items() if name not in ABOUT}

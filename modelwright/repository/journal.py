@@ -100,22 +100,39 @@ class Journal:
         for number, line in enumerate(self._lines(), 1):
             yield self._parse(line, f"line {number}")
 
-    def check(self) -> list[Break]:
-        """The lines that do not follow from the one before, or are no events."""
-        found: list[Break] = []
-        previous, seq = _FIRST, 0
+    def check(self, known: JournalHead | None = None) -> list[Break]:
+        """The lines that do not follow from the one before, or are no events. See `read`."""
+        return self.read(known)[1]
+
+    def read(self, known: JournalHead | None = None) -> tuple[list[Event], list[Break]]:
+        """The events that can be read, oldest first, and where the journal is not what was written.
+
+        `known` is how far it went when the repository last changed: it shows lines that are gone at the end. It says
+        nothing of a journal that began with another line, as that of another project, or one that began anew.
+        """
+        events: list[Event] = []
+        breaks: list[Break] = []
+        previous, seq, number = _FIRST, 0, 0
         for number, line in enumerate(self._lines(), 1):
             try:
                 event = self._parse(line, f"line {number}")
             except RepositoryError as error:
-                found.append(Break(number, error.message))
-                event = None
-            if event is not None and event.previous != previous:
-                found.append(Break(number, "does not follow from the line before: one of them was changed or removed"))
-            elif event is not None and event.seq != seq + 1:
-                found.append(Break(number, f"is event {event.seq}, and event {seq + 1} was expected"))
-            previous, seq = sha256(line), event.seq if event else seq + 1
-        return found
+                breaks.append(Break(number, error.message))
+                previous, seq = sha256(line), seq + 1
+                continue
+            events.append(event)
+            if event.previous != previous:
+                breaks.append(Break(number, "does not follow from the line before: one of them was changed or removed"))
+            elif event.seq != seq + 1:
+                breaks.append(Break(number, f"is event {event.seq}, and event {seq + 1} was expected"))
+            previous, seq = sha256(line), event.seq
+            if known and number == 1 and previous != known.first:
+                known = None
+            if known and number == known.lines and previous != known.head:
+                breaks.append(Break(number, "is not the line that the ledger knows"))
+        if known and number < known.lines:
+            breaks.append(Break(number + 1, f"is missing: the ledger knows {known.lines} lines"))
+        return events, breaks
 
     def head(self) -> JournalHead | None:
         """How far it goes: the ledger keeps it, so that a journal that was cut short shows. None for an empty one."""

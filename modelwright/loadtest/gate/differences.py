@@ -16,8 +16,8 @@ def differences(baseline: Path, baseline_version: int, candidate: Path, candidat
     Raises RepositoryError for a manifest that cannot be read, or a version that is not there.
     """
     lines = compare(
-        VersionSide("baseline", baseline / str(baseline_version), baseline / CONFIG),
-        VersionSide("candidate", candidate / str(candidate_version), candidate / CONFIG),
+        VersionSide("the baseline", baseline / str(baseline_version), baseline / CONFIG),
+        VersionSide("the candidate", candidate / str(candidate_version), candidate / CONFIG),
     ).lines()
     more = len(lines) - _MAX_LINES
     return lines if more <= 0 else [*lines[:_MAX_LINES], f"… and {more:,} more"]
