@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.repository.repository import Change, Repository, _replace_in_turn
 from modelwright.triton.layout import LEDGER
+from modelwright.triton.policy import selected
 from tests.repository.manifests import a_manifest
 
 _WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
@@ -310,3 +312,85 @@ def test_where_folders_cannot_be_swapped_several_versions_and_copied_files_come_
     assert target.versions("m") == [1, 2, 5]
     assert (target.root / "m/config.pbtxt").read_bytes() == b"two"
     assert (target.root / "m/lib/x.so").is_file()
+
+
+# --- with configs that a server could read ----------------------------------------------------------------------------
+
+
+def served(target: Repository, name: str = "m") -> list[int]:
+    """What a server would serve now; it must find all of it."""
+    text = (target.root / name / "config.pbtxt").read_text()
+    found = selected(parse(text, name).version_policy, target.versions(name))
+    assert all((target.folder(name, number) / "manifest.json").is_file() for number in found)
+    assert found
+    return found
+
+
+def text_of(policy: str = "", note: str = "") -> bytes:
+    return f'name: "m"\nbackend: "onnxruntime"\n{policy}\n# {note}\n'.encode()
+
+
+LATEST_2 = "version_policy { latest { num_versions: 2 } }"
+STEPPED: dict[str, tuple[Callable[[Path], Change], list[int]]] = {
+    "a version and a config": (lambda tmp: change(tmp, 4, config=text_of(note="new")), [4]),
+    "a version and a policy": (lambda tmp: change(tmp, 4, config=text_of(LATEST_2)), [4, 3]),
+    "two versions": (lambda tmp: replace(change(tmp, 4, config=text_of()), more=(change(tmp, 5),)), [5]),
+    "versions leave": (lambda tmp: Change("m", retire=(2, 3)), [1]),
+    "versions leave and a config": (lambda tmp: Change("m", top_files={"config.pbtxt": text_of(LATEST_2)}, retire=(3,)), [2, 1]),
+    "one leaves that is not served": (lambda tmp: Change("m", retire=(2,)), [3]),
+}  # fmt: skip
+
+
+def stepped(tmp_path: Path) -> Repository:
+    """Versions 1 to 3, of which the highest is served."""
+    target = repository(tmp_path)
+    target.publish(change(tmp_path, 1, config=text_of()))
+    for version in (2, 3):
+        target.publish(change(tmp_path, version))
+    return target
+
+
+@pytest.mark.parametrize("scenario", STEPPED)
+def test_kill_9_at_any_file_operation_leaves_what_was_served_or_what_is_to_be(tmp_path: Path, scenario: str) -> None:
+    """And every version whole, in the repository or retired; the same change again completes it."""
+    made, after = STEPPED[scenario]
+    target = stepped(tmp_path / "whole")
+    wanted = made(tmp_path / "whole")
+    operations = in_child(lambda: target.publish(wanted), kill_at=None)
+    assert served(target) == after
+    final = (target.root / "m/config.pbtxt").read_bytes()
+    for point in range(1, operations + 1):
+        folder = tmp_path / f"killed{point}"
+        target, wanted = stepped(folder), made(folder)
+        assert in_child(lambda: target.publish(wanted), kill_at=point) == -1  # noqa: B023
+        assert served(target) in ([3], after), f"killed at operation {point} of {operations}"
+        assert {*target.versions("m"), *target.retired("m")} >= {1, 2, 3}
+        for number in (1, 2, 3):
+            assert target.damage("m", number, retired=number in target.retired("m")) == []
+        target.clean()
+        rest = replace(
+            wanted,
+            version=wanted.version if wanted.version not in target.versions("m") else None,
+            more=tuple(item for item in wanted.more if item.version not in target.versions("m")),
+            top_files={**wanted.top_files, "config.pbtxt": final},
+            retire=tuple(number for number in wanted.retire if number in target.versions("m")),
+        )
+        target.publish(rest)
+        assert served(target) == after
+        assert (target.root / "m/config.pbtxt").read_bytes() == final
+        shutil.rmtree(folder)
+
+
+def test_no_file_of_a_version_is_touched_when_another_comes_or_leaves(tmp_path: Path) -> None:
+    """A server that polls loads a version again when a file of it changes in any way, its number of links included."""
+    target = stepped(tmp_path)
+
+    def stats() -> dict[str, tuple[int, int]]:
+        files = list_tree(target.folder("m", 1)).items()
+        return {name: (path.stat().st_ctime_ns, path.stat().st_ino) for name, path in files}
+
+    before = stats()
+    target.publish(change(tmp_path, 4, config=text_of(LATEST_2)))
+    target.publish(Change("m", retire=(2, 3, 4)))
+    target.publish(Change("m", restore=(4,)))
+    assert stats() == before
