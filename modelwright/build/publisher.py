@@ -231,8 +231,10 @@ class Publisher:
         name, state = builder.name, files.decision.state
         own = [files.decision.number] if files.decision.number is not None else list(files.decision.fixed)
         versions = {*self._repository.versions(name), *own}
-        # A config that was given whole is for its author to change; an operator may promote one of its versions.
-        needing = () if _is_prebuilt(builder) else self._needed.get(name, {})
+        # A config that was given whole is for its author to change; an operator may promote one of its versions. An
+        # ensemble that another one runs serves its new version, and the other one goes out right after it.
+        alone = _is_prebuilt(builder) or kind_of(builder).pins == "steps"
+        needing = () if alone else self._needed.get(name, {})
         key = sha256(canonical(self._inputs(files) | self._serving_inputs(files, versions, needing)))
         known = self._rendered.get(name)
         if known and known["key"] == key and self._on_disk(name, known["files"]):
@@ -240,7 +242,9 @@ class Publisher:
         rendered = dict(self._make(files))
         for file in sorted(rendered, key=lambda file: file == CONFIG):
             if file == CONFIG or environment_of(file):
-                text, new_state = with_policy(rendered[file].decode(), name, versions, state, needing, self._now)
+                text, new_state = with_policy(
+                    rendered[file].decode(), name, versions, state, needing, self._now, prebuilt=_is_prebuilt(builder)
+                )
                 rendered[file] = text.encode()
         wanted = {*rendered, *kind_of(builder).files_beside(builder.spec.source)}
         stale = self._stale(name, known["files"] if known else {}, wanted)

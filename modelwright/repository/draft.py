@@ -167,7 +167,9 @@ class Draft:
         entry, numbers = self._model(name), list(needed_versions)
         texts, new_state = {}, state
         for file, text in entry.texts.items():
-            texts[file], new_state = with_policy(text, name, entry.versions, state, numbers, self._now)
+            texts[file], new_state = with_policy(
+                text, name, entry.versions, state, numbers, self._now, prebuilt=self._is_prebuilt(name)
+            )
         return _Result(texts, new_state, _served(texts[CONFIG], name, entry.versions))
 
     def _change(self, name: str, result: _Result) -> Change | None:
@@ -220,6 +222,10 @@ class Draft:
             return self._repository.manifest(name, version)
         return self._repository.retired_manifest(name, version)
 
+    def _is_prebuilt(self, name: str) -> bool:
+        newest = self._repository.latest(name)
+        return newest is not None and newest[1].made.prebuilt
+
     def _snapshot(self, name: str, version: int) -> str | None:
         """The config as it was published with this version; None for a version of an older Modelwright."""
         path = pinning.folder_of(self._repository, name, version) / CONFIG
@@ -236,7 +242,10 @@ class Draft:
         if CONFIG not in entry.texts or not pinning.has_pins(entry.texts[CONFIG]):
             return {}
         needing = self.needed.get(name, ())
-        text, _ = with_policy(entry.texts[CONFIG], name, entry.versions, entry.state, needing, self._now)
+        prebuilt = self._is_prebuilt(name)
+        text, _ = with_policy(
+            entry.texts[CONFIG], name, entry.versions, entry.state, needing, self._now, prebuilt=prebuilt
+        )
         return pins_of(parse(text, f"{name}/{CONFIG}"), _served(text, name, entry.versions))
 
     # What cannot be

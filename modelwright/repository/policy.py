@@ -19,13 +19,21 @@ SETTLE_S = 60
 
 
 def with_policy(
-    text: str, model: str, versions: Collection[int], state: ServingState, needed: Iterable[int], now: datetime
+    text: str,
+    model: str,
+    versions: Collection[int],
+    state: ServingState,
+    needed: Iterable[int],
+    now: datetime,
+    *,
+    prebuilt: bool = False,
 ) -> tuple[str, ServingState]:
     """A config's text with the version_policy that is right for these versions, and the state that goes with it.
 
     `text` has the model's own policy, or the one that an earlier call put there. `needed` are the versions that
-    pipelines need. Where its own policy serves what is right, the config keeps it. Raises RepositoryError where a
-    pipeline needs a version above the promoted one: requests without a version would get it.
+    pipelines need. Where its own policy serves what is right, the config keeps it; that of a `prebuilt` model always,
+    unless a version is promoted. Raises RepositoryError where a pipeline needs a version above the promoted one:
+    requests without a version would get it; and for an ensemble of which two versions would have to be served.
     """
     plain = with_own_policy(text)
     config = parse(plain, f"{model}: config.pbtxt")
@@ -35,6 +43,11 @@ def with_policy(
         raise RepositoryError(f"{model}: version {state.promoted} is promoted, and it is not in the repository", hint)
     chosen = {state.promoted} if state.promoted is not None else set(by_own)
     needing, lately = set(needed), recent(state, now)
+    if prebuilt:
+        needing = lately = set()
+    elif _has_pinned_steps(config):
+        _check_one(model, chosen, needing)
+        needing = lately = set()
     right = (chosen | needing | lately).intersection(versions)
     if state.promoted is not None and (above := sorted(number for number in right if number > state.promoted)):
         reason = f"{model}: version {state.promoted} cannot be the promoted one: a pipeline "
@@ -46,7 +59,7 @@ def with_policy(
     kept = state.model_copy(
         update={"released": {number: time for number, time in state.released.items() if number in lately}}
     )
-    if right == set(by_own) and not is_pinned(config):
+    if right == set(by_own) and (prebuilt or not is_pinned(config)):
         return plain, kept
     return with_versions(plain, right), kept
 
@@ -57,7 +70,20 @@ def is_pinned(config: Any) -> bool:
     Then it always names its own, too: a server that reads its folder again, for the sake of a model that it runs, must
     not serve a newer version with the pins of an older one.
     """
-    return PINS in config.parameters or any(step.model_version > 0 for step in config.ensemble_scheduling.step)
+    return PINS in config.parameters or _has_pinned_steps(config)
+
+
+def _has_pinned_steps(config: Any) -> bool:
+    return any(step.model_version > 0 for step in config.ensemble_scheduling.step)
+
+
+def _check_one(model: str, chosen: set[int], needing: set[int]) -> None:
+    """An ensemble has one config, and so one set of pins, for all its versions."""
+    other = sorted(needing - chosen)
+    if other and chosen:
+        problem = f"{model}: a pipeline needs version {other[0]}, and version {max(chosen)} is to be served"
+        hint = "an ensemble serves one version at a time, unless its source says keep: 2, or more"
+        raise RepositoryError(problem, hint)
 
 
 def recent(state: ServingState, now: datetime) -> set[int]:

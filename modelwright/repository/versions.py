@@ -112,7 +112,7 @@ def superseded(repository: Repository, model: str, version: int) -> str:
     if newest[0] != version and manifest.tensors != newest[1].tensors:
         return "the config has other tensors now"
     config = _config_or_none(repository, model)
-    if config is not None and is_pinned(config):
+    if config is not None and is_pinned(config) and not manifest.made.prebuilt:
         return _differs_from_pins(repository, manifest, pins_of(config, [version]))
     if newest[0] == version and not manifest.made.prebuilt:
         return ""

@@ -457,6 +457,10 @@ def test_an_ensemble_of_an_ensemble(sandbox: Sandbox) -> None:
     sandbox.ensemble_builder("inner")
     sandbox.ensemble_builder("outer", yaml=ENSEMBLE_YAML.replace("doubled", "inner"))
     assert {outcome.status for outcome in sandbox.build().values()} == {"new"}
+    sandbox.onnx_builder(factor=2.001)
+    outcomes = sandbox.build()
+    assert {name: outcome.version for name, outcome in outcomes.items() if outcome.status == "new"} == {
+        "doubled": 2, "inner": 2, "outer": 2}  # fmt: skip
     assert sandbox.cli("verify").exit_code == 0
 
 
