@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan
+    from modelwright.fleet.rollout import Canary, RolledOut, RolloutPlan
+    from modelwright.fleet.watcher import Watcher
     from modelwright.lint.engine import LintReport
     from modelwright.loadtest.measure.progress import Progress
     from modelwright.operations.adopt import Adoption
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
     from modelwright.operations.replay import Replayed
+    from modelwright.operations.rollout import RolloutSettings
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
     from modelwright.operations.versions import ModelVersions
@@ -379,6 +382,27 @@ class Project:
         from modelwright.operations.pick import pick
 
         return pick(self.config, name, objective, batch=batch, write=write, alias=alias)
+
+    def plan_rollout(self, asked: Canary, settings: RolloutSettings | None = None) -> RolloutPlan:
+        """What `rollout` would do, a line each. Servers are asked, and nothing changes. Raises as `rollout` does."""
+        from modelwright.operations import rollout
+
+        return rollout.plan(self.config, asked, settings or rollout.RolloutSettings())
+
+    def rollout(
+        self, asked: Canary, settings: RolloutSettings | None = None, *, watcher: Watcher | None = None
+    ) -> RolledOut:
+        """Serve a version on one server, judge it under load, and then on the others, one after the other.
+
+        Where the figures speak against it, `judged.against` of the result says which, and the canary was put back; the
+        repository and the other servers were not touched. `watcher` is told how it goes. Raises ServerError,
+        RepositoryError or LoadError before anything has changed; FleetError where a server did not follow, and then all
+        was put back but for what it names.
+        """
+        from modelwright.fleet.watcher import Watcher
+        from modelwright.operations import rollout
+
+        return rollout.rollout(self.config, asked, settings or rollout.RolloutSettings(), watcher or Watcher())
 
     def lock(self, names: Names = (), *, upgrade: bool = False, say: Say = _quiet) -> list[LockedModel]:
         """Resolve the requirements of Python models into requirements.lock. One result a model that has some.

@@ -16,7 +16,8 @@
     ├── BugError              one model met a fault in Modelwright itself
     ├── LockedError           another process is building
     ├── ServerError           the server environment, a tritonserver process, or a request to one
-    │   └── ServerTimeoutError    no answer in time
+    │   ├── ServerTimeoutError    no answer in time
+    │   └── FleetError            a server did not follow a change, and what was put back
     └── LoadError             a load test: its payloads, its generators, its results
 
 `cli/command.py` turns them into `Error: … / hint: …` and exit code 1, in one place. Any other exception is a bug: where
@@ -105,6 +106,10 @@ class ServerError(ModelwrightError):
 
 
 class ServerTimeoutError(ServerError):
+    pass
+
+
+class FleetError(ServerError):
     pass
 
 

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kinds", "variants", "config"),
     ("repository",),
     ("steps", "loadtest", "remotes"),
-    ("build", "bench"),
+    ("build", "bench", "fleet"),
     ("operations", "api"),
     ("cli",),
 )

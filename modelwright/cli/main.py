@@ -38,6 +38,7 @@ COMMANDS = {
     "load": "load:load",
     "bench": "bench:bench_command",
     "pick": "bench:pick_command",
+    "rollout": "rollout:rollout_command",
 }
 
 

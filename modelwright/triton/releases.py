@@ -67,6 +67,11 @@ def known_releases() -> list[str]:
     return list(_data()["releases"])
 
 
+def release_of_server(version: str) -> str | None:
+    """'2.71.0' → '26.07'; None for a server that no known release has."""
+    return next((name for name, row in _data()["releases"].items() if row["server"] == version), None)
+
+
 def older_than(name: str, since: str) -> bool:
     """Whether one release is older than another. All names have the same width: '24.06' sorts before '24.11'."""
     return name < since

@@ -247,16 +247,20 @@ def _served(
 
 
 def _workloads(setting: Setting, pairing: Pairing) -> tuple[Workload, Workload]:
-    """Both sides send the same. If golden samples differ, those of the baseline, without expected answers."""
     template = replace(setting.workload, model=pairing.model)
-    old = pairing.baseline_repository / pairing.model / str(pairing.baseline) / GOLDEN
-    new = pairing.candidate_repository / pairing.model / str(pairing.candidate) / GOLDEN
-    if not template.payload and old.is_file() and not _same_inputs(old, new):
-        template = replace(template, payload=str(old))
-    return (
-        replace(template, version=str(pairing.baseline)),
-        replace(template, version=str(pairing.candidate)),
-    )
+    old = pairing.baseline_repository, pairing.baseline
+    return same_requests(template, old, (pairing.candidate_repository, pairing.candidate))
+
+
+def same_requests(template: Workload, old: tuple[Path, int], new: tuple[Path, int]) -> tuple[Workload, Workload]:
+    """The workloads of two versions of a model, each of a repository. Both sides send the same.
+
+    If golden samples differ, those of the old one, without expected answers.
+    """
+    golden = [repository / template.model / str(version) / GOLDEN for repository, version in (old, new)]
+    if not template.payload and golden[0].is_file() and not _same_inputs(*golden):
+        template = replace(template, payload=str(golden[0]))
+    return replace(template, version=str(old[1])), replace(template, version=str(new[1]))
 
 
 def _same_inputs(old: Path, new: Path) -> bool:

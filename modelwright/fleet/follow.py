@@ -1,0 +1,251 @@
+"""A move, followed on every server of a fleet, one after the other; put back everywhere when one of them fails.
+
+    follow(project, repository, move, ["http://gpu1:8000", "http://gpu2:8000"], why="accuracy fell")
+
+First every server is looked at, and nothing changes where one of them is not fit. Then the repository changes. A server
+in explicit mode is told to load what changed, in the move's order: composing models before the pipeline that runs them.
+Any server must then show the new state and give the golden answers, before the next one is asked. What is no longer
+needed goes once all of them have followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from modelwright.errors import FleetError, ModelwrightError, ServerError
+from modelwright.fleet.expected import Expected, expected, failure, published_as_json, served, unlike
+from modelwright.fleet.golden import replay_served
+from modelwright.fleet.member import Control, Member, Shown, check_release, reach
+from modelwright.fleet.memory import check_memory
+from modelwright.fleet.same import check_same
+from modelwright.fleet.waiting import await_state
+from modelwright.fleet.watcher import Watcher
+from modelwright.loadtest.wire.calls import address_of
+from modelwright.project.project import ProjectConfig
+from modelwright.repository.move import Move, carry_out, inverse, settle
+from modelwright.repository.repository import Change, Repository
+from modelwright.repository.versions import with_ensembles
+from modelwright.text import counted, seconds
+
+TIMEOUT_S = 120.0
+_HEALTH = "its /v2/health/ready stays false until it is restarted, since it remembers that a version failed"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """`timeout_s`: what a server gets to load, or to notice, what changed."""
+
+    timeout_s: float = TIMEOUT_S
+    allow_other_release: bool = False
+    ignore_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Follower:
+    """How one server followed. `replayed`: versions that gave their golden answers."""
+
+    url: str
+    control: Control
+    seconds: float
+    replayed: int
+
+
+@dataclass
+class Fleet:
+    """The servers of one command, all of them reached."""
+
+    members: Sequence[Member]
+    repository: Repository
+    terms: Terms
+    watcher: Watcher
+
+    def check(self, move: Move) -> None:
+        """Whether every server can follow. Nothing changes. Raises ServerError for the first one that cannot."""
+        models = _models(move)
+        now = [self._expected(model) for model in models if self.repository.versions(model)]
+        for member in self.members:
+            check_same(member, self.repository, models, _coming(move.changes))
+            _check_loaded(member, self.repository, move.model)
+            if member.control == "poll":  # it follows what changes, if it has followed what changed before
+                await_state(member, now, self.terms.timeout_s, member.shown())
+            if not self.terms.ignore_memory:
+                check_memory(member, self.repository, [Expected(*item) for item in move.serves.items()])
+
+    def carry_out(self, move: Move, why: str = "") -> list[Follower]:
+        """Change the repository, and have every server follow. Raises FleetError, and then all is put back but for what
+        the message names; other errors before anything changed."""
+        before = {member.url: member.shown() for member in self.members}
+        carry_out(self.repository, move, why=why)
+        done: list[Follower] = []
+        begun: list[Member] = []
+        try:
+            for member in self.members:
+                begun.append(member)
+                done.append(self._take_over(member, _models(move), before[member.url]))
+        except ModelwrightError as error:
+            self.watcher.server(begun[-1].url, "failed", error.message)
+            left = self._put_back(move, begun, before, f"{begun[-1].url} does not follow")
+            raise FleetError("\n  ".join([error.message, *left]), error.hint) from None
+        except KeyboardInterrupt:
+            self._put_back(move, begun, before, "interrupted")
+            raise
+        self._settle(move)
+        return done
+
+    def _take_over(self, member: Member, models: Sequence[str], before: Shown, *, replay: bool = True) -> Follower:
+        """Have one server serve what the repository says of these models, and give the golden answers."""
+        started = time.monotonic()
+        wanted = [item for item in map(self._expected, models) if _concerns(member, item, before)]
+        if member.control == "explicit":
+            for item in wanted:
+                self.watcher.server(member.url, "loading", item.model)
+                self._load(member, item)
+        self.watcher.server(member.url, "waiting", ", ".join(item.model for item in wanted))
+        await_state(member, wanted, self.terms.timeout_s, before)
+        replayed = 0
+        if replay:
+            self.watcher.server(member.url, "replaying")
+            names = with_ensembles(self.repository, [item.model for item in wanted])
+            replayed = replay_served(member, self.repository, names)
+        taken_s = time.monotonic() - started
+        if replay:
+            told = f"{counted(replayed, 'version')} replayed, {seconds(taken_s)}"
+            self.watcher.server(member.url, "serves it", told)
+        return Follower(member.url, member.control, taken_s, replayed)
+
+    def _load(self, member: Member, item: Expected) -> None:
+        """Have an explicit server load a model as it is published."""
+        if not item.versions:
+            member.client.unload(item.model)
+            return
+        member.client.load(item.model)
+        if unlike(item, member.shown().get(item.model, {})):
+            # It was loaded with a config from the load API, such as a canary's, which it keeps until the file changes.
+            member.client.load(item.model, published_as_json(self.repository, item.model))
+
+    def _expected(self, model: str) -> Expected:
+        return expected(self.repository, model)
+
+    def _settle(self, move: Move) -> None:
+        """Drop what no server needs any more. A server that does not follow this serves a version too many: no harm."""
+        if not move.settling:
+            return
+        before = {member.url: member.shown() for member in self.members}
+        settle(self.repository, move)
+        for member in self.members:
+            try:
+                self._take_over(member, _models_of(move.settling), before[member.url], replay=False)
+            except ModelwrightError as error:
+                self.watcher.say(f"{error.message}: it still serves what no pipeline needs any more")
+
+    def _put_back(self, move: Move, begun: Sequence[Member], before: dict[str, Shown], why: str) -> list[str]:
+        """Change the repository back, and have the servers follow that, all at once. What came of it, a line each."""
+        started = time.monotonic()
+        back = inverse(move)
+        try:
+            carry_out(self.repository, back, why=why)
+        except ModelwrightError as error:
+            return [f"not put back: the repository, and with it no server: {error.message}"]
+        with ThreadPoolExecutor(max(len(begun), 1)) as pool:
+            problems = list(pool.map(lambda member: self._put_back_one(member, _models(back), before), begun))
+        good = [member.url for member, problem in zip(begun, problems, strict=True) if not problem]
+        lines = [f"put back in {seconds(time.monotonic() - started)}: {', '.join(['the repository', *good])}"]
+        return (
+            lines
+            + [
+                f"not put back: {member.url}: {problem}"
+                for member, problem in zip(begun, problems, strict=True)
+                if problem
+            ]
+            + [f"{url}: {_HEALTH}" for url in self._not_healthy(begun, good)]
+        )
+
+    def _put_back_one(self, member: Member, models: Sequence[str], before: dict[str, Shown]) -> str:
+        """Why a server does not serve what it served before; '' when it does."""
+        self.watcher.server(member.url, "putting back")
+        try:
+            self._take_over(member, models, before[member.url], replay=False)
+        except ModelwrightError as error:
+            self.watcher.server(member.url, "not put back", error.message)
+            return error.message.removeprefix(f"{member.url}: ")
+        self.watcher.server(member.url, "put back")
+        return ""
+
+    @staticmethod
+    def _not_healthy(begun: Sequence[Member], urls: Sequence[str]) -> list[str]:
+        return [member.url for member in begun if member.url in urls and not member.client.ready()]
+
+
+@contextlib.contextmanager
+def fleet(
+    project: ProjectConfig, repository: Repository, urls: Sequence[str], terms: Terms, watcher: Watcher
+) -> Iterator[Fleet]:
+    """The servers at these URLs. Raises ServerError for one that cannot be reached or is of another release."""
+    with contextlib.ExitStack() as stack:
+        members = []
+        for url in dict.fromkeys(address_of(url).url for url in urls):
+            member = stack.enter_context(reach(url, terms.timeout_s))
+            check_release(member, project.target, allow_other=terms.allow_other_release)
+            watcher.server(member.url, "reached", f"Triton {member.release}, {member.control}")
+            members.append(member)
+        yield Fleet(members, repository, terms, watcher)
+
+
+def follow(
+    project: ProjectConfig,
+    repository: Repository,
+    move: Move,
+    urls: Sequence[str],
+    *,
+    why: str = "",
+    terms: Terms | None = None,
+    watcher: Watcher | None = None,
+) -> list[Follower]:
+    """Carry a move out, and have these servers follow. Without URLs the repository changes, and nothing is asked.
+
+    Only for the holder of the build lock. Raises ServerError before anything has changed, FleetError after all was put
+    back but for what it names.
+    """
+    if not urls:
+        carry_out(repository, move, why=why)
+        return []
+    with fleet(project, repository, urls, terms or Terms(), watcher or Watcher()) as members:
+        members.check(move)
+        return members.carry_out(move, why)
+
+
+def _models(move: Move) -> list[str]:
+    """What changes, in the move's order; where nothing does, the model that was named: a server may be behind."""
+    return _models_of(move.changes) or [move.model]
+
+
+def _models_of(changes: Sequence[Change]) -> list[str]:
+    return list(dict.fromkeys(change.model for change in changes))
+
+
+def _coming(changes: Sequence[Change]) -> set[tuple[str, int]]:
+    return {(change.model, version) for change in changes for version in change.restore}
+
+
+def _check_loaded(member: Member, repository: Repository, model: str) -> None:
+    """An explicit server that was never told to load the model does not follow a change of it."""
+    was_served = expected(repository, model).versions if model in repository.models() else ()
+    if member.control == "explicit" and was_served and not _is_loaded(member.shown(), model):
+        raise ServerError(
+            f"{member.url}: does not serve {model}: it has it in its repository, and was not told to load it",
+            f"leave this server out, or load it there first: POST /v2/repository/models/{model}/load",
+        )
+
+
+def _concerns(member: Member, item: Expected, before: Shown) -> bool:
+    """An explicit server keeps what it serves in line with the repository. What else it serves is not decided here."""
+    return member.control == "poll" or _is_loaded(before, item.model) or item.model not in before
+
+
+def _is_loaded(shown: Shown, model: str) -> bool:
+    """Whether a server serves the model, or has tried to."""
+    return any(served(entry) or failure(entry) for entry in shown.get(model, {}).values())
