@@ -38,7 +38,7 @@ from modelwright.repository.manifest import (
     SourceCommit,
     TargetVersions,
 )
-from modelwright.repository.pins import Needed, as_parameter, merged, needed, number_of, published_pins
+from modelwright.repository.pins import Needed, Pins, as_parameter, merged, needed, number_of, published_pins
 from modelwright.repository.policy import recent, released, utc_now, with_policy
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import CONFIG, GOLDEN, PINS, environment_of
@@ -74,10 +74,13 @@ class Decision:
 class Publisher:
     """Decides and publishes for one build. Remembers which config.pbtxt came of which key, to render none twice."""
 
-    def __init__(self, project: ProjectConfig, repository: Repository, fingerprints: Fingerprints) -> None:
+    def __init__(
+        self, project: ProjectConfig, repository: Repository, fingerprints: Fingerprints, builders: Iterable[Builder]
+    ) -> None:
         self._project = project
         self._repository = repository
         self._fingerprints = fingerprints
+        self._routed = {builder.name: _routed_pins(builder) for builder in builders if _is_router(builder)}
         self._cache = project.state / "cache" / "configs.json"
         self._rendered = _read_json(self._cache)  # model → {key, files: {name: SHA-256}}
         self._before = dict(self._rendered)
@@ -87,8 +90,13 @@ class Publisher:
 
     @cached_property
     def _needed(self) -> Needed:
-        """Which versions pipelines need, as published."""
-        return needed(self._repository)
+        """Which versions pipelines need: as published, and as routers are about to."""
+        return needed(self._repository, {name: self._bound(name, pins) for name, pins in self._routed.items()})
+
+    def _bound(self, name: str, pins: Pins) -> Pins:
+        """What a router calls until it is published, and after."""
+        now = published_pins(self._repository, name)
+        return {model: now.get(model, frozenset()) | pins.get(model, frozenset()) for model in {*now, *pins}}
 
     def decide(self, builder: Builder, artifacts: Mapping[StepId, Artifact]) -> Decision:
         """Compare what was built with what is published; composing models before the pipelines that run them.
@@ -159,13 +167,12 @@ class Publisher:
         chosen = {decision.builder.name: decision for decision in decisions}
         states = {name: decision.state for name, decision in chosen.items()}
         for name, decision in chosen.items():
-            if not decision.pins:
+            bound = self._routed.get(name) or {model: frozenset({number}) for model, number in decision.pins.items()}
+            if not bound and name not in self._routed:
                 continue
             for composing, numbers in published_pins(self._repository, name).items():
-                users = self._needed.get(composing, {})
-                dropped = [
-                    number for number in numbers if number != decision.pins.get(composing) and users[number] == (name,)
-                ]
+                users, kept = self._needed.get(composing, {}), bound.get(composing, frozenset())
+                dropped = [number for number in numbers if number not in kept and users[number] == (name,)]
                 if dropped:
                     known = states.get(composing, self._ledger.state(composing))
                     states[composing] = released(known, dropped, self._now)
@@ -412,6 +419,19 @@ def _fixed_version(decision: Decision, number: int, made: Artifact, verified: Ar
 
 def _is_prebuilt(builder: Builder) -> bool:
     return kind_of(builder).whole_config
+
+
+def _is_router(builder: Builder) -> bool:
+    return bool(kind_of(builder).routed(builder.spec.source))
+
+
+def _routed_pins(builder: Builder) -> Pins:
+    """The versions that a router calls by their numbers."""
+    found: dict[str, frozenset[int]] = {}
+    for _, item in kind_of(builder).routed(builder.spec.source):
+        if item.version is not None:
+            found[item.model] = found.get(item.model, frozenset()) | {item.version}
+    return found
 
 
 def _named_source(builder: Builder) -> Any:

@@ -40,7 +40,9 @@ class _Release:
 
     def publish(self) -> list[Outcome]:
         """Decide, lint, reserve the version numbers, publish: in this order, so that nothing is lost on the way."""
-        publisher = Publisher(self._workspace.project, self._workspace.repository, self._workspace.fingerprints)
+        workspace = self._workspace
+        sound = [builder for builder in workspace.selected if builder.name not in self._faults.errors]
+        publisher = Publisher(workspace.project, workspace.repository, workspace.fingerprints, sound)
         try:
             decisions = self._decisions(publisher)
             changes = self._changes(publisher, decisions)

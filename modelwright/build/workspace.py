@@ -14,6 +14,7 @@ from modelwright.config import model_files
 from modelwright.config.ensembles import check_ensemble
 from modelwright.config.environments import check_serving
 from modelwright.config.model_config import ConfigTensors, tensors_of
+from modelwright.config.routers import check_arms
 from modelwright.digest import Fingerprints
 from modelwright.errors import ModelwrightError, SpecError, located
 from modelwright.facts.part import JsonObject
@@ -94,6 +95,7 @@ def open_workspace(project: ProjectConfig, names: Sequence[str] = (), *, everyth
         if builder.composing and not workspace.waits_for(builder.name):
             with faults.of(builder.name, PLAN):
                 _check_ensemble_early(builder, builders)
+                _check_pinned_arms(builder, repository)
     workspace.steps.extend(_steps(workspace))
     return workspace
 
@@ -224,6 +226,16 @@ def _selected(families: Mapping[str, frozenset[str]], names: Sequence[str]) -> l
         chosen = joined
 
 
+def _check_pinned_arms(builder: Builder, repository: Repository) -> None:
+    """A version that a router names must be there: it answers as it was published."""
+    for field, item in kind_of(builder).routed(builder.spec.source):
+        known = repository.versions(item.model) if item.version is not None else []
+        if item.version is not None and item.version not in known:
+            there = f"there is {' and '.join(map(str, known))}" if known else "none is published"
+            where = f"{builder.file}: {field}.version: {item.model} has no version {item.version}: {there}"
+            raise SpecError(where, "name one that is there; without version, the newest answers")
+
+
 def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> None:
     """Check the wiring by what the model.yaml files declare, before anything is built."""
     kind, source = kind_of(builder), builder.spec.source
@@ -232,7 +244,8 @@ def _check_ensemble_early(builder: Builder, builders: Mapping[str, Builder]) -> 
             where = f"{builder.file}: {source.composing_in} '{name}' is no model of this project"
             hint = did_you_mean(name, builders)
             raise SpecError(where, f"adopt it too, or {hint}" if kind.whole_config else hint)
-    if not kind.ensemble_steps(source):
+    check = check_ensemble if kind.ensemble_steps(source) else check_arms if kind.routed(source) else None
+    if check is None:
         return  # a config that was given whole, or calls that only model.py knows
     declared = {name: known(tensors_of(builders[name])) for name in builder.composing}
-    check_ensemble(builder, builders, declared, tensors_of(builder))
+    check(builder, builders, declared, tensors_of(builder))

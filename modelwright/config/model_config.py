@@ -305,6 +305,8 @@ def config_of(
         added = config.ensemble_scheduling.step.add(**step.model_dump())
         if step.model_version == NEWEST:
             added.model_version = (pins or {}).get(step.model_name, NEWEST)
+    for key, value in kind.parameters(builder.spec.source).items():
+        config.parameters[key].string_value = value
     return config
 
 

@@ -9,7 +9,7 @@ distribution adds a kind with such a module of its own and an entry point in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Generic, Literal, TypeVar
@@ -22,6 +22,7 @@ from modelwright.kinds.step import Step, StepFunction
 from modelwright.project.lockfile import Wanted
 from modelwright.project.spec import Builder, ModelSpec, Name, SourceSpec, StrictModel
 from modelwright.triton.releases import Release
+from modelwright.triton.routers import Routed
 
 S = TypeVar("S", bound=SourceSpec)
 Files = Mapping[str, str | bytes]  # name → text with $placeholders, or bytes
@@ -107,6 +108,10 @@ def _no_steps(source: SourceSpec) -> tuple[EnsembleStep, ...]:
     return ()
 
 
+def _no_arms(source: SourceSpec) -> Sequence[tuple[str, Routed]]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Kind(Generic[S]):
     """A kind of source.
@@ -132,6 +137,9 @@ class Kind(Generic[S]):
     backend: str = ""
     platform: str = ""
     ensemble_steps: Callable[[S], tuple[EnsembleStep, ...]] = _no_steps  # models that are linked by tensors
+    parameters: Callable[[S], Mapping[str, str]] = _none  # of its config, beside those of `serving`
+    # Models that must have its tensors: (field of model.yaml, model and version)
+    routed: Callable[[S], Sequence[tuple[str, Routed]]] = _no_arms
     pins: Pins = "none"  # how its config says which versions of its composing models a version runs
     whole_config: bool = False  # `serving` is the whole ModelConfig: nothing is derived, the server may complete it
 

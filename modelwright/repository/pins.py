@@ -1,7 +1,8 @@
 """Which versions of the models that it runs a pipeline is bound to: an ensemble, or a Python model that calls others.
 
 An ensemble's steps name them (`model_version: 4`). A Python model has them in the parameter `pins` of its config, by
-its own version: `{"3": {"digits": 4}}`, or `{"digits": [3, 4]}` where it calls two versions of one model.
+its own version: `{"3": {"digits": 4}}`, or `{"digits": [3, 4]}` where it calls two versions of one model. A router has
+them as parameters of their own, `arm.digits:4`, whatever its own version is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from modelwright.repository.repository import Repository
 from modelwright.triton.layout import CONFIG, ENSEMBLE, PINS
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.policy import selected
+from modelwright.triton.routers import ARM, SHADOW, routed_by
 
 Pins = Mapping[str, frozenset[int]]  # model → its versions
 Needed = Mapping[str, Mapping[int, tuple[str, ...]]]  # model → version → the pipelines that need it
@@ -32,6 +34,9 @@ def pins_of(config: Any, served: Iterable[int]) -> Pins:
     for step in config.ensemble_scheduling.step:
         if step.model_version > 0:
             found.setdefault(step.model_name, set()).add(step.model_version)
+    for item in routed_by(config):
+        if item.version is not None:
+            found.setdefault(item.model, set()).add(item.version)
     text = parameter(config, PINS)
     for models in _by_version(text, served) if text is not None else ():
         for model, numbers in models.items():
@@ -75,7 +80,7 @@ def unpinned_by(repository: Repository, model: str) -> set[str]:
 
 def has_pins(text: str) -> bool:
     """Whether the text of a config can have pins: for those of a large repository, which take long to parse."""
-    return "ensemble_scheduling" in text or f'"{PINS}"' in text
+    return "ensemble_scheduling" in text or any(f'"{key}' in text for key in (f'{PINS}"', ARM, SHADOW))
 
 
 def published_pins(repository: Repository, model: str) -> Pins:

@@ -16,6 +16,7 @@ from modelwright.repository.policy import is_pinned
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, GOLDEN
+from modelwright.triton.routers import routed_by
 
 
 @dataclass(frozen=True)
@@ -139,23 +140,30 @@ def with_ensembles(repository: Repository, names: Iterable[str]) -> list[str]:
 
 
 def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
-    """These models and the composing models of their ensembles, each after those that it runs: the order to load in.
+    """These models and those that they run, each after those that it runs: the order to load in.
 
     A model whose config cannot be read runs none: the server does not serve it.
     """
     ordered: dict[str, None] = {}
+    seen: set[str] = set()  # a config that was edited by hand can make a circle
 
     def visit(model: str) -> None:
+        if model in seen:
+            return
+        seen.add(model)
         config = _config_or_none(repository, model)
-        for step in config.ensemble_scheduling.step if config is not None else ():
-            if step.model_name not in ordered:
-                visit(step.model_name)
+        for other in _run_by(config) if config is not None else ():
+            visit(other)
         ordered[model] = None
 
     for model in models:
-        if model not in ordered:
-            visit(model)
+        visit(model)
     return list(ordered)
+
+
+def _run_by(config: Any) -> list[str]:
+    """The models that an ensemble runs, or that a router calls."""
+    return [step.model_name for step in config.ensemble_scheduling.step] + [item.model for item in routed_by(config)]
 
 
 def needs_completion(repository: Repository, models: Iterable[str]) -> bool:

@@ -24,6 +24,7 @@ class ServedModel:
     config: str  # config.pbtxt
     versions: Mapping[int, Path]  # the files of each
     is_prebuilt: bool = False
+    is_published: bool = False  # some of the files are those of the repository, which are not touched
     top: Path | None = None  # files that a prebuilt model has beside its config
     beside: Mapping[str, Path] = field(default_factory=dict)  # name below its folder → a file that it needs there
     is_complete: bool = True  # whether the config names all tensors; otherwise the server completes it

@@ -83,8 +83,9 @@ def runs_saved(client: Client, models: Sequence[str]) -> int:
 
 
 def _copy_of(model: ServedModel) -> Callable[[str, str], object]:
-    """Weights of a prebuilt model can have any name, so none of its files is linked."""
-    return shutil.copyfile if model.is_prebuilt else _link
+    """Weights of a prebuilt model can have any name, so none of its files is linked. Neither is a published one: a
+    link changes its ctime, and servers that poll load what changed."""
+    return shutil.copyfile if model.is_prebuilt or model.is_published else _link
 
 
 def _link(source: str, target: str) -> None:

@@ -67,28 +67,34 @@ def run_served(context: StepContext, out: Path, source: str = "") -> Verified:
 
     `source` is the model there whose answers it must give.
     """
-    from modelwright.steps.trial import runs_saved, trial
+    from modelwright.steps.trial import trial
+
+    with located(f"{context.builder.name}: verify"), trial(context, out.parent) as client:
+        return verify_in(context, client, out, served_runner(context, client, model=source) if source else None)
+
+
+def verify_in(context: StepContext, client: Client, out: Path, source: SampleRunner | None = None) -> Verified:
+    """Verify the model that a trial serves. `source` says what the answers must be."""
+    from modelwright.steps.trial import runs_saved
 
     spec = context.builder.spec
-    with located(f"{spec.name}: verify"), trial(context, out.parent) as client:
-        runner = served_runner(context, client)
-        samples = load_samples(context, tensors_of(context.builder).input_types)
-        batch = min(spec.max_batch_size, SERVED_BATCH)
-        other = served_runner(context, client, model=source) if source else None
-        answered = verify_samples(context, runner, samples, batch, out, other)
-        if spec.batched and "sequence_batching" not in spec.serving:
-            check_kept_rows(context, runner, samples, answered, batch, may_pad=True)
-        notes = [check_sizes(runner, samples, _dims(context))]
-        batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
-        if batching and not check_requests_together(
-            runner,
-            samples,
-            answered.allowed,
-            lambda: runs_saved(client, batching),
-            ragged=_takes_ragged(spec.serving),
-        ):
-            notes.append("no requests that were sent at the same time ran together: batching was not tested")
-        return with_notes(answered, *notes)
+    runner = served_runner(context, client)
+    samples = load_samples(context, tensors_of(context.builder).input_types)
+    batch = min(spec.max_batch_size, SERVED_BATCH)
+    answered = verify_samples(context, runner, samples, batch, out, source)
+    if spec.batched and "sequence_batching" not in spec.serving:
+        check_kept_rows(context, runner, samples, answered, batch, may_pad=True)
+    notes = [check_sizes(runner, samples, _dims(context))]
+    batching = [name for name, serving in context.config["served"].items() if _batches(serving)]
+    if batching and not check_requests_together(
+        runner,
+        samples,
+        answered.allowed,
+        lambda: runs_saved(client, batching),
+        ragged=_takes_ragged(spec.serving),
+    ):
+        notes.append("no requests that were sent at the same time ran together: batching was not tested")
+    return with_notes(answered, *notes)
 
 
 def verify_samples(

@@ -112,6 +112,14 @@ def relative_error(expected: Sequence[Tensors], actual: Sequence[Tensors]) -> fl
     return worst
 
 
+def nearest(candidates: Sequence[Sequence[Tensors]], actual: Sequence[Tensors]) -> list[Tensors]:
+    """For each answer, that of the candidates' which it is nearest to. Each candidate has one for every answer."""
+    found = []
+    for options, answer in zip(zip(*candidates, strict=True), actual, strict=True):
+        found.append(min(options, key=lambda option: relative_error([option], [answer])))
+    return found
+
+
 def worst_samples(expected: Sequence[Tensors], actual: Sequence[Tensors], most: int = 3) -> str:
     """The samples whose float outputs differ most: "17 ('logits' by 3.1e-01), 4 (…)"; "" where there are none."""
     import numpy as np

@@ -127,7 +127,7 @@ def test_a_project_with_it_has_no_stamp(toy: Sandbox, monkeypatch: pytest.Monkey
         (
             "{factor: 2}",
             "source.kind: missing",
-            "one of alias, ensemble, huggingface, onnx, prebuilt, python, torch, toy",
+            "one of alias, ensemble, huggingface, onnx, prebuilt, python, router, torch, toy",
         ),
         ("{kind: 3}", "source.kind: must be the name of a kind, got 3", "torch"),
         ("{kind: toy, factr: 2}", "source.factr: unknown field", "did you mean 'factor'?"),
@@ -209,7 +209,7 @@ def _names(message: str) -> list[str]:
 def test_every_shipped_kind_has_the_name_of_its_module() -> None:
     known = registry.registered()
     shipped = {name: kind for name, kind in known.kinds.items() if name not in known.distributions}
-    assert set(shipped) == {"alias", "ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"}
+    assert set(shipped) == {"alias", "ensemble", "huggingface", "onnx", "prebuilt", "python", "router", "torch"}
     for name, kind in shipped.items():
         assert kind.name == name
         assert kind.is_built_in
@@ -221,7 +221,7 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
     assert {function.name: function.revision for function in _step_functions()} == {
         "samples": 1, "torch": 1, "onnx": 2, "huggingface": 2, "onnx_file": 2, "python": 1, "ensemble": 1, "prebuilt": 1,
         "verify": 4, "verify_served": 4, "verify_prebuilt": 1, "baseline": 1, "verify_variant": 1, "verify_alias": 1,
-        "verify_calls": 1, "pipeline": 1,
+        "verify_calls": 1, "router": 1, "verify_router": 1, "pipeline": 1,
     }  # fmt: skip
 
 
@@ -260,7 +260,9 @@ def test_a_plan_loads_the_kinds_in_use_and_no_entry_points(sandbox: Sandbox) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     exit_code, loaded = json.loads(done.stdout)
     assert exit_code == 0
-    assert set(loaded) & {"alias", "ensemble", "huggingface", "onnx", "prebuilt", "python", "torch"} == {"onnx"}
+    assert set(loaded) & {"alias", "ensemble", "huggingface", "onnx", "prebuilt", "python", "router", "torch"} == {
+        "onnx"
+    }
 
 
 # --- nothing else tells kinds apart -----------------------------------------------------------------------------------
