@@ -129,7 +129,7 @@ def _print(changed: Changed, as_data: bool) -> None:
         return
     for line in changed.says:
         click.echo(line)
-    if not changed.says:
+    if not changed.changes:
         click.echo(f"Nothing to do: {changed.model} is served like that already.")
     elif not changed.done:
         click.echo("Nothing was changed: this was a dry run.")

@@ -41,8 +41,8 @@ class Changed:
     """What an operation did or, where it is not `done`, would do.
 
     `serves`: the versions of each model that changes which are served from then on. `later`: those that are served once
-    no server can still run what was before. Where nothing is to be done, `says` is empty. `undo` is the command that
-    takes it back.
+    no server can still run what was before. `changes`: whether there is anything to do. `undo`: the command that takes
+    it back.
     """
 
     what: str
@@ -51,6 +51,7 @@ class Changed:
     says: tuple[str, ...]  # what happens, a line each
     serves: Mapping[str, tuple[int, ...]]
     later: Mapping[str, tuple[int, ...]]
+    changes: bool
     done: bool
     undo: str = ""
 
@@ -103,13 +104,13 @@ def _change(
     if how.dry_run:
         move = planned()
         _lint(project, move, holds_lock=False)
-        return _changed(move, undo(move) if move.says else "", done=False)
+        return _changed(move, undo, done=False)
     with locked(project.state / LOCK, f"modelwright {what}", wait=how.wait, say=how.say):
         repository.clean()
         move = planned()
         _lint(project, move, holds_lock=True)
         carry_out(repository, move, why=how.why)
-    return _changed(move, undo(move) if move.says else "", done=bool(move.says))
+    return _changed(move, undo, done=True)
 
 
 def _lint(project: ProjectConfig, move: Move, *, holds_lock: bool) -> None:
@@ -124,7 +125,8 @@ def _lint(project: ProjectConfig, move: Move, *, holds_lock: bool) -> None:
             raise error
 
 
-def _changed(move: Move, undo: str, *, done: bool) -> Changed:
+def _changed(move: Move, undo: Callable[[Move], str], *, done: bool) -> Changed:
+    changes = bool(move.changes or move.states)
     return Changed(
         what=move.what,
         model=move.model,
@@ -132,6 +134,7 @@ def _changed(move: Move, undo: str, *, done: bool) -> Changed:
         says=move.says,
         serves=dict(move.serves),
         later={model: numbers for model, numbers in move.settled_serves.items() if numbers != move.serves.get(model)},
-        done=done,
-        undo=undo,
+        changes=changes,
+        done=done and changes,
+        undo=undo(move) if changes else "",
     )

@@ -31,9 +31,11 @@ def with_policy(
     """A config's text with the version_policy that is right for these versions, and the state that goes with it.
 
     `text` has the model's own policy, or the one that an earlier call put there. `needed` are the versions that
-    pipelines need. Where its own policy serves what is right, the config keeps it; that of a `prebuilt` model always,
-    unless a version is promoted. Raises RepositoryError where a pipeline needs a version above the promoted one:
-    requests without a version would get it; and for an ensemble of which two versions would have to be served.
+    pipelines need. Where its own policy serves what is right, the config keeps it, that of a `prebuilt` model always;
+    but not while a version is promoted, since its own policy would serve the next one that is published.
+
+    Raises RepositoryError where a pipeline needs a version above the promoted one, which requests without a version
+    would get; and for an ensemble of which two versions would have to be served.
     """
     plain = with_own_policy(text)
     config = parse(plain, f"{model}: config.pbtxt")
@@ -59,7 +61,7 @@ def with_policy(
     kept = state.model_copy(
         update={"released": {number: time for number, time in state.released.items() if number in lately}}
     )
-    if right == set(by_own) and (prebuilt or not is_pinned(config)):
+    if right == set(by_own) and state.promoted is None and (prebuilt or not is_pinned(config)):
         return plain, kept
     return with_versions(plain, right), kept
 

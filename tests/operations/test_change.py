@@ -81,11 +81,12 @@ def test_a_version_comes_back_under_its_number_with_the_same_files(three: Sandbo
     assert three.published() == before
 
 
-def test_a_new_build_is_not_served_while_another_version_is_promoted(three: Sandbox) -> None:
-    do(three, "promote doubled 2")
+@pytest.mark.parametrize("promoted", [2, 3], ids=["an older one", "the newest"])
+def test_a_new_build_is_not_served_while_another_version_is_promoted(three: Sandbox, promoted: int) -> None:
+    do(three, f"promote doubled {promoted}")
     three.onnx_builder(factor=2.01)
     assert three.build()["doubled"].version == 4
-    assert served(three) == [2]
+    assert served(three) == [promoted]
     do(three, "promote doubled latest")
     assert served(three) == [4]
 
