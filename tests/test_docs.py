@@ -27,6 +27,7 @@ DOCUMENTS = (
     "docs/lint.md",
     "docs/load.md",
     "docs/operations.md",
+    "docs/pipelines.md",
     "docs/python-api.md",
     "docs/tensorrt.md",
     "docs/verification.md",

@@ -17,6 +17,7 @@ from modelwright.errors import SpecError
 from modelwright.kinds.kind import EnsembleStep, Kind, shipped
 from modelwright.kinds.onnx import scaffold as onnx_scaffold
 from modelwright.kinds.recipe import Recipe
+from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_server
 from modelwright.project.spec import Builder, ModelSpec, SourceSpec
@@ -71,10 +72,13 @@ class EnsembleSource(SourceSpec):
         if not self.is_kept:
             return spec
         for name in _run_by(builder, builders):
-            reason = _not_callable(builders[name].spec.serving)
-            if reason:
+            where = f"{builder.file}: source.keep: {name}"
+            if reason := _not_callable(builders[name].spec.serving):
                 hint = "remove `keep`: a plain ensemble can run it, one version at a time"
-                raise SpecError(f"{builder.file}: source.keep: {name} {reason}, so versions cannot call it", hint)
+                raise SpecError(f"{where} {reason}, so versions cannot call it", hint)
+            if kind_of(builders[name]).pins == "steps":
+                hint = f"give {name} a `keep` as well, or name the models that it runs"
+                raise SpecError(f"{where} is an ensemble, of which one version runs its own models at a time", hint)
         kept = {"version_policy": {"latest": {"num_versions": self.keep}}}
         return spec.model_copy(update={"serving": {**_INSTANCES, **spec.serving, **kept}})
 

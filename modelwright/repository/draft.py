@@ -31,6 +31,11 @@ def which_versions(repository: Repository, model: str) -> str:
     return f"{found}; retired: {_listed(retired)}" if retired else found
 
 
+def _form(text: str) -> tuple[str | None, str | None]:
+    """What runs a model: an ensemble that is kept in several versions is a Python model."""
+    return written_field(text, "backend"), written_field(text, "platform")
+
+
 def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
@@ -97,6 +102,11 @@ class Draft:
         """A pipeline's config gets the steps and the pins of this version of it."""
         entry = self._model(model)
         snapshot = self._snapshot(model, version)
+        if snapshot is not None and _form(snapshot) != _form(entry.texts[CONFIG]):
+            if entry.texts.keys() != {CONFIG}:
+                problem = f"{model}: version {version} was published in another form, with configs of environments"
+                raise RepositoryError(problem, f"build it as it was then: modelwright build {model}")
+            entry.texts[CONFIG] = snapshot
         for name, text in entry.texts.items():
             if written_field(text, _SCHEDULING) is not None:
                 entry.texts[name] = with_field(text, _SCHEDULING, self._scheduling(model, version, snapshot))

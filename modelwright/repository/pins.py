@@ -44,6 +44,18 @@ def pins_of(config: Any, served: Iterable[int]) -> Pins:
     return {model: frozenset(numbers) for model, numbers in found.items()}
 
 
+def run_by(config: Any) -> list[str]:
+    """The models that a ModelConfig names, each once: those of an ensemble's steps, those in the parameter `pins`."""
+    found = dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)
+    text = parameter(config, PINS)
+    try:
+        data = json.loads(text) if text is not None else {}
+        found |= dict.fromkeys(str(name) for models in data.values() for name in models)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass  # a parameter of another meaning
+    return list(found)
+
+
 def _by_version(text: str, served: Iterable[int]) -> Iterable[Mapping[str, Any]]:
     try:
         data = json.loads(text)

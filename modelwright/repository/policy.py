@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from modelwright.config.edit import with_own_policy, with_versions
+from modelwright.config.edit import parameter, with_own_policy, with_versions
 from modelwright.config.render import parse
 from modelwright.errors import RepositoryError
 from modelwright.repository.ledger import ServingState
@@ -39,7 +39,7 @@ def with_policy(
     """
     plain = with_own_policy(text)
     config = parse(plain, f"{model}: config.pbtxt")
-    by_own = selected(config.version_policy, versions)
+    by_own = selected(config.version_policy, _fitting(config, versions))
     if state.promoted is not None and state.promoted not in versions:
         hint = f"promote another one (modelwright promote {model} latest), or bring it back (modelwright restore)"
         raise RepositoryError(f"{model}: version {state.promoted} is promoted, and it is not in the repository", hint)
@@ -64,6 +64,17 @@ def with_policy(
     if right == set(by_own) and state.promoted is None and (prebuilt or not is_pinned(config)):
         return plain, kept
     return with_versions(plain, right), kept
+
+
+def _fitting(config: Any, versions: Collection[int]) -> Collection[int]:
+    """The versions that a config is for: where it has pins by version, those that it has some for.
+
+    An ensemble that became a Python model, to be kept, has older versions without a model.py. A server that looks for
+    one hangs.
+    """
+    text = parameter(config, PINS)
+    named = [number for number in versions if text is not None and f'"{number}"' in text]
+    return named or versions
 
 
 def is_pinned(config: Any) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 from modelwright.config.render import parse
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
 from modelwright.repository.manifest import Manifest
-from modelwright.repository.pins import Pins, pins_of
+from modelwright.repository.pins import Pins, pins_of, run_by
 from modelwright.repository.policy import is_pinned
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
-from modelwright.triton.layout import CONFIG, GOLDEN
+from modelwright.triton.layout import CONFIG, ENSEMBLE, GOLDEN
 from modelwright.triton.routers import routed_by
 
 
@@ -100,7 +100,8 @@ def _config_or_none(repository: Repository, model: str) -> Any:
 
 
 def superseded(repository: Repository, model: str, version: int) -> str:
-    """Why a version cannot be checked any more: newer ones changed what it runs with. '' when it can be.
+    """Why a version cannot be checked as things are: it would run other models than it was verified with. '' when it
+    can be.
 
     A pipeline's config names the versions that it runs: those are what it was verified with, or this is another version
     of it. A pipeline whose config names none runs the newest; then its own newest version can be checked, except that
@@ -113,6 +114,8 @@ def superseded(repository: Repository, model: str, version: int) -> str:
     if newest[0] != version and manifest.tensors != newest[1].tensors:
         return "the config has other tensors now"
     config = _config_or_none(repository, model)
+    if config is not None and _has_other_steps(repository, config, model, version):
+        return "the config has other steps now"
     if config is not None and is_pinned(config) and not manifest.made.prebuilt:
         return _differs_from_pins(repository, manifest, pins_of(config, [version]))
     if newest[0] == version and not manifest.made.prebuilt:
@@ -126,11 +129,22 @@ def superseded(repository: Repository, model: str, version: int) -> str:
 
 def _differs_from_pins(repository: Repository, manifest: Manifest, pins: Pins) -> str:
     for composing, digest in manifest.made.composing_models.items():
-        numbers = pins.get(composing, frozenset())
+        numbers = pins.get(composing, frozenset()).intersection(repository.versions(composing))
         found = [repository.manifest(composing, number) for number in numbers]
         if digest not in {item.version_digest for item in found if item}:
             return f"it runs another version of {composing} now"
     return ""
+
+
+def _has_other_steps(repository: Repository, config: Any, model: str, version: int) -> bool:
+    """Whether an ensemble's config links other models, or other tensors, than this version of it did."""
+    try:
+        steps = json.loads((repository.folder(model, version) / ENSEMBLE).read_bytes())["steps"]
+        known = [(step["model_name"], step["input_map"], step["output_map"]) for step in steps]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # prebuilt, or damaged, which a replay says by itself
+    now = [(step.model_name, dict(step.input_map), dict(step.output_map)) for step in config.ensemble_scheduling.step]
+    return known != now
 
 
 def with_ensembles(repository: Repository, names: Iterable[str]) -> list[str]:
@@ -162,8 +176,8 @@ def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
 
 
 def _run_by(config: Any) -> list[str]:
-    """The models that an ensemble runs, or that a router calls."""
-    return [step.model_name for step in config.ensemble_scheduling.step] + [item.model for item in routed_by(config)]
+    """The models that a pipeline runs, or that a router calls."""
+    return [*run_by(config), *(item.model for item in routed_by(config))]
 
 
 def needs_completion(repository: Repository, models: Iterable[str]) -> bool:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from modelwright import Project
 from modelwright.build.workspace import open_workspace
 from modelwright.steps.pipeline import stages
 from tests.conftest import ENSEMBLE_YAML, ONNX_YAML, PYTHON_YAML, Sandbox
 
+PLAIN_ONNX = ONNX_YAML.replace("evaluate: data:evaluate\ngates: {accuracy: {min: 0.9}}\n", "")
 KEPT_YAML = ENSEMBLE_YAML.replace("kind: ensemble", "kind: ensemble\n  keep: 3")
 
 
@@ -79,6 +81,15 @@ def test_models_that_a_kept_version_cannot_call(sandbox: Sandbox, serving: str, 
     assert f"source.keep: plus_one {reason}, so versions cannot call it" in sandbox.error("build", "both")
 
 
+def test_a_kept_version_cannot_call_an_ensemble_that_is_not_kept(sandbox: Sandbox) -> None:
+    _three(sandbox, ENSEMBLE_YAML)
+    step = "{model_name: both, input_map: {x: x}, output_map: {y: y}}"
+    head, tail = KEPT_YAML.split("  steps:")[0], KEPT_YAML[KEPT_YAML.index("inputs: [") :]
+    sandbox.ensemble_builder("outer", yaml=f"{head}  steps: [{step}]\n{tail}")
+    message = "source.keep: both is an ensemble, of which one version runs its own models at a time"
+    assert message in sandbox.error("build", "outer")
+
+
 def _three(sandbox: Sandbox, yaml: str = KEPT_YAML) -> Any:
     tensors = "inputs: [{name: x, dtype: FP32, shape: [2]}]\noutputs: [{name: y, dtype: FP32, shape: [2]}]\n"
     sandbox.onnx_builder(yaml=ONNX_YAML + tensors)
@@ -88,10 +99,20 @@ def _three(sandbox: Sandbox, yaml: str = KEPT_YAML) -> Any:
 
 
 @pytest.mark.server
-def test_a_kept_pipeline_is_verified_in_the_server(sandbox: Sandbox) -> None:
-    _three(sandbox)
-    outcomes = sandbox.build("both")
-    assert outcomes["both"].status == "new", outcomes["both"].error
-    published = sandbox.root / "model_repository/both/1"
-    pipeline = json.loads((published / "pipeline.json").read_text())
-    assert pipeline["composing"] == sandbox.manifest("both").made.composing_models
+def test_three_kept_versions_each_answer_as_they_were_verified(sandbox: Sandbox) -> None:
+    tensors = "inputs: [{name: x, dtype: FP32, shape: [2]}]\noutputs: [{name: y, dtype: FP32, shape: [2]}]\n"
+    sandbox.ensemble_builder(yaml=KEPT_YAML)
+    for version, factor in enumerate((2.0, 3.0, 5.0), 1):
+        sandbox.onnx_builder("doubled", yaml=tensors + PLAIN_ONNX, factor=factor)
+        sandbox.onnx_builder("plus_one", yaml=tensors + PLAIN_ONNX, factor=factor + 10)
+        outcomes = sandbox.build("both")
+        assert {outcome.version for outcome in outcomes.values()} == {version}, outcomes
+    made = sandbox.manifest("both", 3).made
+    assert made.composing_models == {name: sandbox.manifest(name, 3).version_digest for name in ("doubled", "plus_one")}
+    assert (
+        json.loads((sandbox.root / "model_repository/both/3/pipeline.json").read_text())["composing"]
+        == made.composing_models
+    )
+    assert "versions: [ 1, 2, 3 ]" in sandbox.config("both")
+    results = Project(sandbox.project).verify(["both"])
+    assert {(item.version, item.verdict) for item in results} == {(1, "ok"), (2, "ok"), (3, "ok")}

@@ -10,6 +10,8 @@ from modelwright.config.edit import with_versions
 from modelwright.digest import sha256, tree_digest
 from modelwright.facts.made import Made
 from modelwright.repository.manifest import PublishedFile, PublishedTensor, PublishedTensors
+from modelwright.repository.pins import needed
+from modelwright.repository.policy import utc_now, with_policy
 from modelwright.repository.repository import Change, Repository
 from tests.repository.manifests import a_manifest
 
@@ -28,17 +30,21 @@ output [
 
 
 class Operated:
-    """A repository, and the publishes that a build would make."""
+    """A repository, and the publishes that a build would make; with `keeps`, what pipelines need stays served."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         self.folder = folder
         self.repository = Repository(folder / "model_repository", folder / ".modelwright/staging")
+        self._keeps = keeps
+        self._kept: dict[str, dict[int, dict[str, int]]] = {}
 
-    def publish(self, name: str, version: int, *, text: str = "", size: int = 2, more: str = "") -> str:
-        """A version of a plain model that holds `text`; its version digest."""
-        content = text or f"{name} {version}"
+    def publish(
+        self, name: str, version: int, *, text: str = "", size: int = 2, more: str = "", model: bytes = b""
+    ) -> str:
+        """A version of a plain model that holds `text`, or this `model.onnx`; its version digest."""
+        content = model or (text or f"{name} {version}").encode()
         config = CONFIG_TEXT.format(name=name, size=size, more=more)
-        return self._publish(name, version, {"model.onnx": content.encode()}, config, size, {})
+        return self._publish(name, version, {"model.onnx": content}, config, size, {})
 
     def pipeline(self, name: str, version: int, runs: Mapping[str, int], *, pin: bool = True) -> str:
         """A version of an ensemble that runs these versions of models, one after the other."""
@@ -55,6 +61,17 @@ class Operated:
         config = config.replace('backend: "onnxruntime"', 'platform: "ensemble"')
         return self._publish(name, version, {"ensemble.json": content}, config, 2, digests, pinned=pin)
 
+    def kept(self, name: str, version: int, runs: Mapping[str, int], keep: int = 3) -> str:
+        """A version of a pipeline whose versions are served side by side, with the pins of those before it."""
+        digests = {model: self.digest(model, number) for model, number in runs.items()}
+        self._kept.setdefault(name, {})[version] = dict(runs)
+        pins = json.dumps({str(own): by_model for own, by_model in self._kept[name].items()})
+        policy = f"\nversion_policy {{ latest {{ num_versions: {keep} }} }}\n"
+        parameter = f'parameters {{ key: "pins", value: {{ string_value: {json.dumps(pins)} }} }}\n'
+        config = CONFIG_TEXT.format(name=name, size=2, more=policy + parameter).replace("onnxruntime", "python")
+        files = {"pipeline.json": json.dumps({"composing": digests}).encode(), "model.py": b""}
+        return self._publish(name, version, files, config, 2, digests, pinned=True)
+
     def digest(self, name: str, version: int) -> str:
         manifest = self.repository.manifest(name, version)
         assert manifest is not None
@@ -70,6 +87,14 @@ class Operated:
             text = (self.repository.root / name / "config.pbtxt").read_text()
             found[name] = selected(parse(text, name).version_policy, self.repository.versions(name))
         return found
+
+    def _with_policy(self, name: str, version: int, config: str) -> str:
+        """The config as a build publishes it where pipelines need older versions."""
+        needing = needed(self.repository).get(name, ())
+        if not needing or not self._keeps:
+            return config
+        versions = {*self.repository.versions(name), version}
+        return with_policy(config, name, versions, self.repository.ledger().state(name), needing, utc_now())[0]
 
     def _publish(
         self,
@@ -104,7 +129,7 @@ class Operated:
         snapshot = config.encode()
         record = PublishedFile(sha256=sha256(snapshot), size_bytes=len(snapshot))
         manifest = manifest.model_copy(update={"files": {**manifest.files, "config.pbtxt": record}})
-        top = with_versions(config, [version]) if pinned else config
+        top = with_versions(config, [version]) if pinned else self._with_policy(name, version, config)
         self.repository.reserve([name])
         self.repository.publish(
             Change(
