@@ -16,6 +16,7 @@ NAMES = (
     "parallel",
     "verify",
     "swap",
+    "pipelines",
     "lint",
     "agreement",
     "generator",
