@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
+    from modelwright.operations.remote import RemoteDifference
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
     from modelwright.operations.versions import ModelVersions, VersionStatus
+    from modelwright.remotes.pull import Pulled
+    from modelwright.remotes.push import Pushed
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
 
@@ -53,6 +56,9 @@ _PUBLIC = {
     "Planned": "build.plan:Planned",
     "Ports": "server.local:Ports",
     "Project": "api:Project",
+    "Pulled": "remotes.pull:Pulled",
+    "Pushed": "remotes.push:Pushed",
+    "RemoteDifference": "operations.remote:RemoteDifference",
     "Replayed": "operations.replay:Replayed",
     "Scaffold": "operations.scaffold:Scaffold",
     "Served": "server.session:Served",
@@ -81,6 +87,9 @@ __all__ = [
     "Planned",
     "Ports",
     "Project",
+    "Pulled",
+    "Pushed",
+    "RemoteDifference",
     "Replayed",
     "Scaffold",
     "Served",

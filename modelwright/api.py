@@ -40,11 +40,14 @@ if TYPE_CHECKING:
     from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
+    from modelwright.operations.remote import RemoteDifference
     from modelwright.operations.replay import Replayed
     from modelwright.operations.rollout import RolloutSettings
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
     from modelwright.operations.versions import ModelVersions
+    from modelwright.remotes.pull import Pulled
+    from modelwright.remotes.push import Pushed
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
 
@@ -428,6 +431,81 @@ class Project:
         from modelwright.operations.scaffold import new_from_file
 
         return new_from_file(self.config, name, Path(file))
+
+    def push(
+        self,
+        url: str,
+        names: Names = (),
+        *,
+        endpoint_url: str | None = None,
+        delete: bool = False,
+        share: bool = False,
+        dry_run: bool = False,
+        jobs: int = 4,
+        settle_s: float = 60,
+        wait: bool = False,
+        say: Say = _quiet,
+    ) -> Pushed:
+        """Bring an object store or a folder to what the repository holds. `url` is that of --model-repository.
+
+        Named models bring those that they run. What a server reads there is at every moment a state that loads.
+        `delete` removes versions and models that left the repository; `share` allows models of another repository
+        beside. Where pipelines move, versions that only the old ones need stay served for `settle_s` seconds. Raises
+        RemoteError for a store that refuses or does not answer, RemoteConflictError for other versions under the same
+        numbers, LockedError while somebody else pushes, unless with `wait`. A push that ended anywhere is done again.
+        """
+        from modelwright.operations.remote import push
+
+        return push(
+            self.config,
+            url,
+            _listed(names),
+            endpoint_url=endpoint_url,
+            delete=delete,
+            share=share,
+            dry_run=dry_run,
+            jobs=jobs,
+            settle_s=settle_s,
+            wait=wait,
+            say=say,
+        )
+
+    def pull(
+        self,
+        url: str,
+        names: Names = (),
+        *,
+        endpoint_url: str | None = None,
+        dry_run: bool = False,
+        jobs: int = 4,
+        wait: bool = False,
+        say: Say = _quiet,
+    ) -> Pulled:
+        """Bring versions from a remote into the repository, under their numbers, each checked before it is published.
+
+        Raises RemoteConflictError for a number that stands for something else here, RemoteError for a version that is
+        not what its manifest says, SigningError for one that is not signed as the project requires.
+        """
+        from modelwright.operations.remote import pull
+
+        return pull(
+            self.config,
+            url,
+            _listed(names),
+            endpoint_url=endpoint_url,
+            dry_run=dry_run,
+            jobs=jobs,
+            wait=wait,
+            say=say,
+        )
+
+    def diff_remote(
+        self, url: str, names: Names = (), *, endpoint_url: str | None = None, jobs: int = 4, say: Say = _quiet
+    ) -> RemoteDifference:
+        """What a push and a pull would change. Nothing is written but the note of what the remote serves."""
+        from modelwright.operations.remote import diff_remote
+
+        return diff_remote(self.config, url, _listed(names), endpoint_url=endpoint_url, jobs=jobs, say=say)
 
     def adopt(self, repository: Path | str, names: Names = (), *, into: Path | str | None = None) -> Adoption:
         """Turn the models of an existing Triton repository into builders of kind prebuilt; it stays untouched.

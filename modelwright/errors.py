@@ -15,6 +15,8 @@
     ├── SigningError          the signature of a version, or the key for it
     ├── BugError              one model met a fault in Modelwright itself
     ├── LockedError           another process is building
+    ├── RemoteError           an object store or a folder that the repository is pushed to or pulled from
+    │   └── RemoteConflictError   other versions under the same numbers, or the models of another repository
     ├── ServerError           the server environment, a tritonserver process, or a request to one
     │   ├── ServerTimeoutError    no answer in time
     │   └── FleetError            a server did not follow a change, and what was put back
@@ -98,6 +100,14 @@ class BugError(ModelwrightError):
 
 
 class LockedError(ModelwrightError):
+    pass
+
+
+class RemoteError(ModelwrightError):
+    pass
+
+
+class RemoteConflictError(RemoteError):
     pass
 
 

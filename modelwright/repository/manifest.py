@@ -141,15 +141,27 @@ def _names_modelwright(data: JsonValue) -> bool:
     return isinstance(data, dict) and {"schema", "modelwright"} <= data.keys()
 
 
+def parse(data: bytes, where: str) -> Manifest | None:
+    """The manifest in the content of a file that lies elsewhere; None for one that Modelwright did not write."""
+    content = _parsed(data, where)
+    return _manifest(where, content) if _names_modelwright(content) else None
+
+
 def _load(path: Path) -> JsonValue:
     """The file's JSON. A FileNotFoundError passes through."""
     try:
         with open_file(path) as file:
-            text = file.read().decode("utf-8")
+            data = file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RepositoryError(f"{path}: cannot be read: {error.strerror}") from None
+    return _parsed(data, path)
+
+
+def _parsed(data: bytes, path: Path | str) -> JsonValue:
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _damaged(path, f"not UTF-8 at byte {error.start}") from None
     if not text.strip():
@@ -160,7 +172,7 @@ def _load(path: Path) -> JsonValue:
         raise _damaged(path, f"not JSON, or cut short: {error}") from None
 
 
-def _manifest(path: Path, data: JsonValue) -> Manifest:
+def _manifest(path: Path | str, data: JsonValue) -> Manifest:
     if not isinstance(data, dict):
         raise _damaged(path, f"expected a JSON object, got {json.dumps(data)[:40]}")
     schema = data.get("schema")
@@ -180,7 +192,7 @@ def _manifest(path: Path, data: JsonValue) -> Manifest:
         raise _damaged(path, str(error)) from None
 
 
-def _damaged(path: Path, problem: str) -> RepositoryError:
+def _damaged(path: Path | str, problem: str) -> RepositoryError:
     return RepositoryError(f"{path}: damaged: {problem}", _HINT)
 
 

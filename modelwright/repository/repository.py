@@ -215,6 +215,21 @@ class Repository:
             self._write_ledger(new)
         return numbers
 
+    def merge(self, other: Ledger) -> None:
+        """Take over what another ledger knows: the highest numbers, what numbers stand for, and what operators decided.
+
+        What this one knows of a number stays.
+        """
+        own = self.ledger()
+        highest = {model: max(number, own.versions.get(model, 0)) for model, number in other.versions.items()}
+        fixed = {model: {**numbers, **own.fixed.get(model, {})} for model, numbers in other.fixed.items()}
+        new = replace(
+            own, versions={**own.versions, **highest}, fixed={**own.fixed, **fixed}, journal=self.journal.head()
+        )
+        new = new.with_states(other.serving)
+        if new != own:
+            self._write_ledger(new)
+
     def _write_ledger(self, ledger: Ledger) -> None:
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -410,7 +425,8 @@ def _fill_version(folder: Path, change: Change) -> None:
             raise RepositoryError(f"{change.model}: {name} is not what was verified", hint)
     for name, data in change.version_data.items():
         (folder / name).write_bytes(data)
-    (folder / MANIFEST).write_text(change.manifest.text())
+    if MANIFEST not in change.version_data:  # one from elsewhere stays as it was written: a signature covers it
+        (folder / MANIFEST).write_text(change.manifest.text())
 
 
 def _link_tree(source: Path, target: Path, leave: Iterable[str]) -> None:
