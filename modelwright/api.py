@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan
+    from modelwright.fleet.follow import Servers
     from modelwright.fleet.rollout import Canary, RolledOut, RolloutPlan
     from modelwright.fleet.watcher import Watcher
     from modelwright.lint.engine import LintReport
@@ -225,6 +226,7 @@ class Project:
         dry_run: bool = False,
         wait: bool = False,
         allow_signature_change: bool = False,
+        servers: Servers | None = None,
         say: Say = _quiet,
     ) -> Changed:
         """Take a version out of the repository; it is kept in the history, and `restore` brings it back.
@@ -232,12 +234,15 @@ class Project:
         `why` goes into the journal. With `dry_run` the result says what would be done, and nothing is. While a build or
         another operator is at work, LockedError is raised or, with `wait`, waited; `say` then hears who that is.
 
+        `servers` follow the change one after the other, each by golden replay. Raises ServerError before anything has
+        changed where one of them cannot, and FleetError where one did not: then all was put back but for what it names.
+
         Raises RepositoryError for a version that is not there, is promoted, is needed by a pipeline or is the last one;
         and where clients would see other inputs or outputs, unless `allow_signature_change` is set.
         """
         from modelwright.operations.change import How, retire
 
-        return retire(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say))
+        return retire(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say, servers))
 
     def restore(
         self,
@@ -248,6 +253,7 @@ class Project:
         dry_run: bool = False,
         wait: bool = False,
         allow_signature_change: bool = False,
+        servers: Servers | None = None,
         say: Say = _quiet,
     ) -> Changed:
         """Bring a retired version back under its number. Raises RepositoryError for a damaged one.
@@ -256,7 +262,7 @@ class Project:
         """
         from modelwright.operations.change import How, restore
 
-        return restore(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say))
+        return restore(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say, servers))
 
     def rollback(
         self,
@@ -267,6 +273,7 @@ class Project:
         dry_run: bool = False,
         wait: bool = False,
         allow_signature_change: bool = False,
+        servers: Servers | None = None,
         say: Say = _quiet,
     ) -> Changed:
         """Serve version `to` again, by default the one below the served one; newer ones leave in the same rename.
@@ -276,7 +283,7 @@ class Project:
         """
         from modelwright.operations.change import How, rollback
 
-        return rollback(self.config, name, to, How(why, dry_run, wait, allow_signature_change, say))
+        return rollback(self.config, name, to, How(why, dry_run, wait, allow_signature_change, say, servers))
 
     def promote(
         self,
@@ -287,6 +294,7 @@ class Project:
         dry_run: bool = False,
         wait: bool = False,
         allow_signature_change: bool = False,
+        servers: Servers | None = None,
         say: Say = _quiet,
     ) -> Changed:
         """Serve this version, whatever is newer; None ends that. Builds publish new versions, and they are not served.
@@ -295,7 +303,7 @@ class Project:
         """
         from modelwright.operations.change import How, promote
 
-        return promote(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say))
+        return promote(self.config, name, version, How(why, dry_run, wait, allow_signature_change, say, servers))
 
     def gc(
         self,

@@ -12,6 +12,7 @@ from modelwright import text
 from modelwright.api import Project
 from modelwright.cli.command import as_json, command, json_option, names_argument, progress
 from modelwright.cli.hints import typed
+from modelwright.cli.servers import following, server_options
 
 if TYPE_CHECKING:
     from modelwright.operations.change import Changed
@@ -46,6 +47,7 @@ def change_options(function: F) -> F:
 @name_argument
 @version_argument
 @signature_option
+@server_options
 @change_options
 @command
 def retire_command(project: Project, name: str, version: int, as_data: bool, **options: Any) -> None:
@@ -53,24 +55,30 @@ def retire_command(project: Project, name: str, version: int, as_data: bool, **o
 
     A version that a pipeline needs, that is promoted or that is a model's last one stays.
     """
-    _print(project.retire(name, version, **_how(options)), as_data)
+    with following(options, as_data=as_data) as servers:
+        changed = project.retire(name, version, servers=servers, **_how(options))
+    _print(changed, as_data)
 
 
 @click.command("restore")
 @name_argument
 @version_argument
 @signature_option
+@server_options
 @change_options
 @command
 def restore_command(project: Project, name: str, version: int, as_data: bool, **options: Any) -> None:
     """Bring a retired version back under its number. Its files are checked first."""
-    _print(project.restore(name, version, **_how(options)), as_data)
+    with following(options, as_data=as_data) as servers:
+        changed = project.restore(name, version, servers=servers, **_how(options))
+    _print(changed, as_data)
 
 
 @click.command("rollback")
 @name_argument
 @click.option("--to", type=click.IntRange(0), metavar="N", help="Default: the version below the one that is served.")
 @signature_option
+@server_options
 @change_options
 @command
 def rollback_command(project: Project, name: str, to: int | None, as_data: bool, **options: Any) -> None:
@@ -79,20 +87,25 @@ def rollback_command(project: Project, name: str, to: int | None, as_data: bool,
     The models that a pipeline runs go back with it. A build that comes to a version again that was rolled back does not
     publish it.
     """
-    _print(project.rollback(name, to, **_how(options)), as_data)
+    with following(options, as_data=as_data) as servers:
+        changed = project.rollback(name, to, servers=servers, **_how(options))
+    _print(changed, as_data)
 
 
 @click.command("promote")
 @name_argument
 @click.argument("version", metavar="N|latest")
 @signature_option
+@server_options
 @change_options
 @command
 def promote_command(project: Project, name: str, version: str, as_data: bool, **options: Any) -> None:
     """Serve version N, whatever is newer: builds publish new versions, and they are not served. `latest` ends that."""
     if version != LATEST and not version.isdecimal():
         raise click.BadParameter(f"'{version}' is neither a version's number nor '{LATEST}'", param_hint="N|latest")
-    _print(project.promote(name, None if version == LATEST else int(version), **_how(options)), as_data)
+    with following(options, as_data=as_data) as servers:
+        changed = project.promote(name, None if version == LATEST else int(version), servers=servers, **_how(options))
+    _print(changed, as_data)
 
 
 @click.command("gc")
@@ -133,7 +146,9 @@ def _print(changed: Changed, as_data: bool) -> None:
         click.echo(f"Nothing to do: {changed.model} is served like that already.")
     elif not changed.done:
         click.echo("Nothing was changed: this was a dry run.")
-    elif changed.undo:
+    for server in changed.servers:
+        click.echo(f"{server.url} follows, after {text.seconds(server.seconds)}")
+    if changed.undo and changed.done:
         click.echo(f"Undo: {typed(changed.undo)}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,7 +11,7 @@ import click
 from modelwright.cli.command import Finite
 
 if TYPE_CHECKING:
-    from modelwright.fleet.follow import Terms
+    from modelwright.fleet.follow import Servers, Terms
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,3 +49,18 @@ def terms_of(options: dict[str, Any]) -> Terms:
     from modelwright.fleet.follow import Terms
 
     return Terms(options["timeout_s"], options["allow_other_release"], options["ignore_memory"])
+
+
+@contextlib.contextmanager
+def following(options: dict[str, Any], *, as_data: bool) -> Iterator[Servers | None]:
+    """The servers that are to follow; takes what `server_options` gave out of the options. None without --url."""
+    urls = options.pop("urls")
+    given = {name: options.pop(name) for name in ("watch", "timeout_s", "allow_other_release", "ignore_memory")}
+    if not urls:
+        yield None
+        return
+    from modelwright.cli.watch import watcher_for
+    from modelwright.fleet.follow import Servers
+
+    with watcher_for(watch=given["watch"], as_data=as_data) as watcher:
+        yield Servers(urls, terms_of(given), watcher)

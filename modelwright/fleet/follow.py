@@ -1,6 +1,6 @@
 """A move, followed on every server of a fleet, one after the other; put back everywhere when one of them fails.
 
-    follow(project, repository, move, ["http://gpu1:8000", "http://gpu2:8000"], why="accuracy fell")
+    follow(project, repository, move, Servers(("http://gpu1:8000", "http://gpu2:8000")), why="accuracy fell")
 
 First every server is looked at, and nothing changes where one of them is not fit. Then the repository changes. A server
 in explicit mode is told to load what changed, in the move's order: composing models before the pipeline that runs them.
@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelwright.errors import FleetError, ModelwrightError, ServerError
 from modelwright.fleet.expected import Expected, expected, failure, published_as_json, served, unlike
@@ -42,6 +42,15 @@ class Terms:
     timeout_s: float = TIMEOUT_S
     allow_other_release: bool = False
     ignore_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Who follows a change, and how. Nobody hears of it by default."""
+
+    urls: tuple[str, ...]
+    terms: Terms = field(default_factory=Terms)
+    watcher: Watcher = field(default_factory=Watcher)
 
 
 @dataclass(frozen=True)
@@ -181,39 +190,33 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(
-    project: ProjectConfig, repository: Repository, urls: Sequence[str], terms: Terms, watcher: Watcher
-) -> Iterator[Fleet]:
-    """The servers at these URLs. Raises ServerError for one that cannot be reached or is of another release."""
+def fleet(project: ProjectConfig, repository: Repository, servers: Servers) -> Iterator[Fleet]:
+    """These servers, reached. Raises ServerError for one that cannot be reached or is of another release."""
+    terms = servers.terms
     with contextlib.ExitStack() as stack:
         members = []
-        for url in dict.fromkeys(address_of(url).url for url in urls):
+        for url in dict.fromkeys(address_of(url).url for url in servers.urls):
             member = stack.enter_context(reach(url, terms.timeout_s))
             check_release(member, project.target, allow_other=terms.allow_other_release)
-            watcher.server(member.url, "reached", f"Triton {member.release}, {member.control}")
+            servers.watcher.server(member.url, "reached", f"Triton {member.release}, {member.control}")
             members.append(member)
-        yield Fleet(members, repository, terms, watcher)
+        yield Fleet(members, repository, terms, servers.watcher)
+
+
+def check(project: ProjectConfig, repository: Repository, move: Move, servers: Servers) -> None:
+    """Whether these servers can follow a move. Nothing changes. Raises ServerError for the first one that cannot."""
+    with fleet(project, repository, servers) as members:
+        members.check(move)
 
 
 def follow(
-    project: ProjectConfig,
-    repository: Repository,
-    move: Move,
-    urls: Sequence[str],
-    *,
-    why: str = "",
-    terms: Terms | None = None,
-    watcher: Watcher | None = None,
+    project: ProjectConfig, repository: Repository, move: Move, servers: Servers, *, why: str = ""
 ) -> list[Follower]:
-    """Carry a move out, and have these servers follow. Without URLs the repository changes, and nothing is asked.
+    """Carry a move out, and have these servers follow. Only for the holder of the build lock.
 
-    Only for the holder of the build lock. Raises ServerError before anything has changed, FleetError after all was put
-    back but for what it names.
+    Raises ServerError before anything has changed, FleetError after all was put back but for what it names.
     """
-    if not urls:
-        carry_out(repository, move, why=why)
-        return []
-    with fleet(project, repository, urls, terms or Terms(), watcher or Watcher()) as members:
+    with fleet(project, repository, servers) as members:
         members.check(move)
         return members.carry_out(move, why)
 

@@ -19,7 +19,7 @@ from modelwright.config.render import parse
 from modelwright.errors import FleetError, ModelwrightError, RepositoryError, ServerError
 from modelwright.fleet.bake import BakeLoad, SideName, baking, check_long_enough, counts, traffic
 from modelwright.fleet.expected import as_json, expected, expected_by, published_as_json, served
-from modelwright.fleet.follow import Fleet, Follower, Terms, fleet
+from modelwright.fleet.follow import Fleet, Follower, Servers, Terms, fleet
 from modelwright.fleet.golden import replay_served
 from modelwright.fleet.member import Member
 from modelwright.fleet.verdict import Judged, Limits, Recorded, judge
@@ -99,7 +99,7 @@ def _prepared(
     project: ProjectConfig, repository: Repository, asked: Canary, terms: Terms, watcher: Watcher
 ) -> Iterator[_Rollout]:
     move = _move(repository, asked)
-    with fleet(project, repository, (asked.url, *asked.urls), terms, watcher) as servers:
+    with fleet(project, repository, Servers((asked.url, *asked.urls), terms, watcher)) as servers:
         ready = _Rollout(repository, asked, move, servers)
         ready.check()
         yield ready

@@ -7,9 +7,9 @@ not done: the linter looks at the repository as it is about to be, as it does be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from modelwright.build import lint_gate
 from modelwright.build.build import LOCK
@@ -21,6 +21,9 @@ from modelwright.repository import moves
 from modelwright.repository.move import Move, carry_out
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import with_ensembles
+
+if TYPE_CHECKING:
+    from modelwright.fleet.follow import Follower, Servers
 
 Say = Callable[[str], Any]
 
@@ -34,6 +37,7 @@ class How:
     wait: bool = False  # for a build or another operator; otherwise LockedError
     allow_signature_change: bool = False
     say: Say = lambda holder: None
+    servers: Servers | None = None  # that are to follow, or all is put back
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Changed:
     changes: bool
     done: bool
     undo: str = ""
+    servers: tuple[Follower, ...] = ()  # how they followed
 
 
 def retire(project: ProjectConfig, model: str, version: int, how: How) -> Changed:
@@ -104,13 +109,30 @@ def _change(
     if how.dry_run:
         move = planned()
         _lint(project, move, holds_lock=False)
+        _check_servers(project, repository, move, how)
         return _changed(move, undo, done=False)
     with locked(project.state / LOCK, f"modelwright {what}", wait=how.wait, say=how.say):
         repository.clean()
         move = planned()
         _lint(project, move, holds_lock=True)
+        followers = _carried_out(project, repository, move, how)
+    return replace(_changed(move, undo, done=True), servers=tuple(followers))
+
+
+def _carried_out(project: ProjectConfig, repository: Repository, move: Move, how: How) -> Sequence[Follower]:
+    if how.servers is None:
         carry_out(repository, move, why=how.why)
-    return _changed(move, undo, done=True)
+        return ()
+    from modelwright.fleet.follow import follow
+
+    return follow(project, repository, move, how.servers, why=how.why)
+
+
+def _check_servers(project: ProjectConfig, repository: Repository, move: Move, how: How) -> None:
+    if how.servers is not None:
+        from modelwright.fleet.follow import check
+
+        check(project, repository, move, how.servers)
 
 
 def _lint(project: ProjectConfig, move: Move, *, holds_lock: bool) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from modelwright.errors import FleetError, ModelwrightError, ServerError
 from modelwright.fleet.expected import published_as_json
-from modelwright.fleet.follow import Follower, Terms, follow
+from modelwright.fleet.follow import Follower, Servers, Terms, follow
 from modelwright.fleet.watcher import Stage, Watcher
 from modelwright.repository import moves
 from modelwright.repository.repository import Repository
@@ -38,7 +38,7 @@ class Heard(Watcher):
 def promote(sandbox: Sandbox, *servers: FakeTriton, version: int = 3, terms: Terms = QUICK) -> list[Follower]:
     repository = Repository.of(sandbox.project)
     move = moves.promote(repository, "doubled", version)
-    return follow(sandbox.project, repository, move, [server.url for server in servers], terms=terms)
+    return follow(sandbox.project, repository, move, Servers(tuple(server.url for server in servers), terms))
 
 
 def refused(sandbox: Sandbox, *servers: FakeTriton, terms: Terms = QUICK) -> ModelwrightError:
@@ -62,7 +62,7 @@ def test_each_server_loads_and_answers_before_the_next_one_is_told(sandbox: Sand
     heard = Heard()
     repository = Repository.of(sandbox.project)
     move = moves.promote(repository, "doubled", 3)
-    found = follow(sandbox.project, repository, move, [first.url, second.url], terms=QUICK, watcher=heard)
+    found = follow(sandbox.project, repository, move, Servers((first.url, second.url), QUICK, heard))
     assert [(item.url, item.control, item.replayed) for item in found] == [
         (first.url, "explicit", 1),
         (second.url, "explicit", 1),
@@ -84,15 +84,10 @@ def test_a_url_that_is_given_twice_is_one_server(sandbox: Sandbox, start: Start)
     assert len(promote(sandbox, server, server)) == 1
 
 
-def test_without_servers_the_repository_changes_alone(sandbox: Sandbox) -> None:
-    assert promote(sandbox) == []
-    assert sandbox.repository.ledger().state("doubled").promoted == 3
-
-
 def test_a_retired_version_goes_from_the_servers(sandbox: Sandbox, start: Start) -> None:
     server = start()
     repository = Repository.of(sandbox.project)
-    follow(sandbox.project, repository, moves.rollback(repository, "doubled", 1), [server.url], terms=QUICK)
+    follow(sandbox.project, repository, moves.rollback(repository, "doubled", 1), Servers((server.url,), QUICK))
     assert served(server) == [1]
 
 
@@ -104,6 +99,28 @@ def test_a_server_that_is_behind_is_brought_up_though_the_repository_stays(sandb
     assert served(server) == [2, 3]
     promote(sandbox, server, version=2)
     assert served(server) == [2]
+
+
+def test_commands_have_servers_follow(sandbox: Sandbox, start: Start) -> None:
+    server = start()
+    result = sandbox.cli("promote", "doubled", "3", "--url", server.url, "--watch")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "doubled serves version 3, before: version 2"
+    assert lines[1].startswith(f"{server.url} follows, after ")
+    assert f"  {server.url}  serves it: 1 version replayed, " in result.stderr
+    assert served(server) == [3]
+    assert sandbox.cli("rollback", "doubled", "--url", server.url, "--json").exit_code == 0
+    assert served(server) == [2]
+
+
+def test_a_dry_run_asks_the_servers(sandbox: Sandbox, start: Start) -> None:
+    server = start(release="2.59.0")
+    output = sandbox.error("promote", "doubled", "3", "--url", server.url, "--dry-run")
+    assert "is Triton 25.06 (2.59.0), and the repository is for 26.07 (2.71.0)" in output
+    result = sandbox.cli("promote", "doubled", "3", "--url", server.url, "--dry-run", "--allow-other-release")
+    assert result.stdout.splitlines()[-1] == "Nothing was changed: this was a dry run."
+    assert (result.exit_code, server.loads) == (0, [])
 
 
 # --- refused before anything changes ----------------------------------------------------------------------------------
@@ -226,7 +243,7 @@ def test_a_server_that_answers_something_else_is_put_back(sandbox: Sandbox, star
     repository = Repository.of(sandbox.project)
     move = moves.promote(repository, "doubled", 3)
     with pytest.raises(FleetError, match="version 3: golden samples: 'y' differs by") as error:
-        follow(sandbox.project, repository, move, [first.url, second.url], terms=QUICK, watcher=Breaks())
+        follow(sandbox.project, repository, move, Servers((first.url, second.url), QUICK, Breaks()))
     assert served(first) == served(second) == [2]
     assert "not put back" not in error.value.message
     assert graph.is_file()

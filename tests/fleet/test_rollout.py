@@ -9,7 +9,7 @@ import pytest
 
 from modelwright.errors import LoadError, RepositoryError, ServerError
 from modelwright.fleet.bake import BakeLoad
-from modelwright.fleet.follow import follow
+from modelwright.fleet.follow import Servers, follow
 from modelwright.fleet.rollout import Canary, rollout
 from modelwright.repository import moves
 from modelwright.repository.move import carry_out
@@ -102,7 +102,7 @@ def test_a_version_that_keeps_them_goes_to_every_server(built: Sandbox, servers:
     repository = Repository.of(built.project)
     move = moves.promote(repository, "doubled", 1)
     both = [f"http://{server.http}" for server in servers]
-    assert [item.replayed for item in follow(built.project, repository, move, both)] == [1, 1]
+    assert [item.replayed for item in follow(built.project, repository, move, Servers(tuple(both)))] == [1, 1]
     assert [served(server) for server in servers] == [[1], [1]]
 
 
