@@ -24,6 +24,9 @@ from benchmarks.load_client import Golden, Load, LoadClient
 from benchmarks.options import Options
 from benchmarks.table import Section, load
 from modelwright import Project
+from modelwright.build.build import build
+from modelwright.build.inline import InlineExecutor
+from modelwright.build.listener import Listener
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import read
@@ -101,9 +104,10 @@ def moves(root: Path, cycles: int, pauses: Pauses) -> list[Found]:
 
 
 def _publish(root: Path, generation: int) -> int:
-    """Build a generation; the version of the pipeline."""
+    """Build a generation, in this process; the version of the pipeline."""
     pipeline_models.write(root, generation)
-    outcomes = {outcome.model: outcome for outcome in Project.find(root).build()}
+    built = build(Project.find(root).config, (), Listener(), start_executor=InlineExecutor)
+    outcomes = {outcome.model: outcome for outcome in built}
     failed = [str(outcome.error or outcome.reason) for outcome in outcomes.values() if outcome.status != "new"]
     version = outcomes[PIPE].version
     if failed or version is None:
