@@ -103,7 +103,8 @@ KIND = Kind(
     name="python",
     source=PythonSource,
     summary="a model.py for Triton's Python backend",
-    takes="`model.py` for Triton's Python backend; `requirements` are locked and vendored for the target's Python",
+    takes="`model.py` for Triton's Python backend; `requirements` are locked and vendored for the target's Python; "
+    "`calls` names the models that it calls",
     verified="in the real server, against `reference`",
     steps=_steps,
     version_step="python",
