@@ -17,6 +17,7 @@ NAMES = (
     "verify",
     "swap",
     "pipelines",
+    "router",
     "lint",
     "agreement",
     "generator",

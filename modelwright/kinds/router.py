@@ -165,8 +165,8 @@ def _steps(recipe: Recipe, source: RouterSource) -> list[Step]:
 
 
 def _against_arms(spec: ModelSpec, source: RouterSource) -> Verification:
-    routed = [[field.partition("[")[0], item.model, item.version] for field, item in source.routed]
-    return Verification(_VERIFY, served=True, config={"routed": routed})
+    called = {"arms": [arm.routed.name for arm in source.arms], "shadow": [item.routed.name for item in source.shadow]}
+    return Verification(_VERIFY, served=True, config=called)
 
 
 KIND = Kind(
