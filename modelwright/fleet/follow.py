@@ -23,10 +23,13 @@ from modelwright.fleet.member import Control, Member, Shown, check_release, reac
 from modelwright.fleet.memory import check_memory
 from modelwright.fleet.same import check_same
 from modelwright.fleet.waiting import await_state
-from modelwright.fleet.watcher import Watcher
+from modelwright.fleet.watcher import Stage, Watcher
 from modelwright.loadtest.wire.calls import address_of
 from modelwright.project.project import ProjectConfig
+from modelwright.project.signing import Signing
+from modelwright.repository import signing
 from modelwright.repository.move import Move, carry_out, inverse, settle
+from modelwright.repository.pins import folder_of
 from modelwright.repository.repository import Change, Repository
 from modelwright.repository.versions import with_ensembles
 from modelwright.text import counted, seconds
@@ -71,9 +74,11 @@ class Fleet:
     repository: Repository
     terms: Terms
     watcher: Watcher
+    signing: Signing
 
     def check(self, move: Move) -> None:
         """Whether every server can follow. Nothing changes. Raises ServerError for the first one that cannot."""
+        self._check_signed(move)
         models = _models(move)
         now = [self._expected(model) for model in models if self.repository.versions(model)]
         for member in self.members:
@@ -83,6 +88,14 @@ class Fleet:
                 await_state(member, now, self.terms.timeout_s, member.shown())
             if not self.terms.ignore_memory:
                 check_memory(member, self.repository, [Expected(*item) for item in move.serves.items()])
+
+    def _check_signed(self, move: Move) -> None:
+        """Raises SigningError for a version that is to be served, and is not signed as the project asks for."""
+        for model, versions in move.serves.items():
+            before = self._expected(model).versions
+            for version in versions:
+                if version not in before:
+                    signing.check(folder_of(self.repository, model, version), self.signing, f"{model}/{version}")
 
     def carry_out(self, move: Move, why: str = "") -> list[Follower]:
         """Change the repository, and have every server follow. Raises FleetError, and then all is put back but for what
@@ -95,12 +108,11 @@ class Fleet:
             for member in self.members:
                 begun.append(member)
                 done.append(self._take_over(member, _models(move), before[member.url]))
-        except ModelwrightError as error:
-            self.watcher.server(begun[-1].url, "failed", error.message)
+        except BaseException as error:
+            self._tell(begun[-1], "failed", error.message if isinstance(error, ModelwrightError) else "interrupted")
             left = self._put_back(move, begun, before, f"{begun[-1].url} does not follow")
-            raise FleetError("\n  ".join([error.message, *left]), error.hint) from None
-        except KeyboardInterrupt:
-            self._put_back(move, begun, before, "interrupted")
+            if isinstance(error, ModelwrightError):
+                raise FleetError("\n  ".join([error.message, *left]), error.hint) from None
             raise
         self._settle(move)
         return done
@@ -111,20 +123,24 @@ class Fleet:
         wanted = [item for item in map(self._expected, models) if _concerns(member, item, before)]
         if member.control == "explicit":
             for item in wanted:
-                self.watcher.server(member.url, "loading", item.model)
+                self._tell(member, "loading", item.model)
                 self._load(member, item)
-        self.watcher.server(member.url, "waiting", ", ".join(item.model for item in wanted))
+        self._tell(member, "waiting", ", ".join(item.model for item in wanted))
         await_state(member, wanted, self.terms.timeout_s, before)
         replayed = 0
         if replay:
-            self.watcher.server(member.url, "replaying")
+            self._tell(member, "replaying")
             names = with_ensembles(self.repository, [item.model for item in wanted])
             replayed = replay_served(member, self.repository, names)
         taken_s = time.monotonic() - started
         if replay:
             told = f"{counted(replayed, 'version')} replayed, {seconds(taken_s)}"
-            self.watcher.server(member.url, "serves it", told)
+            self._tell(member, "serves it", told)
         return Follower(member.url, member.control, taken_s, replayed)
+
+    def _tell(self, member: Member, stage: Stage, text: str = "") -> None:
+        with contextlib.suppress(OSError):  # a terminal that is gone stops nothing
+            self.watcher.server(member.url, stage, text)
 
     def _load(self, member: Member, item: Expected) -> None:
         """Have an explicit server load a model as it is published."""
@@ -175,13 +191,13 @@ class Fleet:
 
     def _put_back_one(self, member: Member, models: Sequence[str], before: dict[str, Shown]) -> str:
         """Why a server does not serve what it served before; '' when it does."""
-        self.watcher.server(member.url, "putting back")
+        self._tell(member, "putting back")
         try:
             self._take_over(member, models, before[member.url], replay=False)
         except ModelwrightError as error:
-            self.watcher.server(member.url, "not put back", error.message)
+            self._tell(member, "not put back", error.message)
             return error.message.removeprefix(f"{member.url}: ")
-        self.watcher.server(member.url, "put back")
+        self._tell(member, "put back")
         return ""
 
     @staticmethod
@@ -200,7 +216,7 @@ def fleet(project: ProjectConfig, repository: Repository, servers: Servers) -> I
             check_release(member, project.target, allow_other=terms.allow_other_release)
             servers.watcher.server(member.url, "reached", f"Triton {member.release}, {member.control}")
             members.append(member)
-        yield Fleet(members, repository, terms, servers.watcher)
+        yield Fleet(members, repository, terms, servers.watcher, project.signing)
 
 
 def check(project: ProjectConfig, repository: Repository, move: Move, servers: Servers) -> None:

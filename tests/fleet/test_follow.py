@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modelwright.errors import FleetError, ModelwrightError, ServerError
+from modelwright.errors import FleetError, ModelwrightError, ServerError, SigningError
 from modelwright.fleet.expected import published_as_json
 from modelwright.fleet.follow import Follower, Servers, Terms, follow
 from modelwright.fleet.watcher import Stage, Watcher
+from modelwright.project.signing import Signing
 from modelwright.repository import moves
 from modelwright.repository.repository import Repository
 from tests.conftest import Sandbox
@@ -182,6 +184,15 @@ def test_a_server_that_keeps_its_repository_api_to_others(sandbox: Sandbox, star
     assert "does not say whether models can be loaded: This API is restricted" in error.message
     no_api = start(extensions=[name for name in EXTENSIONS if name != "model_repository"])
     assert "has no repository API" in refused(sandbox, no_api).message
+
+
+def test_a_version_that_is_not_signed_where_the_project_asks_for_it(sandbox: Sandbox, start: Start) -> None:
+    project = replace(sandbox.project, signing=Signing(required=True))
+    server, repository = start(), Repository.of(project)
+    move = moves.promote(repository, "doubled", 3)
+    with pytest.raises(SigningError, match="doubled/3: is not signed"):
+        follow(project, repository, move, Servers((server.url,), QUICK))
+    assert served(server) == [2]
 
 
 METRICS = """nv_inference_request_success{{model="doubled",version="2"}} 0
