@@ -74,8 +74,13 @@ class Draft:
         self._model(model)
 
     def leave(self, model: str, versions: Sequence[int]) -> None:
-        self._model(model).leaving += versions
-        self._model(model).versions -= set(versions)
+        entry = self._model(model)
+        entry.leaving += [number for number in versions if number not in entry.leaving]
+        entry.versions -= set(versions)
+
+    def is_unfinished(self, model: str) -> bool:
+        """Whether versions leave because a command was killed that let them go."""
+        return bool(self._model(model).leaving)
 
     def come_back(self, model: str, versions: Sequence[int]) -> None:
         """Retired versions come back. Raises RepositoryError for a damaged one."""
@@ -215,7 +220,18 @@ class Draft:
             texts = self._published_texts(name)
             served = _served(texts[CONFIG], name, versions) if CONFIG in texts else ()
             self._models[name] = _Model(versions, self._ledger.state(name), dict(texts), served)
+            self._finish(name)
         return self._models[name]
+
+    def _finish(self, name: str) -> None:
+        """Let the versions go that a killed command withdrew: the ledger knows of it before anything is moved."""
+        entry = self._models[name]
+        kept = {*self.needed.get(name, ()), entry.state.promoted}
+        late = sorted(number for number in entry.versions if number in entry.state.withdrawn and number not in kept)
+        if late and len(late) < len(entry.versions):
+            self.leave(name, late)
+            if entry.state.promoted is None:
+                self.take_over(name, max(entry.versions))
 
     def _published_texts(self, name: str) -> dict[str, str]:
         """config.pbtxt and the configs of environments. Raises RepositoryError where there is no config.pbtxt."""

@@ -83,7 +83,7 @@ def rollback(
         to = max(older)
     if to not in live and to not in retired:
         raise RepositoryError(f"{model}: there is no version {to}", which_versions(repository, model))
-    if now is not None and to >= now:
+    if now is not None and (to > now or (to == now and not draft.is_unfinished(model))):
         hint = "a rollback goes to an older one; restore or promote goes forward"
         raise RepositoryError(f"{model}: version {now} is served, and version {to} is not older", hint)
     if to in retired:

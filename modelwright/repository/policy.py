@@ -31,8 +31,9 @@ def with_policy(
     """A config's text with the version_policy that is right for these versions, and the state that goes with it.
 
     `text` has the model's own policy, or the one that an earlier call put there. `needed` are the versions that
-    pipelines need. Where its own policy serves what is right, the config keeps it, that of a `prebuilt` model always;
-    but not while a version is promoted, since its own policy would serve the next one that is published.
+    pipelines need. A withdrawn version is not served, even where a killed command left it in the repository. Where its
+    own policy serves what is right, the config keeps it, that of a `prebuilt` model always; but not while a version is
+    promoted, since its own policy would serve the next one that is published.
 
     Raises RepositoryError where a pipeline needs a version above the promoted one, which requests without a version
     would get; and for an ensemble of which two versions would have to be served.
@@ -40,10 +41,12 @@ def with_policy(
     plain = with_own_policy(text)
     config = parse(plain, f"{model}: config.pbtxt")
     by_own = selected(config.version_policy, _fitting(config, versions))
+    staying = [number for number in versions if number not in state.withdrawn]  # the others were to leave: a kill
+    own = selected(config.version_policy, _fitting(config, staying)) if staying else by_own
     if state.promoted is not None and state.promoted not in versions:
         hint = f"promote another one (modelwright promote {model} latest), or bring it back (modelwright restore)"
         raise RepositoryError(f"{model}: version {state.promoted} is promoted, and it is not in the repository", hint)
-    chosen = {state.promoted} if state.promoted is not None else set(by_own)
+    chosen = {state.promoted} if state.promoted is not None else set(own)
     needing, lately = set(needed), recent(state, now)
     if prebuilt:
         needing = lately = set()

@@ -31,8 +31,8 @@ from modelwright.triton.reasons import is_missing_here
 from modelwright.variants.registry import LOOKUPS
 from tests.conftest import DATA_PY, Recorder, Sandbox, doubling_onnx
 from tests.operations.foreign_repository import MODELS, classifier, hand_made, plus
+from tests.repository.killing import in_child
 from tests.repository.manifests import a_manifest
-from tests.repository.test_repository import in_child
 from tests.server.models import shared_environment
 
 SHA = "0" * 64
@@ -295,7 +295,7 @@ def test_kill_9_at_any_file_operation_of_publishing_leaves_all_versions_or_none(
     outcomes = set()
     for point in count(1):
         start_again()
-        if in_child(publish, kill_at=point) != -1:
+        if not in_child(publish, kill_at=point).killed:
             break
         found = set(adopted.published())
         assert found in (set(), whole), f"killed at operation {point}"

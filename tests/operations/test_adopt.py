@@ -32,7 +32,7 @@ from modelwright.variants.registry import LOOKUPS
 from tests.config.modelconfigs import model_configs
 from tests.conftest import PYTHON_MODEL_PY, Sandbox, doubling_onnx, new_sandbox
 from tests.operations.foreign_repository import CHAIN, CLASSIFIER, COUNTER, PLUS, classifier, hand_made, state
-from tests.repository.test_repository import in_child
+from tests.repository.killing import in_child
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_files_of_the_repository_are_opened_for_reading_only(sandbox: Sandbox, e
         assert opened
         assert all(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0 for _, flags in opened)
 
-    assert in_child(run, kill_at=None) > 0
+    assert in_child(run).done
 
 
 def test_builders_are_not_written_into_the_repository(sandbox: Sandbox, existing: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_model(sandbox: Sandbox, e
         why = next(item.why for item in report.left if item.model == "plus")
         assert why == "plus/1/model.py: cannot be read: Permission denied"
 
-    assert in_child(run, kill_at=None) > 0
+    assert in_child(run).done
     assert list(sandbox.builders) == ["chain", "classifier", "counter"]
 
 
@@ -446,7 +446,8 @@ def test_kill_9_at_any_file_operation_leaves_whole_builders(tmp_path: Path) -> N
 
     def one_run(folder: Path, kill_at: int | None) -> tuple[Sandbox, int]:
         sandbox = new_sandbox(folder)
-        return sandbox, in_child(lambda: adopt(sandbox.project, root), kill_at)
+        ended = in_child(lambda: adopt(sandbox.project, root), kill_at=kill_at)
+        return sandbox, -1 if ended.killed else ended.operations
 
     whole, operations = one_run(tmp_path / "whole", None)
     wanted = {name: sha256_file(path) for name, path in list_tree(whole.root / "builders").items()}
@@ -479,7 +480,7 @@ def test_a_file_is_copied_in_pieces(sandbox: Sandbox, tmp_path: Path) -> None:
         report = adopt(sandbox.project, root)
         assert report.models[0].status == "adopted", report.left
 
-    assert in_child(run, kill_at=None) > 0
+    assert in_child(run).done
 
 
 # --- files that are not what they seem, and version 0 ------------------------------------------------------------------

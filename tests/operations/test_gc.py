@@ -12,7 +12,7 @@ from modelwright.operations.gc import gc
 from modelwright.remotes.record import write_record
 from tests.conftest import Sandbox
 from tests.operations.conftest import publish_pipeline
-from tests.repository.test_repository import in_child
+from tests.repository.killing import in_child
 
 
 def collect(sandbox: Sandbox, *arguments: str) -> str:
@@ -131,7 +131,7 @@ def test_kill_9_at_any_file_operation_loses_nothing_that_stays(three: Sandbox) -
         gc(sandbox.project, 0, [], How())
 
     shutil.copytree(whole, killed, symlinks=True)
-    operations = in_child(lambda: collect_in(Sandbox(killed)), kill_at=None)
+    operations = in_child(lambda: collect_in(Sandbox(killed))).operations
     assert places(Sandbox(killed)) == ([3], [2])
     assert operations > 20
     served = {name: digest for name, digest in three.published().items() if "/3/" in name}
@@ -139,7 +139,7 @@ def test_kill_9_at_any_file_operation_loses_nothing_that_stays(three: Sandbox) -
         shutil.rmtree(killed)
         shutil.copytree(whole, killed, symlinks=True)
         sandbox = Sandbox(killed)
-        assert in_child(lambda: collect_in(sandbox), kill_at=point) == -1  # noqa: B023
+        assert in_child(lambda: collect_in(sandbox), kill_at=point).killed  # noqa: B023
         assert served.items() <= sandbox.published().items()
         live, retired = places(sandbox)
         assert {2, 3} <= {*live, *retired}, f"killed at operation {point} of {operations}"

@@ -13,6 +13,7 @@ from modelwright.errors import RepositoryError
 from modelwright.repository import draft, moves
 from modelwright.repository.move import Move, carry_out, inverse, settle
 from modelwright.repository.policy import SETTLE_S, utc_now
+from tests.repository.killing import in_child
 from tests.repository.operated import Operated
 
 
@@ -241,3 +242,29 @@ def test_a_pipeline_of_an_older_modelwright_gets_its_pins_from_its_digests(tmp_p
     done(operated, moves.rollback(operated.repository, "pipe"))
     assert "model_version: 1" in (operated.repository.root / "pipe/config.pbtxt").read_text()
     assert operated.served() == {"tok": [2, 1], "pipe": [1]}
+
+
+@pytest.mark.parametrize("again", ["tidy", "rollback"])
+def test_a_rollback_that_was_killed_is_finished_by_the_next_command(tmp_path: Path, again: str) -> None:
+    """At no point does a version that was withdrawn come back."""
+    point, seen = 0, set()
+    while True:
+        point += 1
+        operated = Operated(tmp_path / str(point))
+        for version in (1, 2, 3):
+            operated.publish("m", version)
+        repository = operated.repository
+        move = moves.rollback(repository, "m", 1)
+        if not in_child(lambda: carry_out(repository, move), kill_at=point).killed:  # noqa: B023
+            break
+        seen.add(operated.served()["m"][0])
+        was_withdrawn = bool(repository.ledger().state("m").withdrawn)
+        repository.clean()
+        if again == "tidy":
+            carry_out(repository, moves.tidy(repository))
+            assert operated.served() == {"m": [1 if was_withdrawn else 3]}
+        elif repository.versions("m") != [1]:
+            carry_out(repository, moves.rollback(repository, "m", 1))
+        if again == "rollback" or was_withdrawn:
+            assert (operated.served(), repository.versions("m"), repository.retired("m")) == ({"m": [1]}, [1], [2, 3])
+    assert seen == {1, 3}

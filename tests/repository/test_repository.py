@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,9 +16,8 @@ from modelwright.errors import RepositoryError
 from modelwright.repository.repository import Change, Repository, _replace_in_turn
 from modelwright.triton.layout import LEDGER
 from modelwright.triton.policy import selected
+from tests.repository.killing import in_child
 from tests.repository.manifests import a_manifest
-
-_WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
 
 
 def change(
@@ -88,41 +83,10 @@ def prepare(tmp_path: Path, scenario: str) -> tuple[Repository, Change]:
     return target, SCENARIOS[scenario](tmp_path)
 
 
-def in_child(action: Callable[[], object], kill_at: int | None) -> int:
-    """Run it in a forked process that counts its file operations and dies by SIGKILL at one of them.
-
-    Gives the number of operations of a run that was not killed, -1 for one that was.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal count
-            opens_to_write = (
-                event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            )
-            if opens_to_write or event in _WRITES or event.startswith("shutil."):
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        action()
-        os.write(writer, str(count).encode())
-        os._exit(0)
-    os.close(writer)
-    answer = os.read(reader, 64)
-    os.close(reader)
-    os.waitpid(child, 0)
-    return int(answer) if answer else -1
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kill_9_at_any_file_operation_leaves_the_old_or_the_new(tmp_path: Path, scenario: str) -> None:
     target, wanted = prepare(tmp_path / "whole", scenario)
-    operations = in_child(lambda: target.publish(wanted), kill_at=None)
+    operations = in_child(lambda: target.publish(wanted), kill_at=None).operations
     after = seen(target.root)
     assert operations >= 5
     before: dict[str, str] = {}
@@ -131,7 +95,7 @@ def test_kill_9_at_any_file_operation_leaves_the_old_or_the_new(tmp_path: Path, 
         folder = tmp_path / f"killed{point}"
         target, wanted = prepare(folder, scenario)
         before = seen(target.root)
-        assert in_child(lambda: target.publish(wanted), kill_at=point) == -1  # noqa: B023
+        assert in_child(lambda: target.publish(wanted), kill_at=point).killed  # noqa: B023
         found = seen(target.root)
         assert found in (before, after), f"killed at operation {point} of {operations}"
         outcomes.add(found == after)
@@ -150,12 +114,12 @@ def test_there_are_at_least_50_kill_points(tmp_path: Path) -> None:
     total = 0
     for number, scenario in enumerate(SCENARIOS):
         target, wanted = prepare(tmp_path / str(number), scenario)
-        total += in_child(lambda: target.publish(wanted), kill_at=None)  # noqa: B023
+        total += in_child(lambda: target.publish(wanted), kill_at=None).operations  # noqa: B023
     assert total >= 50
 
 
 def test_kill_9_while_numbers_are_reserved_keeps_the_ledger_readable(tmp_path: Path) -> None:
-    operations = in_child(lambda: repository(tmp_path / "whole").reserve(["m"]), kill_at=None)
+    operations = in_child(lambda: repository(tmp_path / "whole").reserve(["m"]), kill_at=None).operations
     for point in range(1, operations + 1):
         target = repository(tmp_path / str(point))
         target.reserve(["m"])
@@ -268,11 +232,11 @@ def test_a_filesystem_that_cannot_swap_gets_files_before_the_config_that_names_t
         wanted = change(folder, None, **new)
         return target, lambda: _replace_in_turn(staged.root / "m", target.root / "m", wanted)
 
-    operations = in_child(prepared(tmp_path / "whole")[1], kill_at=None)
+    operations = in_child(prepared(tmp_path / "whole")[1], kill_at=None).operations
     assert operations >= 4
     for point in range(1, operations + 1):
         target, replace = prepared(tmp_path / str(point))
-        assert in_child(replace, kill_at=point) == -1
+        assert in_child(replace, kill_at=point).killed
         for name in ("config.pbtxt", "configs/cpu.pbtxt"):
             wanted_file = "warmup/" + (target.root / "m" / name).read_text()
             assert (target.root / "m" / wanted_file).exists(), f"{name} at {point}"
@@ -356,13 +320,13 @@ def test_kill_9_at_any_file_operation_leaves_what_was_served_or_what_is_to_be(tm
     made, after = STEPPED[scenario]
     target = stepped(tmp_path / "whole")
     wanted = made(tmp_path / "whole")
-    operations = in_child(lambda: target.publish(wanted), kill_at=None)
+    operations = in_child(lambda: target.publish(wanted), kill_at=None).operations
     assert served(target) == after
     final = (target.root / "m/config.pbtxt").read_bytes()
     for point in range(1, operations + 1):
         folder = tmp_path / f"killed{point}"
         target, wanted = stepped(folder), made(folder)
-        assert in_child(lambda: target.publish(wanted), kill_at=point) == -1  # noqa: B023
+        assert in_child(lambda: target.publish(wanted), kill_at=point).killed  # noqa: B023
         assert served(target) in ([3], after), f"killed at operation {point} of {operations}"
         assert {*target.versions("m"), *target.retired("m")} >= {1, 2, 3}
         for number in (1, 2, 3):

@@ -1,0 +1,310 @@
+"""A project that is operated on by processes that die at any moment, and what must hold after each of them.
+
+    world = World(sandbox)
+    with world.without_server():
+        world.build()
+        ended, action = world.strike(rng)      a command that is killed, and the same command again
+        world.check()
+
+`known` are the versions that a command which ended made known, with the digest of every file. After any kill each of
+them is live or retired, byte for byte, and every other version that is there is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from modelwright.api import Project
+from modelwright.digest import list_tree, sha256_file
+from modelwright.errors import ModelwrightError
+from modelwright.facts.compared_with import ComparedWith
+from modelwright.facts.verified import Verified
+from modelwright.repository import pins, policy
+from modelwright.repository.manifest import Manifest
+from modelwright.repository.repository import Repository
+from modelwright.repository.versions import published_config
+from modelwright.triton.layout import LEDGER
+from modelwright.triton.policy import selected
+from tests.conftest import ENSEMBLE_YAML, Sandbox, doubling_onnx
+from tests.repository.killing import Ended, in_child
+
+MODELS = ("doubled", "plus_one", "both")  # the last one is a pipeline of the others
+
+Version = tuple[str, int]
+Files = dict[str, str]  # the digest of each file
+State = dict[str, tuple[list[str], list[str], list[str]]]
+
+
+@dataclass(frozen=True)
+class Action:
+    """A command with its arguments."""
+
+    what: str
+    arguments: tuple[Any, ...]
+    run: Callable[[], object]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, (self.what, *self.arguments)))
+
+
+class BrokenError(AssertionError):
+    """Something that must hold does not."""
+
+
+@dataclass
+class World:
+    sandbox: Sandbox
+    known: dict[Version, Files] = field(default_factory=dict)
+    digests: dict[Version, str] = field(default_factory=dict)  # what each number ever stood for
+    may_go: set[Version] = field(default_factory=set)  # what a killed gc was about to delete
+    builds: int = 0
+
+    @classmethod
+    def new(cls, sandbox: Sandbox) -> World:
+        for model in MODELS[:2]:
+            sandbox.onnx_builder(model)
+        sandbox.ensemble_builder(MODELS[2], ENSEMBLE_YAML)
+        return cls(sandbox)
+
+    def copy(self, root: Path) -> World:
+        """The same in another folder."""
+        shutil.copytree(self.sandbox.root, root, symlinks=True)
+        return World(Sandbox(root), dict(self.known), dict(self.digests), set(self.may_go), self.builds)
+
+    @property
+    def project(self) -> Project:
+        return Project(self.sandbox.project)
+
+    @property
+    def repository(self) -> Repository:
+        return self.sandbox.repository
+
+    # --- what is done -------------------------------------------------------------------------------------------------
+
+    def change_builders(self, rng: random.Random) -> None:
+        """Other weights for one of the models, or both: the next build publishes them, and the pipeline."""
+        self.builds += 1
+        for model in rng.choice((MODELS[:1], MODELS[1:2], MODELS[:2])):
+            folder = self.sandbox.root / "builders" / model
+            doubling_onnx(folder / "model.onnx", 2 + self.builds / 1000)
+
+    def action(self, what: str, rng: random.Random) -> Action | None:
+        """A command with arguments that fit what is there; None where nothing does."""
+        repository = self.repository
+        model = rng.choice(MODELS)
+        live, retired = repository.versions(model), repository.retired(model)
+        arguments: tuple[Any, ...]
+        if what == "build":
+            return self.given(what, ())
+        if what == "gc":
+            arguments = (rng.choice((1, 2)),)
+        elif what == "rollback":
+            older = [number for number in {*live, *retired} if number < max(live, default=0)]
+            if not older:
+                return None
+            arguments = (model, rng.choice(older))
+        elif what == "promote":
+            arguments = (model, rng.choice([*live, None]))
+        else:
+            choices = retired if what == "restore" else live
+            if not choices:
+                return None
+            arguments = (model, rng.choice(choices))
+        return self.given(what, arguments)
+
+    def given(self, what: str, arguments: tuple[Any, ...]) -> Action:
+        if what == "build":
+            return Action(what, arguments, self.build)
+        return Action(what, arguments, partial(getattr(self.project, what), *arguments, why="chaos"))
+
+    def build(self) -> None:
+        for outcome in self.sandbox.build().values():
+            if outcome.error:
+                raise outcome.error
+
+    def going(self, action: Action) -> set[Version]:
+        """The versions that a gc deletes."""
+        if action.what != "gc":
+            return set()
+        return {(item.model, item.version) for item in self.project.gc(*action.arguments, dry_run=True).deleted}
+
+    # --- what must hold -----------------------------------------------------------------------------------------------
+
+    def present(self) -> dict[Version, tuple[Path, Files]]:
+        """Every version, live or retired."""
+        repository = self.repository
+        found = {}
+        for model in {*repository.models(), *repository.retired_models()}:
+            for folders, numbers in (
+                (repository.retired_folder, repository.retired(model)),
+                (repository.folder, repository.versions(model)),
+            ):
+                for number in numbers:
+                    folder = folders(model, number)
+                    files = {name: sha256_file(path) for name, path in list_tree(folder).items()}
+                    found[model, number] = (folder, files)
+        return found
+
+    def state(self) -> State:
+        """What each model has, serves and keeps as retired, by the versions' digests: numbers may differ."""
+        repository = self.repository
+        found = {}
+        for model in MODELS:
+            live = {number: _digest(repository.manifest(model, number)) for number in repository.versions(model)}
+            retired = [_digest(repository.retired_manifest(model, number)) for number in repository.retired(model)]
+            found[model] = (sorted(live.values()), sorted(live[number] for number in self._served(model)), retired)
+        return found
+
+    def learn(self) -> None:
+        """A command has ended: what is there now is known."""
+        self.known = {version: files for version, (_, files) in self.present().items()}
+        self.may_go = set()
+
+    def check(self) -> None:
+        """Raises BrokenError."""
+        repository, present = self.repository, self.present()
+        for version, files in self.known.items():
+            if version not in present and version not in self.may_go:
+                raise BrokenError(f"{version} is lost")
+            if version in present and present[version][1] != files:
+                raise BrokenError(f"{version} is another one now")
+        highest = repository.ledger().versions
+        for model, number in present:
+            live = number in repository.versions(model)
+            damage = repository.damage(model, number, retired=not live)
+            if damage:
+                raise BrokenError(f"{model} {number} is half there: {damage}")
+            manifest = repository.manifest(model, number) if live else repository.retired_manifest(model, number)
+            assert manifest is not None
+            before = self.digests.setdefault((model, number), manifest.version_digest)
+            if before != manifest.version_digest:
+                raise BrokenError(f"{model}: number {number} was used twice")
+            if highest.get(model, 0) < number:
+                raise BrokenError(f"{model}: the ledger does not know number {number}")
+        if breaks := repository.journal.check():
+            raise BrokenError(f"the journal: {breaks}")
+        self._check_served()
+
+    def _served(self, model: str) -> list[int]:
+        """What a server would serve."""
+        config = published_config(self.repository, model)
+        if config is None:
+            raise BrokenError(f"{model} has no config.pbtxt")
+        versions = self.repository.versions(model)
+        served = selected(config.version_policy, versions)
+        if not served or set(config.version_policy.specific.versions) - set(versions):
+            raise BrokenError(f"{model} serves {served} of {versions}: {config.version_policy}")
+        return served
+
+    def _check_served(self) -> None:
+        repository = self.repository
+        if strange := {path.name for path in repository.root.iterdir()} - {*MODELS, LEDGER}:
+            raise BrokenError(f"in the repository's root: {strange}")
+        served = {model: self._served(model) for model in repository.models()}
+        for model, numbers in pins.needed(repository).items():
+            if missing := set(numbers) - set(served[model]):
+                raise BrokenError(f"{model} does not serve {missing}, which pipelines need")
+        report = self.project.lint()
+        if report.errors:
+            raise BrokenError(f"lint: {report.errors[0].where}: {report.errors[0].message}")
+
+
+def _digest(manifest: Manifest | None) -> str:
+    assert manifest is not None
+    return manifest.version_digest
+
+
+@contextlib.contextmanager
+def without_server() -> Iterator[None]:
+    """Pipelines are verified in the real server, which takes seconds: that is left out."""
+
+    def verified(context: Any, out: Path) -> Verified:
+        (out / "golden.npz").write_bytes(b"not looked at")
+        return Verified(compared_with=ComparedWith.SOURCE)
+
+    with (
+        mock.patch("modelwright.steps.verify.run_served", verified),
+        mock.patch.object(policy, "SETTLE_S", 3600),  # so that no result depends on how fast this machine is
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A command that was killed, and the same again, which was not. `visible`: whether the killed one had an effect."""
+
+    action: Action
+    killed: bool
+    visible: bool
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A command on a copy: how many file operations it has, how long it takes, and what it comes to."""
+
+    ended: Ended
+    duration_s: float
+    state: State
+
+
+def rehearse(world: World, action: Action, folder: Path) -> Rehearsal:
+    """Raises BrokenError where it fails by anything but a refusal."""
+    copy = world.copy(folder)
+    started = time.monotonic()
+    ended = in_child(copy.given(action.what, action.arguments).run)
+    duration_s = time.monotonic() - started
+    if ended.bug:
+        raise BrokenError(f"{action}: {ended.bug}")
+    state = copy.state() if ended.done else {}
+    shutil.rmtree(folder)
+    return Rehearsal(ended, duration_s, state)
+
+
+def _different(found: State, before: State, wanted: State) -> str:
+    lines = []
+    for model in MODELS:
+        if found[model] != wanted[model]:
+            lines += [
+                f"{model} {words}: {_short(state[model])}"
+                for words, state in (("before", before), ("is", found), ("should be", wanted))
+            ]
+    return "\n".join(lines)
+
+
+def _short(state: tuple[list[str], list[str], list[str]]) -> str:
+    return " | ".join(" ".join(digest[:4] for digest in part) for part in state)
+
+
+def strike(world: World, action: Action, rehearsal: Rehearsal, **how: Any) -> Strike:
+    """Kill a command; look; give the same command again: then all is as if it had not been killed.
+
+    Raises BrokenError where it is not.
+    """
+    before = world.state()
+    world.may_go = world.going(action)
+    killed = in_child(action.run, **how)
+    try:
+        if killed.bug:
+            raise BrokenError(killed.bug)
+        world.check()
+        visible = world.state() != before
+        world.may_go |= world.going(action)  # a second gc deletes what the first one retired
+        again = in_child(action.run)
+        if again.bug:
+            raise BrokenError(again.bug)
+        world.check()
+        if action.what != "gc" and world.state() != rehearsal.state:
+            raise BrokenError(f"the same command again makes\n{_different(world.state(), before, rehearsal.state)}")
+    except (BrokenError, ModelwrightError) as error:
+        raise BrokenError(f"{action} {how}: {error}") from error
+    world.learn()
+    return Strike(action, killed.killed, visible)
