@@ -18,6 +18,7 @@ NAMES = (
     "swap",
     "pipelines",
     "router",
+    "remotes",
     "lint",
     "agreement",
     "generator",

@@ -138,8 +138,7 @@ class Proxy:
             pass
 
         Handler.proxy = proxy
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", self.port), Handler)
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -150,7 +149,11 @@ class Proxy:
 
     def handle(self, handler: _Handler, method: str) -> None:
         parts = urlsplit(handler.path)
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        length = int(handler.headers.get("Content-Length") or 0)
+        body = handler.rfile.read(length)
+        if len(body) < length:  # the client has gone; a store takes no such body
+            handler.close_connection = True
+            return
         with self._one:
             request = Request(len(self.requests) + 1, method, unquote(parts.path), parts.query)
             self.requests.append(request)
@@ -218,6 +221,13 @@ class Proxy:
         if half:
             handler.wfile.flush()
             _cut(handler)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -21,7 +21,7 @@ from modelwright.remotes.store import FolderStore, RemoteStore
 from modelwright.repository.move import carry_out as move
 from modelwright.repository.moves import promote, rollback
 from modelwright.triton.layout import LEDGER
-from tests.remotes.conftest import Bucket
+from tests.remotes.buckets import Bucket
 from tests.remotes.repositories import MadeRepository, content
 from tests.remotes.s3 import Answer, Fault, Reset, Truncate
 from tests.remotes.scenarios import both, first, moved_pipeline, push

@@ -17,7 +17,7 @@ from modelwright.remotes.push import carry_out, take
 from modelwright.remotes.store import part_bytes
 from modelwright.repository.move import carry_out as move
 from modelwright.repository.moves import rollback
-from tests.remotes.conftest import Bucket
+from tests.remotes.buckets import Bucket
 from tests.remotes.repositories import MadeRepository, content
 from tests.remotes.s3 import Answer, Fault, Hang, Request, Reset, Truncate
 from tests.remotes.scenarios import first, moved_pipeline, push

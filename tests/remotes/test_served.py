@@ -20,7 +20,7 @@ from modelwright.server import environment
 from modelwright.server.local import running
 from modelwright.triton.client import Client, connect
 from tests.conftest import Sandbox, new_sandbox
-from tests.remotes.conftest import Bucket
+from tests.remotes.buckets import Bucket
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
