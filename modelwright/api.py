@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from modelwright.operations.adopt import Adoption
     from modelwright.operations.change import Changed
     from modelwright.operations.diff import VersionDiff
+    from modelwright.operations.fsck import Checkup
     from modelwright.operations.gc import Collected
     from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from modelwright.operations.replay import Replayed
     from modelwright.operations.rollout import RolloutSettings
     from modelwright.operations.scaffold import Scaffold
+    from modelwright.operations.sign import Signed
     from modelwright.operations.status import ModelStatus
     from modelwright.operations.versions import ModelVersions
     from modelwright.remotes.pull import Pulled
@@ -324,6 +326,52 @@ class Project:
         from modelwright.operations.gc import gc
 
         return gc(self.config, keep, _listed(names), How(why, dry_run, wait, say=say))
+
+    def fsck(
+        self,
+        names: Names = (),
+        *,
+        repair: bool = False,
+        remotes: Names = (),
+        why: str = "",
+        wait: bool = False,
+        say: Say = _quiet,
+    ) -> Checkup:
+        """Read every file of these models, or of all, live and retired, and what is around them; with `repair` restore
+        what can be. `damages` of the result is what is wrong then.
+
+        `remotes` are URLs that versions can be fetched from, beside those that this project pushed to. Raises
+        RepositoryError for an unknown name, SigningError where signatures cannot be checked at all: a key or a package
+        is missing. `why` and `wait` are those of `retire`.
+        """
+        from modelwright.operations.fsck import fsck
+
+        return fsck(self.config, _listed(names), repair=repair, remotes=_listed(remotes), why=why, wait=wait, say=say)
+
+    def sign(
+        self,
+        names: Names = (),
+        version: int | None = None,
+        *,
+        again: bool = False,
+        why: str = "",
+        wait: bool = False,
+        say: Say = _quiet,
+    ) -> list[Signed]:
+        """Sign versions that have no signature; with `again` those that have one, too. One result a version.
+
+        Raises SigningError where the key does not sign, and RepositoryError for a version that is unknown or damaged.
+        `why` and `wait` are those of `retire`.
+        """
+        from modelwright.operations.sign import sign
+
+        return sign(self.config, _listed(names), version, again=again, why=why, wait=wait, say=say)
+
+    def sbom(self, name: str, version: int | None = None) -> bytes:
+        """What a version is made of, by default the newest, as CycloneDX JSON. Raises RepositoryError for none such."""
+        from modelwright.operations.sign import sbom
+
+        return sbom(self.config, name, version)
 
     @contextmanager
     def serve(

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kinds", "variants", "config"),
     ("repository",),
     ("steps", "loadtest", "remotes"),
-    ("build", "bench", "fleet"),
+    ("build", "bench", "repair", "fleet"),
     ("operations", "api"),
     ("cli",),
 )

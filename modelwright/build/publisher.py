@@ -41,7 +41,8 @@ from modelwright.repository.manifest import (
 from modelwright.repository.pins import Needed, Pins, as_parameter, merged, needed, number_of, published_pins
 from modelwright.repository.policy import recent, released, utc_now, with_policy
 from modelwright.repository.repository import Change, Repository
-from modelwright.triton.layout import CONFIG, GOLDEN, PINS, environment_of
+from modelwright.repository.sbom import sbom_of
+from modelwright.triton.layout import CONFIG, GOLDEN, PINS, SBOM, environment_of
 from modelwright.variants.model_steps import VERIFY
 from modelwright.variants.registry import backend_of, config_options, techniques_of, version_step
 
@@ -225,6 +226,9 @@ class Publisher:
 
     def _version_change(self, builder: Builder, new: _NewVersion, artifacts: Mapping[StepId, Artifact]) -> Change:
         files = {content.name: content.path for content in new.contents}
+        if SBOM not in files:  # a prebuilt version may bring its own
+            bill = sbom_of(self._manifest(builder, new, artifacts), files)
+            new = replace(new, data={**new.data, SBOM: bill})
         manifest = self._manifest(builder, new, artifacts)
         return Change(builder.name, new.version, files, manifest, version_data=new.data)
 

@@ -19,6 +19,7 @@ from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.part import JsonObject
 from modelwright.project.spec import Builder
 from modelwright.repository.pins import unpinned_by
+from modelwright.repository.recorded import record, top_digests
 from modelwright.repository.repository import Change, Repository
 from modelwright.variants.model_steps import VERIFY
 from modelwright.variants.registry import version_step
@@ -49,6 +50,8 @@ class _Release:
             self._lint(changes)
             wanted = [name for name in changes if not self._is_held(name)]
             repository = self._workspace.repository
+            if wanted and not repository.journal.file.exists():
+                record(repository, why="the journal begins")
             for name in wanted:
                 _tell(repository, changes[name], decisions[name])
             repository.reserve(
@@ -86,7 +89,21 @@ class _Release:
             if decision.changes_anything and not self._is_held(name):
                 with self._faults.of(name, "publish"):
                     changes[name] = publisher.change(decision, self._artifacts)
+                    self._check_signing(changes[name])
         return changes
+
+    def _check_signing(self, change: Change) -> None:
+        """A version that must be signed is refused where it cannot be, before anything of it is written."""
+        settings = self._workspace.project.signing
+        if not change.versions or not (settings.signs or settings.required):
+            return
+        if settings.signs_here or settings.required:
+            from modelwright.repository.signing import check_key
+
+            check_key(settings)
+        else:
+            note = f"{change.model}: published unsigned: {settings.private_key} is not here"
+            self._warnings[change.model] = [*self._warnings.get(change.model, []), note]
 
     def _lint(self, changes: Mapping[str, Change]) -> None:
         """Nothing is published that the server would refuse: what has errors, or runs what has, fails here."""
@@ -97,7 +114,9 @@ class _Release:
 
         families = self._workspace.families
         affected = {name for name in families if going_out.keys() & families[name] and not self._is_held(name)}
-        self._warnings |= lint_gate.check(self._workspace.project, list(going_out.values()), affected, self._faults)
+        found = lint_gate.check(self._workspace.project, list(going_out.values()), affected, self._faults)
+        for name, warnings in found.items():
+            self._warnings[name] = [*self._warnings.get(name, []), *warnings]
 
     def _check_artifacts(self, builder: Builder) -> None:
         for step in (version_step(builder), (builder.name, VERIFY)):
@@ -184,8 +203,9 @@ def _tell(repository: Repository, change: Change, decision: Decision) -> None:
             for item in change.versions
             if item.manifest
         },
-        "top": {name: sha256(data) for name, data in change.top_files.items() if data is not None},
+        "top": {**top_digests(change)},
         "pins": {**decision.pins},
+        "live": [*repository.versions(change.model)],
     }
     told = {name: value for name, value in details.items() if value}
     newest = max((item.version for item in change.versions if item.version is not None), default=None)

@@ -23,6 +23,7 @@ from modelwright.repository import moves, pins
 from modelwright.repository.ledger import ServingState
 from modelwright.repository.manifest import Manifest, read_ours
 from modelwright.repository.move import Move, carry_out
+from modelwright.repository.records import remove_record
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import MANIFEST
 
@@ -79,6 +80,7 @@ def gc(project: ProjectConfig, keep: int, names: Sequence[str], how: How) -> Col
                 "delete", item.model, item.version, why=why, details={"version_digest": item.digest}
             )
             repository.remove_retired(item.model, item.version)
+            remove_record(repository.history, item.model, item.version)
     return replace(found, done=True)
 
 

@@ -3,14 +3,14 @@
     {"versions": {"digits": 5},                         the highest number that each model ever had
      "fixed": {"scan": {"7": "<version digest>"}},      what numbers stand for that were not given out here
      "serving": {"digits": {"promoted": 3}},            what operators decided, and what is to be tidied later
-     "journal": {"first": …, "lines": 12, "head": …}}   how far the journal went when this was written
+     "journal": {"first": …, "lines": 12, "head": …},   how far the journal went when this was written
+     "seal": "<SHA-256 of the rest>"}                   so that damage shows (sealed.py)
 
 Triton reads folders at the root of a repository, and no files.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,9 +21,11 @@ from pydantic import Field, PlainSerializer
 
 from modelwright.errors import RepositoryError
 from modelwright.facts.part import DamagedError, Integer, Part, validated
+from modelwright.repository.sealed import sealed, unsealed
 from modelwright.triton.layout import LEDGER
 
-_HINT = "restore it from a backup; without it a version number could be used twice"
+_HINT = "write it again: modelwright fsck --repair; without it a version number could be used twice"
+_FIELDS = {"versions", "fixed", "serving", "journal"}
 Time = Annotated[datetime, PlainSerializer(datetime.isoformat)]
 
 
@@ -74,14 +76,16 @@ class Ledger:
             data["serving"] = {name: state.as_json() for name, state in sorted(self.serving.items())}
         if self.journal:
             data["journal"] = self.journal.as_json()
-        return json.dumps(data, indent=1) + "\n"
+        return sealed(data)
 
 
 def read_ledger(root: Path) -> Ledger:
     """The ledger of a repository; an empty one where there is none. Raises RepositoryError for a damaged one."""
     path = root / LEDGER
     try:
-        data = json.loads(path.read_bytes())
+        data = unsealed(path.read_bytes())
+        if unknown := data.keys() - _FIELDS:
+            raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
         versions = {str(name): int(number) for name, number in data["versions"].items()}
         fixed = {str(name): dict(numbers) for name, numbers in data.get("fixed", {}).items()}
         rest = validated(_Serving, data)

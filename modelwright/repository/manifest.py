@@ -25,6 +25,7 @@ from modelwright.facts.made import Made
 from modelwright.facts.part import SCHEMA, Boolean, DamagedError, Integer, JsonObject, Number, Part, validated
 from modelwright.facts.verified import Verified
 from modelwright.fsops import open_file
+from modelwright.triton.layout import SBOM
 
 _HINT = (
     "restore the file from a copy of the repository; or remove that version's directory and build again, "
@@ -102,7 +103,8 @@ class Manifest(Part):
 
     @property
     def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files.values())
+        """Of what it holds: the bill of materials tells of it."""
+        return sum(file.size_bytes for name, file in self.files.items() if name != SBOM)
 
     def text(self) -> str:
         """The file as it is written."""

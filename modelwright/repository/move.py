@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modelwright.digest import sha256
 from modelwright.facts.part import JsonObject
 from modelwright.repository.ledger import ServingState
+from modelwright.repository.recorded import record, top_digests
 from modelwright.repository.repository import Change, Repository
 
 
@@ -60,7 +60,10 @@ def carry_out(repository: Repository, move: Move, *, why: str = "", details: Jso
     """
     if not move.changes_anything and not move.states:
         return
+    if not repository.journal.file.exists():
+        record(repository, why="the journal begins")
     told: JsonObject = {"serves": {model: [*numbers] for model, numbers in move.serves.items()}, **(details or {})}
+    told["live"] = [*repository.versions(move.model)]
     if tops := _top_digests(move.changes):
         told["top"] = tops
     repository.journal.append(move.what, move.model, move.version, why=why, details=told)
@@ -81,11 +84,7 @@ def settle(repository: Repository, move: Move) -> None:
 
 def _top_digests(changes: Iterable[Change]) -> JsonObject:
     """{model: {top file: SHA-256}} of what changes write: `fsck` finds a file that changed since."""
-    return {
-        change.model: {name: sha256(data) for name, data in change.top_files.items() if data is not None}
-        for change in changes
-        if change.top_files
-    }
+    return {change.model: {**top_digests(change)} for change in changes if change.top_names}
 
 
 def served_text(numbers: Sequence[int]) -> str:

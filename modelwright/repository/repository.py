@@ -12,6 +12,9 @@
     model_history/
       journal.jsonl               what happened (journal.py)
       retired/<model>/<N>/        versions that left the repository, under their numbers
+      modelwright.json            a copy of the ledger
+      records/<model>/<N>/        copies of what was made when a version was published: manifest, signature, …
+      damaged/<time>/…            what a repair replaced or took away
 
 Whatever a publish changes becomes visible in one rename, so that a process killed at any instant leaves the model as it
 was or as it is to be: a version's folder; or a config, which says what is served, after the versions that it names came
@@ -35,9 +38,11 @@ from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.fsops import disk_errors, exchange, fsync_path, fsync_tree, remove_tree, rename_durably
 from modelwright.project.project import ProjectConfig
+from modelwright.project.signing import Signing
 from modelwright.repository.journal import Journal
 from modelwright.repository.ledger import Ledger, ServingState, read_ledger
 from modelwright.repository.manifest import Manifest, read
+from modelwright.repository.records import keep_record
 from modelwright.triton.layout import (
     CONFIG,
     CONFIGS,
@@ -52,6 +57,7 @@ from modelwright.triton.policy import selected
 
 _RETIRED = "retired"
 _HISTORY = "model_history"
+_DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,17 @@ class Change:
 
 
 class Repository:
-    def __init__(self, root: Path, staging: Path, history: Path | None = None) -> None:
+    def __init__(self, root: Path, staging: Path, history: Path | None = None, signing: Signing | None = None) -> None:
         self.root = root
         self.staging = staging
+        self.signing = signing or Signing()
         self.history = history or root.parent / _HISTORY
         self.journal = Journal(self.history)
         self._manifests: dict[tuple[str, int, Path], Manifest] = {}  # a published version never changes
 
     @classmethod
     def of(cls, project: ProjectConfig) -> Repository:
-        return cls(project.repository, project.staging, project.history)
+        return cls(project.repository, project.staging, project.history, project.signing)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -116,6 +123,17 @@ class Repository:
         folder = self.retired_root
         names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
         return [name for name in names if self.retired(name)]
+
+    def kept_twice(self) -> list[tuple[str, int]]:
+        """The versions that are live and retired: a process was killed between."""
+        root = self.retired_root
+        names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        return [(name, number) for name in names for number in _numbers(root / name) if number in self.versions(name)]
+
+    @property
+    def damaged(self) -> Path:
+        """What repairs replaced or took away."""
+        return self.history / _DAMAGED
 
     def retired_folder(self, model: str, version: int) -> Path:
         return self.retired_root / model / str(version)
@@ -212,7 +230,7 @@ class Repository:
         )
         new = new.with_states(states or {})
         if new != ledger:
-            self._write_ledger(new)
+            self.write_ledger(new)
         return numbers
 
     def merge(self, other: Ledger) -> None:
@@ -228,16 +246,18 @@ class Repository:
         )
         new = new.with_states(other.serving)
         if new != own:
-            self._write_ledger(new)
+            self.write_ledger(new)
 
-    def _write_ledger(self, ledger: Ledger) -> None:
-        with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.staging.mkdir(parents=True, exist_ok=True)
-            staged = self.staging / LEDGER
-            staged.write_text(ledger.text())
-            fsync_path(staged)
-            rename_durably(staged, self.root / LEDGER)
+    def write_ledger(self, ledger: Ledger) -> None:
+        """Write the ledger, and a copy of it into the history: nothing else says what operators decided."""
+        for folder in (self.root, self.history):
+            with disk_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self.staging.mkdir(parents=True, exist_ok=True)
+                staged = self.staging / LEDGER
+                staged.write_text(ledger.text())
+                fsync_path(staged)
+                rename_durably(staged, folder / LEDGER)
 
     def publish(self, change: Change) -> None:
         """Make a change visible, at once. Raises RepositoryError or StoreError, and then nothing has changed."""
@@ -253,6 +273,13 @@ class Repository:
         """Remove what killed processes left in the staging folder. Only for the holder of the build lock."""
         remove_tree(self.staging)
 
+    def _sign(self, version: Path) -> None:
+        """Sign a version, where the key is here. Raises SigningError where the project requires it and it is not."""
+        if self.signing.signs_here or self.signing.required:
+            from modelwright.repository.signing import sign
+
+            sign(version, self.signing)
+
     def _publish(self, change: Change, staged: Path) -> None:
         model = self.root / change.model
         versions = change.versions
@@ -260,6 +287,8 @@ class Repository:
             if self.folder(item.model, item.version or 0).exists():
                 raise RepositoryError(f"{item.model}: version {item.version} exists already")
             _fill_version(staged / f"version-{item.version}", item)
+            self._sign(staged / f"version-{item.version}")
+            keep_record(self.history, item.model, item.version or 0, staged / f"version-{item.version}", staged)
         if len(versions) == 1 and model.is_dir() and not (change.top_names or change.retire or change.restore):
             version = staged / f"version-{versions[0].version}"
             fsync_tree(version)

@@ -48,12 +48,17 @@ def is_required(settings: Signing, name: str) -> SigningError:
 
 def sign(folder: Path, settings: Signing) -> None:
     """Write `folder`/model.sig, which covers all other files in it. Raises SigningError; nothing is written then."""
+    sign_into(folder, folder / SIGNATURE, settings)
+
+
+def sign_into(folder: Path, signature: Path, settings: Signing) -> None:
+    """Write a folder's signature to another place."""
     check_installed()
     from model_signing import signing
 
     config = signing.Config().set_hashing_config(_everything())
     with _signer(config, settings):
-        config.sign(folder, folder / SIGNATURE)
+        config.sign(folder, signature)
 
 
 def check(folder: Path, settings: Signing, name: str = "") -> Verdict:
@@ -88,6 +93,16 @@ def check_key(settings: Signing) -> None:
 
     with _signer(signing.Config(), settings):
         pass
+
+
+def check_verifier(settings: Signing) -> None:
+    """Raises SigningError where no signature can be checked here: no public key, a missing package."""
+    if settings.checks:
+        check_installed()
+        from model_signing import verifying
+
+        with contextlib.ExitStack() as stack:
+            _use_verifier(verifying.Config(), settings, stack)
 
 
 def _everything() -> Any:

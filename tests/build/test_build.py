@@ -37,7 +37,7 @@ def test_a_first_build_publishes_version_1_with_everything_it_needs(sandbox: San
     assert (outcome.status, outcome.version) == ("new", 1)
     assert outcome.max_abs_error is not None
     assert set(sandbox.published()) == {f"scaled/{name}" for name in (
-        "config.pbtxt", "1/model.onnx", "1/golden.npz", "1/manifest.json", "1/config.pbtxt")}  # fmt: skip
+        "config.pbtxt", "1/model.onnx", "1/golden.npz", "1/manifest.json", "1/config.pbtxt", "1/sbom.cdx.json")}  # fmt: skip
     manifest = sandbox.manifest("scaled")
     assert manifest.files["model.onnx"].sha256 == sandbox.published()["scaled/1/model.onnx"]
     assert [entry.step for entry in manifest.lineage] == ["samples", "torch", "onnx", "verify"]
@@ -191,8 +191,11 @@ def test_a_composing_model_goes_out_and_an_ensemble_that_fails_keeps_to_the_vers
     after = sandbox.published()
     assert {name for name in after if after[name] != before.get(name)} == {
         "doubled/config.pbtxt",
-        *(f"doubled/2/{name}" for name in ("model.onnx", "golden.npz", "manifest.json", "config.pbtxt")),
-        *(f"alone/2/{name}" for name in ("model.onnx", "golden.npz", "manifest.json", "config.pbtxt")),
+        *(
+            f"{model}/2/{name}"
+            for model in ("doubled", "alone")
+            for name in ("model.onnx", "golden.npz", "manifest.json", "config.pbtxt", "sbom.cdx.json")
+        ),
     }
     assert "versions: [ 1, 2 ]" in sandbox.config("doubled")
     assert sandbox.cli("verify").exit_code == 0

@@ -24,7 +24,7 @@ from modelwright.project.spec import parse_spec
 from modelwright.repository.repository import Change
 from modelwright.server.local import running
 from modelwright.triton.client import Client, connect
-from modelwright.triton.layout import CONFIG, LEDGER
+from modelwright.triton.layout import CONFIG, LEDGER, MANIFEST, SBOM
 from modelwright.triton.messages import differences
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.reasons import is_missing_here
@@ -124,7 +124,7 @@ def test_versions_are_published_under_their_own_numbers(adopted: Sandbox, tmp_pa
     assert adopted.repository.versions("classifier") == [3, 7]
     original = {name: sha256_file(path) for name, path in list_tree(tmp_path / "existing").items()}
     found = adopted.published()
-    made = {"classifier/config.pbtxt", "classifier/3/manifest.json", "classifier/7/manifest.json"}
+    made = {"classifier/config.pbtxt", *(f"classifier/{n}/{name}" for n in (3, 7) for name in (MANIFEST, SBOM))}
     assert found.keys() == original.keys() | made
     assert {name: digest for name, digest in found.items() if name not in made} == {
         name: digest for name, digest in original.items() if name not in made
@@ -169,7 +169,7 @@ def test_the_manifest_says_that_nothing_was_compared(adopted: Sandbox) -> None:
         manifest = adopted.manifest("classifier", number)
         assert manifest.version == number
         assert manifest.verification.compared_with is ComparedWith.NOTHING
-        assert manifest.files.keys() == {"model.onnx"}
+        assert manifest.files.keys() == {"model.onnx", SBOM}
 
 
 def test_a_new_version_is_added_beside_the_others(adopted: Sandbox) -> None:
@@ -324,7 +324,10 @@ def test_the_ledger_keeps_what_numbers_stand_for(sandbox: Sandbox) -> None:
     assert repository.ledger().versions == {"m": 8, "other": 1}
     assert [repository.taken("m", number) for number in (2, 3, 7, 8, 9)] == ["", "three", "seven", "", None]
     data = json.loads((sandbox.project.repository / LEDGER).read_text())
-    assert data == {"versions": {"m": 8, "other": 1}, "fixed": {"m": {"3": "three", "7": "seven"}}}
+    assert {name: data[name] for name in ("versions", "fixed")} == {
+        "versions": {"m": 8, "other": 1},
+        "fixed": {"m": {"3": "three", "7": "seven"}},
+    }
 
 
 # --- ensembles --------------------------------------------------------------------------------------------------------
@@ -470,8 +473,9 @@ def test_samples_of_our_own_versions_are_checked_again_and_published_again(
     for model in outcomes:
         for number in other.repository.versions(model):
             new, old = other.manifest(model, number), sandbox.manifest(model, number)
-            kept = {name: file for name, file in old.files.items() if name != CONFIG}  # of the build that made it
-            assert (new.version_digest, new.files, new.tensors) == (old.version_digest, kept, old.tensors)
+            kept = {name: file for name, file in old.files.items() if name not in (CONFIG, SBOM)}
+            now = {name: file for name, file in new.files.items() if name != SBOM}
+            assert (new.version_digest, now, new.tensors) == (old.version_digest, kept, old.tensors)
     compared = {f"{name} {number}": other.manifest(name, number).verification.compared_with for name, number in (("both", 1), ("both", 2), ("doubled", 1), ("doubled", 2))}  # fmt: skip
     assert compared == {
         "both 1": ComparedWith.NOTHING,

@@ -20,6 +20,7 @@ from modelwright.remotes.record import Copy
 from modelwright.remotes.store import FolderStore, RemoteStore
 from modelwright.repository.move import carry_out as move
 from modelwright.repository.moves import promote, rollback
+from modelwright.repository.sealed import sealed
 from modelwright.triton.layout import LEDGER
 from tests.remotes.buckets import Bucket
 from tests.remotes.repositories import MadeRepository, content
@@ -135,7 +136,7 @@ def test_a_number_that_was_used_is_not_used_again(
     assert 1 in other.repository.versions("digits")
     shutil.rmtree(other.repository.folder("digits", 1))
     del data["fixed"]
-    ledger.write_text(json.dumps(data))
+    ledger.write_text(sealed(data))
     with pytest.raises(RemoteConflictError, match="digits: version 1 was used here, and nothing tells for what"):
         pulled(there, other)
     copies = {("digits", 1): [Copy(there.place.url, made.digest("digits", 1))]}
