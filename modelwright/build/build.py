@@ -18,6 +18,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.fsops import locked
 from modelwright.kinds.registry import kind_of
 from modelwright.project.project import ProjectConfig
+from modelwright.repository.moves import finish
 from modelwright.steps.wheels import remove_leftovers
 
 LOCK = "build.lock"
@@ -52,6 +53,7 @@ def build(
         workspace.store.clean()
         remove_leftovers(project.wheels)
         workspace.repository.clean()
+        finish(workspace.repository)
         try:
             built = Scheduler(workspace, listener).run(start_executor or (lambda: _worker_pool(jobs)))
             outcomes = release(workspace, built)

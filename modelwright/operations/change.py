@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.build import lint_gate
 from modelwright.build.build import LOCK
 from modelwright.build.faults import Faults
-from modelwright.errors import LintError
+from modelwright.errors import LintError, RepositoryError
 from modelwright.fsops import locked
 from modelwright.project.project import ProjectConfig
 from modelwright.repository import moves
@@ -107,16 +107,32 @@ def _change(
         return plan(repository, *asked, allow_signature_change=how.allow_signature_change)
 
     if how.dry_run:
-        move = planned()
+        move = _left(repository, what, asked) or planned()
         _lint(project, move, holds_lock=False)
         _check_servers(project, repository, move, how)
         return _changed(move, undo, done=False)
     with locked(project.state / LOCK, f"modelwright {what}", wait=how.wait, say=how.say):
         repository.clean()
-        move = planned()
+        left = _left(repository, what, asked)
+        if left is None:
+            moves.finish(repository)  # what another operator asked for
+        move = left or planned()
         _lint(project, move, holds_lock=True)
         followers = _carried_out(project, repository, move, how)
     return replace(_changed(move, undo, done=True), servers=tuple(followers))
+
+
+def _left(repository: Repository, what: str, asked: tuple[str, int | None]) -> Move | None:
+    """What is left to do where the same command was ended halfway: a second rollback must not go back twice as far."""
+    try:
+        found = moves.unfinished(repository)
+    except RepositoryError:
+        return None
+    model, version = asked
+    if found is None or (found.event.model, found.left.what) != (model, f"{moves.FINISH}{what}"):
+        return None
+    same = version == found.event.version or (what == "rollback" and version is None)
+    return found.left if same else None
 
 
 def _carried_out(project: ProjectConfig, repository: Repository, move: Move, how: How) -> Sequence[Follower]:

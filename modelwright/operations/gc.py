@@ -70,6 +70,7 @@ def gc(project: ProjectConfig, keep: int, names: Sequence[str], how: How) -> Col
         return _planned(repository, keep, models, names)[1]
     with locked(project.state / LOCK, "modelwright gc", wait=how.wait, say=how.say):
         repository.clean()
+        moves.finish(repository)
         tidy, found = _planned(repository, keep, models, names)
         why = how.why or "gc"
         carry_out(repository, tidy, why=why)

@@ -55,10 +55,10 @@ class _Model:
 class Draft:
     """The repository as a move is to make it. Nothing is written."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, now: datetime | None = None) -> None:
         self._repository = repository
         self._ledger = repository.ledger()
-        self._now: datetime = utc_now()
+        self._now = now or utc_now()
         self._models: dict[str, _Model] = {}
         self.needed = needed(repository)  # as published
 
@@ -119,6 +119,12 @@ class Draft:
                 merged = pinning.merged(self._parameter(model, text), own, entry.versions)
                 entry.texts[name] = with_parameter(text, PINS, merged)
 
+    def _take_over_newest(self, name: str) -> None:
+        """What requests without a version get is another version: a pipeline runs what that one was verified with."""
+        newest = max(self._result(name, self.needed.get(name, ()), self._model(name).state).serves, default=None)
+        if newest is not None and newest != self.newest_served(name):
+            self.take_over(name, newest)
+
     def newest_served(self, model: str) -> int | None:
         return max(self._model(model).served_before, default=None)
 
@@ -128,6 +134,7 @@ class Draft:
         """The changes, in order. Raises RepositoryError for what cannot be served together."""
         for name in list(self._models):
             self._check_signature(name, allow_signature_change)
+            self._take_over_newest(name)
         after = needed(self._repository, {name: self._pins(name) for name in self._models})
         self._adjust_composing(after)
         before = self.needed

@@ -95,6 +95,15 @@ class Journal:
                 fsync_path(self.file.parent)
         return event
 
+    def last(self) -> Event | None:
+        """The last event; None where there is none, or none that can be read."""
+        try:
+            with self.file.open("rb") as file:
+                line = _last_line(file.fileno(), _end_of_whole_lines(file.fileno()))
+            return self._parse(line, "its last line") if line else None
+        except (OSError, RepositoryError):
+            return None
+
     def events(self) -> Iterator[Event]:
         """All events, oldest first. Raises RepositoryError for a line that is no event."""
         for number, line in enumerate(self._lines(), 1):
@@ -151,6 +160,8 @@ class Journal:
                         yield line[:-1]
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise RepositoryError(f"{self.file}: cannot be read: {error.strerror}", "make it a readable file") from None
 
     def _parse(self, line: bytes, where: str) -> Event:
         try:

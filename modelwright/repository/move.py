@@ -60,6 +60,8 @@ def carry_out(repository: Repository, move: Move, *, why: str = "", details: Jso
     """
     if not move.changes_anything and not move.states:
         return
+    if any(change.retire or change.restore for change in move.changes):
+        repository.check_one_filesystem()
     if not repository.journal.file.exists():
         record(repository, why="the journal begins")
     told: JsonObject = {"serves": {model: [*numbers] for model, numbers in move.serves.items()}, **(details or {})}

@@ -7,11 +7,14 @@ settle(repository, move)                   once the servers have followed, or a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from modelwright.errors import RepositoryError
 from modelwright.repository.draft import Draft, which_versions
-from modelwright.repository.move import Move
+from modelwright.repository.journal import Event
+from modelwright.repository.move import Move, carry_out
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG
@@ -43,8 +46,6 @@ def retire(repository: Repository, model: str, version: int, *, allow_signature_
     draft.leave(model, [version])
     if version > max(rest):
         draft.withdraw(model, [version])
-        if state.promoted is None:
-            draft.take_over(model, max(rest))
     return draft.move("retire", model, version, allow_signature_change)
 
 
@@ -57,8 +58,6 @@ def restore(repository: Repository, model: str, version: int, *, allow_signature
         problem = "is in the repository already" if live else "is not among the retired ones"
         raise RepositoryError(f"{model}: version {version} {problem}", which_versions(repository, model))
     draft.come_back(model, [version])
-    if draft.state(model).promoted is None and version > max(repository.versions(model), default=0):
-        draft.take_over(model, version)
     return draft.move("restore", model, version, allow_signature_change)
 
 
@@ -101,7 +100,6 @@ def rollback(
             raise RepositoryError(f"{model}: version {number} is needed by {' and '.join(users)}", hint)
     draft.withdraw(model, leaving)
     draft.leave(model, leaving)
-    draft.take_over(model, to)
     return draft.move("rollback", model, to, allow_signature_change)
 
 
@@ -119,20 +117,94 @@ def promote(repository: Repository, model: str, version: int | None, *, allow_si
         else:
             _check_live(repository, model, version)
     draft.set_state(model, draft.state(model).model_copy(update={"promoted": version}))
-    target = version if version is not None else max(repository.versions(model), default=None)
-    if target is not None:
-        draft.take_over(model, target)
     return draft.move("promote", model, version, allow_signature_change)
 
 
-def tidy(repository: Repository, models: Iterable[str] = ()) -> Move:
+def tidy(repository: Repository, models: Iterable[str] = (), *, now: datetime | None = None) -> Move:
     """Bring each config.pbtxt to what its state and the pipelines ask for: above all, versions that pipelines needed a
-    while ago are served no longer."""
-    draft = Draft(repository)
+    while ago are served no longer. `now`: or as it was to be at that time."""
+    draft = Draft(repository, now)
     for model in list(models) or repository.models():
         if (repository.root / model / CONFIG).is_file():
             draft.touch(model)
     return draft.move("tidy", "", None, allow_signature_change=True)
+
+
+# --- what was not carried out to its end ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The last event of the journal, where a kill or a full disk ended its move halfway, and what is left to do."""
+
+    event: Event
+    left: Move
+
+
+def unfinished(repository: Repository) -> Unfinished | None:
+    """The ledger was written before the changes, so it tells what they were to lead to.
+
+    Raises RepositoryError where that cannot be reached any more.
+    """
+    event = repository.journal.last()
+    what = event.what.removeprefix(FINISH) if event else ""
+    if event is None or what not in _LEFT or event.model not in repository.models():
+        return None
+    left = _LEFT[what](repository, event.model, event.version)
+    if left is None:  # every version is where it is to be: are the configs as they were to be then?
+        left = tidy(repository, [event.model], now=event.time)
+    if not left.changes:
+        return None
+    return Unfinished(event, replace(left, what=f"{FINISH}{what}", model=event.model, version=event.version))
+
+
+def finish(repository: Repository) -> Move | None:
+    """Carry out what is left of the last move; None where nothing is, or where it cannot be.
+
+    Only for the holder of the build lock, which can be the next command of any kind.
+    """
+    try:
+        found = unfinished(repository)
+    except RepositoryError:
+        return None
+    if found is None:
+        return None
+    carry_out(repository, found.left, why=found.event.why)
+    return found.left
+
+
+def _rollback_left(repository: Repository, model: str, to: int | None) -> Move | None:
+    withdrawn = repository.ledger().state(model).withdrawn
+    if not withdrawn.keys() & set(repository.versions(model)):
+        return None
+    return rollback(repository, model, to, allow_signature_change=True)
+
+
+def _retire_left(repository: Repository, model: str, version: int | None) -> Move | None:
+    if version is None or version not in repository.versions(model):
+        return None
+    return retire(repository, model, version, allow_signature_change=True)
+
+
+def _restore_left(repository: Repository, model: str, version: int | None) -> Move | None:
+    if version is None or version not in repository.retired(model):
+        return None
+    return restore(repository, model, version, allow_signature_change=True)
+
+
+def _promote_left(repository: Repository, model: str, version: int | None) -> Move | None:
+    if repository.ledger().state(model).promoted == version and version not in repository.retired(model):
+        return None
+    return promote(repository, model, version, allow_signature_change=True)
+
+
+FINISH = "finish "  # what the journal calls it
+_LEFT: Mapping[str, Callable[[Repository, str, int | None], Move | None]] = {
+    "rollback": _rollback_left,
+    "retire": _retire_left,
+    "restore": _restore_left,
+    "promote": _promote_left,
+}
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -348,6 +348,16 @@ class Repository:
             fsync_path(file)
             rename_durably(file, self.root / model / name)
 
+    def check_one_filesystem(self) -> None:
+        """Raises RepositoryError where a version cannot be moved between the repository and the history in one step."""
+        with disk_errors(self.history):
+            self.history.mkdir(parents=True, exist_ok=True)
+        if self.root.is_dir() and self.root.stat().st_dev != self.history.stat().st_dev:
+            raise RepositoryError(
+                f"{self.history} is on another filesystem than {self.root}: versions cannot be moved there in one step",
+                "set paths.history in modelwright.toml to a folder on the same one, and move what is in it there",
+            )
+
     def remove_retired(self, model: str, number: int) -> None:
         """Remove the retired copy of a version: out of sight by one rename, then for good."""
         place = self.retired_folder(model, number)

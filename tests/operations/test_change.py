@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from modelwright.api import Project
 from modelwright.build.build import LOCK
 from modelwright.errors import LockedError, StoreError
-from modelwright.fsops import locked
+from modelwright.fsops import locked, rename_durably
+from modelwright.repository import moves
 from tests.conftest import Sandbox
 from tests.operations.conftest import publish_pipeline
 
@@ -253,6 +255,7 @@ def test_the_second_operator_waits_when_asked_to(three: Sandbox) -> None:
 def test_a_disk_that_refuses_anywhere_leaves_the_old_or_the_new(
     three: Sandbox, monkeypatch: pytest.MonkeyPatch, command: str, code: int, message: str
 ) -> None:
+    """And the same command goes on from there, until it is done."""
     before, fsync, refused = three.published(), os.fsync, 0
 
     def at(point: int) -> Callable[[int], None]:
@@ -268,14 +271,39 @@ def test_a_disk_that_refuses_anywhere_leaves_the_old_or_the_new(
     for point in count(1):
         monkeypatch.setattr(os, "fsync", at(point))
         try:
-            assert getattr(Project(three.project), command)("doubled", 1).done
+            getattr(Project(three.project), command)("doubled", 1)
             break
         except StoreError as error:
             assert message in str(error)  # noqa: PT017 (whether it comes at all depends on the point)
             refused += 1
         monkeypatch.undo()
-        if three.published() != before:  # refused after the rename: it is done
-            break
-        assert places(three) == ([1, 2, 3], [])
     assert refused > 2
+    assert (served(three), places(three)) == DONE[f"{command} doubled{' --to' if command == 'rollback' else ''} 1"]
     assert three.published() != before
+
+
+def test_a_rollback_that_was_ended_halfway_goes_back_only_once(three: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config names version 2 already when the disk is full."""
+
+    def full(source: Path, target: Path) -> None:
+        if target.parent.parent.name == "retired":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename_durably(source, target)
+
+    monkeypatch.setattr("modelwright.repository.repository.rename_durably", full)
+    with pytest.raises(StoreError):
+        Project(three.project).rollback("doubled", why="slow")
+    monkeypatch.undo()
+    assert (served(three), places(three)) == ([2], ([1, 2, 3], []))
+    assert Project(three.project).rollback("doubled", dry_run=True).version == 2
+    assert do(three, "rollback doubled").startswith("doubled: version 3 leaves the repository")
+    assert (served(three), places(three)) == ([2], ([1, 2], [3]))
+    assert Project(three.project).rollback("doubled").version == 1
+
+
+def test_a_build_finishes_what_an_operator_began(three: Sandbox) -> None:
+    move = moves.rollback(three.repository, "doubled")
+    three.repository.journal.append(move.what, move.model, move.version)
+    three.repository.reserve(states=move.states)  # and then the power failed
+    three.cli("build")
+    assert (served(three), places(three)) == ([2], ([1, 2], [3]))
