@@ -16,6 +16,7 @@ from modelwright.build.store import Artifact
 from modelwright.config import model_files
 from modelwright.config.edit import parameter, with_parameter
 from modelwright.config.model_config import ConfigTensor, ConfigTensors, tensors_of
+from modelwright.config.nested import flat_steps, is_inlined
 from modelwright.config.render import parse, shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
 from modelwright.errors import RepositoryError
@@ -24,6 +25,7 @@ from modelwright.facts.made import Made
 from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified, VerifiedVersions
 from modelwright.fsops import write_cache
+from modelwright.kinds.kind import EnsembleStep
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import StepId
 from modelwright.project.project import ProjectConfig
@@ -81,6 +83,8 @@ class Publisher:
         self._project = project
         self._repository = repository
         self._fingerprints = fingerprints
+        builders = list(builders)
+        self._builders = {builder.name: builder for builder in builders}
         self._routed = {builder.name: _routed_pins(builder) for builder in builders if _is_router(builder)}
         self._cache = project.state / "cache" / "configs.json"
         self._rendered = _read_json(self._cache)  # model → {key, files: {name: SHA-256}}
@@ -118,7 +122,7 @@ class Publisher:
             return Decision(builder, digest, False, {}, state=state, note=f"{note}{withdrawn[-1]} brings it back")
         number = self._repository.next_number(name, self._ledger) if new_version and not fixed else None
         decision = Decision(builder, digest, new_version, {}, fixed=fixed, number=number, state=state)
-        decision = replace(decision, pins=self._pins(builder, made.facts_as(Made)))
+        decision = replace(decision, pins=self._pins(builder, artifacts))
         files = _Files(decision, tensors_of(builder, made.facts_as(Made)), verified)
         if state.promoted is not None and self._newest(decision) != state.promoted and not _is_prebuilt(builder):
             note = f"version {state.promoted} is promoted: modelwright promote {name} {self._newest(decision)} serves "
@@ -137,12 +141,20 @@ class Publisher:
         own: Iterable[int] = [decision.number] if decision.number is not None else decision.fixed
         return max([*own, *self._repository.versions(decision.builder.name)])
 
-    def _pins(self, builder: Builder, made: Made) -> dict[str, int]:
-        """The versions of the models that it runs, by which it was verified. Raises RepositoryError for one that is not
-        served."""
-        if kind_of(builder).pins == "none":
+    def _pins(self, builder: Builder, artifacts: Mapping[StepId, Artifact]) -> dict[str, int]:
+        """The versions of the models that it runs, by which it was verified; of an ensemble that it runs, what that one
+        runs. Raises RepositoryError for one that is not served."""
+        kind = kind_of(builder)
+        if kind.pins == "none":
             return {}
-        return {name: self._pin(builder, name, digest) for name, digest in made.composing_models.items()}
+        found: dict[str, int] = {}
+        for name, digest in artifacts[version_step(builder)].facts_as(Made).composing_models.items():
+            inner = self._builders.get(name)
+            if kind.pins == "steps" and inner is not None and is_inlined(inner):
+                found |= self._pins(inner, artifacts)
+            else:
+                found[name] = self._pin(builder, name, digest)
+        return found
 
     def _pin(self, builder: Builder, name: str, digest: str) -> int:
         decided, state = self._decided.get(name), self._ledger.state(name)
@@ -271,13 +283,17 @@ class Publisher:
     def _make(self, files: _Files) -> Mapping[str, bytes]:
         builder, templates = files.builder, [self._project.templates, shipped_templates()]
         golden, pins = files.verified.path(GOLDEN), files.decision.pins
-        made = model_files.make(builder, files.tensors, golden, templates, pins)
+        made = model_files.make(builder, files.tensors, golden, templates, pins, self._steps(builder))
         if pins and kind_of(builder).pins == "parameter":
             text = self._pins_parameter(files.decision)
             for file in made:
                 if file == CONFIG or environment_of(file):
                     made[file] = with_parameter(made[file].decode(), PINS, text).encode()
         return made
+
+    def _steps(self, builder: Builder) -> tuple[EnsembleStep, ...] | None:
+        """The steps of an ensemble as it is published; None for another model."""
+        return flat_steps(builder, self._builders) if is_inlined(builder) else None
 
     def _pins_parameter(self, decision: Decision) -> str:
         """The pins of every version that is there: of those that are published, as they are."""
@@ -301,6 +317,7 @@ class Publisher:
             "files": {name: self._fingerprints.file(path) for name, path in model_files.sources(builder).items()},
             "golden": files.verified.files[GOLDEN] if model_files.warms_up(builder) else None,
             "pins": files.decision.pins,
+            "steps": [step.model_dump() for step in self._steps(builder) or ()],
         }
 
     def _serving_inputs(self, files: _Files, versions: Collection[int], needing: Iterable[int]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from modelwright.errors import ConfigError
 from modelwright.facts.made import Made, OnnxTensor
+from modelwright.kinds.kind import EnsembleStep
 from modelwright.kinds.registry import kind_of
 from modelwright.project.spec import Builder, TensorSpec
 from modelwright.suggest import did_you_mean
@@ -286,11 +287,13 @@ def config_of(
     serving: Mapping[str, Any] | None = None,
     where: str = SERVING,
     pins: Mapping[str, int] | None = None,
+    steps: Sequence[EnsembleStep] | None = None,
 ) -> Any:
     """The ModelConfig of a model, with `serving` in place of the spec's own if given.
 
     `where` is the name of `serving` in messages. `pins` are the versions of composing models that the steps run, the
-    newest otherwise. Raises ConfigError for an unknown field, an invalid value, or a field that follows from the model.
+    newest otherwise; `steps` are those of an ensemble where they are not its own. Raises ConfigError for an unknown
+    field, an invalid value, or a field that follows from the model.
     """
     config = parse_serving(builder, builder.spec.serving if serving is None else serving, where)
     kind = kind_of(builder)
@@ -301,7 +304,8 @@ def config_of(
     config.name = builder.name
     config.backend, config.platform = backend_of(builder), kind.platform
     complete_config(builder, config, f"{builder.file}: {where}")
-    for step in kind.ensemble_steps(builder.spec.source) if kind.platform == _ENSEMBLE else ():
+    own = kind.ensemble_steps(builder.spec.source) if kind.platform == _ENSEMBLE else ()
+    for step in own if steps is None else steps:
         added = config.ensemble_scheduling.step.add(**step.model_dump())
         if step.model_version == NEWEST:
             added.model_version = (pins or {}).get(step.model_name, NEWEST)

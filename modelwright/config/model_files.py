@@ -24,6 +24,7 @@ from modelwright.config.environments import environments_of
 from modelwright.config.model_config import SERVING, ConfigTensors, config_of, parse_serving
 from modelwright.config.render import render
 from modelwright.errors import ConfigError
+from modelwright.kinds.kind import EnsembleStep
 from modelwright.kinds.registry import kind_of
 from modelwright.project.files import local_file
 from modelwright.project.spec import Builder
@@ -68,16 +69,17 @@ def make(
     golden: Path,
     templates: Sequence[Path],
     pins: Mapping[str, int] | None = None,
+    steps: Sequence[EnsembleStep] | None = None,
 ) -> dict[str, bytes]:
     """{name: content} of every file. `golden` is the verified golden.npz; `templates` are the project's folders; `pins`
-    the versions of composing models that an ensemble's steps run.
+    the versions of composing models that an ensemble's steps run, `steps` these where they are not its own.
 
     The publisher copies a kind's `files_beside`; the record names them, too. Raises ConfigError.
     """
     kind = kind_of(builder)
     files = {name: path.read_bytes() for name, path in sources(builder).items()}
     for where, serving in _servings(builder):
-        config = config_of(builder, tensors, serving, where, pins)
+        config = config_of(builder, tensors, serving, where, pins, steps)
         if not kind.whole_config:
             for name, data in warmup.complete(config, serving, tensors, golden, f"{builder.file}: {where}").items():
                 if files.setdefault(name, data) != data:

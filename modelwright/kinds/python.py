@@ -6,13 +6,15 @@ The models that it `calls` are its composing models: its answers change when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from modelwright.errors import SpecError
 from modelwright.kinds.kind import Kind, Verification, shipped
 from modelwright.kinds.recipe import Recipe
+from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_server
 from modelwright.project.files import local_file
@@ -52,6 +54,14 @@ class PythonSource(SourceSpec):
 
     def composing(self, serving: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.calls))
+
+    def completed(self, builder: Builder, builders: Mapping[str, Builder], faulty: Collection[str]) -> ModelSpec:
+        """Raises SpecError for an ensemble that serves one version at a time: it could not move together with this."""
+        for name in self.calls:
+            if name in builders and kind_of(builders[name]).pins == "steps":
+                message = f"{builder.file}: source.calls: {name} is an ensemble that serves one version at a time"
+                raise SpecError(message, f"give {name} `keep: 2`, or call the models that it runs")
+        return builder.spec
 
     @model_validator(mode="after")
     def _files_stay_inside(self) -> PythonSource:

@@ -128,12 +128,32 @@ def superseded(repository: Repository, model: str, version: int) -> str:
 
 
 def _differs_from_pins(repository: Repository, manifest: Manifest, pins: Pins) -> str:
+    """Why a version runs others than it was verified with. A config names what inner ensembles run in their place."""
     for composing, digest in manifest.made.composing_models.items():
-        numbers = pins.get(composing, frozenset()).intersection(repository.versions(composing))
-        found = [repository.manifest(composing, number) for number in numbers]
-        if digest not in {item.version_digest for item in found if item}:
-            return f"it runs another version of {composing} now"
+        live = repository.versions(composing)
+        if composing in pins:
+            digests = {_digest(repository, composing, number) for number in pins[composing].intersection(live)}
+            reason = "" if digest in digests else f"it runs another version of {composing} now"
+        else:
+            inner = [item for number in live if (item := repository.manifest(composing, number))]
+            inner += [
+                item
+                for number in repository.retired(composing)
+                if (item := repository.retired_manifest(composing, number))
+            ]
+            found = next((item for item in inner if item.version_digest == digest), None)
+            if found is None or not found.made.composing_models:
+                reason = f"it runs another version of {composing} now"
+            else:
+                reason = _differs_from_pins(repository, found, pins)
+        if reason:
+            return reason
     return ""
+
+
+def _digest(repository: Repository, model: str, version: int) -> str | None:
+    manifest = repository.manifest(model, version)
+    return manifest.version_digest if manifest else None
 
 
 def _has_other_steps(repository: Repository, config: Any, model: str, version: int) -> bool:
@@ -144,7 +164,8 @@ def _has_other_steps(repository: Repository, config: Any, model: str, version: i
     except (OSError, ValueError, KeyError, TypeError):
         return False  # prebuilt, or damaged, which a replay says by itself
     now = [(step.model_name, dict(step.input_map), dict(step.output_map)) for step in config.ensemble_scheduling.step]
-    return known != now
+    has_inner = {model for model, _, _ in known} - {model for model, _, _ in now}  # ensembles: what they run is named
+    return known != now and not (now and has_inner)
 
 
 def with_ensembles(repository: Repository, names: Iterable[str]) -> list[str]:

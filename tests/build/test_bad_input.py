@@ -421,6 +421,15 @@ def test_ensembles_that_run_each_other(sandbox: Sandbox) -> None:
     assert "models run each other in a circle: a → b → a" in sandbox.error()
 
 
+def test_a_python_model_cannot_call_an_ensemble_that_serves_one_version(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.python_builder()
+    sandbox.ensemble_builder()
+    sandbox.python_builder("caller", yaml=PYTHON_YAML.replace("kind: python", "kind: python, calls: [both]"))
+    message = sandbox.error("build", "caller")
+    assert "source.calls: both is an ensemble that serves one version at a time\n  hint: give both `keep: 2`" in message
+
+
 CALLS = {
     "an unknown model": ("[plus_on]", "source.calls: 'plus_on' is no model of this project\n  hint: did you mean 'plus_one'?"),
     "itself": ("[caller]", "models run each other in a circle: caller → caller"),
