@@ -30,6 +30,7 @@ _NOT_WITH_KEEP = {
     "version_policy": "keep says which versions are served",
     "sequence_batching": "versions that are kept take no sequences",
     "model_transaction_policy": "versions that are kept give one answer to a request",
+    "model_warmup": "the models that it calls need not be loaded yet when it warms up",
 }
 
 

@@ -56,6 +56,7 @@ BAD = {
     "no number": ("keep: 3", "keep: 0", "source.keep: "),
     "a policy of its own": ("max_batch_size: 8}", "max_batch_size: 8, version_policy: {all: {}}}", "serving.version_policy: keep says which versions are served: remove it, or `keep`"),
     "sequences": ("max_batch_size: 8}", "max_batch_size: 8, sequence_batching: {}}", "serving.sequence_batching: versions that are kept take no sequences"),
+    "a warm-up": ("max_batch_size: 8}", "max_batch_size: 8, model_warmup: []}", "serving.model_warmup: the models that it calls need not be loaded yet when it warms up"),
     "pins by hand": ("model_name: doubled,", "model_name: doubled, model_version: 1,", "source.steps[0].model_version: with keep, each version has its own: remove it"),
 }  # fmt: skip
 
