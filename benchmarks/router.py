@@ -6,9 +6,13 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
 
 from benchmarks import projects, timing
 from benchmarks.options import Options
@@ -26,28 +30,41 @@ source:
   arms: [{{model: {model}, weight: 1}}, {{model: {model}, version: 1, weight: 0}}]
 {more}serving: {{instance_group: [{{count: {count}, kind: KIND_CPU}}]}}
 """
-_MODELS = ("digits", "minilm")
-_IN_FLIGHT = (1, 8, 32)
-_SHADOW = "  shadow: [{model: digits, version: 1, fraction: 0.1}]\n"
-
 Protocol = Literal["http", "grpc"]
+
+_MODELS = ("digits", "minilm")
+_MOST = 32  # in flight
+_CASES: tuple[tuple[str, Protocol, int], ...] = (
+    *(("digits", protocol, in_flight) for protocol in ("http", "grpc") for in_flight in (1, 8, _MOST)),
+    *(("minilm", "grpc", in_flight) for in_flight in (1, 8)),
+)
+_SHADOW = "  shadow: [{model: digits, version: 1, fraction: 0.1}]\n"
 
 
 @dataclass(frozen=True)
 class _Run:
     throughput: float
-    p50_ms: float
-    p99_ms: float
+    cpu_us: float  # of the server's processes, a request
+    times_ns: NDArray[Any]
 
 
 @dataclass(frozen=True)
-class _Against:
-    """Medians of rounds in which both took turns; ratios are of one round's runs."""
+class _Runs:
+    """The rounds of one model."""
 
-    direct: _Run
-    throughput: float
-    p50: float
-    p99: float
+    runs: Sequence[_Run]
+
+    @property
+    def throughput(self) -> float:
+        return statistics.median(run.throughput for run in self.runs)
+
+    @property
+    def cpu_us(self) -> float:
+        return statistics.median(run.cpu_us for run in self.runs)
+
+    def percentile_ms(self, name: str) -> float | None:
+        """Over all rounds; None where there are too few requests for it."""
+        return latency(np.concatenate([run.times_ns for run in self.runs])).percentiles_ms[name]
 
 
 def measure(options: Options) -> list[Section]:
@@ -78,15 +95,16 @@ def _add_router(root: Path, name: str, model: str, count: int = 1, more: str = "
 
 def _overhead(project: ProjectConfig, options: Options) -> Section:
     rows = []
-    for model in _MODELS:
-        for protocol, in_flight in ((protocol, count) for protocol in ("http", "grpc") for count in _IN_FLIGHT):
-            (found,) = _compared(project, model, [f"{model}_router"], protocol, in_flight, options).values()
-            rows.append([f"`{model}`, {_words(protocol)}, {in_flight} in flight", *_cells(found)])
+    for model, protocol, in_flight in _CASES:
+        found = _compared(project, model, [f"{model}_router"], protocol, in_flight, options)
+        label = f"`{model}`, {'HTTP' if protocol == 'http' else 'gRPC'}, {in_flight} in flight"
+        rows.append([label, *_cells(found[model], found[f"{model}_router"])])
     return Section(
         "router: what it costs",
         f"A router of one instance against the model that it sends all requests to: {_rounds(options)} rounds in turns "
         f"of {_seconds(options):g} s each, closed loop, one client process; client and server share the cores. "
-        f"Load average {load()}.",
+        "Throughput, p50 and p99 of the router are ratios to the model's; CPU is that of the server's processes, a "
+        f"request. Load average {load()}.",
         _HEADER,
         rows,
     )
@@ -99,26 +117,30 @@ def _instances(project: ProjectConfig, options: Options) -> Section:
         "digits_router_4": "4 instances",
         "digits_router_copies": "1 instance, and copies of a tenth to a shadow",
     }
-    found = _compared(project, "digits", list(routers), "grpc", _IN_FLIGHT[-1], options)
+    found = _compared(project, "digits", list(routers), "grpc", _MOST, options)
     return Section(
-        f"router: instances and copies, `digits`, gRPC, {_IN_FLIGHT[-1]} in flight",
+        f"router: instances and copies, `digits`, gRPC, {_MOST} in flight",
         f"As above, all in turns. Load average {load()}.",
         _HEADER,
-        [[words, *_cells(found[name])] for name, words in routers.items()],
+        [[words, *_cells(found["digits"], found[name])] for name, words in routers.items()],
     )
 
 
-_HEADER = ["", "direct", "p50", "p99", "router: throughput ×", "p50 ×", "p99 ×"]  # noqa: RUF001
+_HEADER = ["", "direct", "p50", "p99", "CPU", "router: throughput", "its p50", "its p99", "its CPU"]
 
 
-def _cells(found: _Against) -> list[str]:
+def _cells(direct: _Runs, routed: _Runs) -> list[str]:
+    """What the model does, and what the router does of it: ratios of throughput and times, and the CPU of both."""
+    pairs = zip(direct.runs, routed.runs, strict=True)
+    throughput = statistics.median(other.throughput / one.throughput for one, other in pairs)
+    times = [(direct.percentile_ms(name), routed.percentile_ms(name)) for name in ("p50", "p99")]
     return [
-        f"{found.direct.throughput:,.0f} /s",
-        f"{found.direct.p50_ms:.2f} ms",
-        f"{found.direct.p99_ms:.2f} ms",
-        f"{found.throughput:.2f}",
-        f"{found.p50:.2f}",
-        f"{found.p99:.2f}",
+        f"{direct.throughput:,.0f} /s",
+        *(f"{one:.2f} ms" if one else "-" for one, _ in times),
+        f"{direct.cpu_us:,.0f} µs",
+        f"{throughput:.2f}",
+        *(f"{other / one:.2f}" if one and other else "-" for one, other in times),
+        f"{routed.cpu_us:,.0f} µs",
     ]
 
 
@@ -126,51 +148,52 @@ def _compared(
     project: ProjectConfig,
     model: str,
     routers: Sequence[str],
-    protocol: Protocol | str,
+    protocol: Protocol,
     in_flight: int,
     options: Options,
-) -> Mapping[str, _Against]:
-    """Each router against the model."""
+) -> Mapping[str, _Runs]:
+    """The model and its routers, in turns."""
     shape = LoadShape(in_flight, warmup_s=0.5, duration_s=_seconds(options))
-    with _served(project, [model, *routers], protocol) as url, tempfile.TemporaryDirectory() as folder:
+    with _served(project, [model, *routers], protocol) as (url, pid), tempfile.TemporaryDirectory() as folder:
         workloads = {name: Workload(url, name, repository=str(project.repository)) for name in (model, *routers)}
         with GeneratorProcesses(workloads, 1, Path(folder)) as generators:
             takers: dict[str, Callable[[], _Run]] = {
-                name: lambda name=name: _run(generators.run(name, shape, Watch()))  # type: ignore[misc]
+                name: lambda name=name: _run(lambda: generators.run(name, shape, Watch()), pid)  # type: ignore[misc]
                 for name in workloads
             }
             runs: dict[str, list[_Run]] = {}
             for number in range(_rounds(options)):
                 for name in list(takers)[:: 1 if number % 2 == 0 else -1]:
                     runs.setdefault(name, []).append(takers[name]())
-    return {name: _against(runs[model], runs[name]) for name in routers}
+    return {name: _Runs(rounds) for name, rounds in runs.items()}
 
 
-def _run(phase: Phase) -> _Run:
-    rows = phase.measured()
-    good = rows[rows["code"] == 0]
-    if len(good) < len(rows) or not len(good):
-        raise RuntimeError(f"{len(rows) - len(good)} of {len(rows)} requests failed: {phase.record.failures}")
-    percentiles = latency(good["end_ns"] - good["start_ns"]).percentiles_ms
+def _run(ask: Callable[[], Phase], pid: int) -> _Run:
+    before_s = _cpu_s(pid)
+    phase = ask()
+    spent_s = _cpu_s(pid) - before_s
+    rows, good = phase.record.rows(), phase.measured()
+    if len(good) == 0 or (rows["code"] != 0).any():
+        raise RuntimeError(f"{(rows['code'] != 0).sum()} of {len(rows)} requests failed: {phase.record.failures}")
     seconds = (phase.until_ns - phase.start_ns) * 1e-9
-    return _Run(len(good) / seconds, percentiles["p50"] or float("nan"), percentiles["p99"] or float("nan"))
+    return _Run(len(good) / seconds, spent_s * 1e6 / len(rows), good["end_ns"] - good["start_ns"])
 
 
-def _against(direct: Sequence[_Run], routed: Sequence[_Run]) -> _Against:
-    pairs = list(zip(direct, routed, strict=True))
-    plain = _Run(*(statistics.median(values) for values in zip(*map(astuple, direct), strict=True)))
-    throughput = statistics.median(other.throughput / one.throughput for one, other in pairs)
-    p50 = statistics.median(other.p50_ms / one.p50_ms for one, other in pairs)
-    return _Against(plain, throughput, p50, statistics.median(other.p99_ms / one.p99_ms for one, other in pairs))
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of the server and its model processes."""
+    server = psutil.Process(pid)
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(item.user + item.system for item in times)
 
 
 @contextmanager
-def _served(project: ProjectConfig, models: Sequence[str], protocol: str) -> Iterator[str]:
+def _served(project: ProjectConfig, models: Sequence[str], protocol: Protocol) -> Iterator[tuple[str, int]]:
+    """(URL, process) of a server with these models."""
     wanted: dict[str, Sequence[int]] = {name: [] for name in models}
     log = project.logs / "benchmark.log"
     with local(project, project.repository, wanted, protocol, log, lambda _: None) as server:
         assert server.local
-        yield server.local.grpc if protocol == "grpc" else server.local.http
+        yield server.local.grpc if protocol == "grpc" else server.local.http, server.local.pid
 
 
 def _rounds(options: Options) -> int:
@@ -179,7 +202,3 @@ def _rounds(options: Options) -> int:
 
 def _seconds(options: Options) -> float:
     return 1.0 if options.quick else 2.0
-
-
-def _words(protocol: str) -> str:
-    return {"http": "HTTP", "grpc": "gRPC"}[protocol]

@@ -17,7 +17,7 @@ from modelwright.remotes.lock import LOCK
 from modelwright.remotes.store import Entry, RemoteStore
 from modelwright.repository import manifest as manifests
 from modelwright.repository.manifest import Manifest
-from modelwright.repository.pins import Pins, has_pins, pins_of
+from modelwright.repository.pins import Pins, has_pins, pins_of, run_by
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import ABOUT, CONFIG, MANIFEST, environment_of, version_number
 from modelwright.triton.policy import selected
@@ -72,8 +72,7 @@ class ModelSide:
     @property
     def runs(self) -> set[str]:
         """The models that it runs, as far as its config says."""
-        steps = self.config.ensemble_scheduling.step if self.config is not None else ()
-        return {step.model_name for step in steps} | set(self.pins)
+        return set(run_by(self.config)) if self.config is not None else set()
 
     @property
     def is_closed(self) -> bool:

@@ -45,8 +45,10 @@ def pins_of(config: Any, served: Iterable[int]) -> Pins:
 
 
 def run_by(config: Any) -> list[str]:
-    """The models that a ModelConfig names, each once: those of an ensemble's steps, those in the parameter `pins`."""
+    """The models that a ModelConfig names, each once: those of an ensemble's steps, those in the parameter `pins`, and
+    those that a router calls."""
     found = dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)
+    found |= dict.fromkeys(item.model for item in routed_by(config))
     text = parameter(config, PINS)
     try:
         data = json.loads(text) if text is not None else {}

@@ -16,7 +16,6 @@ from modelwright.repository.policy import is_pinned
 from modelwright.repository.repository import Repository
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, ENSEMBLE, GOLDEN
-from modelwright.triton.routers import routed_by
 
 
 @dataclass(frozen=True)
@@ -187,18 +186,13 @@ def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
             return
         seen.add(model)
         config = _config_or_none(repository, model)
-        for other in _run_by(config) if config is not None else ():
+        for other in run_by(config) if config is not None else ():
             visit(other)
         ordered[model] = None
 
     for model in models:
         visit(model)
     return list(ordered)
-
-
-def _run_by(config: Any) -> list[str]:
-    """The models that a pipeline runs, or that a router calls."""
-    return [*run_by(config), *(item.model for item in routed_by(config))]
 
 
 def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
