@@ -97,6 +97,8 @@ def diff_remote_command(project: Project, url: str, names: tuple[str, ...], as_d
 
 
 def _print_pushed(pushed: Pushed) -> None:
+    from modelwright.remotes.place import served_as
+
     changes = [change for change in pushed.plan.models if change.changes_anything]
     if changes:
         rows = [["model", "uploads", "removes", "config", "serves", "size"]]
@@ -110,7 +112,7 @@ def _print_pushed(pushed: Pushed) -> None:
         click.echo(f"{text.size(pushed.plan.size_bytes)} to {pushed.url}; nothing was changed (--dry-run).")
     else:
         click.echo(f"{text.size(pushed.plan.size_bytes)} to {pushed.url} in {pushed.seconds:.1f} s.")
-        click.echo(f"Serve it: tritonserver --model-repository={pushed.url}")
+        click.echo(f"Serve it: tritonserver --model-repository={served_as(pushed.url)}")
 
 
 def _push_row(change: ModelChange) -> list[str]:

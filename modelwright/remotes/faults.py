@@ -28,20 +28,23 @@ _AGAIN = "run the same command again: it goes on where it was"
 
 
 @contextlib.contextmanager
-def store_errors(place: RemotePlace, name: str = "") -> Iterator[None]:
-    """Raise RemoteError in place of what a store's library raises. `name` is the object that it is about."""
+def store_errors(place: RemotePlace, name: str = "", *, writes: bool = False) -> Iterator[None]:
+    """Raise RemoteError in place of what a store's library raises. `name` is the object that it is about.
+
+    Where a write says that something is not there, it is the bucket.
+    """
     try:
         yield
     except ModelwrightError:
         raise
     except Exception as error:  # each library has exceptions of its own, and several that they let through
-        known = _known(error, place, name)
+        known = _known(error, place, name, writes)
         if known is None:
             raise
         raise known from error
 
 
-def _known(error: Exception, place: RemotePlace, name: str) -> RemoteError | None:
+def _known(error: Exception, place: RemotePlace, name: str, writes: bool) -> RemoteError | None:
     where = place.of(name) if name else place.url
     names = {kind.__name__ for kind in type(error).__mro__} | {_code(error)}
     text = one_line(error) or type(error).__name__
@@ -50,7 +53,7 @@ def _known(error: Exception, place: RemotePlace, name: str) -> RemoteError | Non
     if isinstance(error, PermissionError):
         hint = "the credentials must allow to list, read, write and delete objects below this prefix"
         return RemoteError(f"{where}: not allowed: {text}", hint)
-    if is_missing_bucket(error) or (isinstance(error, FileNotFoundError) and not name):
+    if is_missing_bucket(error) or (isinstance(error, FileNotFoundError) and (writes or not name)):
         return RemoteError(f"{place.url}: there is no bucket '{place.bucket}'", "make it, or see to the URL")
     if isinstance(error, FileNotFoundError):
         return RemoteError(f"{where}: is not there (any more): {text}", _AGAIN)

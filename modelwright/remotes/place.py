@@ -4,8 +4,8 @@
     gs://bucket/models                               az://container/models, as://account/container/models (Azure)
     file:///srv/models, /srv/models                  a folder, which need not be on this machine's disk
 
-They are the URLs of tritonserver's --model-repository. Credentials are those that the store's own library finds: in the
-environment, in profiles, on the machine.
+They are the URLs of tritonserver's --model-repository, but for az://. Credentials are those that the store's own
+library finds: in the environment, in profiles, on the machine.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ class RemotePlace:
     def of(self, name: str) -> str:
         """An object as messages show it."""
         return f"{self.url}/{name}"
+
+
+def served_as(url: str) -> str:
+    """What tritonserver takes for a remote's URL: that of Azure names the account, too."""
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "ACCOUNT")
+    return f"as://{account}/{url.removeprefix('az://')}" if url.startswith("az://") else url
 
 
 def place_of(url: str, endpoint_url: str | None = None) -> RemotePlace:

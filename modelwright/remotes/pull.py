@@ -134,7 +134,12 @@ class _Draft:
         """The versions that come. None for a model that is left out."""
         there = self.remote.sides[model]
         if there.config is None:
-            self._leave_out(model, "is not complete there: its push did not end", named)
+            why = (
+                "is not complete there: its push did not end"
+                if there.is_closed
+                else "has no config that a server reads"
+            )
+            self._leave_out(model, why, named)
             return None
         strange = [number for number, version in there.versions.items() if version.manifest is None]
         if strange:

@@ -166,7 +166,7 @@ class ObjectStore(RemoteStore):
     def put(self, name: str, source: Source, sha256: str = "") -> Entry:
         digests = _checked(source, name, sha256)
         for attempt in range(1, _TRIES + 1):
-            with store_errors(self.place, name):
+            with store_errors(self.place, name, writes=True):
                 self._send(name, source, digests)
                 info = self._fs.info(self._path(name), refresh=True)
                 if int(info["size"]) == digests.size_bytes and self._holds(name, info, digests):
@@ -190,7 +190,7 @@ class ObjectStore(RemoteStore):
         self._fs.put_file(str(source), path, **options)
 
     def create(self, name: str, data: bytes) -> bool:
-        with store_errors(self.place, name):
+        with store_errors(self.place, name, writes=True):
             try:
                 options = {"overwrite": False} if self.place.scheme == "az" else {"mode": "create"}
                 self._fs.pipe_file(self._path(name), data, **options)

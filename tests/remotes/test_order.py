@@ -89,11 +89,12 @@ def test_a_server_can_read_every_state_of_a_push(scenario: Scenario, made: MadeR
     assert push(store, made, delete=scenario.delete) == []
 
 
-@pytest.mark.parametrize("name", ["a first push", "a pipeline moves", "a version is rolled back", "a model leaves"])
+@pytest.mark.parametrize("name", ["a pipeline moves", "a version is rolled back", "a model leaves"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_push_that_ends_anywhere_is_completed_by_the_next(
     name: str, done: bool, made: MadeRepository, tmp_path: Path
 ) -> None:
+    """benchmarks/remotes.py does the same with a real process and a real S3 server, for every scenario."""
     scenario = SCENARIOS[name]
     start = tmp_path / "start"
     prepare(scenario, made, FolderStore(place_of(str(start))))
