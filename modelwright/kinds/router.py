@@ -24,6 +24,7 @@ from modelwright.triton.routers import ARM, SHADOW, STICKY, Routed
 _MODEL = Path(__file__).resolve().parent.parent / "steps" / "router_model.py"
 _WRITE = StepFunction("router", "modelwright.steps.router:run")
 _VERIFY = StepFunction("verify_router", "modelwright.steps.router:verify")
+_FIRST = "24.10"  # the oldest release whose Python backend its model.py was tried with
 _BATCH = "max_batch_size"
 _NOT_ITS_OWN = {  # fields of `serving`
     _BATCH: "a router has that of its arms",
@@ -160,6 +161,11 @@ def _text(number: float) -> str:
 
 
 def _steps(recipe: Recipe, source: RouterSource) -> list[Step]:
+    if recipe.target.name < _FIRST:
+        where = f"{recipe.builder.file}: source.kind router: it is for Triton {_FIRST} and newer"
+        raise SpecError(
+            f"{where}, and this project is for {recipe.target.name}", "set a newer release: modelwright.toml"
+        )
     data = {_MODEL.name: recipe.fingerprints.file(_MODEL)}
     return [recipe.step("router", _WRITE, config=recipe.tensors, data=data)]
 

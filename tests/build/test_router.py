@@ -198,6 +198,14 @@ def test_an_arm_that_cannot_stand_in_for_the_first(sandbox: Sandbox, second: str
     assert message in fault(sandbox)
 
 
+def test_a_release_that_is_too_old(sandbox: Sandbox) -> None:
+    arms(sandbox)
+    router(sandbox)
+    file = sandbox.root / "modelwright.toml"
+    file.write_text(file.read_text().replace('triton = "26.07"', 'triton = "24.09"'))
+    assert "source.kind router: it is for Triton 24.10 and newer, and this project is for 24.09" in fault(sandbox)
+
+
 def test_a_decoupled_arm(sandbox: Sandbox) -> None:
     arms(sandbox)
     decoupled = "max_batch_size: 8, model_transaction_policy: {decoupled: true}"
