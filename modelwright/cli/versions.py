@@ -48,13 +48,16 @@ def versions_command(project: Project, name: str, as_data: bool) -> None:
 
 def _print_versions(found: ModelVersions) -> None:
     now = datetime.now(timezone.utc)
-    rows = [["version", "state", "digest", "age", "size", "accuracy", "gate"]]
+    pipeline = any(item.runs for item in found.versions)
+    rows = [["version", "state", "digest", "age", "size", "accuracy", "gate", *(["runs"] if pipeline else [])]]
     for item in found.versions:
         age = text.age((now - item.created).total_seconds()) if item.created else "-"
         gate = f"{item.gate.verdict} against {item.gate.baseline}" if item.gate else "-"
         size = text.size(item.size_bytes) if item.size_bytes else "-"
         digest = item.digest[:_DIGEST_CHARS] or "-"
-        rows.append([str(item.version), _state(item, found), digest, age, size, text.metrics(item.metrics), gate])
+        row = [str(item.version), _state(item, found), digest, age, size, text.metrics(item.metrics), gate]
+        runs = ", ".join(f"{name} {number}" for name, number in item.runs.items()) or "-"
+        rows.append([*row, *([runs] if pipeline else [])])
     print_table(rows)
     if found.promoted is not None:
         click.echo(

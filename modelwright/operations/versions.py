@@ -21,6 +21,7 @@ from modelwright.triton.layout import MANIFEST
 @dataclass(frozen=True)
 class VersionStatus:
     """One version. `default`: requests that name no version get it. `needed_by`: the pipelines that are bound to it.
+    `runs`: of a pipeline, the versions of other models that it was verified with, as far as they are still there.
     `problem`: why it cannot be read.
 
     A version that was not made here has neither digest, age nor metrics.
@@ -33,6 +34,7 @@ class VersionStatus:
     promoted: bool = False
     withdrawn: bool = False
     needed_by: tuple[str, ...] = ()
+    runs: Mapping[str, int] = field(default_factory=dict)
     digest: str = ""
     created: datetime | None = None
     size_bytes: int = 0
@@ -70,11 +72,19 @@ def versions(project: ProjectConfig, model: str) -> ModelVersions:
             promoted=number == state.promoted,
             withdrawn=number in state.withdrawn,
             needed_by=needed.get(number, ()),
+            runs=_runs(repository, model, number),
         )
         for number, place in found.items()
     ]
     entries = [replace(entry, gate=_gate(entry, verdicts)) for entry in entries]
     return ModelVersions(model, state.promoted, tuple(reversed(entries)), problem)
+
+
+def _runs(repository: Repository, model: str, version: int) -> dict[str, int]:
+    try:
+        return pins.numbers(repository, model, version)
+    except RepositoryError:  # it cannot be read, or one of them is gone
+        return {}
 
 
 def _told(place: VersionPlace) -> VersionStatus:

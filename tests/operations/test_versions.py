@@ -17,6 +17,7 @@ from modelwright.loadtest.report.output import RESULT
 from modelwright.operations.versions import VersionStatus
 from tests.conftest import Sandbox
 from tests.loadtest import results
+from tests.operations.conftest import publish_pipeline
 
 
 def found(sandbox: Sandbox, version: int, model: str = "doubled") -> VersionStatus:
@@ -78,6 +79,13 @@ def test_a_policy_that_serves_several_names_the_default(sandbox: Sandbox) -> Non
     config = sandbox.root / "model_repository/doubled/config.pbtxt"
     config.write_text(config.read_text() + "\nversion_policy { all {} }\n")
     assert states(sandbox) == {2: "served, the default", 1: "served"}
+
+
+def test_a_pipeline_names_the_versions_that_it_was_verified_with(three: Sandbox) -> None:
+    publish_pipeline(three, {1: 1, 2: 2})
+    rows = [re.split(r"  +", line) for line in three.cli("versions", "both").output.splitlines()]
+    assert [row[-1] for row in rows] == ["runs", "doubled 2", "doubled 1"]
+    assert states(three)[2] == "served, needed by both"
 
 
 # --- the verdict of the performance gate ------------------------------------------------------------------------------
