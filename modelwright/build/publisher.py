@@ -74,6 +74,16 @@ class Decision:
         return self.new_version or bool(self.top_files or self.top_copies)
 
 
+def rendered_files(project: ProjectConfig, model: str) -> dict[str, str]:
+    """{file beside the versions: its SHA-256} of a model, as a build here rendered it last; empty for none."""
+    files = _read_json(_rendered_cache(project)).get(model, {}).get("files", {})
+    return {str(name): str(digest) for name, digest in files.items()}
+
+
+def _rendered_cache(project: ProjectConfig) -> Path:
+    return project.state / "cache" / "configs.json"
+
+
 class Publisher:
     """Decides and publishes for one build. Remembers which config.pbtxt came of which key, to render none twice."""
 
@@ -86,7 +96,7 @@ class Publisher:
         builders = list(builders)
         self._builders = {builder.name: builder for builder in builders}
         self._routed = {builder.name: _routed_pins(builder) for builder in builders if _is_router(builder)}
-        self._cache = project.state / "cache" / "configs.json"
+        self._cache = _rendered_cache(project)
         self._rendered = _read_json(self._cache)  # model → {key, files: {name: SHA-256}}
         self._before = dict(self._rendered)
         self._ledger = repository.ledger()
@@ -242,7 +252,7 @@ class Publisher:
             bill = sbom_of(self._manifest(builder, new, artifacts), files)
             new = replace(new, data={**new.data, SBOM: bill})
         manifest = self._manifest(builder, new, artifacts)
-        return Change(builder.name, new.version, files, manifest, version_data=new.data)
+        return Change(builder.name, new.version, files, manifest, version_data=new.data, sign=True)
 
     def save(self) -> None:
         if self._rendered != self._before:

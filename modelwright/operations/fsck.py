@@ -69,12 +69,15 @@ def fsck(
         build(project, models, Listener(), wait=wait)
         with locked(project.state / LOCK, "modelwright fsck", wait=wait, say=say):
             found = _checked(project, names, remotes)
+            left = {item.place for item in found[1]}
+            built = [item for item in damages if item.remedy and item.remedy.action is Action.BUILD]
+            repaired += [item for item in built if item.place not in left]
             checked, damages = _repaired(project, names, remotes, why, found, repaired, failed)
     return Checkup(
         tuple(damages),
         tuple(repaired),
         failed,
-        tuple(_notes(checked, project)),
+        tuple(_notes(checked, project, recorded=repair)),
         sum(item.where != "record" for item in checked.folders),
         checked.files,
         checked.size_bytes,
@@ -101,7 +104,7 @@ def _repaired(
 ) -> Found:
     """Repair until nothing more can be: a manifest that is right again says what its files must be."""
     while True:
-        repairs = Repairs(project, Repository.of(project), None, why)
+        repairs = Repairs(project, Repository.of(project), why)
         done = repairs.run([item for item in found[1] if project.shown(item.place) not in failed])
         failed |= {project.shown(place): error for place, error in repairs.failed.items()}
         repaired += done
@@ -121,11 +124,17 @@ def _record(project: ProjectConfig, found: Found, why: str) -> None:
         repository.reserve()
 
 
-def _notes(checked: Checked, project: ProjectConfig) -> list[str]:
+def _notes(checked: Checked, project: ProjectConfig, *, recorded: bool) -> list[str]:
     notes = []
     if checked.foreign:
         names = ", ".join(project.shown(item.folder) for item in checked.foreign[:5])
         notes.append(f"not made here, so not checked: {names}{', …' * (len(checked.foreign) > 5)}")
+    if checked.unrecorded and not recorded:
+        names = ", ".join(checked.unrecorded[:5])
+        notes.append(
+            f"{names}{', …' * (len(checked.unrecorded) > 5)}: the journal does not know yet what manifests and configs "
+            "must be; fsck --repair, or the next build, writes it down as it is"
+        )
     return notes
 
 

@@ -9,7 +9,6 @@ it is about to serve before the remote changes, beside what was served, so that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,6 +20,7 @@ from pydantic import Field, PlainSerializer
 from modelwright.errors import RepositoryError
 from modelwright.facts.part import DamagedError, Part, validated
 from modelwright.fsops import disk_errors, fsync_path, rename_durably
+from modelwright.repository.sealed import sealed, unsealed
 
 RECORD = "remotes.json"
 
@@ -48,7 +48,7 @@ def read_record(history: Path) -> dict[str, RemoteRecord]:
     """{url: what it serves}. Raises RepositoryError for a damaged file."""
     path = history / RECORD
     try:
-        return {str(url): validated(RemoteRecord, item) for url, item in json.loads(path.read_bytes()).items()}
+        return {str(url): validated(RemoteRecord, item) for url, item in unsealed(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, DamagedError) as error:
@@ -78,7 +78,7 @@ def write_record(history: Path, url: str, models: Mapping[str, Mapping[int, str]
             new = served.get(name, RemoteModel())
             served[name] = RemoteModel(versions={**entry.versions, **new.versions})
     records[url] = RemoteRecord(time=datetime.now(timezone.utc).replace(microsecond=0), models=served)
-    text = json.dumps({name: record.as_json() for name, record in sorted(records.items())}, indent=1) + "\n"
+    text = sealed({name: record.as_json() for name, record in sorted(records.items())})
     path = history / RECORD
     with disk_errors(path):
         history.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelwright.build.publisher import rendered_files
 from modelwright.digest import list_tree
 from modelwright.errors import RepositoryError
 from modelwright.lint.engine import lint
@@ -125,7 +126,7 @@ def _around(
         served = list(state.check_served(repository, name, ledger, needed)) if is_built else []
         right = {item.name for item in served if item.remedy and known.has_top(name, item.name, item.remedy.data)}
         yield from (item for item in served if item.name in right)
-        tops = list(state.check_top_files(repository, name, hashes, known, right))
+        tops = list(state.check_top_files(repository, name, hashes, known, right, rendered_files(project, name)))
         yield from tops
         changed = {item.name for item in tops}
         yield from (item for item in served if item.name not in right | changed)

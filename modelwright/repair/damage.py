@@ -38,7 +38,7 @@ class Remedy:
     says: str
     path: Path | None = None  # to copy from
     files: Mapping[str, Path] = field(default_factory=dict)  # the same, of a whole version
-    url: str = ""  # to fetch from
+    urls: tuple[str, ...] = ()  # to fetch from, one after the other
     data: bytes | None = None  # to write
 
 

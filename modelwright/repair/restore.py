@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from modelwright.digest import sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError
 from modelwright.facts.part import JsonObject
 from modelwright.project.project import ProjectConfig
+from modelwright.remotes.place import place_of
+from modelwright.remotes.store import open_store
 from modelwright.repair.damage import Action, Damage
 from modelwright.repair.ledger import rebuilt_ledger
 from modelwright.repository.manifest import read
@@ -18,8 +21,6 @@ from modelwright.repository.recorded import record, recorded
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import LEDGER, MANIFEST
 
-Fetch = Callable[[str, str, int, str], Path]  # (url, model, version, name) → a file with it
-
 
 class Repairs:
     """Repairs one after the other. Only for the holder of the build lock.
@@ -27,10 +28,9 @@ class Repairs:
     `aside` is where what is replaced or removed goes. `failed` has the damages that could not be repaired after all.
     """
 
-    def __init__(self, project: ProjectConfig, repository: Repository, fetch: Fetch | None, why: str) -> None:
+    def __init__(self, project: ProjectConfig, repository: Repository, why: str) -> None:
         self._project = project
         self._repository = repository
-        self._fetch = fetch
         self._why = why
         self._time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self.failed: dict[Path, ModelwrightError] = {}
@@ -109,13 +109,23 @@ class Repairs:
         return files
 
     def _fetched(self, damage: Damage, name: str, expected: str) -> Path:
-        """A file from a remote. Raises RepositoryError for one that is not what was published."""
-        if self._fetch is None or damage.remedy is None:
-            raise RepositoryError(f"{self._shown(damage.place)}: no remote can be asked here")
-        path = self._fetch(damage.remedy.url, damage.model, damage.version or 0, name)
-        if expected and sha256_file(path) != expected:
-            raise RepositoryError(f"{damage.remedy.url}: {name} is not what was published there, either")
-        return path
+        """A file from a remote. Raises the last remote's error where none of them has it as it was published."""
+        assert damage.remedy is not None
+        error: ModelwrightError = RepositoryError(f"{self._shown(damage.place)}: no remote is known")
+        for url in damage.remedy.urls:
+            try:
+                return self._fetch(url, f"{damage.model}/{damage.version}/{name}", expected)
+            except ModelwrightError as problem:
+                error = problem
+        raise error
+
+    def _fetch(self, url: str, name: str, expected: str) -> Path:
+        target = self._repository.staging / uuid.uuid4().hex
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = open_store(place_of(url)).fetch(name, target)
+        if expected and digest != expected:
+            raise RepositoryError(f"{url}: {name} is not what was published, either")
+        return target
 
     def _tell(self, damage: Damage, details: JsonObject | None = None) -> None:
         assert damage.remedy is not None

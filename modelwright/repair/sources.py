@@ -61,7 +61,7 @@ class Sources:
         for item in self._folders:
             if item.model == damage.model and item.version == damage.version and item.where != damage.where:
                 yield _CALLED[item.where], item.folder / damage.name
-        yield from ((f"the store ({path.parent.name})", path) for path in self._stored(damage))
+        yield from (("the store", path) for path in self._stored(damage))
         for item in self._folders:
             if item.model == damage.model and item.version != damage.version:
                 for path in list_tree(item.folder).values() if damage.name != MANIFEST else ():
@@ -113,8 +113,8 @@ class Sources:
         """A remote that is known to serve the version. What it sends is compared when it is fetched."""
         if damage.version is None or (damage.name == SIGNATURE and not damage.expected):
             return None
-        urls = dict.fromkeys([*self._urls, *self._copies.get((damage.model, damage.version), ())])
-        return next((Remedy(Action.FETCH, f"fetch it from {url}", url=url) for url in urls), None)
+        urls = tuple(dict.fromkeys([*self._urls, *self._copies.get((damage.model, damage.version), ())]))
+        return Remedy(Action.FETCH, f"fetch it from {' or '.join(urls)}", urls=urls) if urls else None
 
     # --- builders -----------------------------------------------------------------------------------------------------
 

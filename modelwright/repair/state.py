@@ -90,10 +90,12 @@ def check_top_files(
     hashes: Mapping[Path, Hashed],
     known: KnownDigests,
     interrupted: Collection[str],
+    rendered: Mapping[str, str],
 ) -> Iterator[Damage]:
     """Files beside a model's versions that are not what was published last, or that nothing published.
 
-    `interrupted` are configs that are as they were published, but for the versions that they serve.
+    `interrupted` are configs that are as they were published, but for the versions that they serve. Of files that the
+    journal does not know yet, `rendered` says what a build made last.
     """
     recorded = known.tops.get(model, {})
     found = top_files(repository, model)
@@ -111,9 +113,14 @@ def check_top_files(
         elif name not in interrupted:
             problem = f"changed: SHA-256 {actual.sha256[:12]}…, published as {expected[:12]}…"
             yield Damage(place, "changed", problem, model, name=name, expected=expected)
+    for name, place in found.items():
+        actual = hashes.get(place, Hashed())
+        if name not in recorded and name in rendered and actual.sha256 != rendered[name]:
+            problem = f"changed: SHA-256 {actual.sha256[:12]}…, rendered as {rendered[name][:12]}…"
+            yield Damage(place, "changed", problem, model, name=name, expected=rendered[name])
     if recorded:
         for name, place in found.items():
-            if name not in recorded:
+            if name not in recorded and version_served(name.partition("/")[0]) is None:
                 problem = f"was not published, and a server that polls loads {model} again for it"
                 yield Damage(place, "added", problem, model, name=name)
 

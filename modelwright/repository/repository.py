@@ -74,6 +74,7 @@ class Change:
     retire: tuple[int, ...] = ()  # versions that leave the repository
     restore: tuple[int, ...] = ()  # retired versions that come back
     version_data: Mapping[str, bytes] = field(default_factory=dict)  # files of the version that are made with it
+    sign: bool = False  # whether it was made here, so that it is signed here
 
     @property
     def versions(self) -> list[Change]:
@@ -273,12 +274,19 @@ class Repository:
         """Remove what killed processes left in the staging folder. Only for the holder of the build lock."""
         remove_tree(self.staging)
 
-    def _sign(self, version: Path) -> None:
-        """Sign a version, where the key is here. Raises SigningError where the project requires it and it is not."""
-        if self.signing.signs_here or self.signing.required:
-            from modelwright.repository.signing import sign
+    def _sign(self, change: Change, version: Path) -> None:
+        """Sign a version that was made here, where the key is.
 
+        Raises SigningError for a version without a signature where the project requires one.
+        """
+        if not (self.signing.signs_here or self.signing.required):
+            return
+        from modelwright.repository.signing import is_required, sign
+
+        if change.sign:
             sign(version, self.signing)
+        elif self.signing.required and not (version / SIGNATURE).is_file():
+            raise is_required(self.signing, f"{change.model}/{change.version}")
 
     def _publish(self, change: Change, staged: Path) -> None:
         model = self.root / change.model
@@ -287,7 +295,7 @@ class Repository:
             if self.folder(item.model, item.version or 0).exists():
                 raise RepositoryError(f"{item.model}: version {item.version} exists already")
             _fill_version(staged / f"version-{item.version}", item)
-            self._sign(staged / f"version-{item.version}")
+            self._sign(item, staged / f"version-{item.version}")
             keep_record(self.history, item.model, item.version or 0, staged / f"version-{item.version}", staged)
         if len(versions) == 1 and model.is_dir() and not (change.top_names or change.retire or change.restore):
             version = staged / f"version-{versions[0].version}"
