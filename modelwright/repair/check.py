@@ -23,7 +23,7 @@ from modelwright.repository.journal import JOURNAL
 from modelwright.repository.ledger import Ledger
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.recorded import KnownDigests, recorded, unrecorded
-from modelwright.repository.records import record_folders
+from modelwright.repository.records import record_folder, record_folders
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import LEDGER, SIGNATURE
 
@@ -61,7 +61,8 @@ def check(project: ProjectConfig, repository: Repository, names: Collection[str]
             twin = twins.get((item.model, item.version), item.folder)
             damages += check_record(item, hashes, known, twin)
             continue
-        checked = check_version(item, hashes, known, project.signing)
+        record = record_folder(repository.history, item.model, item.version)
+        checked = check_version(item, hashes, known, project.signing, record)
         damages += checked.damages
         if checked.manifest is not None:
             manifests[item.folder] = checked.manifest

@@ -45,15 +45,22 @@ class CheckedVersion:
 
 
 def check_version(
-    item: VersionFolder, hashes: Mapping[Path, Hashed], known: KnownDigests, settings: Signing
+    item: VersionFolder, hashes: Mapping[Path, Hashed], known: KnownDigests, settings: Signing, record: Path
 ) -> CheckedVersion:
-    """Everything that is wrong with a version's files."""
+    """Everything that is wrong with a version's files. `record` is the folder of its record."""
     files = {name: hashes[path] for name, path in list_tree(item.folder).items() if path in hashes}
     damages, manifest = _manifest(item, files.get(MANIFEST), known)
     if manifest is None:
         return CheckedVersion(damages, None, foreign=not damages)
     damages += _files(item, files, manifest)
-    damages += _signature(item, files.get(SIGNATURE), known, settings, is_whole=not damages)
+    damages += _signature(
+        item,
+        files.get(SIGNATURE),
+        known,
+        settings,
+        hashes.get(record / SIGNATURE, Hashed()).sha256,
+        is_whole=not damages,
+    )
     return CheckedVersion(damages, manifest)
 
 
@@ -127,17 +134,17 @@ def _files(item: VersionFolder, files: Mapping[str, Hashed], manifest: Manifest)
 
 
 def _signature(
-    item: VersionFolder, found: Hashed | None, known: KnownDigests, settings: Signing, *, is_whole: bool
+    item: VersionFolder, found: Hashed | None, known: KnownDigests, settings: Signing, recorded: str, *, is_whole: bool
 ) -> Iterator[Damage]:
     expected = known.signatures.get((item.model, item.version), "")
-    if found is None and expected:
-        yield item.damage("missing", SIGNATURE, "is missing", expected)
+    if found is None and (expected or recorded):
+        yield item.damage("missing", SIGNATURE, "is missing", expected or recorded)
     elif found is None:
         if settings.required and item.where == "live":
             error = signing.is_required(settings, item.shown)
             yield item.damage("unsigned", SIGNATURE, "the version is not signed", hint=error.hint)
     elif found.problem:
-        yield item.damage("unreadable", SIGNATURE, found.problem, expected)
+        yield item.damage("unreadable", SIGNATURE, found.problem, expected or recorded)
     elif expected and found.sha256 != expected:
         yield item.damage("changed", SIGNATURE, _differs(found.sha256, expected), expected)
     elif is_whole and settings.checks:  # else it says again what the manifest said
@@ -145,7 +152,8 @@ def _signature(
             signing.check(item.folder, settings, item.shown)
         except SigningError as error:
             problem = error.message.partition(f"{item.shown}: ")[2] or error.message
-            yield item.damage("changed", SIGNATURE, problem.removeprefix(f"{SIGNATURE}: "), hint=error.hint)
+            other = recorded if recorded != found.sha256 else ""
+            yield item.damage("changed", SIGNATURE, problem.removeprefix(f"{SIGNATURE}: "), other, error.hint)
 
 
 def _differs(found: str, expected: str) -> str:
