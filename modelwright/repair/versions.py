@@ -77,7 +77,7 @@ def check_record(item: VersionFolder, hashes: Mapping[Path, Hashed], known: Know
         if found.sha256 != digest:
             kind: Kind = "changed" if name in files else "missing"
             damages.append(item.damage(kind, name, found.problem or _differs(found.sha256, digest), digest))
-    added = [name for name in files if name not in expected and name != MANIFEST] if manifest else []
+    added = [name for name in files if name not in expected and name not in (MANIFEST, SIGNATURE)] if manifest else []
     return damages + [item.damage("added", name, "does not belong here") for name in added]
 
 
