@@ -82,6 +82,9 @@ def conflicts(wanted: Mapping[str, ModelSide], remote: Remote) -> list[str]:
     found = []
     for model, side in wanted.items():
         there = remote.sides.get(model)
+        if there is not None and not _is_pushed(side, there, remote):
+            found.append(f"{model}: a model of this name is there, and Modelwright did not push it")
+            continue
         for number, version in there.versions.items() if there else ():
             ours = side.versions.get(number)
             if ours is None:
@@ -95,6 +98,13 @@ def conflicts(wanted: Mapping[str, ModelSide], remote: Remote) -> list[str]:
             ):
                 found.append(f"{model}: version {number} is there without a {MANIFEST}: Modelwright did not push it")
     return found
+
+
+def _is_pushed(here: ModelSide, there: ModelSide, remote: Remote) -> bool:
+    """Whether what is there under a model's name comes from a push: by the index; where that was lost, by a version."""
+    if there.is_closed or here.model in remote.owned_models:
+        return True
+    return any(number in here.versions and version.manifest for number, version in there.versions.items())
 
 
 def plan_push(

@@ -186,7 +186,7 @@ class Remote:
         """Whether Modelwright wrote an object."""
         return self.index is not None and name in self.index.objects
 
-    @property
+    @cached_property
     def owned_models(self) -> set[str]:
         return {name.partition("/")[0] for name in self.index.objects} if self.index else set()
 

@@ -112,6 +112,16 @@ def test_what_others_put_there_stays(bucket: Bucket, made: MadeRepository) -> No
     assert bucket.served()["digits"] == [2]
 
 
+def test_a_model_of_the_same_name_that_others_made_is_refused(bucket: Bucket, made: MadeRepository) -> None:
+    bucket.write("digits/config.pbtxt", b'name: "digits"')
+    bucket.write("digits/7/model.onnx", b"theirs")
+    before = bucket.objects()
+    made.version("digits", 1)
+    with pytest.raises(RemoteConflictError, match="digits: a model of this name is there"):
+        push(bucket.store, made)
+    assert bucket.objects() == before
+
+
 def test_models_of_another_repository_are_refused(
     bucket: Bucket, made: MadeRepository, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
