@@ -278,7 +278,7 @@ class Project:
         servers: Servers | None = None,
         say: Say = _quiet,
     ) -> Changed:
-        """Serve version `to` again, by default the one below the served one; newer ones leave in the same rename.
+        """Serve version `to` again, by default the one below the served one; newer ones leave.
 
         What a pipeline runs goes back with it. Raises RepositoryError where there is nothing to go back to, and where
         another pipeline needs a version that would leave. The other arguments and errors are those of `retire`.

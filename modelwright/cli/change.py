@@ -82,7 +82,7 @@ def restore_command(project: Project, name: str, version: int, as_data: bool, **
 @change_options
 @command
 def rollback_command(project: Project, name: str, to: int | None, as_data: bool, **options: Any) -> None:
-    """Serve an older version again. Newer ones leave the repository in the same rename, so none in between goes live.
+    """Serve an older version again. Newer ones leave the repository, and none in between goes live.
 
     The models that a pipeline runs go back with it. A build that comes to a version again that was rolled back does not
     publish it.

@@ -64,7 +64,7 @@ def restore(repository: Repository, model: str, version: int, *, allow_signature
 def rollback(
     repository: Repository, model: str, to: int | None = None, *, allow_signature_change: bool = False
 ) -> Move:
-    """An older version is served again, by one rename; the newer ones leave the repository. A pipeline takes the
+    """An older version is served again, and the newer ones leave the repository. A pipeline takes the
     versions along that it was verified with. Without `to`: the highest version below the one that is served now.
 
     Raises RepositoryError where there is no such version, or a newer one is needed by another pipeline.
