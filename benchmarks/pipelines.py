@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from benchmarks import pipeline_models, projects
-from benchmarks.load_client import Golden, Load, LoadClient
+from benchmarks.load_client import Golden, Load, LoadClient, Rows
 from benchmarks.options import Options
 from benchmarks.table import Section, load
 from modelwright import Project
@@ -50,21 +50,33 @@ MODES: tuple[Mode, ...] = ("poll", "explicit")
 
 @dataclass(frozen=True)
 class Pauses:
-    """Seconds of load to find the capacity, and after each change."""
+    """Seconds of load to find the capacity before a cycle, and after each change."""
 
-    capacity_s: float = 3.0
+    capacity_s: float = 1.5
     between_s: float = 1.0
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the load of one server came to."""
+    """What the loads of one server came to, one of each cycle."""
 
     mode: Mode
-    cycles: int
-    capacity: float  # requests/s
-    load: Load
+    capacities: Sequence[float]  # requests/s, of each cycle
+    loads: Sequence[Load]
     wrong: Sequence[str]
+
+    @property
+    def requests(self) -> int:
+        return sum(len(done.rows) for done in self.loads)
+
+    @property
+    def failed(self) -> int:
+        return sum(done.failed for done in self.loads)
+
+    @property
+    def lates_ms(self) -> Rows:
+        """From the intended send to the answer."""
+        return np.concatenate([(done.succeeded["end_ns"] - done.succeeded["intended_ns"]) / 1e6 for done in self.loads])
 
 
 @dataclass(frozen=True)
@@ -124,11 +136,12 @@ def _moved(root: Path, mode: Mode, generations: Sequence[int], pauses: Pauses) -
         _client(server, workload) as client,
         connect(server.http) as control,
     ):
-        most = client.load("capacity", LoadShape(_IN_FLIGHT, duration_s=pauses.capacity_s))
-        capacity = len(most.succeeded) / pauses.capacity_s
-        client.begin("moves", LoadShape(rate=SHARE * capacity, duration_s=0))
-        time.sleep(pauses.between_s)
+        loads, capacities = [], []
         for generation in generations:
+            most = client.load("capacity", LoadShape(_IN_FLIGHT, duration_s=pauses.capacity_s))
+            capacities.append(len(most.succeeded) / pauses.capacity_s)
+            client.begin("cycle", LoadShape(rate=SHARE * capacities[-1], duration_s=0))
+            time.sleep(pauses.between_s)
             version = _publish(root, generation)
             goldens[version] = _golden(project.repository / PIPE / str(version))
             _follow(control, mode, version)
@@ -136,8 +149,8 @@ def _moved(root: Path, mode: Mode, generations: Sequence[int], pauses: Pauses) -
             project.rollback(PIPE, why="benchmark")
             _follow(control, mode, 1)
             time.sleep(pauses.between_s)
-        done = client.end()
-    return Found(mode, len(generations), capacity, done, done.wrong(goldens.get))
+            loads.append(client.end())
+    return Found(mode, capacities, loads, [line for done in loads for line in done.wrong(goldens.get)])
 
 
 @contextmanager
@@ -213,13 +226,13 @@ def kept_costs(root: Path, rounds: int, duration_s: float) -> list[Cost]:
 
 
 def _moved_section(found: Sequence[Found]) -> Section:
-    cycles = sum(item.cycles for item in found)
+    cycles = sum(len(item.loads) for item in found)
     wrong = [line for item in found for line in item.wrong]
-    requests, failed = sum(len(item.load.rows) for item in found), sum(item.load.failed for item in found)
-    kinds = sorted({kind for item in found for kind in item.load.failures})
+    requests, failed = sum(item.requests for item in found), sum(item.failed for item in found)
+    kinds = sorted({kind for item in found for done in item.loads for kind in done.failures})
     return Section(
         f"pipelines: a tokenizer and an encoder that change together, published and rolled back {cycles} times",
-        f"Open loop over gRPC at {SHARE:.0%} of the capacity that was measured just before; each publish is a build, "
+        f"Open loop over gRPC at {SHARE:.0%} of the capacity measured before each cycle; each publish is a build, "
         f"each rollback `modelwright rollback {PIPE}`. Load average {load()}.",
         ["server", "cycles", "capacity", "requests", "failed", "wrong or mixed", "p50", "p99"],
         [_moved_row(item) for item in found],
@@ -232,17 +245,15 @@ def _moved_section(found: Sequence[Found]) -> Section:
 
 
 def _moved_row(item: Found) -> list[str]:
-    rows = item.load.succeeded
-    late_ms = (rows["end_ns"] - rows["intended_ns"]) / 1e6
     return [
         item.mode,
-        f"{item.cycles}",
-        f"{item.capacity:,.0f}/s",
-        f"{len(item.load.rows):,}",
-        f"{item.load.failed:,}",
+        f"{len(item.loads)}",
+        f"{min(item.capacities):,.0f} to {max(item.capacities):,.0f}/s",
+        f"{item.requests:,}",
+        f"{item.failed:,}",
         f"{len(item.wrong)}",
-        f"{np.median(late_ms):.1f} ms",
-        f"{np.percentile(late_ms, 99):.1f} ms",
+        f"{np.median(item.lates_ms):.1f} ms",
+        f"{np.percentile(item.lates_ms, 99):.1f} ms",
     ]
 
 

@@ -39,12 +39,11 @@ class EnsembleSource(SourceSpec):
     steps: tuple[EnsembleStep, ...] = Field(
         min_length=1, description="The models that run, linked by the names of the ensemble's tensors."
     )
-
     keep: int = Field(
         1,
         ge=1,
         description="How many versions are served side by side, each with the versions of its models that it was "
-        "verified with. Above 1 it is a Python model that calls them: that costs time (docs/python-models.md).",
+        "verified with. Above 1 it is a Python model that calls them: that costs time (docs/pipelines.md).",
     )
 
     def composing(self, serving: Mapping[str, Any]) -> tuple[str, ...]:
