@@ -1,14 +1,14 @@
 """What a canary's figures mean: pure, from counts and latencies to a verdict.
 
 Against the new version speaks a share of failed requests above the allowed one, of the load's own requests or of the
-clients', and a p99 above the allowed multiple of the served version's. The served version's p99 against itself, the odd
-rounds against the even ones, says how much of that the machine makes up.
+clients', and a p99 above the allowed multiple of the served version's. Rounds that are drawn again and again give the
+interval of that multiple: where it reaches below the limit, noise may have decided, and the verdict says so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,10 @@ from modelwright.text import counted, milliseconds, number, percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_RESAMPLES = 1000
+_CONFIDENCE = 0.95
+_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,11 @@ class Recorded:
     failures: Counter[str] = field(default_factory=Counter)  # kind → how many
     latencies_ns: list[NDArray[Any]] = field(default_factory=list)
 
-    def p99_ms(self, rounds: slice = slice(None)) -> float | None:
-        """Over the rounds together; None where they have too few requests to state one."""
+    def p99_ms(self) -> float | None:
+        """Over all rounds together; None where they have too few requests to state one."""
         import numpy as np
 
-        chosen = self.latencies_ns[rounds]
-        return latency(np.concatenate(chosen)).percentiles_ms["p99"] if chosen else None
+        return latency(np.concatenate(self.latencies_ns)).percentiles_ms["p99"] if self.latencies_ns else None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Judged:
     p99_ms: float | None
     served_p99_ms: float | None
     p99_ratio: float | None
-    noise: float | None  # the served version's p99 against itself, at least 1
+    p99_interval: tuple[float, float] | None  # of the ratio, 95 %
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,7 +80,7 @@ class Judged:
         """The figures in one line."""
         rate = f"{self.failed:,} of {counted(self.requests, 'request')} failed"
         p99 = f"p99 {milliseconds(self.p99_ms)} against {milliseconds(self.served_p99_ms)}"
-        ratio = f", {number(self.p99_ratio)} times" if self.p99_ratio is not None else ""
+        ratio = f", {_times(self.p99_ratio, self.p99_interval)}" if self.p99_ratio is not None else ""
         clients = f"; of clients {self.traffic.failed:,} of {self.traffic.requests:,}" if self.traffic.requests else ""
         return f"{rate}{clients}; {p99}{ratio}"
 
@@ -88,8 +91,8 @@ def judge(served: Recorded, new: Recorded, traffic: Traffic, limits: Limits, not
     error_rate = failed / total if total else 0.0
     p99, served_p99 = new.p99_ms(), served.p99_ms()
     ratio = p99 / served_p99 if p99 is not None and served_p99 else None
-    noise = _noise(served)
-    against = [*_errors(new, traffic, error_rate, limits), *_p99(new, ratio, p99, served_p99, noise, limits)]
+    interval = _interval(served, new) if ratio is not None else None
+    against = [*_errors(new, traffic, error_rate, limits), *_p99(new, ratio, p99, served_p99, interval, limits)]
     told = list(notes)
     if served.failed:
         told.append(f"version {served.version}, which is served, failed {served.failed:,} of {served.requests:,}")
@@ -102,7 +105,7 @@ def judge(served: Recorded, new: Recorded, traffic: Traffic, limits: Limits, not
         p99,
         served_p99,
         ratio,
-        noise,
+        interval,
         tuple(told),
     )
 
@@ -129,7 +132,7 @@ def _p99(
     ratio: float | None,
     p99: float | None,
     served_p99: float | None,
-    noise: float | None,
+    interval: tuple[float, float] | None,
     limits: Limits,
 ) -> list[str]:
     if ratio is None:
@@ -138,14 +141,35 @@ def _p99(
     if ratio <= limits.max_p99_ratio:
         return []
     text = (
-        f"p99: {milliseconds(p99)} against {milliseconds(served_p99)}, {number(ratio)} times, "
+        f"p99: {milliseconds(p99)} against {milliseconds(served_p99)}, {_times(ratio, interval)}, "
         f"allowed {number(limits.max_p99_ratio)}"
     )
-    if noise is not None and noise > limits.max_p99_ratio:
-        text += f"; the served version differs from itself by {number(noise)} times: bake longer, or when it is quieter"
+    if interval is not None and interval[0] <= limits.max_p99_ratio:
+        text += "; that may be noise: bake longer (--bake), or when the machine is quieter"
     return [text]
 
 
-def _noise(served: Recorded) -> float | None:
-    odd, even = served.p99_ms(slice(0, None, 2)), served.p99_ms(slice(1, None, 2))
-    return max(odd / even, even / odd) if odd and even else None
+def _times(ratio: float, interval: tuple[float, float] | None) -> str:
+    return f"{number(ratio)} times" + (f" ({number(interval[0])} to {number(interval[1])})" if interval else "")
+
+
+def _interval(served: Recorded, new: Recorded) -> tuple[float, float]:
+    """The percentile bootstrap over rounds, never over requests: those of a round are not independent."""
+    import numpy as np
+
+    draw = np.random.default_rng(_SEED)
+    ours, theirs = ([part for part in side.latencies_ns if len(part)] for side in (new, served))
+    ratios = []
+    for _ in range(_RESAMPLES):
+        rounds = draw.integers(0, len(theirs), len(theirs))
+        # Both sides of a round ran one after the other, and are drawn together.
+        own = rounds if len(ours) == len(theirs) else draw.integers(0, len(ours), len(ours))
+        ratios.append(_raw_p99(ours, own) / _raw_p99(theirs, rounds))
+    low, high = np.quantile(ratios, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _raw_p99(parts: Sequence[NDArray[Any]], rounds: Iterable[int]) -> float:
+    import numpy as np
+
+    return float(np.percentile(np.concatenate([parts[index] for index in rounds]), 99))
