@@ -202,7 +202,8 @@ class Fleet:
 
     @staticmethod
     def _not_healthy(begun: Sequence[Member], urls: Sequence[str]) -> list[str]:
-        return [member.url for member in begun if member.url in urls and not member.client.ready()]
+        """The servers that remember a version which failed to load."""
+        return [member.url for member in begun if member.url in urls and _remembers_failure(member.shown())]
 
 
 @contextlib.contextmanager
@@ -263,6 +264,10 @@ def _check_loaded(member: Member, repository: Repository, model: str) -> None:
 def _concerns(member: Member, item: Expected, before: Shown) -> bool:
     """An explicit server keeps what it serves in line with the repository. What else it serves is not decided here."""
     return member.control == "poll" or _is_loaded(before, item.model) or item.model not in before
+
+
+def _remembers_failure(shown: Shown) -> bool:
+    return any(failure(entry) for versions in shown.values() for entry in versions.values())
 
 
 def _is_loaded(shown: Shown, model: str) -> bool:

@@ -238,6 +238,8 @@ def test_a_server_that_does_not_load_stops_it_and_all_are_put_back(sandbox: Sand
     assert message.startswith(f"{second.url}: doubled: load failed for model 'doubled': version 3 is at UNAVAILABLE")
     assert "put back in " in message
     assert f": the repository, {first.url}, {second.url}" in message
+    assert f"\n  {second.url}: its /v2/health/ready stays false until it is restarted" in message
+    assert f"\n  {first.url}: its" not in message
     assert served(first) == served(second) == served(third) == [2]
     assert third.loads == []
 
@@ -264,6 +266,7 @@ def test_a_server_that_dies_is_named_as_not_put_back(sandbox: Sandbox, start: St
     first, second = start(), start(dies_at_load=True)
     message = failed(sandbox, first, second)
     assert f"not put back: {second.url}: " in message
+    assert "/v2/health/ready" not in message
     assert served(first) == [2]
 
 
