@@ -19,7 +19,7 @@ from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.part import JsonObject
 from modelwright.project.spec import Builder
 from modelwright.repository.pins import unpinned_by
-from modelwright.repository.recorded import record, top_digests
+from modelwright.repository.recorded import plain_digests, record, top_digests
 from modelwright.repository.repository import Change, Repository
 from modelwright.variants.model_steps import VERIFY
 from modelwright.variants.registry import version_step
@@ -204,6 +204,7 @@ def _tell(repository: Repository, change: Change, decision: Decision) -> None:
             if item.manifest
         },
         "top": {**top_digests(change)},
+        "plain": {**plain_digests(change)},
         "pins": {**decision.pins},
         "live": [*repository.versions(change.model)],
     }

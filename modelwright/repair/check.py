@@ -124,13 +124,11 @@ def _around(
     for name in live:
         ours = [manifests[path] for path in manifests if path.parent == repository.root / name]
         is_built = bool(ours) and not any(item.made.prebuilt for item in ours)
-        served = list(state.check_served(repository, name, ledger, needed)) if is_built else []
-        right = {item.name for item in served if item.remedy and known.has_top(name, item.name, item.remedy.data)}
-        yield from (item for item in served if item.name in right)
-        tops = list(state.check_top_files(repository, name, hashes, known, right, rendered_files(project, name)))
+        tops = list(state.check_top_files(repository, name, hashes, known, rendered_files(project, name)))
         yield from tops
         changed = {item.name for item in tops}
-        yield from (item for item in served if item.name not in right | changed)
+        served = state.check_served(repository, name, ledger, needed) if is_built else ()
+        yield from (item for item in served if item.name not in changed)
         yield from state.check_folders(repository, name)
     yield from _linted(project, {*live} - {item.model for item in found})
 

@@ -32,7 +32,7 @@ class Repairs:
         self._project = project
         self._repository = repository
         self._why = why
-        self._time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        self._time = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         self.failed: dict[Path, ModelwrightError] = {}
 
     @property

@@ -89,13 +89,11 @@ def check_top_files(
     model: str,
     hashes: Mapping[Path, Hashed],
     known: KnownDigests,
-    interrupted: Collection[str],
     rendered: Mapping[str, str],
 ) -> Iterator[Damage]:
     """Files beside a model's versions that are not what was published last, or that nothing published.
 
-    `interrupted` are configs that are as they were published, but for the versions that they serve. Of files that the
-    journal does not know yet, `rendered` says what a build made last.
+    Of files that the journal does not know yet, `rendered` says what a build made last.
     """
     recorded = known.tops.get(model, {})
     found = top_files(repository, model)
@@ -110,7 +108,9 @@ def check_top_files(
         elif actual.problem:
             kind: Kind = "missing" if name not in found else "unreadable"
             yield Damage(place, kind, actual.problem, model, name=name, expected=expected)
-        elif name not in interrupted:
+        elif not _is_plain(
+            place, model, name, known
+        ):  # of a config, other versions: `check_served` says which are right
             problem = f"changed: SHA-256 {actual.sha256[:12]}…, published as {expected[:12]}…"
             yield Damage(place, "changed", problem, model, name=name, expected=expected)
     for name, place in found.items():
@@ -123,6 +123,13 @@ def check_top_files(
             if name not in recorded and version_served(name.partition("/")[0]) is None:
                 problem = f"was not published, and a server that polls loads {model} again for it"
                 yield Damage(place, "added", problem, model, name=name)
+
+
+def _is_plain(place: Path, model: str, name: str, known: KnownDigests) -> bool:
+    try:
+        return known.has_plain(model, name, place.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def check_folders(repository: Repository, model: str) -> Iterator[Damage]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from modelwright.facts.part import JsonObject
 from modelwright.repository.ledger import ServingState
-from modelwright.repository.recorded import record, top_digests
+from modelwright.repository.recorded import plain_digests, record, top_digests
 from modelwright.repository.repository import Change, Repository
 
 
@@ -66,8 +66,7 @@ def carry_out(repository: Repository, move: Move, *, why: str = "", details: Jso
         record(repository, why="the journal begins")
     told: JsonObject = {"serves": {model: [*numbers] for model, numbers in move.serves.items()}, **(details or {})}
     told["live"] = [*repository.versions(move.model)]
-    if tops := _top_digests(move.changes):
-        told["top"] = tops
+    told |= _digests(move.changes)
     repository.journal.append(move.what, move.model, move.version, why=why, details=told)
     repository.reserve(states=move.states)
     for change in move.changes:
@@ -77,16 +76,22 @@ def carry_out(repository: Repository, move: Move, *, why: str = "", details: Jso
 def settle(repository: Repository, move: Move) -> None:
     """Stop to serve what only servers still ran that had not followed. Only for the holder of the build lock."""
     if move.settling:
-        tops = _top_digests(move.settling)
-        repository.journal.append("settle", move.model, move.version, details={"top": tops})
+        repository.journal.append("settle", move.model, move.version, details=_digests(move.settling))
         repository.reserve(states=move.settled_states)
         for change in move.settling:
             repository.publish(change)
 
 
-def _top_digests(changes: Iterable[Change]) -> JsonObject:
-    """{model: {top file: SHA-256}} of what changes write: `fsck` finds a file that changed since."""
-    return {change.model: {**top_digests(change)} for change in changes if change.top_names}
+def _digests(changes: Iterable[Change]) -> JsonObject:
+    """{model: {top file: SHA-256}} of what changes write, and of configs without the versions that they serve: `fsck`
+    finds a file that changed since."""
+    writing = [change for change in changes if change.top_names]
+    if not writing:
+        return {}
+    return {
+        "top": {change.model: {**top_digests(change)} for change in writing},
+        "plain": {change.model: {**plain_digests(change)} for change in writing},
+    }
 
 
 def served_text(numbers: Sequence[int]) -> str:

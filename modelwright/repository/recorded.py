@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelwright.config.edit import with_own_policy
 from modelwright.digest import list_tree, sha256, sha256_file
+from modelwright.errors import ConfigError
 from modelwright.facts.part import JsonObject
 from modelwright.repository.journal import Event
 from modelwright.repository.records import keep_record, record_folder
 from modelwright.repository.repository import Change, Repository
-from modelwright.triton.layout import MANIFEST, SIGNATURE, version_number
+from modelwright.triton.layout import CONFIG, MANIFEST, SIGNATURE, environment_of, version_number
 
 RECORD = "record"  # the event that notes what was found
 
@@ -28,11 +30,13 @@ class KnownDigests:
     signatures: dict[tuple[str, int], str] = field(default_factory=dict)
     # model → file beside its versions → all the digests that it had, the newest last; None where it was removed
     tops: dict[str, dict[str, list[str | None]]] = field(default_factory=dict)
+    # model → config → the digests that it had with the model's own version_policy
+    plain: dict[str, dict[str, set[str]]] = field(default_factory=dict)
     there: dict[str, set[int]] = field(default_factory=dict)  # model → versions that were seen after their publish
 
-    def has_top(self, model: str, name: str, data: bytes | None) -> bool:
-        """Whether a file beside the versions had this content once."""
-        return data is not None and sha256(data) in self.tops.get(model, {}).get(name, ())
+    def has_plain(self, model: str, name: str, text: str) -> bool:
+        """Whether a config is one that was published, but for the versions that it serves."""
+        return _plain(text) in self.plain.get(model, {}).get(name, ())
 
 
 def recorded(events: Iterable[Event]) -> KnownDigests:
@@ -48,8 +52,10 @@ def recorded(events: Iterable[Event]) -> KnownDigests:
         for number, digest in _items(details.get("signatures")):
             if number.isdecimal():
                 found.signatures[event.model, int(number)] = str(digest)
-        for model, name, digest in _tops(event):
+        for model, name, digest in _by_model(event, "top"):
             found.tops.setdefault(model, {}).setdefault(name, []).append(digest)
+        for model, name, digest in _by_model(event, "plain"):
+            found.plain.setdefault(model, {}).setdefault(name, set()).add(str(digest))
         live = details.get("live")
         if isinstance(live, list):
             found.there.setdefault(event.model, set()).update(number for number in live if isinstance(number, int))
@@ -89,8 +95,28 @@ def unrecorded(repository: Repository, model: str, known: KnownDigests) -> JsonO
         for name, path in top_files(repository, model).items()
         if name not in known.tops.get(model, {}) and path.is_file()
     }
-    found: JsonObject = {"versions": versions, "signatures": signatures, "top": {**tops}}
+    plain = {
+        name: _plain((repository.root / model / name).read_text(errors="replace")) for name in tops if _is_config(name)
+    }
+    found: JsonObject = {"versions": versions, "signatures": signatures, "top": {**tops}, "plain": {**plain}}
     return {name: value for name, value in found.items() if value}
+
+
+def plain_digests(change: Change) -> dict[str, str]:
+    """{config: the SHA-256 that it is to have but for the versions that it serves}: a swap writes it more than once."""
+    configs = {name: data for name, data in change.top_files.items() if data is not None and _is_config(name)}
+    return {name: _plain(data.decode(errors="replace")) for name, data in configs.items()}
+
+
+def _is_config(name: str) -> bool:
+    return name == CONFIG or environment_of(name) is not None
+
+
+def _plain(text: str) -> str:
+    try:
+        return sha256(with_own_policy(text).encode())
+    except ConfigError:
+        return sha256(text.encode())
 
 
 def top_digests(change: Change) -> dict[str, str | None]:
@@ -116,9 +142,9 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         yield from value.items()
 
 
-def _tops(event: Event) -> Iterator[tuple[str, str, str | None]]:
+def _by_model(event: Event, part: str) -> Iterator[tuple[str, str, str | None]]:
     """(model, file, digest or None). An event of one model has {file: digest}; a move, {model: {file: digest}}."""
-    for name, value in _items(event.details.get("top")):
+    for name, value in _items(event.details.get(part)):
         if isinstance(value, Mapping):
             yield from ((name, file, digest) for file, digest in value.items())
         else:
