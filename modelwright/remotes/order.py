@@ -24,9 +24,9 @@ from functools import cached_property
 from modelwright.config.edit import with_versions
 from modelwright.digest import sha256
 from modelwright.errors import RemoteConflictError
-from modelwright.remotes.sides import Held, ModelSide, Remote, Version, closed_config, served
+from modelwright.remotes.sides import Held, ModelSide, Remote, Version, closed_config, is_closed, is_config, served
 from modelwright.remotes.store import Source
-from modelwright.triton.layout import CONFIG, MANIFEST
+from modelwright.triton.layout import CONFIG, MANIFEST, environment_of
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,7 @@ class _Draft:
             PushStage("files", tuple(write for write in files if not _is_manifest(write.name))),
             PushStage("switch", _all(model.switch() for model in models), self._stale_configs(), in_turn=True),
             PushStage("settle", _all(model.settle() for model in models), in_turn=True, waits=True),
-            PushStage(
-                "close", tuple(_text(f"{name}/{CONFIG}", closed_config(name)) for name in reversed(self.removed))
-            ),
+            PushStage("close", self._closing(), self._configs_of_removed()),
             PushStage("drop", deletes=self._dropped()),
             PushStage("finish", _all(model.finish() for model in models), self._last_of_removed(), in_turn=True),
         ]
@@ -190,10 +188,21 @@ class _Draft:
         """Configs of environments that the model has no more."""
         return tuple(name for model in self.models.values() for name in model.stale_configs)
 
+    def _closing(self) -> tuple[Write, ...]:
+        return tuple(_text(f"{name}/{CONFIG}", closed_config(name)) for name in reversed(self.removed))
+
+    def _configs_of_removed(self) -> tuple[str, ...]:
+        """Those of environments: a server with one of them does not look at config.pbtxt."""
+        return tuple(name for name in self._left if environment_of(name.partition("/")[2]))
+
+    @property
+    def _left(self) -> list[str]:
+        """What Modelwright wrote of the models that go."""
+        return [name for name in self.remote.entries if _model_of(name) in self.removed and self.remote.owned(name)]
+
     def _dropped(self) -> tuple[str, ...]:
         own = [name for model in self.models.values() for name in model.dropped()]
-        left = [name for name in self.remote.entries if _model_of(name) in self.removed and self.remote.owned(name)]
-        return (*own, *(name for name in left if name.partition("/")[2] != CONFIG))
+        return (*own, *(name for name in self._left if not is_config(name.partition("/")[2])))
 
     def _last_of_removed(self) -> tuple[str, ...]:
         return tuple(f"{name}/{CONFIG}" for name in reversed(self.removed))
@@ -264,29 +273,23 @@ class _Model:
         return self._texts(self.needed_then, explicit=False)
 
     def hold(self) -> list[Write]:
-        """Before versions come or go."""
-        if not (self.fresh or self.drop or self._new_model):
+        """Before versions come or go. A config that serves nothing that is complete is closed."""
+        if not (self.fresh or self.drop or self._new_tops()):
             return []
-        if self._new_model or not self.served_now:
-            is_needed = not self.there.is_closed and (self.fresh or self._new_tops())
-            return [self._config(CONFIG, closed_config(self.here.model))] if is_needed else []
-        return [
-            self._config(name, held)
-            for name, text in self.there.texts.items()
-            if (held := with_versions(text, self.served_now)) != text and self._moves(text)
-        ]
+        texts = {CONFIG: "", **self.there.texts}
+        return [self._config(name, held) for name, text in texts.items() if (held := self._held(text)) != text]
 
-    @property
-    def _new_model(self) -> bool:
-        return self.there.config is None
+    def _held(self, text: str) -> str:
+        now = [number for number in served(text, self.here.model, self.there.versions) if number not in self.fresh]
+        if now:
+            return with_versions(text, now) if self._moves(text, now) else text
+        return text if is_closed(text) else closed_config(self.here.model)
 
-    def _moves(self, text: str) -> bool:
+    def _moves(self, text: str, now: Sequence[int]) -> bool:
         """Whether a config serves something else while versions come and go."""
         every = {*self.there.versions, *self.fresh}
-        return any(
-            list(served(text, self.here.model, some)) != self.served_now
-            for some in (every, every - set(self.drop), set(self.there.versions) - set(self.drop))
-        )
+        some = (every, every - set(self.drop), set(self.there.versions) - set(self.drop))
+        return any(list(served(text, self.here.model, versions)) != list(now) for versions in some)
 
     def files(self) -> list[Write]:
         writes = [

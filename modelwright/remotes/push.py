@@ -105,7 +105,7 @@ def look_at(store: RemoteStore, snapshot: PushSnapshot, *, delete: bool, jobs: i
     found = conflicts(snapshot.wanted, remote)
     if found:
         lines = "".join(f"\n  {line}" for line in found)
-        hint = "a number is never used twice: push to another prefix, or pull what is there"
+        hint = "a number is never used twice: push to a prefix of its own"
         raise RemoteConflictError(f"{store.place.url}: holds other versions under the same numbers:{lines}", hint)
     gone = snapshot.gone & remote.owned_models & set(remote.sides)
     plan = plan_push(snapshot.wanted, remote, delete=delete, gone=gone)

@@ -76,7 +76,7 @@ class ModelSide:
 
     @property
     def is_closed(self) -> bool:
-        return self.texts.get(CONFIG, "").startswith(_CLOSED)
+        return is_closed(self.texts.get(CONFIG, ""))
 
 
 def closed_config(model: str) -> str:
@@ -86,10 +86,14 @@ def closed_config(model: str) -> str:
     return f'{_CLOSED}\nname: "{model} is closed"\nbackend: "none"\n'
 
 
+def is_closed(text: str) -> bool:
+    return text.startswith(_CLOSED)
+
+
 @lru_cache(maxsize=4096)
 def parsed(text: str, model: str) -> Any:
     """The ModelConfig of a text, which is not to be changed; None for one that a server does not take."""
-    if not text or text.startswith(_CLOSED):
+    if not text or is_closed(text):
         return None
     try:
         return parse(text, f"{model}/{CONFIG}")

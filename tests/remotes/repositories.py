@@ -15,7 +15,7 @@ from modelwright.remotes.sides import parsed
 from modelwright.repository.manifest import parse as parse_manifest
 from modelwright.repository.pins import pins_of
 from modelwright.repository.repository import Change, Repository
-from modelwright.triton.layout import CONFIG, MANIFEST, version_number
+from modelwright.triton.layout import CONFIG, MANIFEST, environment_config, environment_of, version_number
 from modelwright.triton.policy import selected
 from tests.repository.manifests import a_manifest
 
@@ -53,12 +53,14 @@ class MadeRepository:
         versions: Iterable[int] | None = None,
         tops: Mapping[str, bytes | None] | None = None,
         extra: Mapping[str, bytes] | None = None,
+        environments: Iterable[str] = (),
     ) -> None:
         """Publish a version of a model; `versions` is what its config serves, by default the latest."""
         data = {"model.onnx": content or f"{model} {version}".encode() * 50, "golden.npz": b"golden", **(extra or {})}
         text = MODEL.replace("NAME", model)
         text = text if versions is None else with_versions(text, list(versions))
-        self._publish(model, version, data, text, tops or {})
+        configs = {environment_config(name): text.encode() for name in environments}
+        self._publish(model, version, data, text, {**configs, **(tops or {})})
 
     def pipeline(self, model: str, version: int, runs: Mapping[str, int]) -> None:
         steps = "".join(STEP.format(model=name, version=number) for name, number in runs.items())
@@ -124,18 +126,17 @@ def unready(objects: Mapping[str, Any], read: Callable[[str], bytes]) -> list[st
             numbers = [number for number in map(version_number, folders) if number is not None]
             served[model] = selected(config.version_policy, numbers)
     problems = []
+    for model, names in models.items():  # servers with --model-config-name read the configs of environments
+        folders = {name.partition("/")[0] for name in names if "/" in name}
+        numbers = [number for number in map(version_number, folders) if number is not None]
+        for name in names:
+            config = parsed(read(f"{model}/{name}").decode(), model) if name == CONFIG or environment_of(name) else None
+            if config is not None:
+                chosen = selected(config.version_policy, numbers)
+                problems += [] if chosen else [f"{model}: {name} serves nothing"]
+                for number in chosen:
+                    problems += _incomplete(model, number, names, read)
     for model, config in configs.items():
-        if not served[model]:
-            problems.append(f"{model}: serves nothing")
-        for number in served[model]:
-            if f"{number}/{MANIFEST}" not in models[model]:
-                problems.append(f"{model}/{number}: no manifest")
-                continue
-            manifest = parse_manifest(read(f"{model}/{number}/{MANIFEST}"), model)
-            assert manifest is not None
-            problems += [
-                f"{model}/{number}: no {name}" for name in manifest.files if f"{number}/{name}" not in models[model]
-            ]
         labels = [output.label_filename for output in config.output if output.label_filename]
         problems += [f"{model}: no {name}" for name in labels if name not in models[model]]
         for step in config.ensemble_scheduling.step:
@@ -145,6 +146,14 @@ def unready(objects: Mapping[str, Any], read: Callable[[str], bytes]) -> list[st
             missing = numbers_needed - set(served.get(name, ()))
             problems += [f"{model}: {name} version {number} is not served" for number in missing]
     return problems
+
+
+def _incomplete(model: str, number: int, names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
+    if f"{number}/{MANIFEST}" not in names:
+        return [f"{model}/{number}: no manifest"]
+    manifest = parse_manifest(read(f"{model}/{number}/{MANIFEST}"), model)
+    assert manifest is not None
+    return [f"{model}/{number}: no {name}" for name in manifest.files if f"{number}/{name}" not in names]
 
 
 def served_there(objects: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ def first(made: MadeRepository) -> None:
     """Two versions of a model, and a pipeline that runs the newer one."""
     made.version("digits", 1, tops={"labels.txt": b"0\n"})
     made.version("digits", 2)
-    made.version("gone", 1)
+    made.version("gone", 1, environments=["cpu"])
     made.pipeline("both", 1, {"digits": 2})
 
 
@@ -53,8 +53,15 @@ def without_a_model(made: MadeRepository) -> None:
     shutil.rmtree(made.repository.root / "gone")
 
 
+def with_environments(made: MadeRepository) -> None:
+    first(made)
+    made.version("many", 1, environments=["cpu", "gpu"])
+
+
 def other_top_files(made: MadeRepository) -> None:
+    """Also a new version of a model with configs of environments, one of which goes."""
     made.version("digits", 3, versions=[2, 3], tops={"labels.txt": b"zero\n", "warmup/x": b"x"})
+    made.version("many", 2, environments=["cpu"], tops={"configs/gpu.pbtxt": None})
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ SCENARIOS = {
     "a first push": Scenario(first),
     "a new version": Scenario(new_version, first),
     "a pipeline moves": Scenario(moved_pipeline, first),
-    "other top files": Scenario(other_top_files, first),
+    "other top files": Scenario(other_top_files, with_environments, delete=True),
     "a model leaves": Scenario(without_a_model, first, delete=True),
     "a version leaves": Scenario(rolled_back, first, delete=True),
     "a version is rolled back": Scenario(roll_back, both, delete=True),
