@@ -5,7 +5,9 @@
 
 The journal lies outside the repository and is only ever appended to, by the holder of the build lock. A line is written
 before its change, so that no change goes unnamed; what then did not come about is noted by the next command. A line
-that was edited, removed or put in between breaks the chain from there on: `check` says where.
+that was edited, removed or put in between breaks the chain from there on: `check` says where. The ledger knows how many
+lines there were. Where some at the end are gone, an event about the journal itself says so before the next one, since
+the ledger then knows the shorter journal.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import Field, JsonValue, PlainSerializer
 
@@ -30,7 +32,9 @@ from modelwright.repository.ledger import JournalHead
 
 JOURNAL = "journal.jsonl"
 WHO = "MODELWRIGHT_USER"  # names the person, where the account does not
+OWN = "journal"  # an event about the journal itself
 _FIRST = "0" * 64  # what stands as `previous` in the first line
+_LOST = "lost"  # details of such an event: how many lines are gone
 
 
 class Event(Part):
@@ -56,8 +60,11 @@ class Break:
 
 
 class Journal:
-    def __init__(self, folder: Path) -> None:
+    """The journal in a folder. `known` tells how far it went when the repository last changed."""
+
+    def __init__(self, folder: Path, known: Callable[[], JournalHead | None] = lambda: None) -> None:
         self.file = folder / JOURNAL
+        self._known = known
 
     def append(
         self,
@@ -70,30 +77,43 @@ class Journal:
     ) -> Event:
         """Write an event down, durably. Raises StoreError for a full or read-only disk, RepositoryError for a last line
         that cannot be read."""
+        known = self._known()
         with disk_errors(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             is_new = not self.file.exists()
             with self.file.open("ab+") as file:
-                end = _end_of_whole_lines(file.fileno())
-                file.truncate(end)  # a line that was cut short by a kill was never acted upon
-                last = _last_line(file.fileno(), end)
-                event = Event(
-                    seq=self._parse(last, "its last line").seq + 1 if last else 1,
-                    time=datetime.now(timezone.utc).replace(microsecond=0),
-                    who=who(),
-                    what=what,
-                    model=model,
-                    version=version,
-                    why=why,
-                    details=dict(details or {}),
-                    previous=sha256(last) if last else _FIRST,
-                )
-                file.write(canonical(event.as_json()) + b"\n")
+                file.truncate(_end_of_whole_lines(file.fileno()))  # a line cut short by a kill was never acted upon
+                for note in self._missing(known):
+                    self._write(file, what=OWN, **note)
+                event = self._write(file, what=what, model=model, version=version, why=why, details=dict(details or {}))
                 file.flush()
                 os.fsync(file.fileno())
             if is_new:
                 fsync_path(self.file.parent)
         return event
+
+    def _write(self, file: BinaryIO, **told: Any) -> Event:
+        """Append an event to the open file, by its last line."""
+        file.flush()
+        last = _last_line(file.fileno(), os.fstat(file.fileno()).st_size)
+        event = Event(
+            seq=self._parse(last, "its last line").seq + 1 if last else 1,
+            time=datetime.now(timezone.utc).replace(microsecond=0),
+            who=who(),
+            previous=sha256(last) if last else _FIRST,
+            **told,
+        )
+        file.write(canonical(event.as_json()) + b"\n")
+        return event
+
+    def _missing(self, known: JournalHead | None) -> Iterator[dict[str, Any]]:
+        """What an event is to say about lines that the ledger knows and that are gone."""
+        head = self.head()
+        if known and head is None:
+            yield {"why": f"begins anew: the one before, of {known.lines} lines, is not here"}
+        elif known and head and head.first == known.first and head.lines < known.lines:
+            why = f"ended at line {head.lines}, and the ledger knew {known.lines} lines"
+            yield {"why": why, "details": {_LOST: known.lines - head.lines}}
 
     def last(self) -> Event | None:
         """The last event; None where there is none, or none that can be read."""
@@ -126,7 +146,7 @@ class Journal:
             try:
                 event = self._parse(line, f"line {number}")
             except RepositoryError as error:
-                breaks.append(Break(number, error.message))
+                breaks.append(Break(number, error.message.partition(f"line {number} ")[2]))
                 previous, seq = sha256(line), seq + 1
                 continue
             events.append(event)
@@ -134,6 +154,8 @@ class Journal:
                 breaks.append(Break(number, "does not follow from the line before: one of them was changed or removed"))
             elif event.seq != seq + 1:
                 breaks.append(Break(number, f"is event {event.seq}, and event {seq + 1} was expected"))
+            if event.what == OWN and _LOST in event.details:
+                breaks.append(Break(number, f"says that lines before it are gone: the journal {event.why}"))
             previous, seq = sha256(line), event.seq
             if known and number == 1 and previous != known.first:
                 known = None

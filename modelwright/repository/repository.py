@@ -91,7 +91,7 @@ class Repository:
         self.staging = staging
         self.signing = signing or Signing()
         self.history = history or root.parent / _HISTORY
-        self.journal = Journal(self.history)
+        self.journal = Journal(self.history, lambda: self.ledger().journal)
         self._manifests: dict[tuple[str, int, Path], Manifest] = {}  # a published version never changes
 
     @classmethod

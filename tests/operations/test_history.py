@@ -103,3 +103,21 @@ def test_tampering_shows(used: Sandbox, case: str) -> None:
 def test_a_journal_that_is_gone_shows(used: Sandbox) -> None:
     journal(used).unlink()
     assert "line 1 is missing" in used.error("history")
+
+
+def test_lines_that_are_gone_show_after_the_next_event_too(used: Sandbox) -> None:
+    lines = journal(used).read_text().splitlines(keepends=True)
+    journal(used).write_text("".join(lines[:-2]))
+    assert used.cli("promote", "doubled", "latest").exit_code == 0
+    output = used.error("history")
+    assert f"ended at line {len(lines) - 2}, and the ledger knew {len(lines)} lines" in output
+    assert f"line {len(lines) - 1} says that lines before it are gone" in output
+
+
+def test_a_journal_that_begins_anew_says_so(used: Sandbox) -> None:
+    count = len(journal(used).read_text().splitlines())
+    journal(used).rename(used.root / "journal.old")
+    assert used.cli("promote", "doubled", "latest").exit_code == 0
+    result = used.cli("history")
+    assert result.exit_code == 0
+    assert f"begins anew: the one before, of {count} lines, is not here" in result.output
