@@ -12,6 +12,7 @@
     ├── StoreError            the artifact store, or the disk
     │   └── DiskFullError     no room: nothing else will succeed either
     ├── RepositoryError       the model repository: its layout, its ledger, a publish
+    │   └── VersionGoneError      a version that a pipeline was verified with is nowhere
     ├── SigningError          the signature of a version, or the key for it
     ├── BugError              one model met a fault in Modelwright itself
     ├── LockedError           another process is building
@@ -88,6 +89,10 @@ class DiskFullError(StoreError):
 
 
 class RepositoryError(ModelwrightError):
+    pass
+
+
+class VersionGoneError(RepositoryError):
     pass
 
 

@@ -83,6 +83,13 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
 
 
+def printable(text: str) -> str:
+    """What somebody else wrote, for one line of a terminal: control characters and line breaks are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
 def metrics(values: Mapping[str, float]) -> str:
     """The first metric: `0.9944` for accuracy, `cosine_min 1.0000` for one of another name; `-` for none."""
     for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Collection, Iterable, Mapping
@@ -19,7 +20,7 @@ from modelwright.config.model_config import ConfigTensor, ConfigTensors, tensors
 from modelwright.config.nested import flat_steps, is_inlined
 from modelwright.config.render import parse, shipped_templates, template_files
 from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
-from modelwright.errors import RepositoryError
+from modelwright.errors import ConfigError, RepositoryError
 from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
 from modelwright.facts.part import JsonObject
@@ -128,15 +129,16 @@ class Publisher:
         digest, new_version, fixed = self._new_versions(builder, made)
         withdrawn = [number for number, known in state.withdrawn.items() if known == digest]
         if new_version and withdrawn and not fixed:
-            note = f"version {withdrawn[-1]}, which is the same, was rolled back: modelwright restore {name} "
-            return Decision(builder, digest, False, {}, state=state, note=f"{note}{withdrawn[-1]} brings it back")
+            note = self._withdrawn_note(name, withdrawn[-1])
+            return Decision(builder, digest, False, self._lost_config(name, state), state=state, note=note)
         number = self._repository.next_number(name, self._ledger) if new_version and not fixed else None
         decision = Decision(builder, digest, new_version, {}, fixed=fixed, number=number, state=state)
         decision = replace(decision, pins=self._pins(builder, artifacts))
         files = _Files(decision, tensors_of(builder, made.facts_as(Made)), verified)
         if state.promoted is not None and self._newest(decision) != state.promoted and not _is_prebuilt(builder):
             note = f"version {state.promoted} is promoted: modelwright promote {name} {self._newest(decision)} serves "
-            return replace(decision, config=self._config(files), note=f"{note}{self._newest(decision)}")
+            lost = self._lost_config(name, state)
+            return replace(decision, config=self._config(files), top_files=lost, note=f"{note}{self._newest(decision)}")
         top_files, state = self._top_files(files)
         copies = {
             item: made.path(f"top/{item}")
@@ -145,6 +147,29 @@ class Publisher:
         }
         config = self._config(files) if new_version else b""
         return replace(decision, top_files=top_files, top_copies=copies, state=state, config=config)
+
+    def _withdrawn_note(self, name: str, number: int) -> str:
+        command = f"modelwright restore {name} {number}"
+        if number in self._repository.retired(name):
+            return f"version {number}, which is the same, was rolled back: {command} brings it back"
+        return f"version {number}, which was the same, was rolled back, then deleted: {command} lets a build publish it"
+
+    def _lost_config(self, name: str, state: ServingState) -> dict[str, bytes | None]:
+        """The config of a model that serves another version than the one that was built, where it has none that reads:
+        as it was published with that version. Raises RepositoryError where that is not known."""
+        file = self._repository.root / name / CONFIG
+        with contextlib.suppress(OSError, ConfigError):
+            parse(file.read_text(encoding="utf-8", errors="replace"), name)
+            return {}
+        versions = self._repository.versions(name)
+        number = state.promoted or max(versions)
+        published = self._repository.folder(name, number) / CONFIG
+        if not published.is_file():
+            hint = f"serve what a build makes: modelwright promote {name} latest" if state.promoted else ""
+            problem = f"does not read, and that of version {number}, which is served, is not known"
+            raise RepositoryError(f"{file}: {problem}", hint or "restore it from a backup")
+        text = published.read_text(encoding="utf-8")
+        return {CONFIG: with_policy(text, name, versions, state, self._needed.get(name, ()), self._now)[0].encode()}
 
     def _newest(self, decision: Decision) -> int:
         """The highest number that its model has once it is published."""

@@ -15,6 +15,7 @@ from modelwright.build.publisher import Decision, Publisher
 from modelwright.build.scheduler import Built
 from modelwright.build.workspace import Workspace, waits_text
 from modelwright.digest import sha256
+from modelwright.errors import VersionGoneError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.part import JsonObject
 from modelwright.project.spec import Builder
@@ -76,7 +77,12 @@ class _Release:
             if (builder.name, VERIFY) not in self._artifacts or builder.name in self._faults.errors:
                 continue
             with self._faults.of(builder.name, "decide"):
-                decision = publisher.decide(builder, self._artifacts)
+                try:
+                    decision = publisher.decide(builder, self._artifacts)
+                except VersionGoneError:
+                    if self._is_held(builder.name):
+                        continue  # it runs a version that was just built and does not go out
+                    raise
                 if decision.new_version or decision.top_copies:
                     self._check_artifacts(builder)
                 decisions[builder.name] = decision

@@ -184,6 +184,7 @@ def _print_events(events: Sequence[Event]) -> None:
     rows = [["time", "who", "what", "model", "version", "why"]]
     for event in events:
         version = str(event.version) if event.version is not None else "latest" if event.what == "promote" else "-"
-        rows.append([event.time.isoformat()[:19], event.who, event.what, event.model or "-", version, event.why])
+        told = [event.who, event.what, event.model or "-", version, event.why]
+        rows.append([event.time.isoformat()[:19], *map(text.printable, told)])
     if len(rows) > 1:
         print_table(rows)

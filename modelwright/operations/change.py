@@ -69,8 +69,12 @@ def retire(project: ProjectConfig, model: str, version: int, how: How) -> Change
 
 def restore(project: ProjectConfig, model: str, version: int, how: How) -> Changed:
     """A retired version comes back under its number. Raises RepositoryError as `moves.restore` does."""
-    undo = f"modelwright retire {model} {version}"
-    return _change(project, "restore", moves.restore, (model, version), how, lambda move: undo)
+
+    def undo(move: Move) -> str:
+        came_back = any(change.model == model and version in change.restore for change in move.changes)
+        return f"modelwright retire {model} {version}" if came_back else ""
+
+    return _change(project, "restore", moves.restore, (model, version), how, undo)
 
 
 def rollback(project: ProjectConfig, model: str, to: int | None, how: How) -> Changed:

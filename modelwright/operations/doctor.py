@@ -317,6 +317,10 @@ def _disk(machine: Machine) -> list[Row]:
         detail = f"{project.shown(project.staging)} and {project.shown(project.repository)} are on two filesystems"
         fix = "publishing is a rename: put both on one, by paths.repository in modelwright.toml"
         rows.append(Row("publishing", "broken", detail, fix, needed=True))
+    if machine.device(_nearest(project.history)) != machine.device(repository):
+        detail = f"{project.shown(project.history)} and {project.shown(project.repository)} are on two filesystems"
+        fix = "a version retires by a rename: put both on one, by paths.history in modelwright.toml"
+        rows.append(Row("history", "broken", detail, fix, needed=True))
     return rows
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from modelwright.config.edit import parameter, with_field, with_parameter, written_field
 from modelwright.config.render import parse
-from modelwright.errors import RepositoryError
+from modelwright.errors import ConfigError, RepositoryError
 from modelwright.repository import pins as pinning
 from modelwright.repository.ledger import ServingState
 from modelwright.repository.manifest import Manifest, PublishedTensors
@@ -50,6 +50,7 @@ class _Model:
     served_before: tuple[int, ...]
     leaving: list[int] = field(default_factory=list)
     coming: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Draft:
@@ -102,6 +103,13 @@ class Draft:
             number: manifest.version_digest for number in versions if (manifest := self._manifest(model, number))
         }
         entry.state = entry.state.model_copy(update={"withdrawn": {**entry.state.withdrawn, **digests}})
+
+    def allow_again(self, model: str, version: int) -> None:
+        """A build may publish what was in this version, which was withdrawn and then deleted."""
+        entry = self._model(model)
+        kept = {number: digest for number, digest in entry.state.withdrawn.items() if number != version}
+        entry.state = entry.state.model_copy(update={"withdrawn": kept})
+        entry.notes.append(f"version {version} was deleted; builds may publish its content again, under a new number")
 
     def take_over(self, model: str, version: int) -> None:
         """A pipeline's config gets the steps and the pins of this version of it."""
@@ -208,6 +216,8 @@ class Draft:
 
     def _says(self, name: str, first: _Result, settled: _Result) -> Iterable[str]:
         entry = self._model(name)
+        for note in entry.notes:
+            yield f"{name}: {note}"
         for number in entry.coming:
             yield f"{name}: version {number} comes back"
         for number in entry.leaving:
@@ -225,7 +235,10 @@ class Draft:
         if name not in self._models:
             versions = set(self._repository.versions(name))
             texts = self._published_texts(name)
-            served = _served(texts[CONFIG], name, versions) if CONFIG in texts else ()
+            try:
+                served = _served(texts[CONFIG], name, versions) if CONFIG in texts else ()
+            except ConfigError as error:
+                raise RepositoryError(error.message, f"build it again: modelwright build {name}") from None
             self._models[name] = _Model(versions, self._ledger.state(name), dict(texts), served)
             self._finish(name)
         return self._models[name]

@@ -50,10 +50,14 @@ def retire(repository: Repository, model: str, version: int, *, allow_signature_
 
 
 def restore(repository: Repository, model: str, version: int, *, allow_signature_change: bool = False) -> Move:
-    """A retired version comes back, under its number. Raises RepositoryError for one that is not retired."""
+    """A retired version comes back, under its number. One that was withdrawn, then deleted, cannot: but builds may then
+    publish its content again. Raises RepositoryError for one that is not retired."""
     draft = Draft(repository)
     _check_model(repository, model)
     if version not in repository.retired(model):
+        if version in draft.state(model).withdrawn and version not in repository.versions(model):
+            draft.allow_again(model, version)
+            return draft.move("restore", model, version, allow_signature_change)
         live = version in repository.versions(model)
         problem = "is in the repository already" if live else "is not among the retired ones"
         raise RepositoryError(f"{model}: version {version} {problem}", which_versions(repository, model))
@@ -84,7 +88,8 @@ def rollback(
         raise RepositoryError(f"{model}: there is no version {to}", which_versions(repository, model))
     if now is not None and (to > now or (to == now and not draft.is_unfinished(model))):
         hint = "a rollback goes to an older one; restore or promote goes forward"
-        raise RepositoryError(f"{model}: version {now} is served, and version {to} is not older", hint)
+        problem = f"version {to} is served" if to == now else f"version {now} is served, and version {to} is newer"
+        raise RepositoryError(f"{model}: {problem}", hint)
     if to in retired:
         draft.come_back(model, [to])
     state = draft.state(model)
@@ -96,7 +101,10 @@ def rollback(
     for number in leaving:
         users = [user for user in draft.needed.get(model, {}).get(number, ()) if user != model]
         if users:
+            has_older = any(known < (draft.newest_served(users[0]) or 0) for known in repository.versions(users[0]))
             hint = f"roll {users[0]} back first: modelwright rollback {users[0]}"
+            if not has_older:
+                hint = f"{users[0]} has no older version: build it with another version of {model} first"
             raise RepositoryError(f"{model}: version {number} is needed by {' and '.join(users)}", hint)
     draft.withdraw(model, leaving)
     draft.leave(model, leaving)

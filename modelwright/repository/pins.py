@@ -14,7 +14,7 @@ from typing import Any
 
 from modelwright.config.edit import parameter
 from modelwright.config.render import parse, plain_text
-from modelwright.errors import ConfigError, RepositoryError
+from modelwright.errors import ConfigError, RepositoryError, VersionGoneError
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import CONFIG, ENSEMBLE, PINS
 from modelwright.triton.model_config_pb2 import schema
@@ -141,7 +141,10 @@ def numbers(repository: Repository, model: str, version: int) -> dict[str, int]:
 
 
 def number_of(repository: Repository, model: str, digest: str, first: Iterable[int] = (), where: str = "") -> int:
-    """The version of a model with this version digest; one of `first` where it is among them."""
+    """The version of a model with this version digest; one of `first` where it is among them.
+
+    Raises VersionGoneError where there is none.
+    """
     live = [number for number in reversed(repository.versions(model)) if _digest(repository, model, number) == digest]
     for number in [*(number for number in live if number in set(first)), *live]:
         return number
@@ -150,7 +153,7 @@ def number_of(repository: Repository, model: str, digest: str, first: Iterable[i
         if retired is not None and retired.version_digest == digest:
             return number
     hint = f"build it again, or bring it back: modelwright versions {model}"
-    raise RepositoryError(f"{where}: the version of {model} that it was verified with is gone ({digest[:12]})", hint)
+    raise VersionGoneError(f"{where}: the version of {model} that it was verified with is gone ({digest[:12]})", hint)
 
 
 def _digest(repository: Repository, model: str, number: int) -> str | None:

@@ -84,3 +84,33 @@ def test_every_publish_is_in_the_journal(sandbox: Sandbox) -> None:
     head = sandbox.repository.ledger().journal
     assert head is not None
     assert (head.lines, head) == (2, sandbox.repository.journal.head())
+
+
+@pytest.mark.parametrize("text", [None, "no config {"])
+@pytest.mark.parametrize("decided", ["rolled back", "promoted"])
+def test_a_lost_config_is_made_again_for_the_version_that_is_served(
+    sandbox: Sandbox, decided: str, text: str | None
+) -> None:
+    sandbox.doubled_versions(2)
+    plan = moves.rollback if decided == "rolled back" else moves.promote
+    carry_out(sandbox.repository, plan(sandbox.repository, "doubled", 1))
+    file, before = sandbox.root / "model_repository/doubled/config.pbtxt", sandbox.published()
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    outcome = sandbox.build()["doubled"]
+    assert outcome.status == "config"
+    assert outcome.note
+    assert sandbox.published() == before
+
+
+def test_a_pipeline_waits_for_a_model_that_fails_after_it_was_built(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble_without_server(sandbox, monkeypatch)
+    sandbox.build()
+    doubling_onnx(sandbox.root / "builders/bad/model.onnx", 3)  # below its gate
+    for _ in range(2):  # the first one tries the pipeline beside it, or stops before that
+        outcomes = sandbox.build()
+        assert {name: outcomes[name].status for name in ("bad", "both")} == {"bad": "failed", "both": "held"}
+        assert outcomes["both"].reason == "it waits for bad, which failed"

@@ -118,7 +118,7 @@ REFUSED = {
     "restore doubled 9": "doubled: version 9 is not among the retired ones\n  hint: in the repository: 1, 2, 3",
     "restore doubled 2": "doubled: version 2 is in the repository already\n  hint: in the repository: 1, 2, 3",
     "rollback doubled --to 9": "doubled: there is no version 9\n  hint: in the repository: 1, 2, 3",
-    "rollback doubled --to 3": "doubled: version 3 is served, and version 3 is not older",
+    "rollback doubled --to 3": "doubled: version 3 is served",
     "promote doubled 9": "doubled: version 9 does not exist\n  hint: in the repository: 1, 2, 3",
 }
 

@@ -420,6 +420,13 @@ def test_a_repository_on_another_filesystem_than_its_staging_folder_is_broken(pr
     assert failing(rows)
 
 
+def test_a_history_on_another_filesystem_than_the_repository_is_broken(project: Path) -> None:
+    (project / "model_history").mkdir()
+    rows = examine(replace(machine(project), device=lambda path: int(path.name == "model_history")))
+    assert row(rows, "history").detail == "model_history and . are on two filesystems"
+    assert failing(rows)
+
+
 # --- for real ---------------------------------------------------------------------------------------------------------
 
 

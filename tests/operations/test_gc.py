@@ -69,6 +69,18 @@ def test_a_number_that_was_deleted_is_not_used_again(three: Sandbox) -> None:
     assert three.build()["doubled"].version == 4
 
 
+def test_what_was_rolled_back_and_then_deleted_can_be_published_again(three: Sandbox) -> None:
+    assert three.cli("rollback", "doubled").exit_code == 0
+    collect(three, "--keep", "0")
+    assert places(three) == ([2], [1])  # version 3 was retired before, and is deleted
+    note = "version 3, which was the same, was rolled back, then deleted: modelwright restore doubled 3 lets a build"
+    for _ in range(2):
+        assert f"Not served: doubled: {note}" in three.cli("build").output
+    result = three.cli("restore", "doubled", "3")
+    assert result.output == "doubled: version 3 was deleted; builds may publish its content again, under a new number\n"
+    assert three.build()["doubled"].version == 4
+
+
 def test_what_is_served_or_promoted_stays(three: Sandbox) -> None:
     three.cli("promote", "doubled", "1")
     assert why_not(three) == {("doubled", 1): "promoted"}

@@ -43,6 +43,11 @@ def test_what_was_done_by_whom_and_why(used: Sandbox) -> None:
     assert lines[-1] == f"{count} events in model_history/journal.jsonl: each follows from the one before"
 
 
+def test_a_reason_stays_on_its_line_and_does_nothing_to_the_terminal(three: Sandbox) -> None:
+    assert three.cli("promote", "doubled", "2", "-m", "two\nlines\x1b[31m").exit_code == 0
+    assert three.cli("history", "--last", "1").output.splitlines()[1].endswith("  two\\nlines\\x1b[31m")
+
+
 def test_json_has_the_whole_events(used: Sandbox) -> None:
     data = json.loads(used.cli("history", "--last", "1", "--json").output)
     (event,) = data["events"]

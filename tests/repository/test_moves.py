@@ -135,7 +135,7 @@ def test_promote_keeps_everything_else_of_the_config(operated: Operated) -> None
         (lambda it: moves.retire(it, "m", 7), "m: version 7 does not exist"),
         (lambda it: moves.restore(it, "m", 1), "m: version 1 is in the repository already"),
         (lambda it: moves.restore(it, "m", 9), "m: version 9 is not among the retired ones"),
-        (lambda it: moves.rollback(it, "m", 3), "m: version 3 is served, and version 3 is not older"),
+        (lambda it: moves.rollback(it, "m", 3), "m: version 3 is served"),
         (lambda it: moves.rollback(it, "m", 8), "m: there is no version 8"),
         (lambda it: moves.promote(it, "m", 8), "m: version 8 does not exist"),
     ],
