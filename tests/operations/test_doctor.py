@@ -423,7 +423,7 @@ def test_a_repository_on_another_filesystem_than_its_staging_folder_is_broken(pr
 def test_a_history_on_another_filesystem_than_the_repository_is_broken(project: Path) -> None:
     (project / "model_history").mkdir()
     rows = examine(replace(machine(project), device=lambda path: int(path.name == "model_history")))
-    assert row(rows, "history").detail == "model_history and . are on two filesystems"
+    assert row(rows, "history").detail == "model_history and model_repository are on two filesystems"
     assert failing(rows)
 
 
