@@ -25,6 +25,7 @@ from modelwright.repository.manifest import Manifest
 from modelwright.repository.recorded import KnownDigests, recorded, unrecorded
 from modelwright.repository.records import record_folder, record_folders
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import with_ensembles
 from modelwright.triton.layout import LEDGER, SIGNATURE
 
 
@@ -114,7 +115,8 @@ def _around(
         ledger = Ledger()
     yield from state.check_journal(repository, ledger)
     yield from _check_history(repository)
-    yield from state.check_missing(repository, models, known)
+    gone = list(state.check_missing(repository, models, known))
+    yield from gone
     damaged = {(item.model, item.version or 0) for item in found if item.version is not None and item.where == "live"}
     yield from state.check_twice(repository, damaged)
     yield from state.check_leftovers(project)
@@ -124,13 +126,15 @@ def _around(
     for name in live:
         ours = [manifests[path] for path in manifests if path.parent == repository.root / name]
         is_built = bool(ours) and not any(item.made.prebuilt for item in ours)
-        tops = list(state.check_top_files(repository, name, hashes, known, rendered_files(project, name)))
+        rendered = rendered_files(project, name)
+        tops = list(state.check_top_files(repository, name, hashes, known, rendered, is_built=is_built))
         yield from tops
         changed = {item.name for item in tops}
         served = state.check_served(repository, name, ledger, needed) if is_built else ()
         yield from (item for item in served if item.name not in changed)
         yield from state.check_folders(repository, name)
-    yield from _linted(project, {*live} - {item.model for item in found})
+    damaged_models = {model for model, _ in damaged} | {item.model for item in gone}
+    yield from _linted(project, {*live} - {*with_ensembles(repository, damaged_models), *damaged_models})
 
 
 def _linted(project: ProjectConfig, models: Collection[str]) -> Iterator[Damage]:

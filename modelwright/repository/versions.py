@@ -88,6 +88,10 @@ def published_config(repository: Repository, model: str) -> Any:
         return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        hint = f"restore it: modelwright fsck {model} --repair"
+        where = f"{repository.root.name}/{model}/{CONFIG}"
+        raise ConfigError(f"{where}: not UTF-8 at byte {error.start}", hint) from None
 
 
 def _config_or_none(repository: Repository, model: str) -> Any:
