@@ -173,7 +173,16 @@ class Repository:
         return None
 
     def ledger(self) -> Ledger:
-        """What the repository remembers. Raises RepositoryError when it cannot be read."""
+        """What the repository remembers. Raises RepositoryError when it cannot be read, or is missing beside models.
+
+        Where the whole repository was removed, its numbers go on.
+        """
+        if not (self.root / LEDGER).exists() and (self.history / LEDGER).exists():
+            if self.models():
+                hint = "write it again: modelwright fsck --repair; without it a version number could be used twice"
+                raise RepositoryError(f"{self.root / LEDGER}: is missing", hint)
+            kept = read_ledger(self.history)
+            return Ledger(kept.versions, kept.fixed)
         return read_ledger(self.root)
 
     def taken(self, model: str, version: int) -> str | None:

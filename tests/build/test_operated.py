@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from unittest import mock
 
 import pytest
@@ -114,3 +115,21 @@ def test_a_pipeline_waits_for_a_model_that_fails_after_it_was_built(
         outcomes = sandbox.build()
         assert {name: outcomes[name].status for name in ("bad", "both")} == {"bad": "failed", "both": "held"}
         assert outcomes["both"].reason == "it waits for bad, which failed"
+
+
+def test_without_its_ledger_a_repository_is_not_built_upon(sandbox: Sandbox) -> None:
+    """What operators decided and which numbers were used stands in it alone."""
+    sandbox.onnx_builder()
+    sandbox.build()
+    (sandbox.project.repository / "modelwright.json").unlink()
+    doubling_onnx(sandbox.root / "builders/doubled/model.onnx", 2.001)
+    assert "modelwright.json: is missing" in sandbox.error()
+    assert sandbox.cli("fsck", "--repair").exit_code in (0, 1)
+    assert sandbox.build()["doubled"].version == 2
+
+
+def test_numbers_go_on_where_the_whole_repository_was_removed(sandbox: Sandbox) -> None:
+    sandbox.onnx_builder()
+    sandbox.build()
+    shutil.rmtree(sandbox.project.repository)
+    assert sandbox.build()["doubled"].version == 2
