@@ -16,6 +16,7 @@ NAMES = (
     "parallel",
     "verify",
     "swap",
+    "chaos",
     "pipelines",
     "router",
     "remotes",

@@ -164,8 +164,9 @@ def locked(path: Path, what: str, *, wait: bool, say: object = None) -> Iterator
             if callable(say):
                 say(holder)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{what} (process {os.getpid()})".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name, and `gc` makes room
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{what} (process {os.getpid()})".encode(), 0)
         yield
     finally:
         os.close(handle)

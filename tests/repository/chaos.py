@@ -16,7 +16,7 @@ import contextlib
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ class World:
     known: dict[Version, Files] = field(default_factory=dict)
     digests: dict[Version, str] = field(default_factory=dict)  # what each number ever stood for
     may_go: set[Version] = field(default_factory=set)  # what a killed gc was about to delete
+    damaged: set[Version] = field(default_factory=set)  # until they are repaired
     builds: int = 0
 
     @classmethod
@@ -78,7 +79,9 @@ class World:
     def copy(self, root: Path) -> World:
         """The same in another folder."""
         shutil.copytree(self.sandbox.root, root, symlinks=True)
-        return World(Sandbox(root), dict(self.known), dict(self.digests), set(self.may_go), self.builds)
+        copied = World(Sandbox(root), dict(self.known), dict(self.digests), builds=self.builds)
+        copied.damaged = set(self.damaged)
+        return copied
 
     @property
     def project(self) -> Project:
@@ -103,7 +106,7 @@ class World:
         model = rng.choice(MODELS)
         live, retired = repository.versions(model), repository.retired(model)
         arguments: tuple[Any, ...]
-        if what == "build":
+        if what in ("build", "push", "fsck"):
             return self.given(what, ())
         if what == "gc":
             arguments = (rng.choice((1, 2)),)
@@ -124,12 +127,31 @@ class World:
     def given(self, what: str, arguments: tuple[Any, ...]) -> Action:
         if what == "build":
             return Action(what, arguments, self.build)
+        if what == "push":
+            return Action(what, arguments, partial(self.project.push, f"file://{self.remote}", settle_s=0, delete=True))
+        if what == "fsck":
+            return Action(what, arguments, partial(self.project.fsck, repair=True, why="chaos"))
         return Action(what, arguments, partial(getattr(self.project, what), *arguments, why="chaos"))
 
     def build(self) -> None:
         for outcome in self.sandbox.build().values():
             if outcome.error:
                 raise outcome.error
+
+    @property
+    def remote(self) -> Path:
+        """Where `push` brings the repository."""
+        return self.sandbox.root / "remote"
+
+    def harm(self, rng: random.Random) -> None:
+        """Flip a bit of a version, which `fsck` then repairs."""
+        version = rng.choice(sorted(self.known))
+        folder, files = self.present()[version]
+        path = folder / rng.choice(sorted(name for name in files if (folder / name).stat().st_size))
+        data = bytearray(path.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        self.damaged.add(version)
 
     def going(self, action: Action) -> set[Version]:
         """The versions that a gc deletes."""
@@ -175,10 +197,10 @@ class World:
         for version, files in self.known.items():
             if version not in present and version not in self.may_go:
                 raise BrokenError(f"{version} is lost")
-            if version in present and present[version][1] != files:
+            if version in present and present[version][1] != files and version not in self.damaged:
                 raise BrokenError(f"{version} is another one now")
         highest = repository.ledger().versions
-        for model, number in present:
+        for model, number in present.keys() - self.damaged:
             live = number in repository.versions(model)
             damage = repository.damage(model, number, retired=not live)
             if damage:
@@ -192,7 +214,9 @@ class World:
                 raise BrokenError(f"{model}: the ledger does not know number {number}")
         if breaks := repository.journal.check():
             raise BrokenError(f"the journal: {breaks}")
-        self._check_served()
+        if not self.damaged:
+            self._check_served()
+        self._check_remote()
 
     def _served(self, model: str) -> list[int]:
         """What a server would serve."""
@@ -216,6 +240,15 @@ class World:
         report = self.project.lint()
         if report.errors:
             raise BrokenError(f"lint: {report.errors[0].where}: {report.errors[0].message}")
+
+    def _check_remote(self) -> None:
+        """What a server would find there."""
+        remote = Repository(self.remote, self.remote)
+        for model in MODELS:
+            config = published_config(remote, model)
+            for number in selected(config.version_policy, remote.versions(model)) if config is not None else ():
+                if damage := remote.damage(model, number):
+                    raise BrokenError(f"{model} {number} is half at the remote, and served: {damage}")
 
 
 def _digest(manifest: Manifest | None) -> str:
@@ -245,6 +278,8 @@ class Strike:
     action: Action
     killed: bool
     visible: bool
+    error: str = ""
+    by_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,25 +294,27 @@ class Rehearsal:
 def rehearse(world: World, action: Action, folder: Path) -> Rehearsal:
     """Raises BrokenError where it fails by anything but a refusal."""
     copy = world.copy(folder)
+    copy.may_go = copy.going(action)
     started = time.monotonic()
     ended = in_child(copy.given(action.what, action.arguments).run)
     duration_s = time.monotonic() - started
     if ended.bug:
         raise BrokenError(f"{action}: {ended.bug}")
+    if ended.done:
+        copy.damaged = set()
+        copy.check()
     state = copy.state() if ended.done else {}
     shutil.rmtree(folder)
     return Rehearsal(ended, duration_s, state)
 
 
-def _different(found: State, before: State, wanted: State) -> str:
-    lines = []
-    for model in MODELS:
-        if found[model] != wanted[model]:
-            lines += [
-                f"{model} {words}: {_short(state[model])}"
-                for words, state in (("before", before), ("is", found), ("should be", wanted))
-            ]
-    return "\n".join(lines)
+def _different(found: State, wanted: State) -> str:
+    """Live, served and retired versions of the models that are not as they should be."""
+    return "; ".join(
+        f"{model} is {_short(found[model])}, should be {_short(wanted[model])}"
+        for model in MODELS
+        if found[model] != wanted[model]
+    )
 
 
 def _short(state: tuple[list[str], list[str], list[str]]) -> str:
@@ -298,13 +335,52 @@ def strike(world: World, action: Action, rehearsal: Rehearsal, **how: Any) -> St
         world.check()
         visible = world.state() != before
         world.may_go |= world.going(action)  # a second gc deletes what the first one retired
-        again = in_child(action.run)
-        if again.bug:
-            raise BrokenError(again.bug)
-        world.check()
-        if action.what != "gc" and world.state() != rehearsal.state:
-            raise BrokenError(f"the same command again makes\n{_different(world.state(), before, rehearsal.state)}")
+        finish(world, action, rehearsal)
     except (BrokenError, ModelwrightError) as error:
         raise BrokenError(f"{action} {how}: {error}") from error
+    return Strike(action, killed.killed, visible, killed.error, "kill_after_s" in how)
+
+
+def finish(world: World, action: Action, rehearsal: Rehearsal) -> None:
+    """The command once more, which now ends: everything is well, and as it was rehearsed. Raises BrokenError."""
+    ended = in_child(action.run)
+    if ended.bug:
+        raise BrokenError(ended.bug)
+    world.damaged = set()
+    world.check()
+    if action.what != "gc" and (different := _different(world.state(), rehearsal.state)):
+        raise BrokenError(f"the same command again: {different}")
+    if damages := world.project.fsck().damages:
+        raise BrokenError(f"fsck: {damages[0].place}: {damages[0].problem}")
     world.learn()
-    return Strike(action, killed.killed, visible)
+
+
+# In a long run builds come more often, since every other command takes away what they bring.
+OFTEN = ("build", "build", "build", "push", "rollback", "promote", "retire", "restore", "gc", "fsck")
+
+
+def choose(world: World, rng: random.Random, folder: Path, among: Sequence[str] = OFTEN) -> tuple[Action, Rehearsal]:
+    """A command that is not refused, ready to be killed: the builders have changed, or a version is damaged."""
+    for _ in range(100):
+        what = rng.choice(among)
+        if what == "build":
+            world.change_builders(rng)
+        if what == "fsck":
+            world.harm(rng)
+        action = world.action(what, rng)
+        if action is None:
+            continue
+        rehearsal = rehearse(world, action, folder)
+        if rehearsal.ended.done:
+            return action, rehearsal
+    raise BrokenError(f"none of {', '.join(among)} can be done any more")
+
+
+def struck(world: World, rng: random.Random, folder: Path, among: Sequence[str] = OFTEN) -> Strike:
+    """One of these commands is killed: half of them at a file operation, half of them at a time."""
+    action, rehearsal = choose(world, rng, folder, among)
+    if rng.random() < 0.5:
+        how: dict[str, Any] = {"kill_at": rng.randint(1, max(1, rehearsal.ended.operations))}
+    else:
+        how = {"kill_after_s": rng.uniform(0, rehearsal.duration_s)}
+    return strike(world, action, rehearsal, **how)

@@ -15,7 +15,8 @@ from typing import Any
 
 from modelwright.errors import ModelwrightError
 
-_WRITES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "ctypes.dlsym")
+_TAKE_SPACE = ("open", "os.mkdir", "os.rename", "os.link")
+_WRITES = (*_TAKE_SPACE, "os.remove", "os.rmdir", "os.chmod", "os.truncate")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def in_child(
     """Run it in a forked process.
 
     It dies by SIGKILL at file operation `kill_at`, counted from 1, or after a time; from operation `fail_at` on, each
-    fails with `error`, as on a disk that is full or read-only.
+    fails with `error`, as on a disk that is full (ENOSPC: files can still be removed) or read-only (EROFS).
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -74,7 +75,8 @@ def _run(action: Callable[[], object], kill_at: int | None, fail_at: int | None,
             count += 1
             if count == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if fail_at is not None and count >= fail_at:
+            failing = _TAKE_SPACE if error == errno.ENOSPC else _WRITES
+            if fail_at is not None and count >= fail_at and event in failing:
                 raise OSError(error, os.strerror(error), str(arguments[0]) if arguments else "")
 
     sys.addaudithook(hook)
@@ -88,9 +90,10 @@ def _run(action: Callable[[], object], kill_at: int | None, fail_at: int | None,
 
 
 def _is_write(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Also `shutil.…` and the look-up of renameat2, which are no writes, but moments to be killed at."""
     if event == "open":
         path, flags = arguments[0], arguments[2]
         if not isinstance(flags, int) or str(path).startswith(("/proc/", "/dev/")):
             return False
         return bool(flags & (os.O_WRONLY | os.O_RDWR))
-    return event in _WRITES or event.startswith("shutil.")
+    return event in _WRITES or event.startswith(("shutil.", "ctypes.dlsym"))
