@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -66,7 +67,8 @@ class Repairs:
             if damage.place.exists():
                 set_aside(damage.place, self._kept(damage.place))
             repository.write_ledger(ledger)
-            self._tell(damage)
+            with contextlib.suppress(RepositoryError):  # a journal whose last line is damaged: a new one begins next
+                self._tell(damage)
         elif damage.kind == "twice":
             self._tell(damage)
             repository.remove_retired(damage.model, damage.version or 0)
@@ -149,12 +151,12 @@ class Repairs:
 
 
 def _order(damage: Damage) -> tuple[int, str]:
-    """The journal first, since repairs are told there; the ledger, which numbers depend on; a manifest before the files
-    that it names; what is served last."""
-    if damage.kind == "journal":
-        return 0, ""
+    """The ledger first, without which nothing can be told; the journal, where repairs are told; a manifest before the
+    files that it names; what is served last."""
     if damage.place.name == LEDGER:
-        return 1, str(damage.place)
+        return 0, str(damage.place)
+    if damage.kind == "journal":
+        return 1, ""
     if damage.kind in ("config", "twice") or (damage.kind == "missing" and not damage.name):
         return 4, str(damage.place)
     return (2 if damage.name == MANIFEST else 3), str(damage.place)

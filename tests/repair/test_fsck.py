@@ -203,9 +203,18 @@ def test_a_journal_that_was_edited_is_kept_and_a_new_one_begins(copy: Sandbox) -
     (damage,) = run(copy).damages
     assert damage.problem.startswith("line 4: ")
     assert run(copy, repair=True).damages == ()
-    first = json.loads(journal.read_text().splitlines()[0])
-    assert first["what"] == "begin"
-    assert (copy.root / first["details"]["kept"]).read_text() == edited
+    (begin,) = (event for event in copy.repository.journal.events() if event.what == "begin")
+    assert (copy.root / str(begin.details["kept"])).read_text() == edited
+    assert run(copy).damages == ()
+
+
+def test_a_journal_and_a_ledger_that_are_both_damaged(copy: Sandbox) -> None:
+    journal = copy.repository.journal.file
+    journal.write_text(journal.read_text()[:-40] + "\n")
+    (copy.project.repository / LEDGER).write_text("{")
+    found = run(copy, repair=True)
+    assert (found.failed, found.damages) == ({}, ())
+    assert copy.repository.ledger().versions == {"doubled": 3}
     assert run(copy).damages == ()
 
 
