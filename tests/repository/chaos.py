@@ -334,7 +334,9 @@ def strike(world: World, action: Action, rehearsal: Rehearsal, **how: Any) -> St
             raise BrokenError(killed.bug)
         world.check()
         visible = world.state() != before
-        world.may_go |= world.going(action)  # a second gc deletes what the first one retired
+        if action.what == "gc":  # a second one deletes what the first one retired, and keeps others
+            repository = world.repository
+            world.may_go |= {(model, number) for model in MODELS for number in repository.retired(model)}
         finish(world, action, rehearsal)
     except (BrokenError, ModelwrightError) as error:
         raise BrokenError(f"{action} {how}: {error}") from error
