@@ -15,6 +15,7 @@ NAMES = (
     "cold",
     "parallel",
     "verify",
+    "fleet",
     "swap",
     "chaos",
     "pipelines",
