@@ -89,8 +89,15 @@ def test_a_server_can_read_every_state_of_a_push(scenario: Scenario, made: MadeR
     assert push(store, made, delete=scenario.delete) == []
 
 
-@pytest.mark.parametrize("name", ["a pipeline moves", "a version is rolled back", "a model leaves"])
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "done"),
+    [
+        ("a pipeline moves", False),
+        ("a pipeline moves", True),
+        ("a version is rolled back", True),
+        ("a model leaves", False),
+    ],
+)
 def test_a_push_that_ends_anywhere_is_completed_by_the_next(
     name: str, done: bool, made: MadeRepository, tmp_path: Path
 ) -> None:

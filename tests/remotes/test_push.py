@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -242,6 +245,27 @@ def test_a_push_whose_lock_was_taken_stops_before_the_next_config(bucket: Bucket
         push(bucket.store, made)
     assert bucket.served() == {}
     assert LOCK in bucket.objects()  # which is not ours
+
+
+def test_a_push_that_was_killed_is_completed_by_the_next(bucket: Bucket, made: MadeRepository) -> None:
+    """benchmarks/remotes.py kills it at every request."""
+    first(made)
+    (made.folder / "modelwright.toml").write_text('triton = "26.07"\n')
+    command = [sys.executable, "-m", "modelwright.cli.main", "push", bucket.url]
+    pushing = subprocess.Popen(command, cwd=made.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(request: Request) -> None:
+        if request.path.endswith("/digits/2/model.onnx"):
+            pushing.kill()
+
+    bucket.proxy.after_write = kill
+    assert pushing.wait() == -signal.SIGKILL
+    bucket.proxy.reset()
+    assert LOCK in bucket.objects()
+    assert bucket.unready() == []
+    push(bucket.store, made)
+    assert bucket.served() == {"digits": [2], "both": [1], "gone": [1]}
+    assert LOCK not in bucket.objects()
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
