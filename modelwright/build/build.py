@@ -19,6 +19,7 @@ from modelwright.fsops import locked
 from modelwright.kinds.registry import kind_of
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.moves import finish
+from modelwright.repository.policy import recent, utc_now
 from modelwright.steps.wheels import remove_leftovers
 
 LOCK = "build.lock"
@@ -64,7 +65,7 @@ def build(
     # Which GPU and TensorRT a plan is for is asked of machines, which no timestamp tells.
     built_here = not any(step.where for step in workspace.steps)
     # A minute later there is something to do: to stop to serve what no pipeline needs any more.
-    settled = not any(state.released for state in workspace.repository.ledger().serving.values())
+    settled = not any(recent(state, utc_now()) for state in workspace.repository.ledger().serving.values())
     asked = [outcome for outcome in outcomes if outcome.status != "on request"]
     if built_in and built_here and settled and all(_is_idle(outcome) for outcome in asked):
         stamp.write(project, stamp.asked(names, everything), len(asked), _looked_at(workspace, built), started_ns)

@@ -112,13 +112,14 @@ def _old(repository: Repository, keep: int, models: Sequence[str], serves: Mappi
     needed, remotes = pins.needed(repository), copies(repository.history)
     old: dict[tuple[str, int], Old] = {}
     for model in models:
-        served = serves.get(model) or served_versions(repository, model)[0]
+        served, unread = served_versions(repository, model)
+        served = list(serves.get(model, served))
         for item in _beyond(known[model], keep):
             manifest, problem = _manifest(item)
             size = sum(path.lstat().st_size for path in list_tree(item.folder).values())
             found = Old(model, item.version, item.place, size, manifest.version_digest if manifest else "")
             urls = [copy.url for copy in remotes.get((model, item.version), ())]
-            why = problem or (f"on {' and '.join(urls)}" if urls else "")
+            why = unread or problem or (f"on {' and '.join(urls)}" if urls else "")
             if item.place == "live":
                 state = repository.ledger().state(model)
                 why = _why_live(item.version, served, state, needed.get(model, {}).get(item.version, ())) or why

@@ -1,8 +1,10 @@
 """What an operator does to published versions: `retire`, `restore`, `rollback`, `promote`. Planned first, then done.
 
-move = rollback(repository, "digits")      nothing is written: `move.says` tells what will happen
-carry_out(repository, move, why="accuracy fell")
-settle(repository, move)                   once the servers have followed, or a minute later by any other move
+    move = rollback(repository, "digits")      nothing is written: `move.says` tells what will happen
+    carry_out(repository, move, why="accuracy fell")
+    settle(repository, move)                   once the servers have followed, or a minute later by any other move
+
+What a kill or a full disk left halfway is finished by the next command: `finish`.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from modelwright.errors import RepositoryError
+from modelwright.errors import ConfigError, RepositoryError
 from modelwright.repository.draft import Draft, which_versions
 from modelwright.repository.journal import Event
 from modelwright.repository.move import Move, carry_out
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import published_config
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG
 
@@ -68,8 +71,8 @@ def restore(repository: Repository, model: str, version: int, *, allow_signature
 def rollback(
     repository: Repository, model: str, to: int | None = None, *, allow_signature_change: bool = False
 ) -> Move:
-    """An older version is served again, and the newer ones leave the repository. A pipeline takes the
-    versions along that it was verified with. Without `to`: the highest version below the one that is served now.
+    """An older version is served again, and the newer ones leave the repository. A pipeline takes the versions along
+    that it was verified with. Without `to`: the highest version below the one that is served now.
 
     Raises RepositoryError where there is no such version, or a newer one is needed by another pipeline.
     """
@@ -130,9 +133,10 @@ def promote(repository: Repository, model: str, version: int | None, *, allow_si
 
 def tidy(repository: Repository, models: Iterable[str] = (), *, now: datetime | None = None) -> Move:
     """Bring each config.pbtxt to what its state and the pipelines ask for: above all, versions that pipelines needed a
-    while ago are served no longer. `now`: or as it was to be at that time."""
+    while ago are served no longer. `now`: or as it was to be at that time. Where none are named, models that cannot be
+    read are passed over."""
     draft = Draft(repository, now)
-    for model in list(models) or repository.models():
+    for model in list(models) or [name for name in repository.models() if _reads(repository, name)]:
         if (repository.root / model / CONFIG).is_file():
             draft.touch(model)
     return draft.move("tidy", "", None, allow_signature_change=True)
@@ -213,6 +217,15 @@ _LEFT: Mapping[str, Callable[[Repository, str, int | None], Move | None]] = {
     "restore": _restore_left,
     "promote": _promote_left,
 }
+
+
+def _reads(repository: Repository, model: str) -> bool:
+    try:
+        published_config(repository, model)
+        repository.latest(model)
+    except (ConfigError, RepositoryError):
+        return False
+    return True
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

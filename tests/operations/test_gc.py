@@ -163,3 +163,14 @@ def test_kill_9_at_any_file_operation_loses_nothing_that_stays(three: Sandbox) -
         assert places(sandbox)[0] == [3]
         assert places(sandbox)[1] in ([2], [])
         assert list_tree(sandbox.repository.staging) == {}
+
+
+def test_a_model_that_cannot_be_read_keeps_no_other_from_being_cleaned(three: Sandbox) -> None:
+    for name in ("config", "manifest"):
+        shutil.copytree(three.project.repository / "doubled", three.project.repository / name)
+    (three.project.repository / "config/config.pbtxt").write_text("no config {")
+    (three.project.repository / "manifest/3/manifest.json").write_text("{")
+    output = collect(three, "--keep", "1")
+    assert "doubled: version 1 leaves the repository and is kept as retired" in output
+    assert places(three) == ([3], [1, 2])
+    assert [three.repository.versions(name) for name in ("config", "manifest")] == [[1, 2, 3], [1, 2, 3]]
