@@ -114,6 +114,10 @@ def _old(repository: Repository, keep: int, models: Sequence[str], serves: Mappi
     for model in models:
         served, unread = served_versions(repository, model)
         served = list(serves.get(model, served))
+        try:
+            repository.latest(model)
+        except RepositoryError as error:
+            unread = error.message
         for item in _beyond(known[model], keep):
             manifest, problem = _manifest(item)
             size = sum(path.lstat().st_size for path in list_tree(item.folder).values())
