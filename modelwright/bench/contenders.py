@@ -24,6 +24,7 @@ from modelwright.repository.versions import published_config
 from modelwright.steps.bench import MODULE
 from modelwright.steps.context import StepContext
 from modelwright.suggest import did_you_mean
+from modelwright.triton.layout import ABOUT
 from modelwright.variants.registry import LOOKUPS
 
 EAGER, COMPILED = "PyTorch", "torch.compile"
@@ -163,7 +164,7 @@ def backend_of(config: Any) -> str:
 
 def size_bytes(manifest: Manifest) -> int:
     """What a server loads of a version: without golden samples."""
-    return sum(file.size_bytes for name, file in manifest.files.items() if name != "golden.npz")
+    return sum(file.size_bytes for name, file in manifest.files.items() if name not in ABOUT)
 
 
 # --- the source in its framework -------------------------------------------------------------------------------------

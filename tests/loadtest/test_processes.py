@@ -306,8 +306,10 @@ def test_the_same_seed_gives_the_same_arrivals_and_payloads(generators: Generato
         with counting("http") as server:
             phase = generators.run("http", shape, Watch(), seed, url=f"http://127.0.0.1:{server.port}")
         rows = np.sort(phase.record.rows(), order="intended_ns")
-        sent.append(((rows["intended_ns"] - phase.start_ns).tolist(), rows["payload"].tolist()))
-    assert sent[0] == sent[1] != sent[2]
+        sent.append(list(zip((rows["intended_ns"] - phase.start_ns).tolist(), rows["payload"].tolist(), strict=True)))
+    count = min(map(len, sent))  # a machine that stalls at the end has no time left to send the last ones
+    assert count > 5
+    assert sent[0][:count] == sent[1][:count] != sent[2][:count]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
