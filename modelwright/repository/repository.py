@@ -376,12 +376,13 @@ class Repository:
             )
 
     def remove_retired(self, model: str, number: int) -> None:
-        """Remove the retired copy of a version: out of sight by one rename, then for good."""
+        """Remove the retired copy of a version: out of sight by one rename, then for good. Raises StoreError."""
         place = self.retired_folder(model, number)
         if place.exists():
-            self.staging.mkdir(parents=True, exist_ok=True)
             gone = self.staging / f"{uuid.uuid4().hex}-{number}"
-            rename_durably(place, gone)
+            with disk_errors(place):
+                self.staging.mkdir(parents=True, exist_ok=True)
+                rename_durably(place, gone)
             remove_tree(gone)
             with contextlib.suppress(OSError):  # others are in it
                 place.parent.rmdir()

@@ -29,7 +29,6 @@ from modelwright.errors import ModelwrightError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import Verified
 from modelwright.repository import pins, policy
-from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import published_config
 from modelwright.triton.layout import LEDGER
@@ -153,11 +152,17 @@ class World:
         path.write_bytes(data)
         self.damaged.add(version)
 
-    def going(self, action: Action) -> set[Version]:
-        """The versions that a gc deletes."""
+    def going(self, action: Action, times: int = 1) -> set[Version]:
+        """The versions that a gc deletes; that it deletes when it is given twice, since it deletes what it retired."""
         if action.what != "gc":
             return set()
-        return {(item.model, item.version) for item in self.project.gc(*action.arguments, dry_run=True).deleted}
+        plan = self.project.gc(*action.arguments, dry_run=True)
+        repository = self.repository
+        found = {(item.model, item.version) for item in plan.deleted}
+        if times > 1:
+            found |= {(item.model, item.version) for item in plan.retired}
+            found |= {(model, number) for model in MODELS for number in repository.retired(model)}
+        return found
 
     # --- what must hold -----------------------------------------------------------------------------------------------
 
@@ -181,10 +186,20 @@ class World:
         repository = self.repository
         found = {}
         for model in MODELS:
-            live = {number: _digest(repository.manifest(model, number)) for number in repository.versions(model)}
-            retired = [_digest(repository.retired_manifest(model, number)) for number in repository.retired(model)]
+            live = {number: self._digest(model, number) for number in repository.versions(model)}
+            retired = [self._digest(model, number) for number in repository.retired(model)]
             found[model] = (sorted(live.values()), sorted(live[number] for number in self._served(model)), retired)
         return found
+
+    def _digest(self, model: str, number: int) -> str:
+        if (known := self.digests.get((model, number))) is not None:  # its manifest may be damaged
+            return known
+        repository = self.repository
+        live = number in repository.versions(model)
+        manifest = repository.manifest(model, number) if live else repository.retired_manifest(model, number)
+        if manifest is None:
+            raise BrokenError(f"{model} {number} has no manifest")
+        return manifest.version_digest
 
     def learn(self) -> None:
         """A command has ended: what is there now is known."""
@@ -207,8 +222,7 @@ class World:
                 raise BrokenError(f"{model} {number} is half there: {damage}")
             manifest = repository.manifest(model, number) if live else repository.retired_manifest(model, number)
             assert manifest is not None
-            before = self.digests.setdefault((model, number), manifest.version_digest)
-            if before != manifest.version_digest:
+            if self.digests.setdefault((model, number), manifest.version_digest) != manifest.version_digest:
                 raise BrokenError(f"{model}: number {number} was used twice")
             if highest.get(model, 0) < number:
                 raise BrokenError(f"{model}: the ledger does not know number {number}")
@@ -249,11 +263,6 @@ class World:
             for number in selected(config.version_policy, remote.versions(model)) if config is not None else ():
                 if damage := remote.damage(model, number):
                     raise BrokenError(f"{model} {number} is half at the remote, and served: {damage}")
-
-
-def _digest(manifest: Manifest | None) -> str:
-    assert manifest is not None
-    return manifest.version_digest
 
 
 @contextlib.contextmanager
@@ -327,16 +336,14 @@ def strike(world: World, action: Action, rehearsal: Rehearsal, **how: Any) -> St
     Raises BrokenError where it is not.
     """
     before = world.state()
-    world.may_go = world.going(action)
+    world.may_go, twice = world.going(action), world.going(action, times=2)
     killed = in_child(action.run, **how)
     try:
         if killed.bug:
             raise BrokenError(killed.bug)
         world.check()
         visible = world.state() != before
-        if action.what == "gc":  # a second one deletes what the first one retired, and keeps others
-            repository = world.repository
-            world.may_go |= {(model, number) for model in MODELS for number in repository.retired(model)}
+        world.may_go = twice
         finish(world, action, rehearsal)
     except (BrokenError, ModelwrightError) as error:
         raise BrokenError(f"{action} {how}: {error}") from error
@@ -375,6 +382,10 @@ def choose(world: World, rng: random.Random, folder: Path, among: Sequence[str] 
         rehearsal = rehearse(world, action, folder)
         if rehearsal.ended.done:
             return action, rehearsal
+        if what == "build":  # a version is promoted that a pipeline then could not run
+            for model in MODELS:
+                in_child(world.given("promote", (model, None)).run)
+            world.learn()
     raise BrokenError(f"none of {', '.join(among)} can be done any more")
 
 
