@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ _SCENARIOS = (
 )  # tests/remotes/test_order.py has all of them, on a folder
 _WITH_FAULTS = ("a pipeline moves",)
 _READ_TIMEOUT_S = 1.0
-_LARGE_BYTES = 1 << 30
+_LARGE_BYTES = 512 << 20
 
 
 def measure(options: Options) -> list[Section]:
@@ -112,7 +113,9 @@ class _Bench:
                 else:
                     stopped += 1
         faults = went_on + stopped
-        return [name, *map(str, (requests, killed, self.states, faults, went_on, stopped, self.wrong))]
+        row = [name, *map(str, (requests, killed, self.states, faults, went_on, stopped, self.wrong))]
+        print(", ".join(row), file=sys.stderr, flush=True)  # the whole takes long
+        return row
 
     def kill(
         self, scenario: Scenario, made: MadeRepository, before: dict[str, bytes], expected: dict[str, bytes],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.config.edit import with_versions
-from modelwright.digest import sha256, sha256_file
+from modelwright.digest import sha256, sha256_file, tree_digest
 from modelwright.facts.made import Made
 from modelwright.remotes.sides import parsed
 from modelwright.repository.manifest import parse as parse_manifest
@@ -83,7 +83,7 @@ class MadeRepository:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             files[name] = path
-        digest = sha256(repr(sorted(data.items())).encode())
+        digest = tree_digest({name: sha256(content) for name, content in data.items()})
         manifest = a_manifest(files, model=model, version=version, version_digest=digest, made=made or Made())
         repository = self.repository
         repository.reserve([], {model: {version: digest}})
