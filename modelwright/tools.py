@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from functools import cache
@@ -50,6 +51,11 @@ def distribution(import_name: str) -> str:
 def python() -> str:
     """'3.11': pickles, vendored wheels and random numbers can depend on it."""
     return ".".join(platform.python_version_tuple()[:2])
+
+
+def cores() -> int:
+    """The cores that this process may use, where the system says (not on macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from modelwright import tools
 from modelwright.build import locks, stamp
 from modelwright.build.executor import Executor
 from modelwright.build.listener import Listener
@@ -100,12 +100,7 @@ def _looked_at(workspace: Workspace, built: Built) -> Iterator[Path]:
 def _worker_pool(jobs: int | None) -> Executor:
     from modelwright.build.pool import WorkerPool
 
-    return WorkerPool(jobs or _cores())
-
-
-def _cores() -> int:
-    """The cores this process may use, where the system says (not on macOS)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return WorkerPool(jobs or tools.cores())
 
 
 def _is_idle(outcome: Outcome) -> bool:

@@ -9,12 +9,14 @@ for a text that is no config.pbtxt.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from modelwright.config.render import inline, parse, quoted
 from modelwright.errors import ConfigError
+from modelwright.triton.layout import CONFIG
 from modelwright.triton.pbtext import FieldPlace, PbtxtError, places
+from modelwright.triton.policy import selected
 
 POLICY = "version_policy"
 _PARAMETERS = "parameters"
@@ -97,6 +99,11 @@ def with_parameter(text: str, key: str, value: str | None) -> str:
 def parameter(config: Any, key: str) -> str | None:
     """The value of a ModelConfig's parameter; None where it has none."""
     return str(config.parameters[key].string_value) if key in config.parameters else None
+
+
+def served_by(text: str, model: str, versions: Iterable[int]) -> list[int]:
+    """The versions of these that the config of a model serves, highest first."""
+    return selected(parse(text, f"{model}/{CONFIG}").version_policy, versions)
 
 
 def _places(text: str) -> list[FieldPlace]:

@@ -10,6 +10,7 @@ or ""; and `rest(name)`, one field as protobuf prints it.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import traceback
@@ -91,6 +92,13 @@ def plain_text(config: Any) -> str:
     from google.protobuf import text_format
 
     return str(text_format.MessageToString(config))
+
+
+def as_json(config: Any) -> str:
+    """A config as the server's load API takes it."""
+    from google.protobuf import json_format
+
+    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 
 def _check(text: str, config: Any, source: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelwright.config.render import as_json
 from modelwright.fleet.member import Member, ShownVersion
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import published_config
@@ -49,14 +49,6 @@ def expected_by(config: Any, model: str, versions: Iterable[int]) -> Expected:
 def published_as_json(repository: Repository, model: str) -> str:
     """The published config, as the load API takes it."""
     return as_json(published_config(repository, model))
-
-
-def as_json(config: Any) -> str:
-    """A ModelConfig, as the load API takes it."""
-    from google.protobuf import json_format
-
-    described: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    return json.dumps(described)
 
 
 def unlike(wanted: Expected, shown: Mapping[int, ShownVersion]) -> str:

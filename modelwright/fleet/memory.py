@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelwright.config.render import as_json
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.fleet.expected import Expected, served
 from modelwright.fleet.member import Member
@@ -139,15 +141,11 @@ def _needs(member: Member, repository: Repository, wanted: Iterable[Expected], *
 
 def _config(member: Member, repository: Repository, model: str) -> Mapping[str, Any]:
     """As the server completed it; before the server has the model, as it is published."""
-    from google.protobuf import json_format
-
     running = member.config(model)
     if running is not None:
         return running
     published = published_config(repository, model)
-    if published is None:
-        return {}
-    described: dict[str, Any] = json_format.MessageToDict(published, preserving_proto_field_name=True)
+    described: dict[str, Any] = json.loads(as_json(published)) if published is not None else {}
     return described
 
 

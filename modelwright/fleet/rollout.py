@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modelwright.config.edit import with_field, with_versions
-from modelwright.config.render import parse
+from modelwright.config.render import as_json, parse
 from modelwright.errors import FleetError, ModelwrightError, RepositoryError, ServerError
 from modelwright.fleet.bake import BakeLoad, SideName, baking, check_long_enough, counts, traffic
-from modelwright.fleet.expected import as_json, expected, expected_by, published_as_json, served
+from modelwright.fleet.expected import expected, expected_by, published_as_json, served
 from modelwright.fleet.follow import Fleet, Follower, Servers, Terms, fleet
 from modelwright.fleet.golden import replay_served
 from modelwright.fleet.member import Member

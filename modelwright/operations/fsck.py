@@ -17,7 +17,7 @@ from modelwright.repair.restore import Repairs
 from modelwright.repair.sources import Sources, with_remedies
 from modelwright.repository.recorded import record
 from modelwright.repository.repository import Repository
-from modelwright.suggest import did_you_mean
+from modelwright.repository.versions import check_known
 
 Say = Callable[[str], Any]
 
@@ -47,7 +47,7 @@ def fsck(
     remotes: Sequence[str] = (),
     why: str = "",
     wait: bool = False,
-    say: Say = print,
+    say: Say,
 ) -> Checkup:
     """Check the versions of these models, or of all, live and retired, and what is around them; with `repair` restore
     what can be.
@@ -56,7 +56,8 @@ def fsck(
     waits. Raises RepositoryError for an unknown name, SigningError where signatures cannot be checked at all.
     """
     repository = Repository.of(project)
-    _check_names(repository, names)
+    for name in names:
+        check_known(repository, name)
     repaired: list[Damage] = []
     failed: dict[str, ModelwrightError] = {}
     with locked(project.state / LOCK, "modelwright fsck", wait=wait, say=say):
@@ -136,12 +137,3 @@ def _notes(checked: Checked, project: ProjectConfig, *, recorded: bool) -> list[
             "must be; fsck --repair, or the next build, writes it down as it is"
         )
     return notes
-
-
-def _check_names(repository: Repository, names: Sequence[str]) -> None:
-    known = sorted({*repository.models(), *repository.retired_models()})
-    for name in names:
-        if name not in known:
-            from modelwright.errors import RepositoryError
-
-            raise RepositoryError(f"{name}: is not in {repository.root.name}", did_you_mean(name, known))

@@ -63,7 +63,7 @@ def gc(project: ProjectConfig, keep: int, names: Sequence[str], how: How) -> Col
     if keep < 0:
         raise RepositoryError(f"keep: expected a whole number from 0, got {keep}")
     repository = Repository.of(project)
-    models = list(dict.fromkeys(names)) or _all_models(repository)
+    models = list(dict.fromkeys(names)) or repository.known_models()
     for name in models:
         places(repository, name)  # raises for an unknown one
     if how.dry_run:
@@ -82,6 +82,7 @@ def gc(project: ProjectConfig, keep: int, names: Sequence[str], how: How) -> Col
             )
             repository.remove_retired(item.model, item.version)
             remove_record(repository.history, item.model, item.version)
+        repository.reserve()  # the ledger knows the journal's last line
     return replace(found, done=True)
 
 
@@ -99,16 +100,12 @@ def _planned(repository: Repository, keep: int, models: Sequence[str], names: Se
     )
 
 
-def _all_models(repository: Repository) -> list[str]:
-    return sorted({*repository.models(), *repository.retired_models()})
-
-
 def _old(repository: Repository, keep: int, models: Sequence[str], serves: Mapping[str, Sequence[int]]) -> list[Old]:
     """The versions of these models beyond the newest `keep` of each place, with the reasons of those that stay.
 
     `serves` are the versions that some models serve from then on; the others serve what their configs say.
     """
-    known = {model: places(repository, model) for model in _all_models(repository)}
+    known = {model: places(repository, model) for model in repository.known_models()}
     needed, remotes = pins.needed(repository), copies(repository.history)
     old: dict[tuple[str, int], Old] = {}
     for model in models:

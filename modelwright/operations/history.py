@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelwright.operations.places import check_known
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.journal import Break, Event
 from modelwright.repository.repository import Repository
+from modelwright.repository.versions import check_known
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Literal
 
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.repository.repository import Repository
-from modelwright.repository.versions import published_config
-from modelwright.suggest import did_you_mean
+from modelwright.repository.versions import check_known, published_config
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.policy import selected
 
@@ -68,11 +67,3 @@ def served_versions(repository: Repository, model: str) -> tuple[list[int], str]
     if config is None:
         return [], f"{model}: has no {CONFIG}, so no server loads it"
     return selected(config.version_policy, repository.versions(model)), ""
-
-
-def check_known(repository: Repository, model: str) -> None:
-    """Raises RepositoryError for a model that the repository does not have, and has no retired versions of."""
-    known = sorted({*repository.models(), *repository.retired_models()})
-    if model not in known:
-        hint = did_you_mean(model, known) or "build something first: modelwright build"
-        raise RepositoryError(f"{model}: is not in {repository.root.name}", hint)

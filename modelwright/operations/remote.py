@@ -89,6 +89,7 @@ def push(
         if plan.stages:
             served: JsonObject = {model: [*versions] for model, versions in plan.served.items()}
             repository.journal.append("push", details={"to": place.url, "serves": served})
+            repository.reserve()  # the ledger knows the journal's last line
     return Pushed(place.url, plan, snapshot.left_out, False, time.monotonic() - began)
 
 

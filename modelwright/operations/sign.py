@@ -42,7 +42,7 @@ def sign(
     again: bool = False,
     why: str = "",
     wait: bool = False,
-    say: Say = print,
+    say: Say,
 ) -> list[Signed]:
     """Sign the versions of these models, or of all, that have no signature; with `again` those that have one, too.
 
@@ -73,7 +73,7 @@ def _chosen(repository: Repository, names: Sequence[str], version: int | None) -
         if len(names) != 1:
             raise RepositoryError("a version is one of one model", "name one model: modelwright sign NAME N")
         return [(names[0], place_of(repository, names[0], version))]
-    known = sorted({*repository.models(), *repository.retired_models()})
+    known = repository.known_models()
     found = [(model, item) for model in names or known for item in places(repository, model).values()]
     return [(model, item) for model, item in found if (item.folder / MANIFEST).is_file()]
 

@@ -20,7 +20,7 @@ from modelwright.repair.hashes import Hashed, hash_files
 from modelwright.repair.versions import VersionFolder, check_record, check_version
 from modelwright.repository import pins, signing
 from modelwright.repository.journal import JOURNAL
-from modelwright.repository.ledger import Ledger
+from modelwright.repository.ledger import Ledger, read_ledger
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.recorded import KnownDigests, recorded, unrecorded
 from modelwright.repository.records import record_folder, record_folders
@@ -45,7 +45,7 @@ def check(project: ProjectConfig, repository: Repository, names: Collection[str]
 
     Raises SigningError where signatures cannot be checked at all: a key or a package is missing.
     """
-    models = [name for name in _models(repository) if not names or name in names]
+    models = [name for name in repository.known_models() if not names or name in names]
     folders = tuple(_folders(repository, models))
     known = recorded(repository.journal.read()[0])
     paths = [path for name in models for path in list_tree(repository.root / name).values()]
@@ -79,10 +79,6 @@ def check(project: ProjectConfig, repository: Repository, names: Collection[str]
         len(hashes),
         sum(item.size_bytes for item in hashes.values()),
     )
-
-
-def _models(repository: Repository) -> list[str]:
-    return sorted({*repository.models(), *repository.retired_models()})
 
 
 def _folders(repository: Repository, models: Sequence[str]) -> Iterator[VersionFolder]:
@@ -151,8 +147,6 @@ def _linted(project: ProjectConfig, models: Collection[str]) -> Iterator[Damage]
 
 def _check_history(repository: Repository) -> Iterator[Damage]:
     """The other files of the history: the copy of the ledger, what remotes serve, and what does not belong there."""
-    from modelwright.repository.ledger import read_ledger
-
     history = repository.history
     rewrite = Remedy(Action.WRITE, "write it again")
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelwright import tools
 from modelwright.digest import sha256_file
 from modelwright.fsops import not_a_file
 
@@ -24,7 +24,7 @@ class Hashed:
 def hash_files(paths: Iterable[Path]) -> dict[Path, Hashed]:
     """The content of each file. One that cannot be read, or is no regular file, has a `problem`."""
     chosen = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # hashlib lets go of the interpreter's lock
+    with ThreadPoolExecutor(tools.cores()) as threads:  # hashlib lets go of the interpreter's lock
         return dict(zip(chosen, threads.map(_hashed, chosen), strict=True))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from modelwright.config.render import parse
+from modelwright.config.edit import served_by
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
 from modelwright.project.project import ProjectConfig
 from modelwright.repair.damage import Action, Damage, Kind, Remedy
@@ -24,7 +24,6 @@ from modelwright.triton.layout import (
     version_number,
     version_served,
 )
-from modelwright.triton.policy import selected
 
 # --- the ledger and the journal ---------------------------------------------------------------------------------------
 
@@ -51,7 +50,7 @@ def check_ledger(repository: Repository, known: KnownDigests) -> Iterator[Damage
 def highest_used(repository: Repository, known: KnownDigests) -> dict[str, int]:
     """{model: the highest number that a version of it was published under}, by folders and journal."""
     found: dict[str, int] = {}
-    for model in sorted({*repository.models(), *repository.retired_models()}):
+    for model in repository.known_models():
         folders = version_folders(repository, model)
         if any(is_ours(folder / MANIFEST) for folder in folders.values()):
             found[model] = max(folders)
@@ -207,7 +206,7 @@ def _with_policy(text: str, model: str, versions: Collection[int], state: Servin
 
 def _served(text: str, model: str, versions: Collection[int]) -> str:
     try:
-        numbers = selected(parse(text, model).version_policy, versions)
+        numbers = served_by(text, model, versions)
     except ConfigError:
         return "nothing"
     return " and ".join(map(str, numbers)) or "nothing"

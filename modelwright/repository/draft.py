@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from modelwright.config.edit import parameter, with_field, with_parameter, written_field
+from modelwright.config.edit import parameter, served_by, with_field, with_parameter, written_field
 from modelwright.config.render import parse
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.repository import pins as pinning
@@ -17,7 +17,6 @@ from modelwright.repository.pins import Needed, Pins, needed, pins_of
 from modelwright.repository.policy import released, utc_now, with_policy
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import CONFIG, PINS, environment_config
-from modelwright.triton.policy import selected
 
 # Fields of a config that follow from the version: where two versions differ in them, they cannot be served together.
 _SIGNATURE_FIELDS = ("max_batch_size", "input", "output", "batch_input", "batch_output")
@@ -46,7 +45,8 @@ class _Model:
 
     versions: set[int]
     state: ServingState
-    texts: dict[str, str]  # config.pbtxt, and the configs of environments
+    published: Mapping[str, str]  # config.pbtxt, and the configs of environments, as they are
+    texts: dict[str, str]  # and as they are to be
     served_before: tuple[int, ...]
     leaving: list[int] = field(default_factory=list)
     coming: list[int] = field(default_factory=list)
@@ -93,8 +93,7 @@ class Draft:
         entry = self._model(model)
         entry.coming += versions
         entry.versions |= set(versions)
-        kept = {number: digest for number, digest in entry.state.withdrawn.items() if number not in versions}
-        entry.state = entry.state.model_copy(update={"withdrawn": kept})
+        entry.state = _without(entry.state, versions)
 
     def withdraw(self, model: str, versions: Iterable[int]) -> None:
         """A build that comes to one of these again does not publish it."""
@@ -107,8 +106,7 @@ class Draft:
     def allow_again(self, model: str, version: int) -> None:
         """A build may publish what was in this version, which was withdrawn and then deleted."""
         entry = self._model(model)
-        kept = {number: digest for number, digest in entry.state.withdrawn.items() if number != version}
-        entry.state = entry.state.model_copy(update={"withdrawn": kept})
+        entry.state = _without(entry.state, [version])
         entry.notes.append(f"version {version} was deleted; builds may publish its content again, under a new number")
 
     def take_over(self, model: str, version: int) -> None:
@@ -143,15 +141,16 @@ class Draft:
         for name in list(self._models):
             self._check_signature(name, allow_signature_change)
             self._take_over_newest(name)
-        after = needed(self._repository, {name: self._pins(name) for name in self._models})
-        self._adjust_composing(after)
+        pins = {name: self._pins(name) for name in self._models}
+        after = needed(self._repository, pins)
+        self._adjust_composing(pins, after)
         before = self.needed
         first = {
             name: self._result(name, {*before.get(name, {}), *after.get(name, {})}, self._models[name].state)
             for name in self._models
         }
         settled = {name: self._result(name, after.get(name, ()), _settled(first[name].state)) for name in self._models}
-        order = sorted(self._models, key=lambda name: (bool(self._pins(name)), name))
+        order = sorted(self._models, key=lambda name: (bool(pins[name] if name in pins else self._pins(name)), name))
         changes = {name: change for name in order if (change := self._change(name, first[name]))}
         settling = {name: change for name in order if (change := _edits(name, first[name].texts, settled[name].texts))}
         return Move(
@@ -170,14 +169,10 @@ class Draft:
             undone_serves={name: self._models[name].served_before for name in changes},
         )
 
-    def _adjust_composing(self, after: Needed) -> None:
+    def _adjust_composing(self, pins: Mapping[str, Pins], after: Needed) -> None:
         """The models that the touched pipelines run, or ran until now: they serve what is needed."""
-        touched = list(self._models)
-        runs = {
-            name
-            for pipeline in touched
-            for name in (*self._pins(pipeline), *pinning.published_pins(self._repository, pipeline))
-        }
+        runs = {name for own in pins.values() for name in own}
+        runs |= {name for pipeline in pins for name in pinning.published_pins(self._repository, pipeline)}
         for name in sorted(runs):
             if name not in self._repository.models() and not self._repository.retired(name):
                 raise RepositoryError(f"{name}: is not in {self._repository.root.name}, and a pipeline needs it")
@@ -200,17 +195,17 @@ class Draft:
             texts[file], new_state = with_policy(
                 text, name, entry.versions, state, numbers, self._now, prebuilt=self._is_prebuilt(name)
             )
-        return _Result(texts, new_state, _served(texts[CONFIG], name, entry.versions))
+        return _Result(texts, new_state, tuple(served_by(texts[CONFIG], name, entry.versions)))
 
     def _change(self, name: str, result: _Result) -> Change | None:
         entry = self._model(name)
-        edits = _edits(name, self._published_texts(name), result.texts)
+        edits = _edits(name, entry.published, result.texts)
         if not edits and not entry.leaving and not entry.coming:
             return None
         return replace(edits or Change(name), retire=tuple(entry.leaving), restore=tuple(entry.coming))
 
     def _undo(self, name: str, change: Change) -> Change:
-        before = self._published_texts(name)
+        before = self._model(name).published
         tops = {file: before[file].encode() for file in change.top_files}
         return Change(name, top_files=tops, retire=change.restore, restore=change.retire)
 
@@ -224,7 +219,7 @@ class Draft:
             yield f"{name}: version {number} leaves the repository and is kept as retired"
         if first.serves != entry.served_before:
             yield f"{name} {served_text(first.serves)}, before: {numbers_text(entry.served_before)}"
-        elif first.texts != self._published_texts(name):
+        elif first.texts != entry.published:
             yield f"{name}: config.pbtxt changes; it {served_text(first.serves)} as before"
         if settled.serves != first.serves:
             yield f"{name} {served_text(settled.serves)} once the servers have followed"
@@ -234,12 +229,12 @@ class Draft:
     def _model(self, name: str) -> _Model:
         if name not in self._models:
             versions = set(self._repository.versions(name))
-            texts = self._published_texts(name)
+            texts = self._read_texts(name)
             try:
-                served = _served(texts[CONFIG], name, versions) if CONFIG in texts else ()
+                served = tuple(served_by(texts[CONFIG], name, versions))
             except ConfigError as error:
                 raise RepositoryError(error.message, f"build it again: modelwright build {name}") from None
-            self._models[name] = _Model(versions, self._ledger.state(name), dict(texts), served)
+            self._models[name] = _Model(versions, self._ledger.state(name), texts, dict(texts), served)
             self._finish(name)
         return self._models[name]
 
@@ -253,7 +248,7 @@ class Draft:
             if entry.state.promoted is None:
                 self.take_over(name, max(entry.versions))
 
-    def _published_texts(self, name: str) -> dict[str, str]:
+    def _read_texts(self, name: str) -> dict[str, str]:
         """config.pbtxt and the configs of environments. Raises RepositoryError where there is no config.pbtxt."""
         folder = self._repository.root / name
         files = [CONFIG, *(environment_config(item) for item in self._repository.environments(name))]
@@ -285,14 +280,10 @@ class Draft:
 
     def _pins(self, name: str) -> Pins:
         entry = self._model(name)
-        if CONFIG not in entry.texts or not pinning.has_pins(entry.texts[CONFIG]):
+        if not pinning.has_pins(entry.texts[CONFIG]):
             return {}
-        needing = self.needed.get(name, ())
-        prebuilt = self._is_prebuilt(name)
-        text, _ = with_policy(
-            entry.texts[CONFIG], name, entry.versions, entry.state, needing, self._now, prebuilt=prebuilt
-        )
-        return pins_of(parse(text, f"{name}/{CONFIG}"), _served(text, name, entry.versions))
+        result = self._result(name, self.needed.get(name, ()), entry.state)
+        return pins_of(parse(result.texts[CONFIG], f"{name}/{CONFIG}"), result.serves)
 
     # What cannot be
 
@@ -323,7 +314,7 @@ class Draft:
 
     def _check_together(self, name: str, wanted: Mapping[int, Sequence[str]]) -> None:
         """Versions that are served together share a config. Raises RepositoryError where their tensors differ."""
-        newest = max(_served(self._model(name).texts[CONFIG], name, self._model(name).versions), default=None)
+        newest = max(served_by(self._model(name).texts[CONFIG], name, self._model(name).versions), default=None)
         base = self._manifest(name, newest) if newest is not None else None
         for number, pipelines in wanted.items():
             manifest = self._manifest(name, number)
@@ -350,6 +341,12 @@ class _Result:
     serves: tuple[int, ...]
 
 
+def _without(state: ServingState, versions: Sequence[int]) -> ServingState:
+    """The state in which these versions are not withdrawn."""
+    kept = {number: digest for number, digest in state.withdrawn.items() if number not in versions}
+    return state.model_copy(update={"withdrawn": kept})
+
+
 def _settled(state: ServingState) -> ServingState:
     return state.model_copy(update={"released": {}})
 
@@ -357,10 +354,6 @@ def _settled(state: ServingState) -> ServingState:
 def _edits(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> Change | None:
     changed = {file: after[file].encode() for file in after if after[file] != before[file]}
     return Change(name, top_files=changed) if changed else None
-
-
-def _served(text: str, name: str, versions: Iterable[int]) -> tuple[int, ...]:
-    return tuple(selected(parse(text, f"{name}/{CONFIG}").version_policy, versions))
 
 
 def tensor_differences(old: PublishedTensors, new: PublishedTensors) -> list[str]:

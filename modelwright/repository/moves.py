@@ -18,8 +18,7 @@ from modelwright.repository.draft import Draft, which_versions
 from modelwright.repository.journal import Event
 from modelwright.repository.move import Move, carry_out
 from modelwright.repository.repository import Repository
-from modelwright.repository.versions import published_config
-from modelwright.suggest import did_you_mean
+from modelwright.repository.versions import check_known, published_config
 from modelwright.triton.layout import CONFIG
 
 # --- the moves --------------------------------------------------------------------------------------------------------
@@ -56,7 +55,7 @@ def restore(repository: Repository, model: str, version: int, *, allow_signature
     """A retired version comes back, under its number. One that was withdrawn, then deleted, cannot: but builds may then
     publish its content again. Raises RepositoryError for one that is not retired."""
     draft = Draft(repository)
-    _check_model(repository, model)
+    check_known(repository, model)
     if version not in repository.retired(model):
         if version in draft.state(model).withdrawn and version not in repository.versions(model):
             draft.allow_again(model, version)
@@ -77,7 +76,7 @@ def rollback(
     Raises RepositoryError where there is no such version, or a newer one is needed by another pipeline.
     """
     draft = Draft(repository)
-    _check_model(repository, model)
+    check_known(repository, model)
     now = draft.newest_served(model)
     live, retired = repository.versions(model), repository.retired(model)
     withdrawn = draft.state(model).withdrawn
@@ -121,7 +120,7 @@ def promote(repository: Repository, model: str, version: int | None, *, allow_si
     for a version that does not exist, and where a pipeline needs a higher one.
     """
     draft = Draft(repository)
-    _check_model(repository, model)
+    check_known(repository, model)
     if version is not None:
         if version in repository.retired(model):
             draft.come_back(model, [version])
@@ -231,14 +230,8 @@ def _reads(repository: Repository, model: str) -> bool:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _check_model(repository: Repository, model: str) -> None:
-    known = sorted({*repository.models(), *repository.retired_models()})
-    if model not in known:
-        raise RepositoryError(f"{model}: is not in {repository.root.name}", did_you_mean(model, known))
-
-
 def _check_live(repository: Repository, model: str, version: int) -> None:
-    _check_model(repository, model)
+    check_known(repository, model)
     if version not in repository.versions(model):
         retired = version in repository.retired(model)
         problem = "is retired" if retired else "does not exist"

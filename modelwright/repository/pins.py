@@ -85,11 +85,17 @@ def unpinned(config: Any) -> set[str]:
 
 def unpinned_by(repository: Repository, model: str) -> set[str]:
     """The same of a published model; of a config that the server cannot read: none."""
+    config = _config_with_pins(repository, model)
+    return unpinned(config) if config is not None else set()
+
+
+def _config_with_pins(repository: Repository, model: str) -> Any:
+    """The published config of a model; None for one that cannot have pins, or that the server cannot read."""
     try:
         text = (repository.root / model / CONFIG).read_text(encoding="utf-8", errors="replace")
-        return unpinned(parse(text, model)) if has_pins(text) else set()
+        return parse(text, f"{model}/{CONFIG}") if has_pins(text) else None
     except (FileNotFoundError, NotADirectoryError, ConfigError):
-        return set()
+        return None
 
 
 def has_pins(text: str) -> bool:
@@ -99,13 +105,12 @@ def has_pins(text: str) -> bool:
 
 def published_pins(repository: Repository, model: str) -> Pins:
     """What the published config of a model binds it to. A config that the server cannot read binds it to nothing."""
+    config = _config_with_pins(repository, model)
+    if config is None:
+        return {}
     try:
-        text = (repository.root / model / CONFIG).read_text(encoding="utf-8", errors="replace")
-        if not has_pins(text):
-            return {}
-        config = parse(text, f"{model}/{CONFIG}")
         return pins_of(config, selected(config.version_policy, repository.versions(model)))
-    except (FileNotFoundError, NotADirectoryError, ConfigError):
+    except ConfigError:
         return {}
 
 

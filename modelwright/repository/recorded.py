@@ -69,7 +69,7 @@ def record(repository: Repository, models: Iterable[str] = (), *, why: str = "")
     """
     known = recorded(repository.journal.read()[0])
     told = []
-    for model in models or sorted({*repository.models(), *repository.retired_models()}):
+    for model in models or repository.known_models():
         details = unrecorded(repository, model, known)
         if details:
             for number, folder in version_folders(repository, model).items():

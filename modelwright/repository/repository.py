@@ -4,7 +4,7 @@
       modelwright.json            the ledger: the highest version number each model ever had; and what was published
                                   under numbers that were not given out here. A file at the root, which Triton does not
                                   look at (every folder there, it does)
-      <model>/config.pbtxt        and labels, configs/, warmup/, initial_state/: the model's top files (topfiles.py)
+      <model>/config.pbtxt        and labels, configs/, warmup/, initial_state/: the model's top files (model_files.py)
       <model>/<N>/                a version: never changed, its number never used twice
       <model>/<N>/manifest.json   what it is: files, lineage, verification
       <model>/<N>/golden.npz      inputs and the outputs they must give
@@ -32,8 +32,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelwright.config.edit import with_versions
-from modelwright.config.render import parse
+from modelwright.config.edit import served_by, with_versions
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.fsops import disk_errors, exchange, fsync_path, fsync_tree, remove_tree, rename_durably
@@ -53,7 +52,6 @@ from modelwright.triton.layout import (
     environment_of,
     version_number,
 )
-from modelwright.triton.policy import selected
 
 _RETIRED = "retired"
 _HISTORY = "model_history"
@@ -105,13 +103,17 @@ class Repository:
             return []
         return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
+    def known_models(self) -> list[str]:
+        """The models that have a folder here, or retired versions."""
+        return sorted({*self.models(), *self.retired_models()})
+
     def versions(self, model: str) -> list[int]:
         """Its versions, lowest first: folders that are named by a plain number."""
         return _numbers(self.root / model)
 
     def retired(self, model: str) -> list[int]:
         """Its versions that left the repository and are kept, lowest first."""
-        live = set(self.versions(model))  # one that is in both places was on its way when its process was killed
+        live = set(self.versions(model))  # one that is in both places was copied back by hand: the live one counts
         return [number for number in _numbers(self.retired_root / model) if number not in live]
 
     @property
@@ -126,7 +128,7 @@ class Repository:
         return [name for name in names if self.retired(name)]
 
     def kept_twice(self) -> list[tuple[str, int]]:
-        """The versions that are live and retired: a process was killed between."""
+        """The versions that are live and retired: a version moves by a rename, so a copy was put back by hand."""
         root = self.retired_root
         names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
         return [(name, number) for name in names for number in _numbers(root / name) if number in self.versions(name)]
@@ -270,7 +272,8 @@ class Repository:
                 rename_durably(staged, folder / LEDGER)
 
     def publish(self, change: Change) -> None:
-        """Make a change visible, at once. Raises RepositoryError or StoreError, and then nothing has changed."""
+        """Make a change visible, at once. Raises RepositoryError or StoreError: then what is served is what was served
+        before, or what is to be, and the next build or operation completes it."""
         staged = self.staging / uuid.uuid4().hex
         with disk_errors(self.root):
             staged.mkdir(parents=True)
@@ -442,21 +445,21 @@ def _planned_steps(now: Mapping[str, str], final: Mapping[str, str], versions: s
     coming = {*(item.version for item in change.versions if item.version is not None), *change.restore}
     there, after = versions | coming, (versions | coming).difference(change.retire)
     at_once = len(coming) < 2 and not change.retire and now == final  # one rename of a folder, and nothing else
+
+    def served(text: str, among: set[int]) -> list[int]:
+        return served_by(text, change.model, among)
+
     held = {
-        name: with_versions(text, _served(text, versions))
+        name: with_versions(text, served(text, versions))
         for name, text in now.items()
-        if not at_once and coming and _served(text, versions) != _served(text, there)
+        if not at_once and coming and served(text, versions) != served(text, there)
     }
-    flip = {name: with_versions(text, _served(text, after)) if change.retire else text for name, text in final.items()}
+    flip = {name: with_versions(text, served(text, after)) if change.retire else text for name, text in final.items()}
     return _Steps(held, _other(flip, {**now, **held}), _other(final, flip))
 
 
 def _other(texts: Mapping[str, str], than: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text != than[name]}
-
-
-def _served(text: str, versions: Iterable[int]) -> list[int]:
-    return selected(parse(text, CONFIG).version_policy, versions)
 
 
 def _numbers(folder: Path) -> list[int]:

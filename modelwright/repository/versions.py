@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.render import parse
+from modelwright.config.render import as_json, parse
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.pins import Pins, pins_of, run_by
@@ -74,6 +74,14 @@ def readable(repository: Repository, names: Sequence[str] = ()) -> tuple[list[Pu
                 path = repository.folder(model, version) / GOLDEN
                 found.append(Published(model, version, manifest, config.max_batch_size, path, _needs_gpu(config)))
     return found, unreadable
+
+
+def check_known(repository: Repository, model: str) -> None:
+    """Raises RepositoryError for a model that the repository does not have, and has no retired versions of."""
+    known = repository.known_models()
+    if model not in known:
+        hint = did_you_mean(model, known) or "build something first: modelwright build"
+        raise RepositoryError(f"{model}: is not in {repository.root.name}", hint)
 
 
 def _needs_gpu(config: Any) -> bool:
@@ -207,10 +215,8 @@ def needs_completion(repository: Repository, models: Iterable[str]) -> bool:
 
 def serving_versions(config: Any, versions: Sequence[int]) -> str:
     """A ModelConfig with exactly these versions served, as the load API takes it. `config` is changed."""
-    from google.protobuf import json_format
-
     config.version_policy.specific.versions[:] = versions
-    return json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
+    return as_json(config)
 
 
 def checkable(repository: Repository, model: str) -> list[int]:

@@ -5,11 +5,10 @@ version/model.py    `router_model.py`, headed by the name and the tensors of thi
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from modelwright.config.render import parse
+from modelwright.config.render import as_json, parse
 from modelwright.errors import located
 from modelwright.facts.made import Made
 from modelwright.facts.verified import Verified
@@ -80,10 +79,8 @@ def _runner(context: StepContext, client: Client, arm: Routed) -> Any:
 
 def _load(context: StepContext, client: Client, arm: Routed) -> None:
     """Let one arm alone answer: other parameters load the router again, as in service."""
-    from google.protobuf import json_format
-
     name = context.builder.name
     text = next(model.config for model in context.served if model.name == name)
     config = parse(text, name)
     only_arm(config, arm)
-    client.load(name, json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True)))
+    client.load(name, as_json(config))

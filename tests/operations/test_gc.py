@@ -174,3 +174,10 @@ def test_a_model_that_cannot_be_read_keeps_no_other_from_being_cleaned(three: Sa
     assert "doubled: version 1 leaves the repository and is kept as retired" in output
     assert places(three) == ([3], [1, 2])
     assert [three.repository.versions(name) for name in ("config", "manifest")] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_the_ledger_knows_the_last_line_of_the_journal(three: Sandbox) -> None:
+    """Else nobody would see that the lines about what was deleted were cut off."""
+    for _ in range(2):
+        collect(three, "--keep", "0")
+        assert three.repository.ledger().journal == three.repository.journal.head()

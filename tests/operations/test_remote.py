@@ -34,6 +34,7 @@ def test_a_repository_goes_to_a_folder_and_into_another_project(sandbox: Sandbox
     assert sandbox.cli("diff-remote", str(there)).output.endswith(f"No difference: {there} holds what is here.\n")
     assert list(copies(sandbox.project.history)) == [("doubled", 1)]
     assert [event.what for event in sandbox.repository.journal.events()][-1] == "push"
+    assert sandbox.repository.ledger().journal == sandbox.repository.journal.head()
 
     other = new_sandbox(tmp_path / "other")
     differs = other.cli("diff-remote", str(there))

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelwright import __version__
+from modelwright import __version__, tools
 from modelwright.errors import LoadError
 from modelwright.loadtest.document import Gate, MachineFacts, Result, SloResult
 
@@ -104,7 +104,7 @@ def read(path: Path) -> Result:
 def machine_facts(is_local: bool) -> MachineFacts:
     return MachineFacts(
         cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=tools.cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         client_and_server_share_it=is_local,
