@@ -280,8 +280,9 @@ class Project:
     ) -> Changed:
         """Serve version `to` again, by default the one below the served one; newer ones leave.
 
-        What a pipeline runs goes back with it. Raises RepositoryError where there is nothing to go back to, and where
-        another pipeline needs a version that would leave. The other arguments and errors are those of `retire`.
+        A pipeline runs the versions again that it was verified with. Raises RepositoryError where there is nothing to
+        go back to, and where another pipeline needs a version that would leave. The other arguments and errors are
+        those of `retire`.
         """
         from modelwright.operations.change import How, rollback
 

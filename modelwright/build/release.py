@@ -19,6 +19,7 @@ from modelwright.errors import VersionGoneError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.part import JsonObject
 from modelwright.project.spec import Builder
+from modelwright.repository.journal import Told
 from modelwright.repository.pins import unpinned_by
 from modelwright.repository.recorded import plain_digests, record, top_digests
 from modelwright.repository.repository import Change, Repository
@@ -27,7 +28,7 @@ from modelwright.variants.registry import version_step
 
 
 def release(workspace: Workspace, built: Built) -> list[Outcome]:
-    """Publish each group of models that belong together, if all of it was built. One outcome a selected model."""
+    """Publish what was built and is not held. One outcome a selected model."""
     return _Release(workspace, built).publish()
 
 
@@ -53,8 +54,8 @@ class _Release:
             repository = self._workspace.repository
             if wanted and not repository.journal.file.exists():
                 record(repository, why="the journal begins")
-            for name in wanted:
-                _tell(repository, changes[name], decisions[name])
+            if wanted:
+                repository.journal.append_all(_told(repository, changes[name], decisions[name]) for name in wanted)
             repository.reserve(
                 (name for name in wanted if decisions[name].number is not None),
                 fixed={name: decisions[name].fixed for name in wanted},
@@ -198,8 +199,8 @@ class _Release:
         )
 
 
-def _tell(repository: Repository, change: Change, decision: Decision) -> None:
-    """Write into the journal what is about to be published."""
+def _told(repository: Repository, change: Change, decision: Decision) -> Told:
+    """What the journal says of a publish."""
     details: JsonObject = {
         "versions": {
             str(item.version): {
@@ -216,4 +217,4 @@ def _tell(repository: Repository, change: Change, decision: Decision) -> None:
     }
     told = {name: value for name, value in details.items() if value}
     newest = max((item.version for item in change.versions if item.version is not None), default=None)
-    repository.journal.append("publish" if newest is not None else "config", change.model, newest, details=told)
+    return Told("publish" if newest is not None else "config", change.model, newest, details=told)

@@ -84,8 +84,8 @@ def restore_command(project: Project, name: str, version: int, as_data: bool, **
 def rollback_command(project: Project, name: str, to: int | None, as_data: bool, **options: Any) -> None:
     """Serve an older version again. Newer ones leave the repository, and none in between goes live.
 
-    The models that a pipeline runs go back with it. A build that comes to a version again that was rolled back does not
-    publish it.
+    A pipeline runs the versions again that it was verified with; requests to one of its models alone still get the
+    newest. A build that comes to a version again that was rolled back does not publish it.
     """
     with following(options, as_data=as_data) as servers:
         changed = project.rollback(name, to, servers=servers, **_how(options))

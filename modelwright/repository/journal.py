@@ -4,7 +4,7 @@
      "version": 3, "why": "accuracy fell", "details": {…}, "previous": "<SHA-256 of line 11>"}
 
 The journal lies outside the repository and is only ever appended to, by the holder of the build lock. A line is written
-before its change, so that no change goes unnamed; what then did not come about is noted by the next command. A line
+before its change, so that no change goes unnamed; what then did not come about, the next command finishes. A line
 that was edited, removed or put in between breaks the chain from there on: `check` says where. The ledger knows how many
 lines there were. Where some at the end are gone, an event about the journal itself says so before the next one, since
 the ledger then knows the shorter journal.
@@ -16,11 +16,11 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated
 
 from pydantic import Field, JsonValue, PlainSerializer
 
@@ -52,6 +52,17 @@ class Event(Part):
 
 
 @dataclass(frozen=True)
+class Told:
+    """What an event is to say."""
+
+    what: str
+    model: str = ""
+    version: int | None = None
+    why: str = ""
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Break:
     """Where the journal is not what was written. `line` counts from 1."""
 
@@ -74,46 +85,51 @@ class Journal:
         *,
         why: str = "",
         details: Mapping[str, JsonValue] | None = None,
-    ) -> Event:
+    ) -> None:
         """Write an event down, durably. Raises StoreError for a full or read-only disk, RepositoryError for a last line
         that cannot be read."""
+        self.append_all([Told(what, model, version, why, details or {})])
+
+    def append_all(self, events: Iterable[Told]) -> None:
+        """The same of several at once: the ledger and the end of the journal are read once for all of them."""
         known = self._known()
         with disk_errors(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             is_new = not self.file.exists()
             with self.file.open("ab+") as file:
-                file.truncate(_end_of_whole_lines(file.fileno()))  # a line cut short by a kill was never acted upon
-                for note in self._missing(known):
-                    self._write(file, what=OWN, **note)
-                event = self._write(file, what=what, model=model, version=version, why=why, details=dict(details or {}))
+                end = _end_of_whole_lines(file.fileno())
+                file.truncate(end)  # a line cut short by a kill was never acted upon
+                last = _last_line(file.fileno(), end)
+                for told in (*self._missing(known), *events):
+                    last = self._line_after(last, told)
+                    file.write(last + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             if is_new:
                 fsync_path(self.file.parent)
-        return event
 
-    def _write(self, file: BinaryIO, **told: Any) -> Event:
-        """Append an event to the open file, by its last line."""
-        file.flush()
-        last = _last_line(file.fileno(), os.fstat(file.fileno()).st_size)
+    def _line_after(self, last: bytes, told: Told) -> bytes:
         event = Event(
             seq=self._parse(last, "its last line").seq + 1 if last else 1,
             time=datetime.now(timezone.utc).replace(microsecond=0),
             who=who(),
+            what=told.what,
+            model=told.model,
+            version=told.version,
+            why=told.why,
+            details=dict(told.details),
             previous=sha256(last) if last else _FIRST,
-            **told,
         )
-        file.write(canonical(event.as_json()) + b"\n")
-        return event
+        return canonical(event.as_json())
 
-    def _missing(self, known: JournalHead | None) -> Iterator[dict[str, Any]]:
+    def _missing(self, known: JournalHead | None) -> Iterator[Told]:
         """What an event is to say about lines that the ledger knows and that are gone."""
         head = self.head()
         if known and head is None:
-            yield {"why": f"begins anew: the one before, of {known.lines} lines, is not here"}
+            yield Told(OWN, why=f"begins anew: the one before, of {known.lines} lines, is not here")
         elif known and head and head.first == known.first and head.lines < known.lines:
             why = f"ended at line {head.lines}, and the ledger knew {known.lines} lines"
-            yield {"why": why, "details": {_LOST: known.lines - head.lines}}
+            yield Told(OWN, why=why, details={_LOST: known.lines - head.lines})
 
     def last(self) -> Event | None:
         """The last event; None where there is none, or none that can be read."""

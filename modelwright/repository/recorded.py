@@ -16,7 +16,7 @@ from modelwright.config.edit import with_own_policy
 from modelwright.digest import list_tree, sha256, sha256_file
 from modelwright.errors import ConfigError
 from modelwright.facts.part import JsonObject
-from modelwright.repository.journal import Event
+from modelwright.repository.journal import Event, Told
 from modelwright.repository.records import keep_record, record_folder
 from modelwright.repository.repository import Change, Repository
 from modelwright.triton.layout import CONFIG, MANIFEST, SIGNATURE, environment_of, version_number
@@ -76,9 +76,10 @@ def record(repository: Repository, models: Iterable[str] = (), *, why: str = "")
                 if not record_folder(repository.history, model, number).is_dir():
                     keep_record(repository.history, model, number, folder, repository.staging)
             live: list[Any] = [*repository.versions(model)]
-            repository.journal.append(RECORD, model, why=why, details={**details, "live": live})
-            told.append(model)
-    return told
+            told.append(Told(RECORD, model, why=why, details={**details, "live": live}))
+    if told:
+        repository.journal.append_all(told)
+    return [item.model for item in told]
 
 
 def unrecorded(repository: Repository, model: str, known: KnownDigests) -> JsonObject:
