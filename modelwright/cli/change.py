@@ -10,7 +10,16 @@ import click
 
 from modelwright import text
 from modelwright.api import Project
-from modelwright.cli.command import as_json, command, json_option, names_argument, progress
+from modelwright.cli.command import (
+    as_json,
+    command,
+    dry_run_option,
+    json_option,
+    names_argument,
+    progress,
+    wait_option,
+    why_option,
+)
 from modelwright.cli.hints import typed
 from modelwright.cli.servers import following, server_options
 
@@ -33,12 +42,7 @@ signature_option = click.option(
 
 def change_options(function: F) -> F:
     """The options of every command that changes published versions."""
-    for option in (
-        json_option,
-        click.option("--wait", is_flag=True, help="While a build or another operator is at work, wait."),
-        click.option("--why", "-m", default="", metavar="TEXT", help="The reason, for the journal."),
-        click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing."),
-    ):
+    for option in (json_option, wait_option, why_option, dry_run_option):
         function = option(function)
     return function
 

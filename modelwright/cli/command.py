@@ -37,7 +37,10 @@ class Finite(click.FloatRange):
 
 
 json_option = click.option("--json", "as_data", is_flag=True, help="Print JSON.")
-
+# Of commands that change a repository
+wait_option = click.option("--wait", is_flag=True, help="While a build or another operator is at work, wait.")
+why_option = click.option("--why", "-m", default="", metavar="TEXT", help="The reason, for the journal.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 
 startup_timeout_option = click.option(
     "--startup-timeout",

@@ -12,7 +12,16 @@ import click
 from modelwright import text
 from modelwright.api import Project
 from modelwright.cli import tables
-from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
+from modelwright.cli.command import (
+    as_json,
+    command,
+    dry_run_option,
+    json_option,
+    names_argument,
+    progress,
+    quiet,
+    wait_option,
+)
 from modelwright.cli.hints import error_text, typed
 
 if TYPE_CHECKING:
@@ -31,8 +40,6 @@ endpoint_option = click.option(
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1, _MOST_JOBS), default=4, show_default=True, help="Objects at the same time."
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
-wait_option = click.option("--wait", is_flag=True, help="Wait while another command holds the lock.")
 
 
 @click.command("push")
@@ -157,7 +164,7 @@ def _print_difference(found: RemoteDifference) -> None:
 
 def _difference_row(model: RemoteModelDifference) -> list[str]:
     here, there = _served(model.here, model.served_here), _served(model.there, model.served_there)
-    return [model.model, here, there, _push_text(model.push), _pull_text(model.pull)]
+    return [model.model, here, there, _change_text(model.push), _change_text(model.pull)]
 
 
 def _served(versions: Mapping[int, str], served: Iterable[int]) -> str:
@@ -165,14 +172,7 @@ def _served(versions: Mapping[int, str], served: Iterable[int]) -> str:
     return ", ".join(f"{number}{'*' if number in served else ''}" for number in sorted(versions)) or "-"
 
 
-def _push_text(change: ModelChange | None) -> str:
-    if change is None or not change.changes_anything:
-        return "-"
-    parts = [f"version {_numbers(change.add)}"] if change.add else []
-    return ", ".join([*parts, *(["config"] if change.config else [])])
-
-
-def _pull_text(change: PulledModel | None) -> str:
+def _change_text(change: ModelChange | PulledModel | None) -> str:
     if change is None or not change.changes_anything:
         return "-"
     parts = [f"version {_numbers(change.add)}"] if change.add else []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelwright.api import Project
-from modelwright.cli.command import Finite, as_json, command, json_option, progress
+from modelwright.cli.command import Finite, as_json, command, json_option, progress, wait_option, why_option
 from modelwright.cli.servers import server_options, terms_of
 from modelwright.text import seconds
 
@@ -66,8 +66,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Its p99 at most, as a multiple of the p99 of the version that is served.",
 )
-@click.option("--why", "-m", default="", metavar="TEXT", help="The reason, for the journal.")
-@click.option("--wait", is_flag=True, help="While a build or another operator is at work, wait.")
+@why_option
+@wait_option
 @click.option("--dry-run", is_flag=True, help="Ask the servers, print what would be done, and do nothing.")
 @json_option
 @command

@@ -9,15 +9,12 @@ import click
 
 from modelwright import text
 from modelwright.api import Project
-from modelwright.cli.command import as_json, command, json_option, names_argument, progress
+from modelwright.cli.command import as_json, command, json_option, names_argument, progress, wait_option, why_option
 from modelwright.cli.hints import typed
 
 if TYPE_CHECKING:
     from modelwright.operations.fsck import Checkup
     from modelwright.repair.damage import Damage
-
-_wait_option = click.option("--wait", is_flag=True, help="While a build or another operator is at work, wait.")
-_why_option = click.option("--why", "-m", default="", metavar="TEXT", help="The reason, for the journal.")
 
 
 @click.command("fsck")
@@ -30,8 +27,8 @@ _why_option = click.option("--why", "-m", default="", metavar="TEXT", help="The 
     metavar="URL",
     help="Where versions can be fetched from, beside the remotes that this project pushed to. Repeatable.",
 )
-@_why_option
-@_wait_option
+@why_option
+@wait_option
 @json_option
 @command
 def fsck_command(
@@ -111,8 +108,8 @@ def _summary(found: Checkup, repair: bool) -> str:
 @click.argument("name", required=False)
 @click.argument("version", required=False, type=click.IntRange(0), metavar="[N]")
 @click.option("--again", is_flag=True, help="Sign also what has a signature, such as one of an older key.")
-@_why_option
-@_wait_option
+@why_option
+@wait_option
 @json_option
 @command
 def sign_command(

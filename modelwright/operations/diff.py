@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from modelwright.digest import list_tree
 from modelwright.errors import RepositoryError
 from modelwright.operations.places import Place, VersionPlace, place_of, places, there_are
 from modelwright.project.project import ProjectConfig
@@ -90,8 +89,7 @@ def _signature(was: Manifest | None, now: Manifest | None) -> tuple[str, ...]:
 
 def _side(place: VersionPlace, manifest: Manifest | None) -> DiffSide:
     if manifest is None:
-        size = sum(path.stat().st_size for path in list_tree(place.folder).values() if path.is_file())
-        return DiffSide(place.version, place.place, size)
+        return DiffSide(place.version, place.place, place.size_bytes)
     return DiffSide(
         place.version,
         place.place,

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from modelwright.build.build import LOCK
-from modelwright.digest import list_tree
 from modelwright.errors import RepositoryError
 from modelwright.fsops import locked
 from modelwright.operations.change import How
@@ -117,8 +116,7 @@ def _old(repository: Repository, keep: int, models: Sequence[str], serves: Mappi
             unread = error.message
         for item in _beyond(known[model], keep):
             manifest, problem = _manifest(item)
-            size = sum(path.lstat().st_size for path in list_tree(item.folder).values())
-            found = Old(model, item.version, item.place, size, manifest.version_digest if manifest else "")
+            found = Old(model, item.version, item.place, item.size_bytes, manifest.version_digest if manifest else "")
             urls = [copy.url for copy in remotes.get((model, item.version), ())]
             why = unread or problem or (f"on {' and '.join(urls)}" if urls else "")
             if item.place == "live":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from modelwright.digest import list_tree
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import check_known, published_config
@@ -23,6 +24,11 @@ class VersionPlace:
     version: int
     place: Place
     folder: Path
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(path.lstat().st_size for path in list_tree(self.folder).values())
 
     @property
     def own_config(self) -> Path | None:

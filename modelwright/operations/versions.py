@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 
-from modelwright.digest import list_tree
 from modelwright.errors import RepositoryError
 from modelwright.loadtest.gate.verdicts import PastVerdict, past_verdicts
 from modelwright.operations.places import Place, VersionPlace, places, served_versions
@@ -92,9 +90,9 @@ def _told(place: VersionPlace) -> VersionStatus:
     try:
         manifest = read_ours(place.folder / MANIFEST)
     except RepositoryError as error:
-        return replace(status, problem=error.message, size_bytes=_size_bytes(place.folder))
+        return replace(status, problem=error.message, size_bytes=place.size_bytes)
     if manifest is None:
-        return replace(status, size_bytes=_size_bytes(place.folder))
+        return replace(status, size_bytes=place.size_bytes)
     return replace(
         status,
         digest=manifest.version_digest,
@@ -108,7 +106,3 @@ def _gate(version: VersionStatus, verdicts: Mapping[int, PastVerdict]) -> PastVe
     """The gate's verdict on it, and not on one of the same number in a repository that was here before."""
     found = verdicts.get(version.version)
     return found if found and version.created and found.created >= version.created else None
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in list_tree(folder).values() if path.is_file())

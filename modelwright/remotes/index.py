@@ -8,7 +8,6 @@ A push writes the names of what it is about to write before it does so, without 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 
@@ -44,9 +43,6 @@ class RemoteIndex(Part):
         known = self.objects.get(name)
         same = known is not None and known.stamp and (known.size_bytes, known.stamp) == (entry.size_bytes, entry.stamp)
         return known.sha256 if known is not None and same else ""
-
-    def with_objects(self, objects: Mapping[str, RemoteObject]) -> RemoteIndex:
-        return self.model_copy(update={"objects": {**self.objects, **objects}})
 
     def text(self) -> bytes:
         return (json.dumps(self.as_json(), indent=1, sort_keys=True) + "\n").encode()

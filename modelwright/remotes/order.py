@@ -26,6 +26,7 @@ from modelwright.digest import sha256
 from modelwright.errors import RemoteConflictError
 from modelwright.remotes.sides import Held, ModelSide, Remote, Version, closed_config, is_closed, is_config, served
 from modelwright.remotes.store import Source
+from modelwright.repository.versions import in_load_order
 from modelwright.triton.layout import CONFIG, MANIFEST, environment_of
 
 
@@ -390,17 +391,7 @@ def needed_by(sides: Iterable[ModelSide]) -> dict[str, set[int]]:
 
 def composing_first(sides: Mapping[str, ModelSide], names: Iterable[str]) -> list[str]:
     """These models and those that they run, as far as they are there, each after those that it runs."""
-    ordered: dict[str, None] = {}
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        for other in sorted(sides[name].runs) if name not in ordered else ():
-            if other in sides and other not in above:
-                visit(other, (*above, name))
-        ordered[name] = None
-
-    for name in names:
-        visit(name, (name,))
-    return list(ordered)
+    return in_load_order(names, lambda name: sorted(other for other in sides[name].runs if other in sides))
 
 
 def is_same(there: Held | None, here: Held | None) -> bool:

@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from modelwright.remotes.faults import is_damaged, is_missing_bucket, store_erro
 from modelwright.remotes.place import RemotePlace
 
 Source = Path | bytes
-Check = Callable[[], None]
 
 _PART = 8 << 20  # of a large object: what is in memory at once is a few of these for each transfer
 _MOST_PARTS = 10_000  # that S3 takes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,16 @@ def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
 
     A model whose config cannot be read runs none: the server does not serve it.
     """
+
+    def runs(model: str) -> Iterable[str]:
+        config = _config_or_none(repository, model)
+        return run_by(config) if config is not None else ()
+
+    return in_load_order(models, runs)
+
+
+def in_load_order(models: Iterable[str], runs: Callable[[str], Iterable[str]]) -> list[str]:
+    """These models and what they run, by `runs`, each after what it runs."""
     ordered: dict[str, None] = {}
     seen: set[str] = set()  # a config that was edited by hand can make a circle
 
@@ -197,8 +207,7 @@ def composing_first(repository: Repository, models: Iterable[str]) -> list[str]:
         if model in seen:
             return
         seen.add(model)
-        config = _config_or_none(repository, model)
-        for other in run_by(config) if config is not None else ():
+        for other in runs(model):
             visit(other)
         ordered[model] = None
 
