@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -75,8 +76,11 @@ def _fitting(config: Any, versions: Collection[int]) -> Collection[int]:
     An ensemble that became a Python model, to be kept, has older versions without a model.py. A server that looks for
     one hangs.
     """
-    text = parameter(config, PINS)
-    named = [number for number in versions if text is not None and f'"{number}"' in text]
+    try:
+        pinned = json.loads(parameter(config, PINS) or "{}")
+    except (ValueError, RecursionError):  # the server, or the model, says so
+        pinned = {}
+    named = [number for number in versions if isinstance(pinned, dict) and str(number) in pinned]
     return named or versions
 
 

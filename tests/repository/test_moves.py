@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from modelwright.config.edit import served_by
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
 from modelwright.repository import draft, moves
+from modelwright.repository.ledger import ServingState
 from modelwright.repository.move import Move, carry_out, inverse, settle
-from modelwright.repository.policy import SETTLE_S, utc_now
+from modelwright.repository.policy import SETTLE_S, utc_now, with_policy
 from tests.repository.killing import in_child
 from tests.repository.operated import Operated
 
@@ -268,3 +271,14 @@ def test_a_rollback_that_was_killed_is_finished_by_the_next_command(tmp_path: Pa
         if again == "rollback" or was_withdrawn:
             assert (operated.served(), repository.versions("m"), repository.retired("m")) == ({"m": [1]}, [1], [2, 3])
     assert seen == {1, 3}
+
+
+def test_versions_that_pins_do_not_name_are_not_served_whatever_models_are_called() -> None:
+    """A model can be named by a number."""
+    pins = '{"4": {"3": 1}}'
+    text = (
+        f'name: "m"\nbackend: "python"\nparameters {{ key: "pins", value: {{ string_value: {json.dumps(pins)} }} }}\n'
+    )
+    text += "version_policy { latest { num_versions: 3 } }\n"
+    found, _ = with_policy(text, "m", {3, 4}, ServingState(), (), utc_now())
+    assert served_by(found, "m", {3, 4}) == [4]
