@@ -109,7 +109,8 @@ def _print_notes(outcomes: Sequence[Outcome]) -> None:
     """Models of which an operator decided that something else is served than what was built."""
     for outcome in outcomes:
         if outcome.note:
-            click.echo(f"Not served: {outcome.model}: {typed(outcome.note)}; its config.pbtxt stays as it is", err=True)
+            stays = "" if outcome.status == "config" else "; its config.pbtxt stays as it is"  # a lost one comes back
+            click.echo(f"Not served: {outcome.model}: {typed(outcome.note)}{stays}", err=True)
 
 
 def _print_on_request(models: Sequence[str]) -> None:
