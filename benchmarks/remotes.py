@@ -47,6 +47,7 @@ _SCENARIOS = (
 )  # tests/remotes/test_order.py has all of them, on a folder
 _WITH_FAULTS = ("a pipeline moves",)
 _READ_TIMEOUT_S = 1.0
+_PATIENCE_S = 600  # for the process with the large file
 _LARGE_BYTES = 512 << 20
 
 
@@ -218,7 +219,7 @@ def _memory(proxy: Proxy, folder: Path, options: Options) -> Section:
         result: multiprocessing.Queue[tuple[float, int, int]] = context.Queue()
         child = context.Process(target=work, args=(_url(proxy, "large"), folder / "large", result))
         child.start()
-        seconds, before, peak = result.get()
+        seconds, before, peak = result.get(timeout=_PATIENCE_S)
         child.join()
         rows.append([what, f"{size >> 20} MiB", f"{seconds:.1f} s", f"{before >> 10} MiB", f"{peak >> 10} MiB"])
     shutil.rmtree(folder / "large")
