@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import projects, timing
 from benchmarks.options import Options
+from benchmarks.servers import Mode, serving
 from benchmarks.table import Section, load
 from modelwright.errors import FleetError, VerifyError
 from modelwright.fleet.follow import Servers, follow
@@ -20,8 +21,6 @@ from modelwright.project.project import load as load_project
 from modelwright.repository import moves
 from modelwright.repository.move import carry_out
 from modelwright.repository.repository import Repository
-from modelwright.server import environment
-from modelwright.server.local import Mode, running
 
 _MODEL = "table"
 _SERVERS = 3
@@ -94,20 +93,9 @@ def _times(project: ProjectConfig, mode: Mode, rounds: int) -> tuple[list[float]
 
 @contextmanager
 def _servers(project: ProjectConfig, mode: Mode) -> Iterator[list[str]]:
-    made = environment.ensure(project.server, project.target, lambda _: None)
     with ExitStack() as stack:
         servers = [
-            stack.enter_context(
-                running(
-                    made,
-                    project.repository,
-                    log=project.logs / f"fleet-{number}.log",
-                    mode=mode,
-                    models=[_MODEL] if mode == "explicit" else (),
-                    stop_grace_s=0,
-                )
-            )
-            for number in range(_SERVERS)
+            stack.enter_context(serving(project, mode, f"fleet-{number}", stop_grace_s=0)) for number in range(_SERVERS)
         ]
         yield [f"http://{server.http}" for server in servers]
 

@@ -15,23 +15,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from benchmarks import pipeline_models, projects
 from benchmarks.load_client import Golden, Load, LoadClient, Rows
 from benchmarks.options import Options
+from benchmarks.servers import Mode, serving
 from benchmarks.table import Section, load
 from modelwright import Project
 from modelwright.build.build import build
 from modelwright.build.inline import InlineExecutor
 from modelwright.build.listener import Listener
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
-from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import read
-from modelwright.server import environment
-from modelwright.server.local import RunningServer, running
+from modelwright.server.local import RunningServer
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import GOLDEN, MANIFEST
 from modelwright.verification.golden import load_golden
@@ -44,7 +42,6 @@ _IN_FLIGHT = 32  # of the closed loop that finds the capacity
 _PATIENCE_S = 60.0
 _LOOK_S = 0.05
 
-Mode = Literal["poll", "explicit"]
 MODES: tuple[Mode, ...] = ("poll", "explicit")
 
 
@@ -132,7 +129,7 @@ def _moved(root: Path, mode: Mode, generations: Sequence[int], pauses: Pauses) -
     goldens = {1: _golden(project.repository / PIPE / "1")}
     workload = Workload("", PIPE, payload="golden", repository=str(project.repository), check_every=1)
     with (
-        _server(project.config, mode) as server,
+        serving(project.config, mode, f"pipelines-{mode}") as server,
         _client(server, workload) as client,
         connect(server.http) as control,
     ):
@@ -151,15 +148,6 @@ def _moved(root: Path, mode: Mode, generations: Sequence[int], pauses: Pauses) -
             time.sleep(pauses.between_s)
             loads.append(client.end())
     return Found(mode, capacities, loads, [line for done in loads for line in done.wrong(goldens.get)])
-
-
-@contextmanager
-def _server(config: ProjectConfig, mode: Mode) -> Iterator[RunningServer]:
-    made = environment.ensure(config.server, config.target, lambda _: None)
-    models = ["*"] if mode == "explicit" else []
-    log = config.logs / f"pipelines-{mode}.log"
-    with running(made, config.repository, log=log, mode=mode, models=models, stop_grace_s=1) as server:
-        yield server
 
 
 @contextmanager
@@ -209,7 +197,7 @@ def kept_costs(root: Path, rounds: int, duration_s: float) -> list[Cost]:
     if failed := [outcome for outcome in project.build() if outcome.error]:
         raise RuntimeError(str(failed[0].error))
     costs = [Cost(in_flight) for in_flight in (1, 8)]
-    with _server(project.config, "explicit") as server:
+    with serving(project.config, "explicit", "pipelines-explicit") as server:
         for name in (PIPE, KEPT) * rounds:
             workload = Workload("", name, payload="golden", repository=str(project.repository))
             with _client(server, workload) as client:

@@ -6,8 +6,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,13 +17,13 @@ from benchmarks import swap_models
 from benchmarks.load_client import Load, LoadClient, Rows
 from benchmarks.options import Options
 from benchmarks.server_log import load_times
+from benchmarks.servers import Mode, serving
 from benchmarks.swap_models import Swapped
 from benchmarks.table import Section, load
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.project import ProjectConfig
-from modelwright.server import environment
-from modelwright.server.local import RunningServer, running
+from modelwright.server.local import RunningServer
 from modelwright.triton.client import Client, connect
 
 CYCLES = 100
@@ -37,7 +36,6 @@ _PATIENCE_S = 60.0
 _ENDS_S = 20.0  # a version that has not ended by then never will
 _LOOK_S = 0.05
 
-Mode = Literal["poll", "explicit"]
 Protocol = Literal["http", "grpc"]
 
 
@@ -155,18 +153,9 @@ def run(project: ProjectConfig, wanted: Sequence[Case], pauses: Pauses) -> tuple
     for mode, group in itertools.groupby(wanted, key=lambda case: case.mode):
         served = Served(mode)
         servers.append(served)
-        with _server(project, mode) as server:
+        with serving(project, mode, f"swap-{mode}") as server:
             found += [_case(project, server, case, pauses, served) for case in group]
     return found, servers
-
-
-@contextmanager
-def _server(project: ProjectConfig, mode: Mode) -> Iterator[RunningServer]:
-    made = environment.ensure(project.server, project.target, lambda _: None)
-    models = ["*"] if mode == "explicit" else []
-    log = project.logs / f"swap-{mode}.log"
-    with running(made, project.repository, log=log, mode=mode, models=models, stop_grace_s=1) as server:
-        yield server
 
 
 def _case(project: ProjectConfig, server: RunningServer, case: Case, pauses: Pauses, served: Served) -> Found:
