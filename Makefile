@@ -18,17 +18,17 @@ $(VENV)/.built: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or later is needed: make PYTHON=python3.12"; exit 1; }
 	@echo "Making $(VENV) and installing pinned dependencies: a few minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load]'
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,tabular,load]'
 	@touch $@
 
 $(VENV)/.built-dev: $(VENV)/.built
 	@echo "Installing the development tools"
-	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load,dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,tabular,load,dev]'
 	@touch $@
 
 $(VENV)/.built-variants: $(VENV)/.built
 	@echo "Installing what the variants need"
-	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,load,variants]'
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,tabular,load,variants]'
 	@touch $@
 
 $(MODELS)/.built: tests/models/requirements.txt | $(VENV)/.built-dev

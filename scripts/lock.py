@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_EXTRAS = ("torch", "text", "load", "lock", "gcs", "azure", "dev")
+_EXTRAS = ("torch", "text", "load", "lock", "gcs", "azure", "mlflow", "dev")
 # Decided here, not by the resolver: the target release's onnxruntime and its onnx, and torch's version.
 _DECIDED = """\
 torch==2.13.0
