@@ -33,6 +33,18 @@ def local_file(builder: Builder, field: str, relative: str) -> Path:
     return path
 
 
+def local_folder(builder: Builder, field: str, relative: str) -> Path:
+    """A folder in the builder's folder. Raises SpecError when it is not there, or a link leads out."""
+    path = builder.folder / relative
+    if not path.resolve().is_relative_to(builder.folder.resolve()):
+        where = f"{builder.file}: {field}: '{relative}'"
+        raise SpecError(f"{where} is a link that leaves the builder's folder", "copy the folder in")
+    if not path.is_dir():
+        names = [item.relative_to(builder.folder).as_posix() for item in builder.folder.rglob("*") if item.is_dir()]
+        raise SpecError(f"{builder.file}: {field}: there is no folder '{relative}'", did_you_mean(relative, names))
+    return path
+
+
 def check_fetched(path: Path, where: str) -> None:
     """Refuse a file that stands for one that was not fetched, as a Git LFS pointer does. Raises SpecError."""
     with contextlib.suppress(OSError):  # who reads the file next says what is wrong
