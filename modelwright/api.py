@@ -480,14 +480,15 @@ class Project:
 
         return new_builder(self.config, name, kind)
 
-    def new_from(self, name: str, file: Path | str) -> Scaffold:
-        """Write a builder around an ONNX file; it builds at once. Raises ModelwrightError for what cannot be served.
+    def new_from(self, name: str, given: Path | str, kind: str | None = None) -> Scaffold:
+        """Write a builder around a model: a file or a folder of any kind that is recognised, or only of `kind`.
 
-        Where `builds` is false in the result, no generated samples ran: the builder needs samples of your own.
+        Where `builds` is false in the result, `written.left` says what is left to you. Raises ModelwrightError for
+        what is not recognised, or cannot be served.
         """
-        from modelwright.operations.scaffold import new_from_file
+        from modelwright.operations.scaffold import new_from
 
-        return new_from_file(self.config, name, Path(file))
+        return new_from(self.config, name, str(given), kind)
 
     def push(
         self,

@@ -15,7 +15,7 @@ from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
 from modelwright.cli.hints import path_from, program, typed
 from modelwright.cli.kinds import CommandWithKinds, KindName
-from modelwright.errors import ModelwrightError, SpecError
+from modelwright.errors import ModelwrightError
 from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:
@@ -26,33 +26,34 @@ if TYPE_CHECKING:
 @click.command("new", cls=CommandWithKinds)
 @click.argument("name")
 @click.option("--kind", type=KindName(), help="The kind of source.  [default: torch]")
-@click.option(
-    "--from", "file", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX file to make the builder around."
-)
+@click.option("--from", "given", type=click.Path(), metavar="FILE|FOLDER", help="A model to make the builder around.")
 @command
-def new_command(project: Project, name: str, kind: str | None, file: Path | None) -> None:
-    """Write a builder to start from; it builds as it is."""
-    if file is None:
+def new_command(project: Project, name: str, kind: str | None, given: str | None) -> None:
+    """Write a builder to start from; it builds as it is. --from recognises what a model is, and says what it saw."""
+    if given is None:
         _print_new(project.config, project.new(name, kind or "torch"))
-    elif kind not in (None, "onnx"):
-        raise SpecError(f"--kind {kind}: --from makes a builder of kind onnx", "leave one of the two out")
     else:
-        _print_new(project.config, project.new_from(name, file))
+        _print_new(project.config, project.new_from(name, given, kind))
 
 
 def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
     """The files that were written, and what to type next."""
     from modelwright.operations.scaffold import missing_requirement
 
+    if scaffold.what:
+        click.echo(f"Saw {scaffold.what}")
     for folder in scaffold.folders:
         click.echo(f"Wrote {project.shown(folder)}/")
         for path in sorted(folder.iterdir()):
             click.echo(f"  {path.name}")
     for note in scaffold.notes:
         click.echo(f"Note: {note}")
+    for task in scaffold.written.left:
+        click.echo(f"Left to you: {task}")
     click.echo()
     here, folder = Path.cwd(), scaffold.folders[-1]
-    first = {} if scaffold.builds else {f"edit {path_from(here, folder / 'data.py')}": "give it samples"}
+    edit = path_from(here, folder / scaffold.written.edit)
+    first = {} if scaffold.builds else {f"edit {edit}": "give it what is left to you"}
     steps = first | {
         f"{program()} build {scaffold.name}": "build it, verify it, publish version 1",
         f"{program()} infer {scaffold.name}": "send it a sample",

@@ -10,7 +10,7 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -22,7 +22,9 @@ from modelwright.errors import SpecError, located
 from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Files, Kind
 from modelwright.kinds.registry import find, registered
-from modelwright.operations import from_onnx, schema
+from modelwright.operations import schema
+from modelwright.operations.importing.recogniser import NewBuilder, Written
+from modelwright.operations.importing.registry import recognised
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
 from modelwright.project.spec import FILE, Builder, Name
@@ -36,12 +38,21 @@ class Scaffold:
 
     kind: str
     folders: tuple[Path, ...]
-    notes: tuple[str, ...] = ()  # what was decided about a model that it was made around
-    builds: bool = True
+    what: str = ""  # that it was made around: "an ONNX file: opset 17; 1 input, 1 output"
+    written: Written = field(default_factory=Written)
 
     @property
     def name(self) -> str:
         return self.folders[-1].name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the model."""
+        return self.written.notes
+
+    @property
+    def builds(self) -> bool:
+        return self.written.builds
 
 
 def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
@@ -71,23 +82,24 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
     return Scaffold(kind, tuple(folders))
 
 
-def new_from_file(project: ProjectConfig, name: str, file: Path) -> Scaffold:
-    """Write builders/`name` around an ONNX file: a copy, its weights, its tensors, and samples that it takes.
+def new_from(project: ProjectConfig, name: str, given: str, kind: str | None = None) -> Scaffold:
+    """Write builders/`name` around what is given: what it is made of, its tensors, samples that it takes.
 
-    Raises SpecError like `new_builder`, and for a file of another kind; ModelwrightError for a model that cannot be
-    served, with the reason.
+    `given` is a file or a folder, which `kind` may restrict to what a builder of that kind is made of. Raises SpecError
+    like `new_builder`, and for what nobody recognises; ModelwrightError for a model that cannot be served, with the
+    reason.
     """
     _check_name(name)
     folder = project.builders / name
     _check_free(project, [folder])
-    from_onnx.check_is_onnx(file)
+    found, recogniser = recognised(given, Path(given), kind)
     with disk_errors(project.builders), _staging(project.builders) as staging:
         (staging / name).mkdir()
-        values = {"yaml_name": as_yaml(name), "editor": schema.editor_line(project, folder).rstrip()}
-        written = from_onnx.write_builder(file, staging / name, folder, values, project.target)
+        editor = schema.editor_line(project, folder).rstrip()
+        written = recogniser.write(found, NewBuilder(project, name, staging / name, folder, given, editor))
         schema.put_into(project)
         _move_into_place(staging, [folder])
-    return Scaffold("onnx", (folder,), written.notes, written.builds)
+    return Scaffold(found.kind, (folder,), found.what, written)
 
 
 def scaffolded_kinds() -> list[Kind[Any]]:

@@ -143,6 +143,7 @@ def refused(sandbox: Sandbox, file: Path | str, *more: str) -> str:
 def test_it_builds_at_once(sandbox: Sandbox, tmp_path: Path, case: str) -> None:
     model, batch, why = BUILDS[case]
     output = new_from(sandbox, saved(tmp_path / "from", model))
+    assert "Saw an ONNX file: opset 17; " in output
     assert f"Note: max_batch_size is {batch}: " in output
     assert why in output
     assert spec(sandbox)["serving"]["max_batch_size"] == batch
@@ -232,16 +233,20 @@ def test_what_cannot_be_served_is_refused_with_the_reason(sandbox: Sandbox, tmp_
 
 
 FILES: dict[str, tuple[bytes, str]] = {
-    "a pointer": (POINTER, "is a Git LFS pointer, not the file; --from takes ONNX files\n  hint: git lfs pull"),
-    "a web page": (b"<html></html>", r"is a web page \(HTML\); --from takes ONNX files"),
+    "a pointer": (POINTER, "is a Git LFS pointer, not the file, of which no builder is made\n  hint: git lfs pull"),
+    "a web page": (b"<html></html>", r"is a web page \(HTML\), of which no builder is made"),
     "a checkpoint": (
         zipped("archive/data.pkl"),
-        "is a PyTorch checkpoint; --from takes ONNX files\n  hint: .*kind torch",
+        "is a PyTorch checkpoint, of which no builder is made\n  hint: .*kind torch",
     ),
-    "TorchScript": (zipped("m/data.pkl", "m/constants.pkl"), "is a TorchScript file; --from takes ONNX files"),
-    "safetensors": ((2).to_bytes(8, "little") + b"{}", "is a safetensors file; .*\n  hint: .*--kind huggingface"),
-    "a plan": (b"ftrt" + bytes(40), "is a TensorRT plan; --from takes ONNX files"),
-    "an empty file": (b"", "is empty; --from takes ONNX files"),
+    "TorchScript": (zipped("m/data.pkl", "m/constants.pkl"), "is a TorchScript file, of which no builder is made"),
+    "safetensors": (
+        (2).to_bytes(8, "little") + b"{}",
+        "is a safetensors file, .*\n  hint: name the directory that it lies in",
+    ),
+    "a plan": (b"ftrt" + bytes(40), "is a TensorRT plan, of which no builder is made"),
+    "an empty file": (b"", "is empty, of which no builder is made"),
+    "nothing that is known": (b"\0\1\2" * 9, "not a whole ONNX model"),
     "an ONNX file that is cut short": (
         BUILDS["rows"][0].SerializeToString()[:40],
         "not a whole ONNX model: .*cut short",
@@ -257,27 +262,33 @@ def test_another_file_is_named(sandbox: Sandbox, tmp_path: Path, case: str) -> N
 
 
 def test_a_folder_gets_a_hint(sandbox: Sandbox, tmp_path: Path) -> None:
-    folder = tmp_path / "from"
+    folder = tmp_path / "my models"
     folder.mkdir()
-    assert f"--from {folder}: is a folder\n  hint: name an ONNX file" in refused(sandbox, folder)
+    assert f"--from {folder}: is an empty folder\n  hint: --from takes " in refused(sandbox, folder)
+    (folder / "notes.txt").touch()
+    assert f"{folder}: is a folder with notes.txt: it is not known what that is" in refused(sandbox, folder)
     saved(folder, BUILDS["rows"][0])
-    assert f"hint: name the file: --from {folder}/net.onnx" in refused(sandbox, folder)
-    (folder / "m").mkdir()
-    (folder / "m/config.pbtxt").touch()
-    assert re.search(rf"hint: a model repository: .*modelwright .*adopt {folder}", refused(sandbox, folder))
-    (folder / "config.json").touch()
-    (folder / "model.safetensors").touch()
-    assert re.search("hint: a Hugging Face directory: .* new NAME --kind huggingface", refused(sandbox, folder))
-    assert "nowhere.onnx: there is no such file" in refused(sandbox, folder / "nowhere.onnx")
+    assert f"hint: name the file: --from '{folder}/net.onnx'" in refused(sandbox, folder)
+
+
+def test_a_model_repository_is_for_adopt(sandbox: Sandbox, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    (repository / "m").mkdir(parents=True)
+    (repository / "m/config.pbtxt").touch()
+    assert re.search(
+        rf"is a Triton model repository with m\n  hint: .*modelwright .*adopt {repository}",
+        refused(sandbox, repository),
+    )
+    assert re.search(
+        rf"is a model of a Triton repository\n  hint: .*modelwright .*adopt {repository} m\b",
+        refused(sandbox, repository / "m"),
+    )
 
 
 def test_what_is_no_file_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
-    assert "is a URL; --from takes a file" in refused(sandbox, Path("https://example.com/net.onnx"))
+    assert "nowhere.onnx: there is no such file" in refused(sandbox, tmp_path / "nowhere.onnx")
     os.mkfifo(tmp_path / "pipe")
     assert "pipe: is no regular file" in refused(sandbox, tmp_path / "pipe")
-    folder = tmp_path / "my models"
-    saved(folder, BUILDS["rows"][0])
-    assert f"--from '{folder}/net.onnx'" in refused(sandbox, folder)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +310,10 @@ def test_weights_in_files_that_no_builder_can_have(sandbox: Sandbox, tmp_path: P
 
 def test_another_kind_and_a_name_that_is_taken_are_refused(sandbox: Sandbox, tmp_path: Path) -> None:
     file = saved(tmp_path / "from", BUILDS["rows"][0])
-    assert "--kind torch: --from makes a builder of kind onnx" in refused(sandbox, file, "--kind", "torch")
+    assert re.search(
+        "--kind torch: .*net.onnx is an ONNX file: opset 17; 1 input, 1 output\n  hint: .* of kind onnx is made",
+        refused(sandbox, file, "--kind", "torch"),
+    )
     sandbox.onnx_builder("m")
     assert "builders/m exists\n  hint: nothing was written" in refused(sandbox, file)
 
@@ -310,7 +324,8 @@ def test_a_model_that_takes_no_generated_sample_is_left_to_a_person(sandbox: San
     )
     output = new_from(sandbox, saved(tmp_path / "from", model))
     assert "Note: no generated samples ran: onnxruntime fails on inputs x [32]" in output
-    assert re.search(r"edit \S*builders/m/data.py +give it samples", output)
+    assert "Left to you: write your own samples into data.py" in output
+    assert re.search(r"edit \S*builders/m/data.py +give it what is left to you", output)
     data = sandbox.root / "builders/m/data.py"
     data.write_text(data.read_text().replace("32, 32, 32, 32", "77, 77, 77, 77"))
     assert sandbox.build("m")["m"].status == "new"

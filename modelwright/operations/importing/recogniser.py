@@ -1,0 +1,98 @@
+"""What a recogniser of `new --from` is: it says what a file or folder is, and writes a builder around it.
+
+A module of this package has one, as `RECOGNISER`, and `importing.registry` lists the modules.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright.project.project import ProjectConfig
+from modelwright.project.writer import as_yaml
+from modelwright.triton.releases import Release
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A thing that a recogniser knows."""
+
+    kind: str  # of the builder that is written around it: "onnx"
+    what: str  # follows "it is": "an ONNX file: opset 17; 1 input, 2 outputs"
+    path: Path
+    details: Any = None  # what the recogniser read, for its own `write`
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written into a builder's folder."""
+
+    notes: tuple[str, ...] = ()  # what was decided, and what a person should know
+    left: tuple[str, ...] = ()  # what a person has to do: "write samples of your own into data.py"
+    builds: bool = True  # whether it builds as it is
+    edit: str = "data.py"  # where it does not: the file to edit first
+
+
+@dataclass(frozen=True)
+class NewBuilder:
+    """A builder that is being written: its folder appears by one rename, once all of it is there."""
+
+    project: ProjectConfig
+    name: str
+    folder: Path  # to write into
+    target: Path  # where it will lie
+    given: str  # what stands after --from
+    editor: str  # the first line of a model.yaml, by which editors find the schema; may be ''
+
+    @property
+    def release(self) -> Release:
+        return self.project.target
+
+    @property
+    def where(self) -> str:
+        """Where messages say that something is wrong."""
+        return f"--from {self.given}"
+
+    @property
+    def head(self) -> list[str]:
+        """The first lines of model.yaml: the schema for editors, and the name."""
+        return [*([self.editor] if self.editor else []), f"name: {as_yaml(self.name)}"]
+
+    def write(self, file: str, content: str | bytes) -> None:
+        """Write a file of the builder's folder."""
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def take(self, source: Path, name: str) -> str:
+        """Have a file or folder in the builder as `name`. Returns what stands at the `path` of its source."""
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+        return name
+
+    def file(self, name: str, source: Path) -> Path:
+        """Where a file lies that `take` was asked to have as `name`, to read it now."""
+        own = self.folder / name
+        return own if own.exists() else source
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Knows one kind of thing.
+
+    `recognise` is cheap: it reads names and headers, imports no framework, runs no code of what it looks at, and
+    raises no OSError for what is not its own. It returns None for anything else, and raises SpecError for what it knows
+    and no builder can be made of, or for what another command is for. `write` raises ModelwrightError for what cannot
+    be served.
+    """
+
+    takes: str  # in a list of what --from takes: "ONNX files"
+    recognise: Callable[[Path], Seen | None]
+    write: Callable[[Seen, NewBuilder], Written]
