@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan, Planned
+    from modelwright.build.source_locks import LockedSources
     from modelwright.errors import ModelwrightError
     from modelwright.lint.engine import Finding, LintReport
     from modelwright.operations.adopt import Adoption
@@ -48,6 +49,7 @@ _PUBLIC = {
     "LintReport": "lint.engine:LintReport",
     "Listener": "build.listener:Listener",
     "LockedModel": "build.locks:LockedModel",
+    "LockedSources": "build.source_locks:LockedSources",
     "ModelStatus": "operations.status:ModelStatus",
     "ModelVersions": "operations.versions:ModelVersions",
     "ModelwrightError": "errors:ModelwrightError",
@@ -79,6 +81,7 @@ __all__ = [
     "LintReport",
     "Listener",
     "LockedModel",
+    "LockedSources",
     "ModelStatus",
     "ModelVersions",
     "ModelwrightError",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from modelwright.build.locks import LockedModel
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan
+    from modelwright.build.source_locks import LockedSources
     from modelwright.fleet.follow import Servers
     from modelwright.fleet.rollout import Canary, RolledOut, RolloutPlan
     from modelwright.fleet.watcher import Watcher
@@ -464,15 +465,26 @@ class Project:
 
         return rollout.rollout(self.config, asked, settings or rollout.RolloutSettings(), watcher or Watcher())
 
-    def lock(self, names: Names = (), *, upgrade: bool = False, say: Say = _quiet) -> list[LockedModel]:
-        """Resolve the requirements of Python models into requirements.lock. One result a model that has some.
+    def lock(self, names: Names = (), *, upgrade: bool = False, say: Say = _quiet) -> list[LockedModel | LockedSources]:
+        """Resolve requirements of Python models into requirements.lock, URIs of sources into source.lock.
 
-        A lock that fits stays; `upgrade` takes the newest versions. Raises SpecError for requirements that cannot be
-        met and for a named model without any, StepError without uv or a package index, LockedError while a build runs.
+        One result a lock. A lock that fits stays; `upgrade` takes the newest versions of requirements. Raises SpecError
+        for requirements that cannot be met and for a named model with nothing to lock, ModelwrightError for a URI that
+        cannot be resolved, StepError without uv or a package index, LockedError while a build runs.
         """
         from modelwright.operations.lock import lock
 
         return lock(self.config, _listed(names), say, upgrade=upgrade)
+
+    def update(self, names: Names = (), *, dry_run: bool = False, say: Say = _quiet) -> list[LockedSources]:
+        """Resolve URIs of sources again, and write into source.lock what is there now. One result a model with URIs.
+
+        `changes` of a result says what moved. With `dry_run` nothing is written. Raises ModelwrightError for a URI that
+        cannot be resolved, LockedError while a build runs.
+        """
+        from modelwright.operations.lock import update
+
+        return update(self.config, _listed(names), say, dry_run=dry_run)
 
     def new(self, name: str, kind: str = "torch") -> Scaffold:
         """Write a builder to start from; it builds as it is. Raises SpecError for a name that is taken or not valid."""

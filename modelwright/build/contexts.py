@@ -60,6 +60,7 @@ class Contexts:
             step=step.name,
             cache=project.state / "cache",
             plan_places=project.plan_places,
+            fetch_limits=project.fetch_limits,
         )
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:

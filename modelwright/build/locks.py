@@ -1,20 +1,22 @@
-"""Writes the requirements.lock of a Python model: for `modelwright lock`, and for a build where one is missing."""
+"""Writes the requirements.lock of a Python model: for `modelwright lock`, and for a build where one is missing.
+
+A build writes a source.lock that is missing, too: `build.source_locks`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from modelwright.errors import ModelwrightError, StepError
-from modelwright.fsops import disk_error
+from modelwright.build.lock_files import Say, write_lock
+from modelwright.build.source_locks import lock_sources
+from modelwright.errors import ModelwrightError
 from modelwright.kinds.registry import kind_of
 from modelwright.project.lockfile import FILE, Lock, LockNeededError, Wanted, parse_lock
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder
-
-Say = Callable[[str], Any]
+from modelwright.project.uris import uris_of
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,7 @@ def lock_model(project: ProjectConfig, builder: Builder, say: Say, *, upgrade: b
     lock = resolve(wanted, builder.file, None if upgrade else before, project.wheels)
     changed = before is None or before != lock
     if changed:
-        part = file.with_name(f".{FILE}.part")
-        try:
-            part.write_text(lock.text, encoding="utf-8")
-            part.replace(file)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            if known := disk_error(error, file):
-                raise known from None
-            hint = "move away what is there, and run the same command again"
-            raise StepError(f"{project.shown(file)}: cannot be written: {error.strerror}", hint) from None
+        write_lock(project, file, lock.text)
     return LockedModel(builder.name, file, lock, tuple(_changes(before, lock)), changed)
 
 
@@ -74,8 +67,13 @@ def write_needed(project: ProjectConfig, builders: Sequence[Builder], say: Say) 
     failed: dict[str, Exception] = {}
     for builder in builders:
         try:
-            made = lock_model(project, builder, say)
-            say(f"{project.shown(made.file)}: written, commit it")
+            if uris_of(builder.spec.source):
+                sources = lock_sources(project, builder, say)
+                if sources.written:
+                    say(f"{project.shown(sources.file)}: written, commit it")
+            if wanted_lock(project, builder):
+                made = lock_model(project, builder, say)
+                say(f"{project.shown(made.file)}: written, commit it")
         except Exception as error:
             failed[builder.name] = error
     return failed

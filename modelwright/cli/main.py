@@ -37,6 +37,7 @@ COMMANDS = {
     "diff-remote": "remote:diff_remote_command",
     "lint": "lint:lint_command",
     "lock": "lock:lock_command",
+    "update": "lock:update_command",
     "new": "builders:new_command",
     "adopt": "builders:adopt_command",
     "export-schema": "builders:export_schema_command",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -92,6 +93,10 @@ def _none(source: SourceSpec) -> Any:
     return {}
 
 
+def _alone(path: Path) -> Sequence[str]:
+    return ()
+
+
 def _nothing_declared(builder: Builder, source: SourceSpec) -> Mapping[str, Any]:
     return {}
 
@@ -145,6 +150,10 @@ class Kind(Generic[S]):
 
     # Another record, for a source that is published in another form; it has the same name
     other_form: Callable[[S], Kind[S] | None] = _no_other_form
+
+    # Of what lies at a URI: which files beside a file belong to it, and patterns of files of a folder that do not
+    files_beside_source: Callable[[Path], Sequence[str]] = _alone
+    left_out_of_source: tuple[str, ...] = ()
 
     # What a requirements.lock beside model.yaml is resolved from; None for no lock
     wanted_lock: Callable[[S, Release], Wanted | None] = _no_lock

@@ -1,20 +1,22 @@
-"""source.kind onnx: an ONNX file, of the builder's folder or a URL, published byte for byte."""
+"""source.kind onnx: an ONNX file, of the builder's folder or a URI, published byte for byte."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from modelwright.kinds.export import ONNX_TOOLS
 from modelwright.kinds.kind import Files, Kind, shipped
+from modelwright.kinds.origin import SourceFiles, source_files
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_onnxruntime
 from modelwright.onnx.weights import check_weights, weight_files
 from modelwright.project.files import local_file
-from modelwright.project.spec import LocalPath, Sha256, SourceSpec
+from modelwright.project.spec import Sha256, SourceSpec
+from modelwright.project.uris import SourcePath, is_uri
 
 _TAKE = StepFunction("onnx_file", "modelwright.steps.onnx:from_file", revision=2)
 
@@ -23,10 +25,12 @@ class OnnxSource(SourceSpec):
     needs_tensors: ClassVar[bool] = False  # the file declares them
 
     kind: Literal["onnx"]
-    path: LocalPath | None = Field(
-        None, description="An ONNX file of this folder. Files with its weights lie beside it, as it lists them."
+    path: SourcePath | None = Field(
+        None,
+        description="An ONNX file of this folder, or its URI: s3://, gs://, az:// or https://. Files with its weights "
+        "lie beside it, as it lists them.",
     )
-    url: str | None = Field(None, description="https:// or file://, with sha256.")
+    url: str | None = Field(None, description="https:// or file://, with sha256. A URI as path needs no sha256 here.")
     sha256: Sha256 | None = Field(None, description="The digest of what the URL serves: sha256sum model.onnx.")
 
     @model_validator(mode="after")
@@ -41,10 +45,10 @@ class OnnxSource(SourceSpec):
 
 
 def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
-    data: dict[str, str] = {}
+    files, data = SourceFiles(), dict[str, str]()
     if source.path:
-        data[source.path] = recipe.fingerprints.file(local_file(recipe.builder, "source.path", source.path))
-        data |= _weights(recipe, source.path) | recipe.declared()
+        files = source_files(recipe, "source.path", source.path)
+        data = {**files.data, **({} if is_uri(source.path) else _weights(recipe, source.path)), **recipe.declared()}
     take = recipe.step(
         "onnx",
         _TAKE,
@@ -56,9 +60,9 @@ def _steps(recipe: Recipe, source: OnnxSource) -> list[Step]:
         },
         data=data | recipe.operators,
         tools=versions(ONNX_TOOLS),
-        needs=recipe.samples,
+        needs={**recipe.samples, **files.needs},
     )
-    return [take]
+    return [*files.steps, take]
 
 
 def _weights(recipe: Recipe, path: str) -> dict[str, str]:
@@ -69,6 +73,10 @@ def _weights(recipe: Recipe, path: str) -> dict[str, str]:
     check_weights(listed, graph.parent, f"{builder.file}: source.path")
     files = [(parent / name).as_posix() for name, _ in listed]
     return {name: prints.file(local_file(builder, "source.path", name)) for name in files}
+
+
+def _beside(path: Path) -> list[str]:
+    return [name for name, _ in weight_files(path)]
 
 
 def scaffold() -> Files:
@@ -82,11 +90,12 @@ KIND = Kind(
     name="onnx",
     source=OnnxSource,
     summary="an ONNX file",
-    takes="`path`, or `url` with `sha256`; opset and IR must suit the target",
+    takes="`path`: a file or its URI; or `url` with `sha256`; opset and IR must suit the target",
     verified="in the target's onnxruntime, against `reference` if given",
     steps=_steps,
     version_step="onnx",
     verification=in_onnxruntime,
     backend="onnxruntime",
+    files_beside_source=_beside,
     scaffold={"": scaffold},
 )

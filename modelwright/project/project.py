@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError, ProjectNotFoundError
+from modelwright.project.fetching import FetchLimits, read_fetch_limits
 from modelwright.project.ignores import Ignore
 from modelwright.project.plan_places import PlanPlaces, read_plan_places
 from modelwright.project.signing import Signing, read_signing
@@ -38,6 +39,7 @@ class ProjectConfig:
     ignores: tuple[Ignore, ...] = ()  # of the linter
     startup_timeout_s: float | None = None  # of the local server; None: by what it loads
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
+    fetch_limits: FetchLimits = field(default_factory=FetchLimits)  # of files at URIs
     signing: Signing = field(default_factory=Signing)  # of versions
     history_folder: Path | None = None  # paths.history
 
@@ -103,7 +105,7 @@ def load(root: Path) -> ProjectConfig:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
-    _check_known(data, ("triton", "paths", "lint", "server", "signing", "tensorrt"), "")
+    _check_known(data, ("triton", "paths", "lint", "server", "signing", "sources", "tensorrt"), "")
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
@@ -116,6 +118,7 @@ def load(root: Path) -> ProjectConfig:
         target=release(data["triton"]),
         ignores=_ignores(data.get("lint", {})),
         startup_timeout_s=_startup_timeout_s(data.get("server", {})),
+        fetch_limits=read_fetch_limits(data.get("sources", {}), FILE, LONGEST_TIMEOUT_S),
         signing=read_signing(data.get("signing", {}), root.resolve(), FILE),
         plan_places=read_plan_places(data.get("tensorrt", {}), root.resolve(), FILE, LONGEST_TIMEOUT_S),
         history_folder=(root / paths["history"]).resolve() if "history" in paths else None,

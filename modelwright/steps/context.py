@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modelwright.kinds.step import StepFunction
+from modelwright.project.fetching import FetchLimits
 from modelwright.project.plan_places import PlanPlaces
 from modelwright.project.spec import Builder, Gates, SourceSpec, StepOptions
 from modelwright.triton.releases import Release
@@ -45,6 +46,7 @@ class StepContext:
     step: str = ""  # its name in the model
     cache: Path = Path()  # what makes a step faster the next time, and nothing else, is kept here
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
+    fetch_limits: FetchLimits = field(default_factory=FetchLimits)  # of files at URIs
 
     def source(self, model: type[S]) -> S:
         """The builder's source, as the kind that this step belongs to has it."""

@@ -22,8 +22,10 @@ from modelwright.onnx.check import check_limits, check_rows, check_shapes, read_
 from modelwright.onnx.runtime import session_values
 from modelwright.onnx.signature import Signature
 from modelwright.project.files import local_file
+from modelwright.project.uris import is_uri
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
+from modelwright.steps.files import source_path
 from modelwright.steps.samples import load_samples
 from modelwright.triton.file_types import file_type
 from modelwright.triton.tensors import Tensors, save_tensors
@@ -54,7 +56,9 @@ def huggingface_module(context: StepContext) -> Any:
 
     source = context.source(HuggingFaceSource)
     with located(f"{context.builder.file}: source"):
-        module = load_model(huggingface_directory(context.builder, source), source.auto_class)
+        path = source.path if source.path and is_uri(source.path) else ""
+        fetched = source_path(context, "source.path", path, folder=True) if path else None
+        module = load_model(huggingface_directory(context.builder, source, fetched), source.auto_class)
     if source.entry:
         module = call(context, "source.entry", source.entry, module, **source.params)
     return module
@@ -68,7 +72,7 @@ def from_file(context: StepContext, out: Path) -> Made:
     if source.url:
         _download(source.url, target, f"{where}.url")
     else:
-        shutil.copyfile(local_file(context.builder, "source.path", str(source.path)), target)
+        shutil.copyfile(source_path(context, "source.path", str(source.path)), target)
     actual = sha256_file(target)
     if source.sha256 not in (None, actual):
         hint = "the file is not the one this builder was written for; if it is meant to change, change sha256 too"
@@ -141,10 +145,20 @@ def _copy_weights(context: StepContext, source: OnnxSource, name: str, target: P
         raise StepError(
             f"{where}.url: the model keeps its weights in another file, '{name}'", "use path instead of url"
         )
-    relative = (Path(str(source.path)).parent / name).as_posix()
     destination = target / name
     destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(local_file(context.builder, "source.path", relative), destination)
+    shutil.copyfile(_weights_file(context, str(source.path), name), destination)
+
+
+def _weights_file(context: StepContext, path: str, name: str) -> Path:
+    """A file with weights, as the graph lists it: beside the graph."""
+    if not is_uri(path):
+        return local_file(context.builder, "source.path", (Path(path).parent / name).as_posix())
+    file = source_path(context, "source.path", path).parent / name
+    if not file.is_file():
+        where = f"{context.builder.file}: source.path: source.lock does not have the weights '{name}'"
+        raise StepError(where, f"modelwright update {context.builder.folder.name} writes it again")
+    return file
 
 
 def _download(url: str, target: Path, where: str) -> None:

@@ -221,7 +221,7 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
     assert {function.name: function.revision for function in _step_functions()} == {
         "samples": 1, "torch": 1, "onnx": 2, "huggingface": 2, "onnx_file": 2, "python": 1, "ensemble": 1, "prebuilt": 1,
         "verify": 4, "verify_served": 4, "verify_prebuilt": 1, "baseline": 1, "verify_variant": 1, "verify_alias": 1,
-        "verify_calls": 1, "router": 1, "verify_router": 1, "pipeline": 1,
+        "fetch": 1, "verify_calls": 1, "router": 1, "verify_router": 1, "pipeline": 1,
     }  # fmt: skip
 
 

@@ -1,0 +1,119 @@
+"""https:// URIs, by the standard library: proxies as the environment has them, redirects to https alone."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+from modelwright import __version__
+from modelwright.errors import StepError, one_line
+from modelwright.project.uris import file_name, is_loopback
+from modelwright.steps.sources.source import CHUNK, CannotSeekError, RemoteSource
+
+_SILENCE_S = 60  # between two pieces
+_REDIRECTS_HINT = "only redirects to https:// are followed; name the address of the file itself"
+_HINTS = {
+    401: "the file needs a login, which is not supported: put it into a store, or into the builder's folder",
+    403: "the file needs a login, which is not supported: put it into a store, or into the builder's folder",
+    404: "see to the address",
+    410: "see to the address",
+}
+
+
+def open_http(uri: str) -> RemoteSource:
+    """Raises StepError for what is not there or does not answer."""
+    return _HttpSource(uri)
+
+
+class _HttpSource(RemoteSource):
+    is_folder = False
+
+    def __init__(self, uri: str) -> None:
+        self.resolved = uri
+        self._name = file_name(uri)
+
+    def files(self) -> dict[str, int]:
+        with self._opened(self.resolved) as answer:
+            return {self._name: _length(answer)}
+
+    @contextmanager
+    def read(self, name: str, offset: int = 0) -> Iterator[Iterator[bytes]]:
+        uri = self.resolved if name == self._name else _beside(self.resolved, name)
+        with self._opened(uri, offset) as answer:
+            yield self._pieces(uri, answer)
+
+    @contextmanager
+    def _opened(self, uri: str, offset: int = 0) -> Iterator[http.client.HTTPResponse]:
+        headers = {"User-Agent": f"modelwright/{__version__}", "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        request = urllib.request.Request(uri, headers=headers)  # noqa: S310  (https, or this machine)
+        try:
+            with _opener().open(request, timeout=_SILENCE_S) as answer:
+                if offset and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+                    raise CannotSeekError(f"{uri}: the server gives whole files only")
+                yield answer
+        except urllib.error.HTTPError as error:
+            error.close()
+            if offset and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise CannotSeekError(f"{uri}: the file is shorter now") from None
+            hint = _REDIRECTS_HINT if 300 <= error.code < 400 else _HINTS.get(error.code, "try again later")
+            raise StepError(f"{uri}: the server answers {error.code} {error.reason}", hint) from None
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+            raise _fault(uri, error) from None
+
+    def _pieces(self, uri: str, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+        left = _length(answer)
+        try:
+            while piece := answer.read1(CHUNK):
+                left -= len(piece)
+                yield piece
+        except (http.client.HTTPException, OSError) as error:
+            raise _fault(uri, error) from None
+        if left > 0:
+            raise StepError(f"{uri}: the connection ended {left:,} bytes too early", "run the same command again")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not (newurl.startswith("https://") or (is_loopback(newurl) and is_loopback(req.full_url))):
+            where = f"{urlsplit(newurl).scheme}://{urlsplit(newurl).hostname or ''}"
+            fp.close()
+            raise StepError(f"{req.full_url}: leads to {where}", _REDIRECTS_HINT)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """No file:// and ftp:// handlers: a redirect leads nowhere but to a web server."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        _Redirects,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _beside(uri: str, name: str) -> str:
+    """The URL of a file beside another one: the query stays, since a version may stand in it."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(path=urljoin(parts.path, quote(name))))
+
+
+def _length(answer: http.client.HTTPResponse) -> int:
+    return answer.length if answer.length is not None else -1
+
+
+def _fault(uri: str, error: Exception) -> StepError:
+    reason = getattr(error, "reason", error)
+    text = one_line(reason) if isinstance(reason, BaseException) else str(reason)
+    return StepError(f"{uri}: {text or type(error).__name__}", "see to the address and the network, and run it again")
