@@ -29,6 +29,7 @@ from modelwright.build.outcome import Outcome
 from modelwright.cli.main import main
 from modelwright.cli.progress import Silent
 from modelwright.digest import list_tree, sha256_file
+from modelwright.progress import Tell
 from modelwright.project.project import ProjectConfig, load
 from modelwright.project.reader import read_builders
 from modelwright.project.spec import Builder
@@ -164,10 +165,10 @@ class TestExecutor(InlineExecutor):
 
     __test__ = False
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, tell: Tell) -> None:
         with warnings.catch_warnings():
             warnings.resetwarnings()
-            super().submit(pickle.loads(pickle.dumps(job)))
+            super().submit(pickle.loads(pickle.dumps(job)), tell)
 
 
 @dataclass

@@ -17,13 +17,13 @@ PACKAGE = "modelwright"
 
 # Bottom to top. A package imports from the floors below it; packages of one floor do not import each other in a circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fsops", "digest", "gpus", "programs", "suggest", "tools", "text"),
+    ("errors", "fsops", "digest", "gpus", "programs", "progress", "suggest", "tools", "text"),
     ("triton", "charts"),
     ("project", "onnx", "server"),
     ("facts", "verification", "lint"),
     ("kinds", "variants", "config"),
     ("repository",),
-    ("steps", "loadtest", "remotes"),
+    ("steps", "training", "loadtest", "remotes"),
     ("build", "bench", "repair", "fleet"),
     ("operations", "api"),
     ("cli",),
@@ -31,13 +31,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 
 FRAMEWORKS = {
-    "jax", "keras", "lightning", "onnxscript", "onnxslim", "polygraphy", "safetensors", "sentence_transformers",
+    "jax", "keras", "kornia", "lightning", "onnxscript", "onnxslim", "polygraphy", "safetensors", "sentence_transformers",
     "sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tokenizers", "torch", "torch_pruning", "torchao",
     "torchvision", "transformers",
 }  # fmt: skip
 ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir"}
 # What may be imported inside functions only, and in which packages. ml_dtypes adds bfloat16 to numpy.
-LATE_IMPORTS = ((FRAMEWORKS, {"steps"}), (ONNX_LIBRARIES, {"steps", "onnx"}), ({"ml_dtypes"}, {"triton"}))
+LATE_IMPORTS = ((FRAMEWORKS, {"steps", "training"}), (ONNX_LIBRARIES, {"steps", "onnx"}), ({"ml_dtypes"}, {"triton"}))
 
 # Programs of their own: they run in a child process, or stock Locust runs them, and talk over their standard output.
 PROGRAMS = (

@@ -26,7 +26,13 @@ from modelwright.variants.registry import version_step
 
 Pinned = Mapping[str, Mapping[int, Path]]  # model → number → the files of a published version
 
+CHECKPOINTS = "checkpoints"  # in the project's state
 _TRIAL_VERSION = 1  # what a model that numbers no versions itself has in a trial
+
+
+def checkpoints_of(state: Path, key: str) -> Path:
+    """Where a step keeps what it goes on from when it is killed."""
+    return state / CHECKPOINTS / key
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,10 @@ class Contexts:
     workspace: Workspace
     artifacts: Mapping[StepId, Artifact]
 
-    def of(self, step: Step) -> StepContext:
-        """Raises ModelwrightError for an ensemble whose wiring does not fit what its composing models are."""
+    def of(self, step: Step, key: str = "") -> StepContext:
+        """The context of a step, whose key is known where it really runs.
+
+        Raises ModelwrightError for an ensemble whose wiring does not fit what its composing models are."""
         builders, project = self.workspace.builders, self.workspace.project
         builder = builders[step.model]
         self._check_wiring(builder, step)
@@ -61,6 +69,7 @@ class Contexts:
             cache=project.state / "cache",
             plan_places=project.plan_places,
             fetch_limits=project.fetch_limits,
+            checkpoints=checkpoints_of(project.state, key) if key else None,
         )
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from modelwright.errors import ModelwrightError
 from modelwright.facts.part import Facts
+from modelwright.progress import Tell
 from modelwright.steps.context import StepContext
 
 
@@ -38,14 +39,21 @@ class Failed:
     problem: str = ""  # of a bug, in one line
 
 
+@dataclass(frozen=True)
+class StepProgress:
+    """What a worker process sends while it works: see `progress`."""
+
+    text: str
+
+
 class Executor(Protocol):
     """Runs jobs. The scheduler never submits two jobs of one builder at a time."""
 
     def capacity(self) -> int:
         """Threads that are free now. A job that wants more than there are in all is submitted while nothing runs."""
 
-    def submit(self, job: Job) -> None:
-        """Start a job. Returns at once."""
+    def submit(self, job: Job, tell: Tell) -> None:
+        """Start a job. Returns at once. What its step says of itself while it runs goes to `tell`, in this process."""
 
     def results(self) -> Sequence[tuple[Job, Done | Failed]]:
         """The jobs that ended since the last call; waits a moment when there are none yet."""

@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
+from modelwright import progress
 from modelwright.build.executor import Done, Failed, Job
 from modelwright.build.worker import run_job
+from modelwright.progress import Tell
 
 
 class InlineExecutor:
@@ -25,8 +29,9 @@ class InlineExecutor:
     def capacity(self) -> int:
         return 0 if self._ended else 1
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, tell: Tell) -> None:
         with (
+            progress.told_to(partial(_outside, tell, sys.stdout, sys.stderr)),
             (job.staged / "log.txt").open("a", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
@@ -41,6 +46,12 @@ class InlineExecutor:
     def retire(self, model: str) -> None: ...
 
     def close(self) -> None: ...
+
+
+def _outside(tell: Tell, out: TextIO, err: TextIO, text: str) -> None:
+    """Tell something where the caller's own output goes, not into the log of the step."""
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        tell(text)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,9 @@ class Listener:
     def started(self, step: Step, reason: str) -> None:
         """A step was handed to a worker; `reason` says why it must run."""
 
+    def progress(self, step: Step, text: str) -> None:
+        """A step that runs says how far it is; may come many times a second."""
+
     def finished(self, step: Step, duration_s: float) -> None:
         """A step's result is in the store."""
 

@@ -14,9 +14,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from modelwright.build.executor import Done, Failed, Job
+from modelwright.build.executor import Done, Failed, Job, StepProgress
 from modelwright.build.faults import one_line_of
 from modelwright.errors import StepError
+from modelwright.progress import Tell
 
 _POLL_S = 0.1
 _ENDING_S = 5  # for a process that closed its connection and should end
@@ -30,6 +31,7 @@ class _Worker:
     connection: Connection[Any, Any]
     threads: int
     job: Job | None = None
+    tell: Tell | None = None
 
     @property
     def alive(self) -> bool:
@@ -47,13 +49,13 @@ class WorkerPool:
     def capacity(self) -> int:
         return max(0, self.threads - sum(worker.threads for worker in self._workers.values() if worker.job))
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, tell: Tell) -> None:
         sent = pickle.dumps(job)
         worker = self._workers.get(job.model)
         if worker is None or worker.threads != job.threads or not worker.alive:
             self.retire(job.model)
             worker = self._workers[job.model] = self._start(job.threads)
-        worker.job = job
+        worker.job, worker.tell = job, tell
         with suppress(BrokenPipeError, ConnectionResetError):  # it ends just now, which `results` reports
             worker.connection.send_bytes(sent)
 
@@ -65,14 +67,18 @@ class WorkerPool:
             # A process that a step started may hold the connection open after the worker's own end.
             if worker.connection not in ready and (worker.alive or worker.connection.poll()):
                 continue
-            job, worker.job = cast(Job, worker.job), None
             try:
                 answer = worker.connection.recv_bytes() if worker.connection.poll() else b""
             except (EOFError, OSError):
                 answer = b""
-            if not answer:
+            result = _read(answer) if answer else None
+            if isinstance(result, StepProgress):
+                cast(Tell, worker.tell)(result.text)
+                continue
+            job, worker.job = cast(Job, worker.job), None
+            if result is None:
                 self._workers.pop(model).connection.close()
-            ended.append((job, _read(answer) if answer else _died(worker, job)))
+            ended.append((job, result or _died(worker, job)))
         return ended
 
     def retire(self, model: str) -> None:
@@ -99,10 +105,10 @@ class WorkerPool:
         return _Worker(process, ours, threads)
 
 
-def _read(answer: bytes) -> Done | Failed:
+def _read(answer: bytes) -> Done | Failed | StepProgress:
     """What a worker sent. An error of a class that only the worker has is a fault like any other."""
     try:
-        result: Done | Failed = pickle.loads(answer)  # noqa: S301  (from our own child)
+        result: Done | Failed | StepProgress = pickle.loads(answer)  # noqa: S301  (from our own child)
         return result
     except Exception as error:
         return Failed(None, traceback.format_exc(), f"its result cannot be read: {one_line_of(error)}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from modelwright.build.contexts import Contexts
+from modelwright.build.contexts import Contexts, checkpoints_of
 from modelwright.build.executor import Done, Executor, Failed, Job
 from modelwright.build.listener import Listener
 from modelwright.build.plan import Planned, plan_step
@@ -143,14 +144,14 @@ class Scheduler:
             del self._ready[step.id]
             job = None
             with self._fault_of(step):
-                job = Job(self._contexts.of(step), self._store.stage(), step.threads)
+                job = Job(self._contexts.of(step, planned.key or ""), self._store.stage(), step.threads)
             if job is None:
                 continue
             self._in_flight[job.staged] = planned
             self._started.add(step.model)
             self._listener.started(step, planned.reason)
             with self._fault_of(step):
-                executor.submit(job)
+                executor.submit(job, partial(self._listener.progress, step))
             if step.model in self._faults.errors:
                 del self._in_flight[job.staged]
         return left
@@ -185,6 +186,7 @@ class Scheduler:
         assert planned.key is not None
         assert planned.key_content is not None
         artifact = self._store.add(job.staged, planned.key, planned.key_content, done.facts, done.duration_s)
+        remove_tree(checkpoints_of(self._workspace.project.state, planned.key))
         self.built.artifacts[step.id] = artifact
         self.built.spent_s[step.model] = self.built.spent_s.get(step.model, 0.0) + done.duration_s
 

@@ -15,15 +15,18 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from modelwright.build.executor import Done, Failed, Job
+from modelwright import progress
+from modelwright.build.executor import Done, Failed, Job, StepProgress
 from modelwright.build.faults import one_line_of
 from modelwright.errors import ModelwrightError, StepError
 from modelwright.facts.part import Facts
 from modelwright.fsops import disk_error
+from modelwright.training.session import session
 from modelwright.variants.registry import check_needs
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -40,10 +43,17 @@ def main(handle: int) -> None:
             sent = connection.recv_bytes()
         except EOFError:
             return
-        answer = _answer(sent)
+        with progress.told_to(partial(_tell, connection, process)):
+            answer = _answer(sent)
         if os.getpid() != process:  # a child that a step forked, and that came back from it: one process answers
             os._exit(0)
         connection.send_bytes(answer)
+
+
+def _tell(connection: Connection[Any, Any], process: int, text: str) -> None:
+    """Send what the step says of itself; from a child that it forked, nothing."""
+    if os.getpid() == process:
+        connection.send_bytes(pickle.dumps(StepProgress(text)))
 
 
 def _answer(sent: bytes) -> bytes:
@@ -64,7 +74,9 @@ def run_job(job: Job) -> Done | Failed:
     started = time.perf_counter()
     try:
         check_needs(job.context.builder, job.context.step)
-        facts = job.context.function.load()(job.context, job.staged / "files")
+        context = job.context
+        with session(context.builder.file, context.checkpoints, context.say):
+            facts = context.function.load()(context, job.staged / "files")
         if not isinstance(facts, Facts):
             raise TypeError(f"{job.context.function.reference} returned {type(facts).__name__}, expected Facts")
         return Done(facts, time.perf_counter() - started)

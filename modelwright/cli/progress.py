@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from modelwright.kinds.step import Step
+
+
+_BETWEEN_LINES_S = 10  # of one step, where there is no live display
 
 
 def listener_for(as_data: bool) -> Silent:
@@ -40,7 +44,11 @@ class Silent(Listener):
 
 
 class Lines(Silent):
-    """A line for everything that starts or ends."""
+    """A line for everything that starts or ends, and now and then for what runs."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[tuple[str, str], float] = {}  # step → when a line said something of it
 
     def waiting(self, holder: str) -> None:
         self._line(f"waiting for {holder}")
@@ -53,7 +61,14 @@ class Lines(Silent):
             self._line(f"{steps} steps, {cached} up to date")
 
     def started(self, step: Step, reason: str) -> None:
+        self._told[step.id] = self._clock()
         self._line(f"{step.model} {step.name}: {reason}")
+
+    def progress(self, step: Step, text: str) -> None:
+        now = self._clock()
+        if now - self._told.get(step.id, now) >= _BETWEEN_LINES_S:
+            self._told[step.id] = now
+            self._line(f"{step.model} {step.name}: {text}")
 
     def finished(self, step: Step, duration_s: float) -> None:
         self._line(f"{step.model} {step.name}: done in {duration_s:.1f} s")
@@ -69,7 +84,8 @@ class Display(Lines):
     """What runs now and for how long, below the lines of what is done."""
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, str], tuple[float, str]] = {}
+        super().__init__()
+        self._running: dict[tuple[str, str], tuple[float, str]] = {}  # since when, and why or how far
         self._total = self._done = self._cached = 0
         self._started = time.monotonic()
         self._live: Live | None = None
@@ -94,6 +110,10 @@ class Display(Lines):
 
     def started(self, step: Step, reason: str) -> None:
         self._running[step.id] = (time.monotonic(), reason)
+
+    def progress(self, step: Step, text: str) -> None:
+        if step.id in self._running:
+            self._running[step.id] = (self._running[step.id][0], text)
 
     def finished(self, step: Step, duration_s: float) -> None:
         self._running.pop(step.id, None)

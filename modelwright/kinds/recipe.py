@@ -9,6 +9,7 @@ from typing import Any
 from modelwright import tools
 from modelwright.digest import Fingerprints, code_closure
 from modelwright.errors import SpecError
+from modelwright.facts.training import KIT, KIT_REVISION
 from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.files import local_file, published_file
 from modelwright.project.operators import operator_libraries
@@ -115,7 +116,7 @@ class Recipe:
         for name in code:
             imports |= set(self.fingerprints.code(self.builder.folder / name, name).imports)
         own = {name.partition("/")[0].removesuffix(".py") for name in code}
-        return {**tools.third_party(imports - own), "python": tools.python()}
+        return {**tools.third_party(imports - own), **_training_kit(imports), "python": tools.python()}
 
     def digest(self, field: str, origin: str) -> str:
         """The SHA-256 of a file that model.yaml names at `field`: of the builder's folder, or `package:path`."""
@@ -138,6 +139,13 @@ class Recipe:
                 relative = path.relative_to(builder.folder).as_posix()
                 found[relative] = self.fingerprints.file(local_file(builder, "files", relative))
         return found
+
+
+def _training_kit(imports: Iterable[str]) -> dict[str, str | None]:
+    """What trains, where code imports the training kit."""
+    if not any(name == KIT or name.startswith(f"{KIT}.") for name in imports):
+        return {}
+    return {"training kit": KIT_REVISION, **versions(("torch", "lightning"))}
 
 
 def versions(names: Iterable[str]) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from modelwright import progress
 from modelwright.kinds.step import StepFunction
 from modelwright.project.fetching import FetchLimits
 from modelwright.project.plan_places import PlanPlaces
@@ -47,6 +48,7 @@ class StepContext:
     cache: Path = Path()  # what makes a step faster the next time, and nothing else, is kept here
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)  # of files at URIs
+    checkpoints: Path | None = None  # of this step key: what a step that was killed goes on from the next time
 
     def source(self, model: type[S]) -> S:
         """The builder's source, as the kind that this step belongs to has it."""
@@ -62,6 +64,10 @@ class StepContext:
     def gates(self) -> Gates:
         """What a step that tries candidates holds them to."""
         return Gates.model_validate(self.config["gates"])
+
+    def tell(self, text: str) -> None:
+        """How far the step is, in a few words, for the progress of the build."""
+        progress.tell(text)
 
     def say(self, text: str) -> None:
         """A line for the step's log: in a worker, standard output is that log."""

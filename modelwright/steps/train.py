@@ -8,8 +8,10 @@ from typing import Any
 
 from modelwright.errors import StepError
 from modelwright.facts.part import Facts, Integer
+from modelwright.facts.training import TrainingSummary
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call, make_importable
+from modelwright.training import session
 from modelwright.triton.file_types import TORCHSCRIPT, file_type
 
 # The last module, by its file's identity, for the step that usually follows in the same process: pickled it would be
@@ -20,6 +22,7 @@ _recent: dict[tuple[int, int], Any] = {}
 
 class Trained(Facts):
     parameters: Integer  # how many numbers the module has
+    training: TrainingSummary | None = None  # of one that used the training kit
 
 
 def run(context: StepContext, out: Path) -> Trained:
@@ -34,7 +37,16 @@ def run(context: StepContext, out: Path) -> Trained:
     if not isinstance(module, torch.nn.Module):
         raise StepError(f"{where}: expected an nn.Module, got {type(module).__name__}", _hint(module))
     save_module(module, out, where)
-    return Trained(parameters=parameters_of(module))
+    return Trained(parameters=parameters_of(module), training=keep_training(out))
+
+
+def keep_training(out: Path) -> TrainingSummary | None:
+    """Keep what the training kit learnt in this step as `out`/training.json; nothing where it was not used."""
+    record = session.current().record
+    if record is None:
+        return None
+    record.write(out)
+    return TrainingSummary.of(record)
 
 
 def _hint(returned: Any) -> str:

@@ -116,7 +116,7 @@ def job_of(sandbox: Sandbox, model: str, reference: str) -> Job:
 
 def results_of(pool: WorkerPool, jobs: list[Job]) -> dict[str, tuple[Job, Done | Failed]]:
     for job in jobs:
-        pool.submit(job)
+        pool.submit(job, print)
     found: dict[str, tuple[Job, Done | Failed]] = {}
     while len(found) < len(jobs):
         found |= {job.model: (job, result) for job, result in pool.results()}
@@ -203,7 +203,7 @@ PLACES: dict[str, tuple[str, Callable[..., str]]] = {
     "planning": ("build.workspace:model_steps", lambda builder, *_: builder.name),
     "reading a serving": ("build.workspace:check_serving", lambda builder, _: builder.name),
     "looking a step up": ("build.scheduler:plan_step", lambda step, *_: step.model),
-    "a context": ("build.contexts:Contexts.of", lambda _, step: step.model),
+    "a context": ("build.contexts:Contexts.of", lambda _, step, *rest: step.model),
     "the store": ("build.scheduler:Scheduler._keep", lambda _, planned, *rest: planned.step.model),
     "a decision": ("build.publisher:Publisher.decide", lambda _, builder, *rest: builder.name),
     "rendering": ("config.model_files:make", lambda builder, *_: builder.name),

@@ -16,6 +16,7 @@ from modelwright.build.scheduler import Scheduler
 from modelwright.build.workspace import open_workspace
 from modelwright.errors import BugError, DiskFullError, ModelwrightError, StepError
 from modelwright.facts.made import Made
+from modelwright.progress import Tell
 from tests.conftest import DATA_PY, ONNX_YAML, Sandbox, doubling_onnx
 
 
@@ -34,7 +35,7 @@ class ScriptedExecutor:
     def capacity(self) -> int:
         return max(0, self.threads - sum(job.threads for job in self.running))
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, tell: Tell) -> None:
         assert job.model not in {other.model for other in self.running}, "two steps of one builder at a time"
         self.running.append(job)
         self.together.append({other.model for other in self.running})
