@@ -52,13 +52,11 @@ def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
         click.echo(f"Left to you: {task}")
     click.echo()
     here, folder = Path.cwd(), scaffold.folders[-1]
-    edit = path_from(here, folder / scaffold.written.edit)
-    first = {} if scaffold.builds else {f"edit {edit}": "give it what is left to you"}
-    steps = first | {
-        f"{program()} build {scaffold.name}": "build it, verify it, publish version 1",
-        f"{program()} infer {scaffold.name}": "send it a sample",
-        f"edit {path_from(here, folder / 'model.yaml')}": "make it yours; build again",
-    }
+    edit = f"edit {path_from(here, folder / scaffold.written.edit)}"
+    steps = {} if scaffold.builds else {edit: "give it what is left to you"}
+    steps[f"{program()} build {scaffold.name}"] = "build it, verify it, publish version 1"
+    steps[f"{program()} infer {scaffold.name}"] = "send it a sample"
+    steps.setdefault(f"edit {path_from(here, folder / 'model.yaml')}", "make it yours; build again")
     requirement = missing_requirement(scaffold.kind)
     if requirement:
         steps = {typed(f"pip install '{requirement}'"): "what this kind needs"} | steps

@@ -6,7 +6,7 @@ A module of this package has one, as `RECOGNISER`, and `importing.registry` list
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class NewBuilder:
     target: Path  # where it will lie
     given: str  # what stands after --from
     editor: str  # the first line of a model.yaml, by which editors find the schema; may be ''
+    uri: str = ""  # where the thing is: nothing of it is copied, and `path` is the URI
 
     @property
     def release(self) -> Release:
@@ -67,12 +68,22 @@ class NewBuilder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    def take(self, source: Path, name: str) -> str:
-        """Have a file or folder in the builder as `name`. Returns what stands at the `path` of its source."""
+    @property
+    def is_taken(self) -> bool:
+        """Whether what is taken lies in the builder's folder, where its code can read it."""
+        return not self.uri
+
+    def take(self, source: Path, name: str, *, leave_out: Sequence[str] = ()) -> str:
+        """Have a file or folder in the builder as `name`. Returns what stands at the `path` of its source.
+
+        Of a folder, files and folders of the names `leave_out` (patterns) stay behind. Of a URI nothing is copied.
+        """
+        if self.uri:
+            return self.uri
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*leave_out))
         else:
             shutil.copyfile(source, target)
         return name

@@ -13,6 +13,7 @@ from modelwright.operations.importing.unknown import unknown_error
 
 # Modules of this package that have a RECOGNISER. What is told by a file's own marks comes before what is told by names.
 _MODULES = (
+    "huggingface",
     "model_repository",
     "onnx",
 )

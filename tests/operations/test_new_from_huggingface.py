@@ -1,0 +1,59 @@
+"""`new --from` a Hugging Face directory: what config.json says decides on the tensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sandbox
+from tests.steps.test_huggingface import MINILM, TINY
+from tests.steps.test_huggingface import tiny as tiny  # a fixture
+
+pytestmark = pytest.mark.torch
+
+
+def made(sandbox: Sandbox, folder: Path) -> str:
+    result = sandbox.cli("new", "m", "--from", str(folder))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_real_weights_with_their_tokenizer_build_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = shutil.copytree(MINILM, tmp_path / "minilm")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    output = made(sandbox, folder)
+    assert "Saw a Hugging Face directory: BertModel, 1 file of weights, 90.9 MB\n" in output
+    assert "Note: auto_class is AutoModel: BertModel\n" in output
+    assert "Note: weights in other formats than safetensors stay behind" in output
+    assert "Note: golden samples are sentences" in output
+    assert not (sandbox.root / "builders/m/weights/pytorch_model.bin").exists()
+    assert sandbox.build()["m"].status == "new"
+    assert sandbox.manifest("m").verification.samples == 4
+
+
+def test_a_classifier_of_images_builds_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    sizes = {key: value for key, value in TINY.items() if key != "vocab_size"}
+    config = ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    assert "Saw a Hugging Face directory: ViTForImageClassification" in made(sandbox, tmp_path / "vit")
+    assert sandbox.build()["m"].status == "new"
+    assert "dims: [ 3, 16, 16 ]" in " ".join(sandbox.config("m").split())
+
+
+def test_what_config_json_does_not_say_is_left_to_a_person(sandbox: Sandbox, tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["NoSuchForPondering"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    output = made(sandbox, folder)
+    assert (
+        "Left to you: inputs and outputs in model.yaml: NoSuchForPondering is not one whose tensors are known" in output
+    )
+    assert output.count("edit builders/m/model.yaml") == 1
+    assert "edit builders/m/model.yaml  give it what is left to you" in output
