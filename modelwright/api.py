@@ -492,15 +492,15 @@ class Project:
 
         return new_builder(self.config, name, kind)
 
-    def new_from(self, name: str, given: Path | str, kind: str | None = None) -> Scaffold:
-        """Write a builder around a model: a file or a folder of any kind that is recognised, or only of `kind`.
+    def new_from(self, name: str, given: Path | str, kind: str | None = None, *, say: Say = _quiet) -> Scaffold:
+        """Write a builder around a model: a file, folder or URI of any kind that is recognised, or only of `kind`.
 
         Where `builds` is false in the result, `written.left` says what is left to you. Raises ModelwrightError for
         what is not recognised, or cannot be served.
         """
         from modelwright.operations.scaffold import new_from
 
-        return new_from(self.config, name, str(given), kind)
+        return new_from(self.config, name, str(given), kind, say)
 
     def push(
         self,

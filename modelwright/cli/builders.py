@@ -12,7 +12,7 @@ import click
 from modelwright import text
 from modelwright.api import Project
 from modelwright.cli import tables
-from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument
+from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument, progress
 from modelwright.cli.hints import path_from, program, typed
 from modelwright.cli.kinds import CommandWithKinds, KindName
 from modelwright.errors import ModelwrightError
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 @click.command("new", cls=CommandWithKinds)
 @click.argument("name")
 @click.option("--kind", type=KindName(), help="The kind of source.  [default: torch]")
-@click.option("--from", "given", type=click.Path(), metavar="FILE|FOLDER", help="A model to make the builder around.")
+@click.option(
+    "--from", "given", type=click.Path(), metavar="FILE|FOLDER|URI", help="A model to make the builder around."
+)
 @command
 def new_command(project: Project, name: str, kind: str | None, given: str | None) -> None:
     """Write a builder to start from; it builds as it is. --from recognises what a model is, and says what it saw."""
     if given is None:
         _print_new(project.config, project.new(name, kind or "torch"))
     else:
-        _print_new(project.config, project.new_from(name, given, kind))
+        _print_new(project.config, project.new_from(name, given, kind, say=progress))
 
 
 def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:

@@ -18,18 +18,27 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from modelwright.build.lock_files import Say
 from modelwright.errors import SpecError, located
 from modelwright.fsops import disk_errors
 from modelwright.kinds.kind import Files, Kind
 from modelwright.kinds.registry import find, registered
 from modelwright.operations import schema
+from modelwright.operations.importing.at_uri import looked_at
 from modelwright.operations.importing.recogniser import NewBuilder, Written
 from modelwright.operations.importing.registry import recognised
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builder
+from modelwright.project.source_lock import FILE as LOCK_FILE
+from modelwright.project.source_lock import SourceLock, source_lock_text
 from modelwright.project.spec import FILE, Builder, Name
+from modelwright.project.uris import is_uri, uris_of
 from modelwright.project.writer import as_yaml
 from modelwright.variants.registry import LOOKUPS
+
+
+def _quiet(text: str) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -82,24 +91,43 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
     return Scaffold(kind, tuple(folders))
 
 
-def new_from(project: ProjectConfig, name: str, given: str, kind: str | None = None) -> Scaffold:
+def new_from(project: ProjectConfig, name: str, given: str, kind: str | None = None, say: Say = _quiet) -> Scaffold:
     """Write builders/`name` around what is given: what it is made of, its tensors, samples that it takes.
 
-    `given` is a file or a folder, which `kind` may restrict to what a builder of that kind is made of. Raises SpecError
-    like `new_builder`, and for what nobody recognises; ModelwrightError for a model that cannot be served, with the
-    reason.
+    `given` is a file, a folder or a URI, which `kind` may restrict to what a builder of that kind is made of. Raises
+    SpecError like `new_builder`, and for what nobody recognises; ModelwrightError for a model that cannot be served,
+    with the reason, and for a URI that leads to nothing. `say` is told what is fetched.
     """
     _check_name(name)
     folder = project.builders / name
     _check_free(project, [folder])
-    found, recogniser = recognised(given, Path(given), kind)
+    if not is_uri(given):
+        return _written_around(project, folder, given, Path(given), kind)
+    with looked_at(project, given, say) as found:
+        return _written_around(project, folder, given, found.path, kind, found.lock)
+
+
+def _written_around(
+    project: ProjectConfig, folder: Path, given: str, path: Path, kind: str | None, lock: SourceLock | None = None
+) -> Scaffold:
+    """A builder around what lies at `path`; with `lock`, which is kept beside it, around what lies at a URI."""
+    name, uri = folder.name, lock.uri if lock else ""
+    found, recogniser = recognised(given, path, kind)
     with disk_errors(project.builders), _staging(project.builders) as staging:
         (staging / name).mkdir()
         editor = schema.editor_line(project, folder).rstrip()
-        written = recogniser.write(found, NewBuilder(project, name, staging / name, folder, given, editor))
+        new = NewBuilder(project, name, staging / name, folder, given, editor, uri)
+        written = recogniser.write(found, new)
+        if lock and _names(read_builder(new.folder, project.shown(folder / FILE), LOOKUPS), uri):
+            new.write(LOCK_FILE, source_lock_text([lock]))
         schema.put_into(project)
         _move_into_place(staging, [folder])
     return Scaffold(found.kind, (folder,), found.what, written)
+
+
+def _names(builder: Builder, uri: str) -> bool:
+    """Whether a builder takes its source from the URI, and has no copy of it."""
+    return uri in uris_of(builder.spec.source).values()
 
 
 def scaffolded_kinds() -> list[Kind[Any]]:

@@ -39,6 +39,11 @@ def is_uri(text: str) -> bool:
     return bool(scheme_of(text))
 
 
+def is_file_scheme(text: str) -> bool:
+    """Whether files are fetched by its scheme: `models:/digits@live` names a model of a registry instead."""
+    return scheme_of(text) in _SCHEMES
+
+
 def file_uri(uri: str) -> str:
     """A URI of a file or folder, as it is written. Raises ValueError."""
     scheme = scheme_of(uri)

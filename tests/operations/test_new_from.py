@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.conftest import ROOT, Sandbox
 from tests.operations.test_scaffold import snapshot
 from tests.triton.test_file_types import POINTER, zipped
+from tests.web import WebFiles
 
 FP32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 Tensor = tuple[str, int, Sequence[Any]]
@@ -340,3 +341,33 @@ def test_names_that_yaml_and_python_have_other_ideas_of(sandbox: Sandbox, tmp_pa
     assert [tensor["name"] for tensor in spec(sandbox)["inputs"]] == names
     assert sandbox.build("m")["m"].status == "new"
     assert json.dumps(names[2]) in (sandbox.root / "builders/m/data.py").read_text()
+
+
+def test_a_uri_stands_in_model_yaml_and_is_fetched_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    file = with_weights(tmp_path / "from", WEIGHTS)
+    with WebFiles({f"/models/{path.name}": path.read_bytes() for path in file.parent.iterdir()}) as web:
+        uri = web.url("/models/net.onnx")
+        output = sandbox.cli("new", "m", "--from", uri).output
+        assert "Saw an ONNX file: opset 17; 1 input, 1 output\nWrote builders/m/\n  data.py\n  model.yaml\n" in output
+        assert spec(sandbox)["source"] == {"kind": "onnx", "path": uri}
+        web.requests.clear()
+        assert sandbox.build("m")["m"].status == "new"
+        assert web.requests == []
+        assert {"m/1/a", "m/1/b", "m/1/c"} <= set(sandbox.published())
+
+
+def test_what_lies_at_a_uri_is_named_as_a_file_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    (folder / "net").mkdir(parents=True)
+    (folder / "net/config.pbtxt").touch()
+    saved(folder / "graphs", BUILDS["rows"][0])
+    (folder / "x.pt").write_bytes(zipped("archive/data.pkl"))
+    uri = f"file://{folder}"
+    assert f"--from {uri}/x.pt: is a PyTorch checkpoint" in refused(sandbox, f"{uri}/x.pt")
+    assert f"hint: name the file: --from {uri}/graphs/net.onnx" in refused(sandbox, f"{uri}/graphs")
+    (folder / "graphs/net.onnx").unlink()
+    assert re.search(r"repository with net\n  hint: download it first; then .*adopt FOLDER", refused(sandbox, uri))
+    assert f"Error: --from {uri}/none.onnx: is not there" in refused(sandbox, f"{uri}/none.onnx")
+    assert "ftp://example.com/net.onnx: the scheme ftp is not known" in refused(sandbox, "ftp://example.com/net.onnx")
+    assert not list((sandbox.root / ".modelwright/cache").glob("looking-*"))
+    assert not list((sandbox.root / ".modelwright/cache/sources").iterdir())

@@ -76,10 +76,15 @@ class NewBuilder:
     def take(self, source: Path, name: str, *, leave_out: Sequence[str] = ()) -> str:
         """Have a file or folder in the builder as `name`. Returns what stands at the `path` of its source.
 
-        Of a folder, files and folders of the names `leave_out` (patterns) stay behind. Of a URI nothing is copied.
+        Of a folder, files and folders of the names `leave_out` (patterns) stay behind. Of a URI nothing is copied, and
+        the URI stands there: a build fetches it. What the builder's own code reads is for `copy`.
         """
         if self.uri:
             return self.uri
+        return self.copy(source, name, leave_out=leave_out)
+
+    def copy(self, source: Path, name: str, *, leave_out: Sequence[str] = ()) -> str:
+        """The same, copied into the builder's folder wherever it comes from."""
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

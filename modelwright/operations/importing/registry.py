@@ -10,6 +10,7 @@ from modelwright.errors import SpecError
 from modelwright.fsops import not_a_file
 from modelwright.operations.importing.recogniser import Recogniser, Seen
 from modelwright.operations.importing.unknown import unknown_error
+from modelwright.project.uris import is_uri
 
 # Modules of this package that have a RECOGNISER. What is told by a file's own marks comes before what is told by names.
 _MODULES = (
@@ -29,14 +30,15 @@ def recognised(given: str, path: Path, kind: str | None = None) -> tuple[Seen, R
 
     Raises SpecError for what is not there, what nobody knows, and what no builder is made of.
     """
-    where = f"--from {given}"
+    where, is_here = f"--from {given}", not is_uri(given)
     _check_is_there(where, path)
     others: list[Seen] = []
     for recogniser in recognisers():
         try:
             found = recogniser.recognise(path)
         except SpecError as error:
-            raise SpecError(f"{where}: {error.message}", error.hint) from None
+            hint = error.hint if is_here else f"download it first; then {error.hint.replace(str(path), 'FOLDER')}"
+            raise SpecError(f"{where}: {error.message}", hint) from None
         except OSError as error:
             raise SpecError(f"{where}: {error.strerror}", "make it readable for this user") from None
         if found and kind in (None, found.kind):
@@ -45,7 +47,7 @@ def recognised(given: str, path: Path, kind: str | None = None) -> tuple[Seen, R
     if others:
         hint = f"leave --kind out: a builder of kind {others[0].kind} is made around it"
         raise SpecError(f"--kind {kind}: {given} is {others[0].what}", hint)
-    raise unknown_error(where, path, [recogniser.takes for recogniser in recognisers()])
+    raise unknown_error(given, path, [recogniser.takes for recogniser in recognisers()])
 
 
 def _check_is_there(where: str, path: Path) -> None:

@@ -13,14 +13,15 @@ from modelwright.triton.file_types import SAFETENSORS, FileType, file_type
 _MOST_NAMES = 5
 
 
-def unknown_error(where: str, path: Path, takes: Sequence[str]) -> SpecError:
-    """The error for a file or folder; `takes` lists what --from takes."""
+def unknown_error(given: str, path: Path, takes: Sequence[str]) -> SpecError:
+    """The error for a file or folder; `given` is what stands after --from, `takes` lists what --from takes."""
+    where = f"--from {given}"
     listed = f"--from takes {', '.join(takes)}"
     if path.is_dir():
-        return SpecError(f"{where}: {_folder(path)}", _folder_hint(path, listed))
+        return SpecError(f"{where}: {_folder(path)}", _folder_hint(given, path, listed))
     found = file_type(path)
     if found:
-        return SpecError(f"{where}: is {found.what}, of which no builder is made", _hint(found, path))
+        return SpecError(f"{where}: is {found.what}, of which no builder is made", _hint(found, given))
     if path.suffix == ".onnx":
         try:
             read_signature(path)
@@ -29,9 +30,10 @@ def unknown_error(where: str, path: Path, takes: Sequence[str]) -> SpecError:
     return SpecError(f"{where}: it is not known what this file is", listed)
 
 
-def _hint(found: FileType, path: Path) -> str:
+def _hint(found: FileType, given: str) -> str:
     if found is SAFETENSORS:
-        return f"name the directory that it lies in, with its config.json: --from {shlex.quote(str(path.parent))}"
+        folder = given.rpartition("/")[0] or "."
+        return f"name the directory that it lies in, with its config.json: --from {shlex.quote(folder)}"
     return f"{found.fix}; modelwright new --help lists what other kinds start from"
 
 
@@ -43,6 +45,9 @@ def _folder(path: Path) -> str:
     return f"is a folder with {', '.join(names[:_MOST_NAMES])}{more}: it is not known what that is"
 
 
-def _folder_hint(path: Path, listed: str) -> str:
+def _folder_hint(given: str, path: Path, listed: str) -> str:
     files = sorted(path.glob("*.onnx"))
-    return f"name the file: --from {shlex.quote(str(files[0]))}" if files else listed
+    if not files:
+        return listed
+    folder = given.rstrip("/")
+    return f"name the file: --from {shlex.quote(f'{folder}/{files[0].name}')}"
