@@ -21,6 +21,7 @@ from modelwright.project.spec import Builder
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import published_config
+from modelwright.server import BACKENDS
 from modelwright.steps.bench import MODULE
 from modelwright.steps.context import StepContext
 from modelwright.suggest import did_you_mean
@@ -32,7 +33,7 @@ _TRAIN, _EXPORT = "torch", "onnx"  # steps, as a lineage names them
 _FORMS: dict[str, Form] = {EAGER: "eager", COMPILED: "compiled"}
 _FUNCTION = StepFunction("bench", "modelwright.steps.bench:torch_calls")
 _MODEL_FILE = "model.onnx"
-_SERVED_HERE = {"onnxruntime", "python", ""}  # backends of the local server; an ensemble has none
+_SERVED_HERE = {*BACKENDS, ""}  # an ensemble has no backend
 _NO_PROCESS = {
     "python": "a Python model runs in the server only",
     "": "an ensemble runs in the server only",

@@ -50,8 +50,8 @@ class Replayed:
     """One version over one protocol; `detail` explains the verdict.
 
     `superseded`: newer versions changed what it runs with. `loads`: a prebuilt version without golden samples.
-    `not served here`: the local server lacks a GPU, or something else that a prebuilt version needs. `differs here`: an
-    INT8 version that was verified on a CPU of another instruction set.
+    `not served here`: the local server lacks a GPU, a backend, or something else that a prebuilt version needs.
+    `differs here`: an INT8 version that was verified on a CPU of another instruction set.
     """
 
     model: str
@@ -166,7 +166,7 @@ def replay(
     if refused is None:
         return results
     found = [_fail_if_not_served(result, refused) for result in results]
-    elsewhere = {item.model for item in versions if item.is_prebuilt or item.needs_gpu}
+    elsewhere = {item.model for item in versions if item.is_prebuilt or item.needs_more}
     return [_downgrade_if_lacking(result) if result.model in elsewhere else result for result in found]
 
 

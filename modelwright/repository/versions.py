@@ -14,6 +14,7 @@ from modelwright.repository.manifest import Manifest
 from modelwright.repository.pins import Pins, pins_of, run_by
 from modelwright.repository.policy import is_pinned
 from modelwright.repository.repository import Repository
+from modelwright.server import BACKENDS
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, ENSEMBLE, GOLDEN
 
@@ -27,7 +28,7 @@ class Published:
     manifest: Manifest
     max_batch_size: int
     golden: Path  # need not exist: a prebuilt version may have no golden samples
-    needs_gpu: bool = False  # its config has instances on GPUs only
+    needs_more: bool = False  # than the local server has: GPUs, or another backend
 
     @property
     def is_prebuilt(self) -> bool:
@@ -72,7 +73,7 @@ def readable(repository: Repository, names: Sequence[str] = ()) -> tuple[list[Pu
                 continue
             if manifest and config is not None:
                 path = repository.folder(model, version) / GOLDEN
-                found.append(Published(model, version, manifest, config.max_batch_size, path, _needs_gpu(config)))
+                found.append(Published(model, version, manifest, config.max_batch_size, path, _needs_more(config)))
     return found, unreadable
 
 
@@ -84,9 +85,10 @@ def check_known(repository: Repository, model: str) -> None:
         raise RepositoryError(f"{model}: is not in {repository.root.name}", hint)
 
 
-def _needs_gpu(config: Any) -> bool:
+def _needs_more(config: Any) -> bool:
     groups = config.instance_group
-    return bool(groups) and all(group.kind == group.KIND_GPU for group in groups)
+    on_gpus = bool(groups) and all(group.kind == group.KIND_GPU for group in groups)
+    return on_gpus or bool(config.backend and config.backend not in BACKENDS)
 
 
 def published_config(repository: Repository, model: str) -> Any:

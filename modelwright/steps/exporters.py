@@ -43,6 +43,7 @@ Axes = Mapping[int, str]  # axis → the name of its size
 LARGEST_OPSET: dict[Exporter, int] = {"dynamo": 23, "torchscript": TORCHSCRIPT_OPSET}
 _QUIET_LOGGERS = (
     "torch.onnx._internal.exporter",  # "torchvision is not installed. Skipping torchvision::nms"
+    "torch.export",  # warns of what it then raises
     "torch.fx.experimental.symbolic_shapes",  # repeats as a log what its exception says
     "onnxscript.version_converter",  # logs a traceback where it leaves the opset as it was
 )
@@ -63,7 +64,7 @@ def traced_program(adapter: nn.Module, tensors: tuple[Tensor, ...], axes: Sequen
         raise torchscript_module()
     dynamic = torch.export.Dim.DYNAMIC  # unlike a named Dim it leaves room for bounds that the code sets
     shapes = tuple(dict.fromkeys(dims, dynamic) for dims in axes)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet_exports():
         return torch.export.export(adapter, tensors, dynamic_shapes=(shapes,), strict=False)
 
 
@@ -72,7 +73,7 @@ def model_from_program(program: ExportedProgram, inputs: int, outputs: int, opse
     import torch
 
     try:
-        with _quiet():
+        with quiet_exports():
             result = torch.onnx.export(
                 program, (), dynamo=True, verbose=False, opset_version=opset, **_names(inputs, outputs)
             )
@@ -97,7 +98,7 @@ def model_from_torchscript(
     axes = {placeholder("input", i): dict(dims) for i, dims in enumerate(inputs)}
     axes |= {placeholder("output", i): dict(dims) for i, dims in enumerate(outputs)}
     try:
-        with torch.no_grad(), _quiet(), warnings.catch_warnings():
+        with torch.no_grad(), quiet_exports(), warnings.catch_warnings():
             for category in (DeprecationWarning, UserWarning, torch.jit.TracerWarning):
                 warnings.simplefilter("ignore", category)  # what they warn of is refused before, or tried afterwards
             # The exporter's own trace does not follow TorchScript inside a module.
@@ -153,8 +154,8 @@ def _names(inputs: int, outputs: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch 2.13 says about its own insides during an export."""
+def quiet_exports() -> Iterator[None]:
+    """Silence what torch 2.13 says about its own insides when it exports, or loads what it exported."""
     with loggers_at(logging.ERROR, _QUIET_LOGGERS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)

@@ -16,6 +16,7 @@ from modelwright.config.served import served_session, served_view
 from modelwright.digest import sha256_file
 from modelwright.errors import StepError, located
 from modelwright.facts.made import Made, OnnxSignature
+from modelwright.kinds.export import Exporter
 from modelwright.kinds.huggingface import HuggingFaceSource, huggingface_directory
 from modelwright.kinds.onnx import OnnxSource
 from modelwright.onnx.check import check_limits, check_rows, check_shapes, read_signature
@@ -39,7 +40,7 @@ def from_torch(context: StepContext, out: Path) -> Made:
     """Export the module that the torch step stored."""
     from modelwright.steps.train import load_module
 
-    return _export(context, load_module(context, context.inputs["module"]), out)
+    return export_module(context, load_module(context, context.inputs["module"]), out, exporter_of(context))
 
 
 def from_huggingface(context: StepContext, out: Path) -> Made:
@@ -47,7 +48,7 @@ def from_huggingface(context: StepContext, out: Path) -> Made:
     import torch
 
     torch.set_num_threads(context.source(HuggingFaceSource).threads)
-    return _export(context, huggingface_module(context), out)
+    return export_module(context, huggingface_module(context), out, exporter_of(context))
 
 
 def huggingface_module(context: StepContext) -> Any:
@@ -86,7 +87,14 @@ def from_file(context: StepContext, out: Path) -> Made:
     return made(signature, target, context)
 
 
-def _export(context: StepContext, module: Any, out: Path) -> Made:
+def exporter_of(context: StepContext) -> Exporter:
+    """What the builder's source asks for, from a step's config."""
+    chosen: Exporter = context.config.get("exporter", "dynamo")
+    return chosen
+
+
+def export_module(context: StepContext, module: Any, out: Path, exporter: Exporter = "dynamo") -> Made:
+    """Export a module in eval mode as `out`/version/model.onnx, and keep what it answers to the golden samples."""
     from modelwright.steps.export import onnx_from_torch, run_torch
 
     spec = context.builder.spec
@@ -107,7 +115,7 @@ def _export(context: StepContext, module: Any, out: Path) -> Made:
             target,
             context.target,
             batched=spec.batched,
-            exporter=context.config.get("exporter", "dynamo"),
+            exporter=exporter,
         )
     save_tensors(out / "expected.npz", pack([expected[index] for index in range(len(samples))]))
     return made(read_signature(target), target, context)

@@ -37,7 +37,13 @@ ANNEX_POINTER = FileType("a git-annex pointer, not the file", "git annex get, in
 HTML = FileType("a web page (HTML)", "open it in a browser: it says why the download failed; download the file again")
 XML = FileType("an XML document", "read it: a store's error message is one; download the file again")
 JSON = FileType("a JSON document", "read it: an answer with an error is one; download the file again")
-TORCHSCRIPT = FileType("a TorchScript file", "export the module to ONNX; or serve it with the pytorch backend")
+TORCHSCRIPT = FileType("a TorchScript file", "source.kind torchscript takes it")
+EXPORTED_PROGRAM = FileType("a program of torch.export", "source.kind pt2 takes it")
+OLD_PROGRAM = FileType("a program of torch.export in its older form", "save it again: torch.export.save")
+COMPILED_PROGRAM = FileType(
+    "a package of AOTInductor, which is compiled code", "use the program that it was compiled from: torch.export.save"
+)
+TORCHSERVE = FileType("a TorchServe archive", "source.kind torchserve takes it")
 CHECKPOINT = FileType("a PyTorch checkpoint", "it holds weights and no graph: load it in a builder of kind torch")
 PICKLE = FileType("a Python pickle", "it can run code when it is read: export the model to ONNX where you trust it")
 SAFETENSORS = FileType("a safetensors file", "it holds weights and no graph: kind huggingface takes its directory")
@@ -135,9 +141,18 @@ def _archive(path: Path) -> FileType:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
+            paths = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError):
         return CUT_SHORT_ZIP
+    names = {path.rpartition("/")[2] for path in paths}
+    if "MAR-INF/MANIFEST.json" in paths:
+        return TORCHSERVE
+    if any("/aotinductor/" in path for path in paths):
+        return COMPILED_PROGRAM
+    if "archive_format" in names and any("/models/" in path for path in paths):
+        return EXPORTED_PROGRAM
+    if "serialized_exported_program.json" in names:
+        return OLD_PROGRAM
     if "data.pkl" in names:
         return TORCHSCRIPT if "constants.pkl" in names else CHECKPOINT
     return NUMPY if names and all(name.endswith(".npy") for name in names) else ZIP

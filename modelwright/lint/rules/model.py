@@ -15,7 +15,18 @@ from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, r
 from modelwright.lint.view import ConfigView, seen
 from modelwright.suggest import did_you_mean
 from modelwright.triton.accelerators import TENSORRT_PARAMETERS, TENSORRT_PRECISIONS
-from modelwright.triton.file_types import ANNEX_POINTER, EMPTY, HTML, LFS_POINTER, TORCHSCRIPT, XML, ZIP
+from modelwright.triton.file_types import (
+    ANNEX_POINTER,
+    COMPILED_PROGRAM,
+    EMPTY,
+    EXPORTED_PROGRAM,
+    HTML,
+    LFS_POINTER,
+    OLD_PROGRAM,
+    TORCHSCRIPT,
+    XML,
+    ZIP,
+)
 
 # Backends in NVIDIA's -py3 container (server's build.py). Others need another container, or come with the model.
 STOCK_BACKENDS = (
@@ -432,8 +443,9 @@ def unknown_accelerator(view: ConfigView) -> Iterator[Found]:
                 )
 
 
-# {backend: what a file of a known type must be}. An archive of torch.export (.pt2) is a zip like any other.
-_WANTED = {"pytorch": ("TorchScript", (TORCHSCRIPT, ZIP)), "openvino": ("OpenVINO IR, which is XML", (XML,))}
+# {backend: what a file of a known type must be}. The platform torch_aoti takes packages of AOTInductor.
+_PYTORCH = (TORCHSCRIPT, COMPILED_PROGRAM, EXPORTED_PROGRAM, OLD_PROGRAM, ZIP)
+_WANTED = {"pytorch": ("TorchScript", _PYTORCH), "openvino": ("OpenVINO IR, which is XML", (XML,))}
 
 
 @rule(
