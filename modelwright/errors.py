@@ -18,6 +18,7 @@
     ├── LockedError           another process is building
     ├── RemoteError           an object store or a folder that the repository is pushed to or pulled from
     │   └── RemoteConflictError   other versions under the same numbers, or the models of another repository
+    ├── TrackingError         the MLflow server or database that builds are recorded in, or a model of its registry
     ├── ServerError           the server environment, a tritonserver process, or a request to one
     │   ├── ServerTimeoutError    no answer in time
     │   └── FleetError            a server did not follow a change, and what was put back
@@ -31,7 +32,8 @@ traceback.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 REPORTS = "https://github.com/modelwright/modelwright/issues"  # where bugs are reported
 
@@ -73,7 +75,10 @@ class StepError(ModelwrightError):
 
 
 class VerifyError(ModelwrightError):
-    pass
+    """`measured` are the metrics of a model that misses gates, and `missed` the names of these."""
+
+    measured: Mapping[str, float] = MappingProxyType({})
+    missed: tuple[str, ...] = ()
 
 
 class LintError(ModelwrightError):
@@ -116,6 +121,10 @@ class RemoteConflictError(RemoteError):
     pass
 
 
+class TrackingError(ModelwrightError):
+    pass
+
+
 class ServerError(ModelwrightError):
     pass
 
@@ -140,7 +149,10 @@ def located(where: str) -> Iterator[None]:
     except ModelwrightError as error:
         if error.message.startswith(where):
             raise
-        raise type(error)(f"{where}: {error.message}", error.hint) from error.__cause__
+        placed = type(error)(f"{where}: {error.message}", error.hint)
+        if isinstance(error, VerifyError) and isinstance(placed, VerifyError):
+            placed.measured, placed.missed = error.measured, error.missed
+        raise placed from error.__cause__
 
 
 def one_line(error: BaseException) -> str:

@@ -1,9 +1,10 @@
-"""What a test needs beside Python and the repository, as marks: `torch`, `browser`, `server`, `timing`, `models`.
+"""What a test needs beside Python and the repository, as marks: `torch`, `browser`, `server`, `timing`, `models`, `mlflow`.
 
 `make test-quick` runs the tests that have none. So that they stay quick, a test without the mark `torch` cannot import
 an ML framework, not even in a process that it starts, and one without `server` or `browser` cannot start those: it fails
 and names the mark. A test that takes a fixture of `_MARKS` has the mark by itself. Where the local server cannot run,
-tests that need it are skipped. `make test-models` and `make test-tensorrt` run those with the marks `models` and `tensorrt`: they install what these need.
+tests that need it are skipped. `make test-models`, `make test-tensorrt` and `make test-mlflow` run those with the
+marks `models`, `tensorrt` and `mlflow`: they install what these need.
 """
 
 from __future__ import annotations

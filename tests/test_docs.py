@@ -25,6 +25,7 @@ DOCUMENTS = (
     "docs/kinds.md",
     "docs/variants.md",
     "docs/lint.md",
+    "docs/mlflow.md",
     "docs/load.md",
     "docs/operations.md",
     "docs/pipelines.md",

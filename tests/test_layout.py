@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kinds", "variants", "config"),
     ("repository",),
     ("steps", "training", "loadtest", "remotes"),
-    ("build", "bench", "repair", "fleet"),
+    ("build", "bench", "repair", "fleet", "tracking"),
     ("operations", "api"),
     ("cli",),
 )
@@ -37,7 +37,12 @@ FRAMEWORKS = {
 }  # fmt: skip
 ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir"}
 # What may be imported inside functions only, and in which packages. ml_dtypes adds bfloat16 to numpy.
-LATE_IMPORTS = ((FRAMEWORKS, {"steps", "training"}), (ONNX_LIBRARIES, {"steps", "onnx"}), ({"ml_dtypes"}, {"triton"}))
+LATE_IMPORTS = (
+    (FRAMEWORKS, {"steps", "training"}),
+    (ONNX_LIBRARIES, {"steps", "onnx"}),
+    ({"ml_dtypes"}, {"triton"}),
+    ({"mlflow"}, {"steps", "tracking"}),
+)
 
 # Programs of their own: they run in a child process, or stock Locust runs them, and talk over their standard output.
 PROGRAMS = (
@@ -53,6 +58,8 @@ PROGRAMS = (
     "steps/plan_places/guard.py",
     "steps/plan_places/program.py",
     "steps/plan_program.py",
+    "tracking/bundle_child.py",
+    "tracking/child.py",
     "steps/context.py",  # a step's log is the standard output of its worker
 )
 

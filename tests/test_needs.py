@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.fence.sitecustomize import FRAMEWORKS
+from tests.fence.sitecustomize import MARK_OF
 from tests.needs import allowed, pytest_collection_modifyitems, require
 from tests.server.models import shared_environment
 
@@ -17,11 +17,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_framework_is_refused_by_the_name_of_its_mark() -> None:
-    code = (
-        f"for name in {sorted(FRAMEWORKS)}:\n    try: __import__(name)\n    except ImportError as error: print(error)"
-    )
+    code = f"for name in {sorted(MARK_OF)}:\n    try: __import__(name)\n    except ImportError as error: print(error)"
     done = run_python(code)
-    expected = [f"this test needs pytest.mark.torch: it imports {name}" for name in sorted(FRAMEWORKS)]
+    expected = [f"this test needs pytest.mark.{MARK_OF[name]}: it imports {name}" for name in sorted(MARK_OF)]
     assert done.stdout.splitlines() == expected, done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from modelwright import tools
 from modelwright.build import locks, stamp
@@ -48,6 +49,7 @@ def build(
     if jobs is not None and jobs < 1:
         raise ModelwrightError(f"jobs: expected a whole number from 1, got {jobs}")
     started_ns = time.time_ns()
+    tracking = _tracking(project)
     with locked(project.state / LOCK, "modelwright build", wait=wait, say=listener.waiting):
         workspace = _open(project, names, listener, write_locks, everything)
         workspace.repository.ledger()  # a damaged one is found before hours of work, not after
@@ -58,8 +60,11 @@ def build(
         try:
             built = Scheduler(workspace, listener).run(start_executor or (lambda: _worker_pool(jobs)))
             outcomes = release(workspace, built)
+            noted = tracking.note(workspace, built, outcomes) if tracking else []
         finally:
             workspace.fingerprints.save()
+    # With the lock free: a registry may take long.
+    outcomes, unrecorded = tracking.send(project, outcomes, noted, listener) if tracking else (outcomes, "")
     # Code of a plugged-in kind decides on steps, too, and where all of it lies is not known.
     built_in = all(kind_of(builder).is_built_in for builder in workspace.selected)
     # Which GPU and TensorRT a plan is for is asked of machines, which no timestamp tells.
@@ -67,9 +72,19 @@ def build(
     # A minute later there is something to do: to stop to serve what no pipeline needs any more.
     settled = not any(recent(state, utc_now()) for state in workspace.repository.ledger().serving.values())
     asked = [outcome for outcome in outcomes if outcome.status != "on request"]
-    if built_in and built_here and settled and all(_is_idle(outcome) for outcome in asked):
+    if built_in and built_here and settled and not unrecorded and all(_is_idle(outcome) for outcome in asked):
         stamp.write(project, stamp.asked(names, everything), len(asked), _looked_at(workspace, built), started_ns)
     return outcomes
+
+
+def _tracking(project: ProjectConfig) -> ModuleType | None:
+    """What records builds, where the project asks for it. Raises TrackingError where that is not installed."""
+    if not project.tracking.mlflow:
+        return None
+    from modelwright.build import tracked
+
+    tracked.check_installed(project)
+    return tracked
 
 
 def _open(

@@ -17,6 +17,9 @@ class Listener:
     def locking(self, text: str) -> None:
         """A requirements.lock is made before the build can plan: `text` says which one, and that it is there."""
 
+    def recording(self, models: int) -> None:
+        """All is published; the builds of so many models are brought to MLflow, which may take a while."""
+
     def planned(self, steps: int, cached: int) -> None:
         """The build has `steps` steps, of which `cached` are up to date before anything runs."""
 

@@ -393,7 +393,7 @@ class Publisher:
             created=datetime.now(timezone.utc).replace(microsecond=0),
             modelwright=__version__,
             target=TargetVersions(triton=target.name, onnxruntime=target.onnxruntime, python=target.python),
-            source=_source_commit(builder),
+            source=source_commit(builder),
             version_digest=new.version_digest,
             files={content.name: content.record for content in new.contents} | new.data_records,
             tensors=_published_tensors(builder, tensors_of(builder, new.made)),
@@ -528,7 +528,7 @@ def _all(tensors: ConfigTensors) -> tuple[Any, ...]:
     return (*tensors.inputs, *tensors.outputs)
 
 
-def _source_commit(builder: Builder) -> SourceCommit:
+def source_commit(builder: Builder) -> SourceCommit:
     """The commit a version was built from, and whether the builder's folder had changes on top."""
 
     def git(*arguments: str) -> str | None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "verify": "serve:verify_command",
     "push": "remote:push_command",
     "pull": "remote:pull_command",
+    "track": "track:track_command",
     "diff-remote": "remote:diff_remote_command",
     "lint": "lint:lint_command",
     "lock": "lock:lock_command",

@@ -13,6 +13,7 @@ import click
 
 from modelwright.build.listener import Listener
 from modelwright.errors import ModelwrightError
+from modelwright.text import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,6 +56,9 @@ class Lines(Silent):
 
     def locking(self, text: str) -> None:
         self._line(text)
+
+    def recording(self, models: int) -> None:
+        self._line(f"recording {counted(models, 'model')} in MLflow")
 
     def planned(self, steps: int, cached: int) -> None:
         if cached < steps:

@@ -82,7 +82,7 @@ def push_command(project: Project, url: str, names: tuple[str, ...], as_data: bo
 def pull_command(project: Project, url: str, names: tuple[str, ...], as_data: bool, **options: Any) -> None:
     """Bring versions from an object store or a folder into the repository, each checked before it is published."""
     pulled = project.pull(url, names, say=quiet if as_data else progress, **options)
-    as_json(_pulled_as_data(pulled)) if as_data else _print_pulled(pulled, project)
+    as_json(pulled_as_data(pulled)) if as_data else print_pulled(pulled, project)
 
 
 @click.command("diff-remote")
@@ -129,7 +129,7 @@ def _push_row(change: ModelChange) -> list[str]:
     return [*row, _numbers(change.served), text.size(change.size_bytes) if change.size_bytes else "-"]
 
 
-def _print_pulled(pulled: Pulled, project: Project) -> None:
+def print_pulled(pulled: Pulled, project: Project) -> None:
     changes = [change for change in pulled.models if change.changes_anything]
     if changes:
         rows = [["model", "downloads", "config", "serves", "size"]]
@@ -210,7 +210,7 @@ def _pushed_as_data(pushed: Pushed) -> dict[str, Any]:
     }
 
 
-def _pulled_as_data(pulled: Pulled) -> dict[str, Any]:
+def pulled_as_data(pulled: Pulled) -> dict[str, Any]:
     return {
         "url": pulled.url,
         "dry_run": pulled.dry_run,

@@ -122,5 +122,7 @@ def _print(result: RolledOut) -> None:
         click.echo(f"  against it: {reason}")
     for server in result.servers:
         click.echo(f"{server.url} serves version {result.version}, after {seconds(server.seconds)}")
+    if result.unrecorded:
+        click.echo(result.unrecorded)
     if not result.judged.passed:
         click.echo(f"{result.model} version {result.version} does not go live; version {result.served} is served")

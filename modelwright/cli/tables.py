@@ -69,6 +69,7 @@ def print_outcomes(
         print_nothing_to_do(project, len(outcomes))
         _print_on_request(on_request)
         _print_notes(outcomes)
+        _print_warnings(outcomes)
         return
     print_table(_outcome_table(outcomes, results))
     _print_on_request(on_request)
@@ -85,8 +86,7 @@ def print_outcomes(
     for outcome in outcomes:
         if outcome.reason and outcome.status != "skipped":
             click.echo(f"Held back: {outcome.model}: {outcome.reason}", err=True)
-        for warning in outcome.warnings:
-            click.echo(f"Warning: {typed(warning)}", err=True)
+    _print_warnings(outcomes)
     failures = [result for result in results or () if result.verdict == "failed"]
     for failure in failures:
         where = f"{failure.model} version {failure.version}" + (f", {failure.url}" if failure.url else "")
@@ -111,6 +111,12 @@ def _print_notes(outcomes: Sequence[Outcome]) -> None:
         if outcome.note:
             stays = "" if outcome.status == "config" else "; its config.pbtxt stays as it is"  # a lost one comes back
             click.echo(f"Not served: {outcome.model}: {typed(outcome.note)}{stays}", err=True)
+
+
+def _print_warnings(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        for warning in outcome.warnings:
+            click.echo(f"Warning: {typed(warning)}", err=True)
 
 
 def _print_on_request(models: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ class Verified(Facts):
     max_abs_error: dict[str, Number] = Field(default_factory=dict)  # per output, in its units
     samples: Integer = 0
     metrics: dict[str, Number] = Field(default_factory=dict)  # what `evaluate` returned
+    confusion: tuple[tuple[Integer, ...], ...] = ()  # what is true by what the model says, where `evaluate` counts it
     golden: GoldenComparison | None = None  # None: the version has no golden samples
     notes: tuple[str, ...] = ()  # what could not be tested, a sentence each
     # Of a variant

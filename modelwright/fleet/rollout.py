@@ -60,6 +60,7 @@ class RolledOut:
     judged: Judged
     servers: tuple[Follower, ...] = ()
     put_back_s: float | None = None
+    unrecorded: str = ""  # why MLflow does not know of it
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from modelwright.build.build import LOCK
 from modelwright.build.faults import Faults
 from modelwright.errors import LintError, RepositoryError
 from modelwright.fsops import locked
+from modelwright.operations.follow import follow
 from modelwright.project.project import ProjectConfig
 from modelwright.repository import moves
 from modelwright.repository.move import Move, carry_out
@@ -123,7 +124,10 @@ def _change(
         move = left or planned()
         _lint(project, move, holds_lock=True)
         followers = _carried_out(project, repository, move, how)
-    return replace(_changed(move, undo, done=True), servers=tuple(followers))
+    unrecorded = follow(project, move.serves)
+    changed = _changed(move, undo, done=True)
+    says = (*changed.says, unrecorded) if unrecorded else changed.says
+    return replace(changed, says=says, servers=tuple(followers))
 
 
 def _left(repository: Repository, what: str, asked: tuple[str, int | None]) -> Move | None:

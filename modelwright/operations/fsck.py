@@ -10,6 +10,7 @@ from modelwright.build.build import LOCK, build
 from modelwright.build.listener import Listener
 from modelwright.errors import ModelwrightError
 from modelwright.fsops import locked
+from modelwright.operations.follow import follow
 from modelwright.project.project import ProjectConfig
 from modelwright.repair.check import Checked, check
 from modelwright.repair.damage import Action, Damage
@@ -74,6 +75,8 @@ def fsck(
             built = [item for item in damages if item.remedy and item.remedy.action is Action.BUILD]
             repaired += [item for item in built if item.place not in left]
             checked, damages = _repaired(project, names, remotes, why, found, repaired, failed)
+    if repair and (unrecorded := follow(project, ())):
+        say(unrecorded)
     return Checkup(
         tuple(damages),
         tuple(repaired),

@@ -11,6 +11,7 @@ from modelwright.build.build import LOCK
 from modelwright.errors import RemoteConflictError, RemoteError
 from modelwright.facts.part import JsonObject
 from modelwright.fsops import locked
+from modelwright.operations.follow import follow
 from modelwright.project.project import ProjectConfig
 from modelwright.remotes.order import ModelChange
 from modelwright.remotes.place import place_of
@@ -112,6 +113,8 @@ def pull(
         if not dry_run:
             pull_models(store, repository, survey, project.signing, jobs=jobs, say=say)
             write_record(project.history, place.url, _served(survey.remote.sides))
+    if not dry_run and (unrecorded := follow(project, [model.model for model in survey.models])):
+        say(unrecorded)
     return Pulled(place.url, survey.models, survey.says, dry_run, time.monotonic() - began)
 
 

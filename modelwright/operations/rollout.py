@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelwright.build.build import LOCK
@@ -12,6 +12,7 @@ from modelwright.fleet.follow import Terms
 from modelwright.fleet.rollout import Canary, RolledOut, RolloutPlan
 from modelwright.fleet.watcher import Watcher
 from modelwright.fsops import locked
+from modelwright.operations.follow import follow
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 
@@ -39,4 +40,6 @@ def rollout(project: ProjectConfig, asked: Canary, settings: RolloutSettings, wa
     with locked(project.state / LOCK, "modelwright rollout", wait=settings.wait, say=settings.say):
         repository = Repository.of(project)
         repository.clean()
-        return rollouts.rollout(project, repository, asked, terms=settings.terms, watcher=watcher, why=settings.why)
+        done = rollouts.rollout(project, repository, asked, terms=settings.terms, watcher=watcher, why=settings.why)
+    unrecorded = follow(project, [done.model])
+    return replace(done, unrecorded=unrecorded)

@@ -13,6 +13,7 @@ from modelwright.project.fetching import FetchLimits, read_fetch_limits
 from modelwright.project.ignores import Ignore
 from modelwright.project.plan_places import PlanPlaces, read_plan_places
 from modelwright.project.signing import Signing, read_signing
+from modelwright.project.tracking import Tracking, read_tracking
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release, release
 
@@ -42,6 +43,7 @@ class ProjectConfig:
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)  # of files at URIs
     signing: Signing = field(default_factory=Signing)  # of versions
     history_folder: Path | None = None  # paths.history
+    tracking: Tracking = field(default_factory=Tracking)  # of builds, in MLflow
 
     @property
     def state(self) -> Path:
@@ -105,7 +107,8 @@ def load(root: Path) -> ProjectConfig:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
-    _check_known(data, ("triton", "paths", "lint", "server", "signing", "sources", "tensorrt"), "")
+    known = ("triton", "paths", "lint", "server", "signing", "sources", "tensorrt", "tracking")
+    _check_known(data, known, "")
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
@@ -121,6 +124,7 @@ def load(root: Path) -> ProjectConfig:
         fetch_limits=read_fetch_limits(data.get("sources", {}), FILE, LONGEST_TIMEOUT_S),
         signing=read_signing(data.get("signing", {}), root.resolve(), FILE),
         plan_places=read_plan_places(data.get("tensorrt", {}), root.resolve(), FILE, LONGEST_TIMEOUT_S),
+        tracking=read_tracking(data.get("tracking", {}), FILE),
         history_folder=(root / paths["history"]).resolve() if "history" in paths else None,
         **places,
     )

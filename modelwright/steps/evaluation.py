@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.config.served import EMULATED, ServedView, served_session, served_view
@@ -22,6 +23,7 @@ from modelwright.steps.samples import as_samples
 from modelwright.triton.arrays import rounded_to
 from modelwright.triton.tensors import Tensors
 from modelwright.variants.technique import BASELINE, PLAIN
+from modelwright.verification.confusion import Confusion, confusion_from
 from modelwright.verification.gates import metrics_from, missed_gates
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import Column, columns
@@ -35,6 +37,14 @@ class Measured(Facts):
     """What `evaluate` says of the plain model."""
 
     metrics: dict[str, Number]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` returned."""
+
+    metrics: dict[str, float]
+    confusion: Confusion = ()
 
 
 def measure_plain(context: StepContext, out: Path) -> Measured:
@@ -112,6 +122,13 @@ def rows_a_request(spec: ModelSpec, samples: int) -> int:
 def metrics_of(
     context: StepContext, runner: SampleRunner, plain: SampleRunner | None = None, batch: int | None = None
 ) -> dict[str, float]:
+    """The metrics of a model: see `evaluation_of`."""
+    return evaluation_of(context, runner, plain, batch).metrics
+
+
+def evaluation_of(
+    context: StepContext, runner: SampleRunner, plain: SampleRunner | None = None, batch: int | None = None
+) -> Evaluation:
     """What the builder's `evaluate` says of a model; nothing where it has none.
 
     A function with a parameter `source` gets the plain model's `infer` there, to compare with. `batch`: rows a request,
@@ -119,7 +136,7 @@ def metrics_of(
     """
     entry = context.config.get("evaluate")
     if entry is None:
-        return {}
+        return Evaluation({})
     where = f"{context.builder.file}: evaluate {entry}"
 
     def infer_of(model: SampleRunner):  # type: ignore[no-untyped-def]
@@ -132,4 +149,5 @@ def metrics_of(
         return infer
 
     others = {_SOURCE: infer_of(plain or runner)} if _asks_for_plain(context, entry) else {}
-    return metrics_from(call(context, "evaluate", entry, infer_of(runner), **others), where)
+    returned = call(context, "evaluate", entry, infer_of(runner), **others)
+    return Evaluation(metrics_from(returned, where), confusion_from(returned, where))

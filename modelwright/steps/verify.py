@@ -19,7 +19,7 @@ from modelwright.facts.verified import GoldenComparison, Verified
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
-from modelwright.steps.evaluation import MODEL, metrics_of, onnx_view, rows_a_request, runner_of
+from modelwright.steps.evaluation import MODEL, evaluation_of, onnx_view, rows_a_request, runner_of
 from modelwright.steps.samples import as_declared, as_samples, load_samples
 from modelwright.triton.arrays import datatype_of, rounded_to
 from modelwright.triton.client import Client
@@ -120,14 +120,15 @@ def verify_samples(
         if expected
         else check_repeatable(actual, runner.ask_all(samples, batch), allowed)
     )
-    metrics = metrics_of(context, runner, batch=batch)
-    check_gates(spec.gates, metrics)
+    evaluation = evaluation_of(context, runner, batch=batch)
+    check_gates(spec.gates, evaluation.metrics)
     save_golden(out / GOLDEN, samples, answers, batch)
     facts = Verified(
         compared_with=ComparedWith.SOURCE if expected else ComparedWith.ITSELF,
         max_abs_error=errors,
         samples=len(samples),
-        metrics=metrics,
+        metrics=evaluation.metrics,
+        confusion=evaluation.confusion,
         golden=GoldenComparison(batch=batch, tolerance=allowed),
     )
     return Answered(actual, allowed, facts)

@@ -22,7 +22,7 @@ from modelwright.steps.context import StepContext
 from modelwright.steps.evaluation import (
     MODEL,
     baseline_metrics,
-    metrics_of,
+    evaluation_of,
     onnx_runner,
     onnx_view,
     plain_if_asked,
@@ -93,8 +93,8 @@ def hold(
     own = tolerances_in(precision, spec.gates, actual)
     errors = _compared(context, expected, actual, tolerances_in(precision, spec.gates, expected))
     plain = baseline_metrics(context)
-    metrics = metrics_of(context, runner, plain_if_asked(context), batch=largest)
-    check_gates(spec.gates, metrics, plain, _details(context, expected, actual))
+    evaluation = evaluation_of(context, runner, plain_if_asked(context), batch=largest)
+    check_gates(spec.gates, evaluation.metrics, plain, _details(context, expected, actual))
     size, plain_size = (_size(context.inputs[role]) for role in ("model", PLAIN))
     check_size(spec.gates, size, plain_size)
     save_golden(out / GOLDEN, samples, actual, batch)
@@ -102,7 +102,8 @@ def hold(
         compared_with=ComparedWith.SOURCE,
         max_abs_error=errors,
         samples=len(samples),
-        metrics=metrics,
+        metrics=evaluation.metrics,
+        confusion=evaluation.confusion,
         golden=GoldenComparison(batch=batch, tolerance=own),
         precision=precision,
         instruction_set=tools.instruction_set(),

@@ -9,6 +9,7 @@ from typing import Any
 
 from modelwright.errors import StepError, VerifyError
 from modelwright.project.spec import Gates, MetricGate
+from modelwright.verification.confusion import CONFUSION
 
 _HINT = "nothing was published; improve the model, or change gates in its model.yaml and say why"
 
@@ -29,11 +30,14 @@ class MissedGate:
 
 
 def metrics_from(returned: Any, where: str) -> dict[str, float]:
-    """What `evaluate` returned, as {metric: number}. Raises StepError; `where` is how messages call the function."""
+    """What `evaluate` returned, as {metric: number}, without a confusion matrix.
+
+    Raises StepError; `where` is how messages call the function.
+    """
     if not isinstance(returned, Mapping) or not returned:
         raise StepError(f"{where}: expected {{metric: number}}, got {returned!r}")
     try:
-        metrics = {str(name): float(value) for name, value in returned.items()}
+        metrics = {str(name): float(value) for name, value in returned.items() if name != CONFUSION}
     except (TypeError, ValueError):
         metrics = {"": math.nan}
     if not all(map(math.isfinite, metrics.values())):
@@ -90,7 +94,9 @@ def check_gates(
     """Raise VerifyError for metrics that are missing or miss their gates. `details` says more about the model."""
     missed = missed_gates(gates, metrics, plain)
     if missed:
-        raise VerifyError("\n  ".join(["; ".join(item.text for item in missed), *details]), _HINT)
+        error = VerifyError("\n  ".join(["; ".join(item.text for item in missed), *details]), _HINT)
+        error.measured, error.missed = dict(metrics), tuple(item.gate.rpartition(".")[0] for item in missed)
+        raise error
 
 
 def check_size(gates: Gates, size_bytes: int, plain_bytes: int) -> None:

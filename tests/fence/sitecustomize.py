@@ -14,6 +14,7 @@ import types
 from collections.abc import Sequence
 
 FRAMEWORKS = frozenset({"torch", "torchvision", "transformers", "sentence_transformers", "onnxscript", "sklearn"})
+MARK_OF = {**dict.fromkeys(FRAMEWORKS, "torch"), "mlflow": "mlflow"}  # what is fenced → the mark that lets it through
 MARKS = "MODELWRIGHT_TEST_MARKS"  # the marks of the test that runs
 
 
@@ -23,12 +24,13 @@ class Fence(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name in FRAMEWORKS and "torch" not in os.environ.get(MARKS, "torch").split():
+        mark = MARK_OF.get(name)
+        if mark and mark not in os.environ.get(MARKS, mark).split():
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        raise ImportError(f"this test needs pytest.mark.torch: it imports {spec.name}")
+        raise ImportError(f"this test needs pytest.mark.{MARK_OF[spec.name]}: it imports {spec.name}")
 
     def exec_module(self, module: types.ModuleType) -> None: ...
 

@@ -1,0 +1,76 @@
+"""Records that no registry has yet: one folder each, in .modelwright/tracking/outbox.
+
+    <uid>/record.json      what the run says
+          files/…          its artifacts
+
+A record is put together beside the others and renamed into place. It leaves when the registry has it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelwright.facts.part import DamagedError, validated
+from modelwright.fsops import disk_errors, remove_tree
+from modelwright.tracking.record import BuildRecord
+
+_RECORD, _FILES = "record.json", "files"
+
+
+def new_uid() -> str:
+    """Sorts by time."""
+    return f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True)
+class Outbox:
+    folder: Path
+
+    @classmethod
+    def of(cls, state: Path) -> Outbox:
+        """`state` is the project's .modelwright."""
+        return cls(state / "tracking" / "outbox")
+
+    def put(self, record: BuildRecord, files: Mapping[str, bytes | Path]) -> None:
+        """Add a record with its artifacts: name → content, or the file to copy."""
+        staged = self.folder / f".{record.uid}"
+        with disk_errors(self.folder):
+            (staged / _FILES).mkdir(parents=True)
+            for name, content in files.items():
+                target = staged / _FILES / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, bytes):
+                    target.write_bytes(content)
+                else:
+                    shutil.copyfile(content, target)
+            (staged / _RECORD).write_text(json.dumps(record.as_json()))
+            staged.rename(self.folder / record.uid)
+
+    def waiting(self) -> list[BuildRecord]:
+        """Oldest first. One that is damaged is removed: what it told is in the repository."""
+        found = []
+        for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if folder.name.startswith("."):
+                continue
+            try:
+                found.append(validated(BuildRecord, json.loads((folder / _RECORD).read_bytes())))
+            except (OSError, ValueError, DamagedError):
+                remove_tree(folder)
+        return found
+
+    def files(self, record: BuildRecord) -> Path:
+        return self.folder / record.uid / _FILES
+
+    def remove(self, uid: str) -> None:
+        remove_tree(self.folder / uid)
+
+    def clean(self) -> None:
+        """Remove what a killed build left half written. Only for the holder of the build lock."""
+        for folder in self.folder.glob(".*"):
+            remove_tree(folder)
