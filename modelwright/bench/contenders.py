@@ -13,12 +13,13 @@ from modelwright.build.workspace import Workspace, open_workspace
 from modelwright.digest import sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
 from modelwright.facts.key_content import KeyContent
+from modelwright.kinds.origin import FETCH, role_of
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import StepFunction
 from modelwright.project.project import ProjectConfig
 from modelwright.project.reader import read_builders
 from modelwright.project.spec import Builder
-from modelwright.repository.manifest import Manifest
+from modelwright.repository.manifest import LineageStep, Manifest
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import published_config
 from modelwright.server import BACKENDS
@@ -199,12 +200,15 @@ def _context(project: ProjectConfig, repository: Repository, builder: Builder) -
     if step is None:
         raise RepositoryError(f"the lineage of {builder.name} names no step that made its module", build)
     _check_unchanged(builder, step.key_content, latest[0])
-    inputs = {}
-    if step.step == _TRAIN:
-        artifact = Store(project.store).get(step.key)
+    needed = {MODULE: step.key} if step.step == _TRAIN else {}
+    needed |= {role_of(str(made.key_content.config["field"])): made.key for made in lineage.values() if _is_fetch(made)}
+    inputs, store = {}, Store(project.store)
+    for role, key in needed.items():
+        artifact = store.get(key)
         if artifact is None:
-            raise RepositoryError(f"the module of version {latest[0]} is not in the store any more", build)
-        inputs[MODULE] = artifact.folder / "files"
+            what = "module" if role == MODULE else "source"
+            raise RepositoryError(f"the {what} of version {latest[0]} is not in the store any more", build)
+        inputs[role] = artifact.folder / "files"
     contents = [made.key_content for made in lineage.values()]
     return StepContext(
         builder=replace(builder, variant=None),
@@ -216,6 +220,11 @@ def _context(project: ProjectConfig, repository: Repository, builder: Builder) -
         server=project.server,
         wheels=project.wheels,
     )
+
+
+def _is_fetch(made: LineageStep) -> bool:
+    """Whether a step had the files of a URI."""
+    return made.key_content.step == FETCH.name
 
 
 def _check_unchanged(builder: Builder, made_from: KeyContent, version: int) -> None:

@@ -20,7 +20,7 @@ from modelwright.project.source_lock import SourceLock, read_source_lock
 from modelwright.project.spec import Builder
 from modelwright.project.uris import file_name, is_uri
 
-_FETCH = StepFunction("fetch", "modelwright.steps.fetch:run")
+FETCH = StepFunction("fetch", "modelwright.steps.fetch:run")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _fetched(recipe: Recipe, where: str, lock: SourceLock) -> SourceFiles:
     field = where.rpartition(".")[2]
     step = recipe.step(
         "fetch" if field == "path" else f"fetch_{field}",
-        _FETCH,
+        FETCH,
         config={"field": where, "files": tree_digest(lock.digests)},
         data=lock.digests,
     )

@@ -176,6 +176,9 @@ def test_what_is_not_a_model_at_a_url_is_named(sandbox: Sandbox, web: WebFiles) 
     with (sandbox.root / "modelwright.toml").open("a") as file:
         file.write("\n[sources]\nmax_gb = 0.000002\n")
     assert re.search("m.onnx: 3.0 kB, 2e-06 GB at most\n.*hint: .*max_gb", sandbox.error())
+    toml = sandbox.root / "modelwright.toml"
+    toml.write_text(toml.read_text().replace("max_gb = 0.000002", "timeout = 0.0000001"))
+    assert re.search("m.onnx: not there after 1e-07 s: 3,000 bytes came\n.*hint: .*timeout", sandbox.error())
 
 
 def test_a_server_that_is_down_is_named(sandbox: Sandbox) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from modelwright.bench.contenders import _context
+from modelwright.project.source_lock import read_source_lock
 from tests.conftest import Sandbox
 from tests.steps.test_huggingface import MINILM, TINY
 from tests.steps.test_huggingface import tiny as tiny  # a fixture
@@ -15,7 +17,7 @@ from tests.steps.test_huggingface import tiny as tiny  # a fixture
 pytestmark = pytest.mark.torch
 
 
-def made(sandbox: Sandbox, folder: Path) -> str:
+def made(sandbox: Sandbox, folder: Path | str) -> str:
     result = sandbox.cli("new", "m", "--from", str(folder))
     assert result.exit_code == 0, result.output
     return result.output
@@ -34,16 +36,24 @@ def test_real_weights_with_their_tokenizer_build_at_once(sandbox: Sandbox, tmp_p
     assert sandbox.manifest("m").verification.samples == 4
 
 
-def test_a_classifier_of_images_builds_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_classifier_of_images_at_a_uri_builds_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     import torch
     from transformers import ViTConfig, ViTForImageClassification
+
+    from modelwright.steps.onnx import huggingface_module
 
     torch.manual_seed(0)
     sizes = {key: value for key, value in TINY.items() if key != "vocab_size"}
     config = ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3)
     ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
-    assert "Saw a Hugging Face directory: ViTForImageClassification" in made(sandbox, tmp_path / "vit")
+    (tmp_path / "vit/pytorch_model.bin").write_bytes(b"a pickle")
+    uri = f"file://{tmp_path}/vit"
+    assert "Saw a Hugging Face directory: ViTForImageClassification" in made(sandbox, uri)
+    lock = read_source_lock(sandbox.root / "builders/m", "builders/m", uri)
+    assert sorted(lock.files) == ["config.json", "model.safetensors"]
     assert sandbox.build()["m"].status == "new"
+    context = _context(sandbox.project, sandbox.repository, sandbox.builders["m"])
+    assert huggingface_module(context).config.num_labels == 3  # a bench finds what was fetched
     assert "dims: [ 3, 16, 16 ]" in " ".join(sandbox.config("m").split())
 
 
