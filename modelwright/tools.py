@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -20,6 +21,8 @@ _DISTRIBUTIONS = {
     "google": "protobuf",
     "tensorrt_rtx": "tensorrt-rtx-cu12",
 }
+# Other distributions that provide the same import name, where the first one is not installed.
+_ALTERNATIVES = {"xgboost": "xgboost-cpu"}
 
 
 # Flag in /proc/cpuinfo → name, best first.
@@ -37,10 +40,11 @@ _INSTRUCTION_SETS = {
 @cache
 def version(import_name: str) -> str | None:
     """The installed version of the distribution that provides a top-level import name, or None."""
-    try:
-        return metadata.version(distribution(import_name))
-    except metadata.PackageNotFoundError:
-        return None
+    for name in (distribution(import_name), _ALTERNATIVES.get(import_name)):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            if name:
+                return metadata.version(name)
+    return None
 
 
 def distribution(import_name: str) -> str:

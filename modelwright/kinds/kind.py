@@ -137,6 +137,7 @@ class Kind(Generic[S]):
     needs: tuple[Needs, ...] = ()
     declared_architecture: Callable[[Builder, S], Mapping[str, Any]] = _nothing_declared  # as config.json has it
     has_module: bool = False  # whether it is a PyTorch module, which a bench measures beside the model
+    no_techniques: str = ""  # why variants cannot be made of its graph, where it has one
 
     # config.pbtxt
     backend: str = ""

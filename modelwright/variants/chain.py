@@ -24,6 +24,7 @@ from modelwright.variants.technique import BASELINE, Skipped, Stage, Technique, 
 _BASELINE = StepFunction("baseline", "modelwright.steps.evaluation:measure_plain")
 _PLAIN = "source"  # the step that exports the plain model, where a variant has another module
 _MODULE = "module"  # role of an export's module
+_OTHER_ESTIMATOR = "fit a smaller estimator, with fewer or shallower trees, in a builder of its own"
 _HELD_BY_TOLERANCE = ("fp16", "bf16")  # precisions that have a tolerance of their own
 
 
@@ -155,6 +156,8 @@ def _check_gates(builder: Builder, techniques: list[tuple[Technique[Any], ChainS
 def _plain_steps(recipe: Recipe, where: str) -> list[Step]:
     """The steps of the builder's plain model. The last one makes its ONNX graph."""
     kind = kind_of(recipe.builder)
+    if kind.no_techniques:
+        raise SpecError(f"{where}: source.kind {kind.name}: {kind.no_techniques}", _OTHER_ESTIMATOR)
     made = kind.steps(recipe, recipe.builder.spec.source)
     if kind.backend != "onnxruntime" or kind.whole_config or made[-1].name != kind.version_step:
         hint = "variants work with sources that become an ONNX graph: torch, onnx, huggingface"

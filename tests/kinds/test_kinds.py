@@ -224,6 +224,7 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
         "fetch": 1, "verify_calls": 1, "router": 1, "verify_router": 1, "pipeline": 1,
             "torchscript": 1, "torchscript_file": 1, "verify_torchscript": 1, "pt2": 1, "torchserve": 1,
             "verify_torchserve": 1,
+        "estimator": 1, "estimator_onnx": 1,
     }  # fmt: skip
 
 
