@@ -17,6 +17,8 @@ _MODULES = (
     "huggingface",
     "model_repository",
     "onnx",
+    "pytorch",
+    "torchserve",
 )
 
 
