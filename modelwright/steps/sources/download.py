@@ -51,7 +51,8 @@ def _copy(
                     return LockedFile("", size)
                 if size > limits.max_bytes:
                     raise StepError(f"{source.resolved}: {name}: more than {limits.max_gb:g} GB", _LIMITS_HINT)
-                file.write(piece)
+                with disk_errors(part):  # here, since the source takes an OSError for one of its own
+                    file.write(piece)
                 sha.update(piece)
                 if time.monotonic() > deadline:
                     reason = f"not there after {limits.timeout_s:g} s: {size:,} bytes came"

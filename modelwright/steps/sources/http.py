@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
@@ -16,6 +18,7 @@ from modelwright.project.uris import file_name, is_loopback
 from modelwright.steps.sources.source import CHUNK, CannotSeekError, RemoteSource
 
 _SILENCE_S = 60  # between two pieces
+ANSWER_S = 120.0  # until the headers of an answer are there
 _REDIRECTS_HINT = "only redirects to https:// are followed; name the address of the file itself"
 _HINTS = {
     401: "the file needs a login, which is not supported: put it into a store, or into the builder's folder",
@@ -54,7 +57,7 @@ class _HttpSource(RemoteSource):
             headers["Range"] = f"bytes={offset}-"
         request = urllib.request.Request(uri, headers=headers)  # noqa: S310  (https, or this machine)
         try:
-            with _opener().open(request, timeout=_SILENCE_S) as answer:
+            with _answer(request) as answer:
                 if offset and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
                     raise CannotSeekError(f"{uri}: the server gives whole files only")
                 yield answer
@@ -88,18 +91,78 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """No file:// and ftp:// handlers: a redirect leads nowhere but to a web server."""
+class _Connection(http.client.HTTPConnection):
+    """One that a timer can end: a server that sends its headers byte by byte is never silent."""
+
+    opened: list[http.client.HTTPConnection]
+
+    def connect(self) -> None:
+        super().connect()
+        self.opened.append(self)
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    opened: list[http.client.HTTPConnection]
+
+    def connect(self) -> None:
+        super().connect()
+        self.opened.append(self)
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._class: Any = type("_Connection", (_Connection,), {"opened": opened})
+
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(self._class, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._class: Any = type("_SecureConnection", (_SecureConnection,), {"opened": opened})
+
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(self._class, req)
+
+
+def _answer(request: urllib.request.Request) -> Any:
+    """The answer, once its headers are there. Raises OSError where that takes too long."""
+    opened: list[http.client.HTTPConnection] = []
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        for connection in opened:
+            with suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(ANSWER_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        return _opener(request.full_url, opened).open(request, timeout=_SILENCE_S)
+    except (OSError, http.client.HTTPException):
+        if late.is_set():
+            raise TimeoutError(f"no answer after {ANSWER_S:g} s") from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def _opener(url: str, opened: list[http.client.HTTPConnection]) -> urllib.request.OpenerDirector:
+    """No file:// and ftp:// handlers: a redirect leads nowhere but to a web server. No proxy leads to this machine."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        _Redirects,
+        urllib.request.ProxyHandler({} if is_loopback(url) else None),
+        _Http(opened),
+        _Https(opened),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Redirects(),
     ):
-        opener.add_handler(handler())
+        opener.add_handler(handler)
     return opener
 
 

@@ -85,6 +85,7 @@ class Resolver:
         part = folder / f"resolving-{os.getpid()}.part"
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)
             try:
                 found = download(source, name, part, self.limits)
                 with located(source.resolved):
@@ -93,6 +94,14 @@ class Resolver:
             finally:
                 part.unlink(missing_ok=True)
         return found
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What processes left that were killed."""
+    for path in folder.glob("resolving-*.part"):
+        process = path.stem.rpartition("-")[2]
+        if not Path("/proc", process).exists() and Path("/proc/self").exists():
+            path.unlink(missing_ok=True)
 
 
 def _left_out(name: str, patterns: Sequence[str]) -> bool:
