@@ -77,6 +77,9 @@ def _unpack_tar(path: Path, folder: Path) -> None:
                 _check_size(total, path)
                 _write(folder, member.name, archive.extractfile(member))
         _check_names(names)
+    except tarfile.ReadError as error:
+        reason = str(error).partition(":")[0] if names else "it is no zip or tar archive, or not all of one"
+        raise StepError(f"{path.name}: a damaged archive: {reason}", _AGAIN) from None
     except _DAMAGED as error:
         raise StepError(f"{path.name}: a damaged archive: {error}", _AGAIN) from None
 

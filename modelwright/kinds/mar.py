@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modelwright.errors import StepError
+from modelwright.triton.file_types import TORCHSCRIPT, file_type
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 LABELS = "index_to_name.json"
@@ -134,6 +135,13 @@ def read_mar(folder: Path, name: str) -> Mar:
     for field, file in (("serializedFile", model.serialized), ("modelFile", model.code)):
         if file:
             _check_inside(root, f"{name}: {MANIFEST}: {field}", file)
+    found = file_type(root / model.serialized)
+    if not model.code and found is not TORCHSCRIPT:
+        what = f"{model.serialized} is {found.what if found else 'no TorchScript file'}"
+        hint = (
+            "archive TorchScript, or weights with the --model-file of their class; source.kind onnx takes an ONNX file"
+        )
+        raise StepError(f"{name}: {what}, and {MANIFEST} names no modelFile", hint)
     return Mar(root, model, _labels(root / LABELS, name))
 
 

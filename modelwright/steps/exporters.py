@@ -43,6 +43,7 @@ Axes = Mapping[int, str]  # axis → the name of its size
 LARGEST_OPSET: dict[Exporter, int] = {"dynamo": 23, "torchscript": TORCHSCRIPT_OPSET}
 _QUIET_LOGGERS = (
     "torch.onnx._internal.exporter",  # "torchvision is not installed. Skipping torchvision::nms"
+    "torch._export.serde.serialize",
     "torch.export",  # warns of what it then raises
     "torch.fx.experimental.symbolic_shapes",  # repeats as a log what its exception says
     "onnxscript.version_converter",  # logs a traceback where it leaves the opset as it was

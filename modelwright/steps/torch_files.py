@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.archives import check_zip
+from modelwright.archives import check_zip, open_zip
 from modelwright.errors import StepError, located, one_line
 from modelwright.kinds.trust import check_trusted
 from modelwright.steps.exporters import quiet_exports
@@ -51,8 +51,11 @@ def load_weights(file: Path, where: str, *, trusted: bool = False) -> dict[str, 
     found = file_type(file)
     if found not in (CHECKPOINT, PICKLE):
         raise _another(file, where, "weights of torch.save", found)
-    if found is CHECKPOINT and not trusted:
-        _check_tensors_only(file, where)
+    if found is CHECKPOINT:
+        with located(where), open_zip(file):
+            pass  # its names and sizes are harmless
+        if not trusted:
+            _check_tensors_only(file, where)
     try:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)

@@ -184,8 +184,13 @@ def test_a_program_with_a_fixed_batch_says_how_to_export_it(sandbox: Sandbox, fi
 def test_archives_are_refused_with_a_reason(sandbox: Sandbox, files: Path) -> None:
     source, path = "{kind: torchserve, path: a.mar}", builder(sandbox, "bad", "{}") / "a.mar"
     weights = (files / "weights.pth").read_bytes()
-    models.write_mar(path, {"w.pth": weights}, serializedFile="w.pth", handler="digits_handler:DigitsHandler")
+    script = (files / "net.pt").read_bytes()
+    models.write_mar(path, {"net.pt": script}, serializedFile="net.pt", handler="digits_handler:DigitsHandler")
     assert "the archive has a handler of its own, which is not carried" in refused(sandbox, source)
+    models.write_mar(path, {"m.onnx": b"\x08\x01"}, serializedFile="m.onnx", handler="base_handler")
+    assert "a.mar: m.onnx is no TorchScript file, and MAR-INF/MANIFEST.json names no modelFile" in refused(
+        sandbox, source
+    )
     models.write_mar(path, {}, serializedFile="../../secret.pt", handler="base_handler")
     assert "serializedFile: '../../secret.pt' leaves the archive" in refused(sandbox, source)
     models.write_mar(path, {"../out.pt": weights}, serializedFile="out.pt", handler="base_handler")

@@ -142,6 +142,22 @@ def test_damage_is_seen_before_torch_reads_on(script: Path, tmp_path: Path) -> N
         load_torchscript(tmp_path / "a.pt", "source.path")
 
 
+def test_an_archive_that_grows_out_of_bounds(script: Path, tmp_path: Path) -> None:
+    """Zeros shrink a thousandfold, weights do not."""
+    import torch
+
+    torch.save(models.net().state_dict(), tmp_path / "w.pth")
+    for file, load in ((tmp_path / "w.pth", load_weights), (script, load_torchscript)):
+        with zipfile.ZipFile(file) as before, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as after:
+            for entry in before.infolist():
+                after.writestr(entry.filename, before.read(entry))
+            with after.open(before.namelist()[0].partition("/")[0] + "/data/99", "w", force_zip64=True) as bomb:
+                for _ in range(300):
+                    bomb.write(bytes(1_000_000))
+        with pytest.raises(StepError, match="no model shrinks like that"):
+            load(tmp_path / "bomb.pt", "source.path")
+
+
 def test_a_program_takes_its_tensors_by_name_or_in_order(program: Path) -> None:
     import torch
 
@@ -181,3 +197,6 @@ def test_a_program_that_would_run_code_is_not_loaded(program: Path, tmp_path: Pa
         assert message in caught.value.message or "AOTInductor" in caught.value.message
         assert not made.exists()
     assert check_program(program, "source.path").risks == ()
+    file = models.edited(program, tmp_path / "hostile.pt2", hostile["is a pickle of more than tensors"])
+    load_exported_program(file, "source.path", trusted=True)
+    assert made.exists()
