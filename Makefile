@@ -63,12 +63,12 @@ test: $(VENV)/.built-dev ## Lint, types and the whole test suite, with everythin
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models and not tensorrt and not mlflow"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not timing and not models and not tensorrt and not mlflow and not tensorflow"
 	@$(PYTEST) -m timing
 
 .PHONY: test-quick
 test-quick: $(VENV)/.built-dev ## The tests that need no ML framework, no browser and no server: a minute or so
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing and not tensorrt and not mlflow"
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup -m "not torch and not browser and not server and not timing and not tensorrt and not mlflow and not tensorflow"
 
 .PHONY: test-models
 test-models: $(MODELS)/.built ## Real models, of other packages: built, served, and compared with plain onnxruntime
@@ -81,6 +81,10 @@ test-tensorrt: $(TENSORRT)/.built ## TensorRT without a GPU: TensorRT for RTX bu
 .PHONY: test-mlflow
 test-mlflow: $(VENV)/.built-mlflow ## Tracking and the registry: an embedded MLflow, and a real server of it
 	@$(PYTEST) -m mlflow
+
+.PHONY: test-tensorflow
+test-tensorflow: $(VENV)/.built-dev ## TensorFlow, Keras and TF Serving: real models, built and served; makes TensorFlow's environment
+	@$(PYTEST) -m tensorflow tests/tensorflow
 
 .PHONY: lint
 lint: $(VENV)/.built ## Check the repository offline, for the project's Triton release

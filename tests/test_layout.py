@@ -19,7 +19,7 @@ PACKAGE = "modelwright"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("archives", "errors", "fsops", "digest", "gpus", "programs", "progress", "suggest", "tools", "text"),
     ("triton", "charts"),
-    ("project", "onnx", "server"),
+    ("project", "onnx", "server", "environments"),
     ("facts", "verification", "lint"),
     ("kinds", "variants", "config"),
     ("repository",),
@@ -32,7 +32,7 @@ FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floo
 
 FRAMEWORKS = {
     "jax", "keras", "kornia", "lightning", "onnxscript", "onnxslim", "polygraphy", "safetensors", "sentence_transformers",
-    "sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tokenizers", "torch", "torch_pruning", "torchao",
+    "sklearn", "tensorflow", "tensorrt", "tensorrt_rtx", "tf2onnx", "tf_keras", "tokenizers", "torch", "torch_pruning", "torchao",
     "torchvision", "transformers",
 }  # fmt: skip
 ONNX_LIBRARIES = {"onnx", "onnxruntime", "onnx_ir"}
@@ -60,6 +60,7 @@ PROGRAMS = (
     "steps/plan_program.py",
     "tracking/bundle_child.py",
     "tracking/child.py",
+    "steps/tensorflow_program/",
     "steps/context.py",  # a step's log is the standard output of its worker
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelwright.build.numbered import numbered_versions
 from modelwright.build.store import Artifact
 from modelwright.build.workspace import Workspace, known
 from modelwright.config.ensembles import check_ensemble
@@ -70,6 +71,7 @@ class Contexts:
             plan_places=project.plan_places,
             fetch_limits=project.fetch_limits,
             checkpoints=checkpoints_of(project.state, key) if key else None,
+            environments=project.environments,
         )
 
     def _check_wiring(self, builder: Builder, step: Step) -> None:
@@ -87,7 +89,8 @@ class Contexts:
         others those that are `pinned`."""
         kind, source = kind_of(builder), builder.spec.source
         config = config_of(builder, self._tensors(builder), kind.tried(builder.spec.serving))
-        made, fixed = self.artifacts[version_step(builder)], kind.fixed_versions(source)
+        made = self.artifacts[version_step(builder)]
+        fixed = numbered_versions(builder, made)
         others = dict(pinned.get(builder.name, {}))
         versions = {number: made.path(f"versions/{number}") for number in fixed}
         versions = others | (versions or {self._trial_version(builder.name, pinned): made.path("version")})
@@ -114,7 +117,7 @@ class Contexts:
         """The version of a composing model that a trial serves, and the newest there."""
         builder = self.workspace.builders[model]
         others = max(pinned.get(model, ()), default=_TRIAL_VERSION - 1)
-        return max(kind_of(builder).fixed_versions(builder.spec.source), default=others + 1)
+        return max(numbered_versions(builder, self.artifacts[version_step(builder)]), default=others + 1)
 
     def _pinned(self, builder: Builder) -> Pinned:
         """The published versions that a router calls by their numbers."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import __version__
+from modelwright.build.numbered import newest_golden, numbered_versions, source_digest
 from modelwright.build.store import Artifact
 from modelwright.config import model_files
 from modelwright.config.edit import parameter, with_parameter
@@ -228,10 +229,15 @@ class Publisher:
 
     def _new_versions(self, builder: Builder, made: Artifact) -> tuple[str, bool, dict[int, str]]:
         """(version digest of the newest, whether there is something new, the new ones under fixed numbers)."""
-        versions = kind_of(builder).fixed_versions(builder.spec.source)
+        versions = numbered_versions(builder, made)
         if versions:
             digests = {number: tree_digest(version.files) for number, version in sorted(versions.items())}
-            fixed = {number: digest for number, digest in digests.items() if self._is_free(builder, number, digest)}
+            facts = made.facts_as(Made)
+            fixed = {
+                number: digest
+                for number, digest in digests.items()
+                if self._is_free(builder, number, digest, source_digest(facts, number))
+            }
             return digests[max(digests)], bool(fixed), fixed
         digest = tree_digest(version_files(made))
         latest = self._repository.latest(builder.name)
@@ -247,10 +253,11 @@ class Publisher:
         first, *rest = [self._version_change(builder, item, artifacts) for item in versions] or [Change(builder.name)]
         return replace(first, top_files=decision.top_files, top_copies=decision.top_copies, more=tuple(rest))
 
-    def _is_free(self, builder: Builder, number: int, version_digest: str) -> bool:
+    def _is_free(self, builder: Builder, number: int, version_digest: str, source: str) -> bool:
         """Whether a version must be published under its own number; False when it is there. A number stands for one
-        content, for good: raises RepositoryError when this one stands for another."""
-        where = f"{builder.file}: source.versions.{number}"
+        content, for good: raises RepositoryError when this one stands for another. What was converted from the same
+        `source` is the same, though another converter writes it differently."""
+        where = f"{builder.file}: {'source' if source else 'source.versions'}.{number}"
         hint = "a number is never used twice: give the version another one, here and as its folder's name"
         folder = self._repository.folder(builder.name, number)
         if number in self._repository.retired(builder.name):
@@ -263,6 +270,8 @@ class Publisher:
                 f"{where}: {builder.name} had a version {number} before, which is not there now", hint
             )
         manifest = self._repository.manifest(builder.name, number)
+        if source and source_digest(manifest.made if manifest else None, number) == source:
+            return False
         if (manifest.version_digest if manifest else self._version_digest(folder)) != version_digest:
             raise RepositoryError(f"{where}: version {number} is published, with other content", hint)
         return False
@@ -317,7 +326,7 @@ class Publisher:
 
     def _make(self, files: _Files) -> Mapping[str, bytes]:
         builder, templates = files.builder, [self._project.templates, shipped_templates()]
-        golden, pins = files.verified.path(GOLDEN), files.decision.pins
+        golden, pins = files.verified.path(newest_golden(files.verified)), files.decision.pins
         made = model_files.make(builder, files.tensors, golden, templates, pins, self._steps(builder))
         if pins and kind_of(builder).pins == "parameter":
             text = self._pins_parameter(files.decision)
@@ -350,7 +359,7 @@ class Publisher:
                 str(path): self._fingerprints.file(path) for path in template_files([builder.folder, *templates])
             },
             "files": {name: self._fingerprints.file(path) for name, path in model_files.sources(builder).items()},
-            "golden": files.verified.files[GOLDEN] if model_files.warms_up(builder) else None,
+            "golden": files.verified.files[newest_golden(files.verified)] if model_files.warms_up(builder) else None,
             "pins": files.decision.pins,
             "steps": [step.model_dump() for step in self._steps(builder) or ()],
         }
@@ -460,7 +469,7 @@ def _numbered_version(decision: Decision, number: int, made: Artifact, verified:
 
 def _fixed_version(decision: Decision, number: int, made: Artifact, verified: Artifact) -> _NewVersion:
     builder = decision.builder
-    version = kind_of(builder).fixed_versions(builder.spec.source)[number]
+    version = numbered_versions(builder, made)[number]
     contents = [_Content(made, f"versions/{number}/{name}", name) for name in version.files]
     golden = f"{number}/{GOLDEN}"
     if golden in verified.files:
@@ -470,7 +479,9 @@ def _fixed_version(decision: Decision, number: int, made: Artifact, verified: Ar
         # What an ensemble ran when its samples were recorded tells whether they still hold for it.
         facts = facts.model_copy(update={"composing_models": dict(version.composing)})
     verdict = verified.facts_as(VerifiedVersions).versions[number]
-    return _NewVersion(number, decision.fixed[number], contents, facts, verdict)
+    # A config that was given whole is for its author to change; what is made from model.yaml goes with its version.
+    data = {} if _is_prebuilt(builder) else {CONFIG: decision.config}
+    return _NewVersion(number, decision.fixed[number], contents, facts, verdict, data)
 
 
 def _is_prebuilt(builder: Builder) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from modelwright.environments.own import WantedEnvironment
 from modelwright.errors import StepError
 from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
@@ -122,8 +123,8 @@ class Kind(Generic[S]):
     """A kind of source.
 
     The steps of a model are `samples` (where it has some), those of its kind, and `verify`. The step named
-    `version_step` makes what a version holds, under `version/`; with `fixed_versions`, under `versions/<N>/`, and the
-    `files_beside` under `top/`.
+    `version_step` makes what a version holds, under `version/`; `numbered` and with `fixed_versions`, under
+    `versions/<N>/`, and the `files_beside` under `top/`.
     """
 
     name: str  # of its module, and the value of source.kind
@@ -135,6 +136,7 @@ class Kind(Generic[S]):
     version_step: str
     verification: Callable[[ModelSpec, S], Verification]
     needs: tuple[Needs, ...] = ()
+    environment: WantedEnvironment | None = None  # in which its steps start programs, made on first use
     declared_architecture: Callable[[Builder, S], Mapping[str, Any]] = _nothing_declared  # as config.json has it
     has_module: bool = False  # whether it is a PyTorch module, which a bench measures beside the model
     no_techniques: str = ""  # why variants cannot be made of its graph, where it has one
@@ -158,6 +160,9 @@ class Kind(Generic[S]):
 
     # What a requirements.lock beside model.yaml is resolved from; None for no lock
     wanted_lock: Callable[[S, Release], Wanted | None] = _no_lock
+
+    # Whether the version step makes several versions that have numbers of their own, under `versions/<N>/`
+    numbered: bool = False
 
     # Versions that were made elsewhere
     fixed_versions: Callable[[S], Mapping[int, FixedVersion]] = _none

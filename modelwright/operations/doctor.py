@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright import __version__, tools
+from modelwright.environments.interpreters import Interpreter
+from modelwright.environments.own import find as find_environment
 from modelwright.errors import ProjectError, ProjectNotFoundError
 from modelwright.kinds.kind import Needs
 from modelwright.kinds.registry import Registered, registered
@@ -27,7 +29,7 @@ from modelwright.project.project import ProjectConfig, find
 from modelwright.project.spec import Builder
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
-from modelwright.server.interpreters import Interpreter, usable
+from modelwright.server.interpreters import usable
 from modelwright.text import size
 from modelwright.triton.releases import Release
 from modelwright.variants import registry as techniques
@@ -178,6 +180,26 @@ def _kinds(machine: Machine) -> list[Row]:
     ]
     rows += [Row(f"kind {name}", "ok", distribution) for name, distribution in known.distributions.items()]
     return rows + [Row("kind", "broken", error.message, error.hint) for error in known.problems]
+
+
+def _environments(machine: Machine) -> list[Row]:
+    """The environments of their own in which steps of the project's kinds run."""
+    kinds = machine.registered().kinds
+    project, rows = machine.project, []
+    for wanted in dict.fromkeys(kind.environment for kind in kinds.values() if kind.environment):
+        users = [name for name, kind in kinds.items() if kind.environment == wanted]
+        made = find_environment(project.environments, wanted) if project else None
+        if made:
+            rows.append(Row(wanted.name, "ok", f"in an environment of its own, for Python {made.python_version}"))
+            continue
+        if machine.kinds.isdisjoint(users):
+            continue
+        detail = f"its own environment is not made yet, for source.kind {', '.join(users)}"
+        fix = f"the first build of such a model makes it, once: {wanted.size}"
+        if not wanted.preferred_python:
+            fix = f"install a Python from 3.{wanted.minors.start} to 3.{wanted.minors.stop - 1}"
+        rows.append(Row(wanted.name, "missing", detail, fix))
+    return rows
 
 
 def _techniques(machine: Machine) -> list[Row]:
@@ -367,6 +389,6 @@ def _import(machine: Machine, code: str) -> Ran:
 
 
 _CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
-    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _techniques, _uv, _server, _disk, _docker, _compose,
-    _gpu, _tensorrt,
+    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _environments, _techniques, _uv, _server, _disk,
+    _docker, _compose, _gpu, _tensorrt,
 )  # fmt: skip

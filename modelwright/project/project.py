@@ -63,6 +63,11 @@ class ProjectConfig:
         return self.state / "server"
 
     @property
+    def environments(self) -> Path:
+        """Environments of their own, of libraries whose pins clash with this project's: TensorFlow."""
+        return self.state / "environments"
+
+    @property
     def wheels(self) -> Path:
         """Downloaded wheels of vendored packages."""
         return self.state / "wheels"

@@ -37,15 +37,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelwright.environments.folders import (
+    FACTS,
+    clean_variables,
+    digest,
+    link_python,
+    read_facts,
+    remove_leftovers,
+    site_packages,
+    staged,
+)
+from modelwright.environments.packages import NoWheelError, pip_install
 from modelwright.errors import ServerError
 from modelwright.fsops import locked
 from modelwright.server.interpreters import minor_versions, usable
-from modelwright.server.packages import NoWheelError, pip_install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from modelwright.server.interpreters import Interpreter
+    from modelwright.environments.interpreters import Interpreter
     from modelwright.triton.releases import Release
 
     Say = Callable[[str], None]
@@ -86,7 +96,7 @@ class Environment:
     @property
     def site_packages(self) -> Path:
         """What Python models can import beside the standard library."""
-        return _site_packages(self.root, self.python_version)
+        return site_packages(self.root, self.python_version)
 
     @property
     def server_packages(self) -> Path:
@@ -113,8 +123,7 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """The environment variables for `server`: the caller's, without those that change where Python looks."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        kept.pop("VIRTUAL_ENV", None)
+        kept = clean_variables()
         kept["LD_LIBRARY_PATH"] = f"{self.server_packages / 'nvidia_pytriton.libs'}:{self.root / 'lib'}"
         kept["PATH"] = f"{self.root / 'bin'}:{kept.get('PATH', os.defpath)}"
         return kept
@@ -160,8 +169,8 @@ def find(
 ) -> Environment | None:
     """The environment that `ensure` would reuse, or None. Installs nothing and starts no process."""
     wanted = _identity(release, python, pins)
-    for path in sorted(state.absolute().glob(f"{release.name}-py*-{_digest(wanted)}")):
-        facts = _read_facts(path)
+    for path in sorted(state.absolute().glob(f"{release.name}-py*-{digest(wanted)}")):
+        facts = read_facts(path)
         if facts is not None and facts["identity"] == wanted and _interpreter_present(path, facts):
             return _environment(path, facts)
     return None
@@ -195,7 +204,7 @@ def ensure(
     with locked(state / ".lock", "installing the local server", wait=True, say=lambda _: say(waiting)):
         ready = find(state, release, python, pins=pins)
         if ready is None:
-            _remove_leftovers(state)
+            remove_leftovers(state)
             _install_first_fit(state, release, say, python, pins, install or pip_install)
             ready = find(state, release, python, pins=pins)
     if ready is None:
@@ -205,22 +214,6 @@ def ensure(
 
 def _identity(release: Release, python: str | None, pins: Sequence[str] | None) -> dict[str, Any]:
     return {"format": _FORMAT, "pins": list(pins or pins_for(release)), "python": python or ""}
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _site_packages(root: Path, full_version: str) -> Path:
-    return root / f"lib/python{full_version.rpartition('.')[0]}/site-packages"
-
-
-def _read_facts(path: Path) -> dict[str, Any] | None:
-    try:
-        facts = json.loads((path / "environment.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) and "identity" in facts else None
 
 
 def _interpreter_present(path: Path, facts: dict[str, Any]) -> bool:
@@ -242,7 +235,7 @@ def _backends(root: Path) -> Path:
     """The backend directory with the packaged onnxruntime backend, which changes more often than the pins."""
     folder = files("modelwright.server") / "backends/onnxruntime"
     sources = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith(".py")}
-    final = root / f"backends-{_digest({name: hashlib.sha256(data).hexdigest() for name, data in sources.items()})}"
+    final = root / f"backends-{digest({name: hashlib.sha256(data).hexdigest() for name, data in sources.items()})}"
     if final.is_dir():
         return final
     staging = Path(tempfile.mkdtemp(prefix=".backends-", dir=root))
@@ -259,12 +252,6 @@ def _backends(root: Path) -> Path:
         if not final.is_dir():
             raise
     return final
-
-
-def _remove_leftovers(state: Path) -> None:
-    """Remove staging directories. Under the lock, they can only belong to killed processes."""
-    for path in state.glob(".staging-*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _install_first_fit(
@@ -310,46 +297,37 @@ def _install(
     install: Install,
 ) -> None:
     """Build an environment in a staging directory, try it, and rename it into place."""
-    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=state))
-    staging.chmod(0o755)
-    try:
-        site_packages = _site_packages(staging, interpreter.full_version)
+    with staged(state) as staging:
+        packages = site_packages(staging, interpreter.full_version)
         log = state / f"install-{release.name}.log"
         log.unlink(missing_ok=True)
         of_models = [pin for pin in pins if pin.startswith("numpy==")]
         of_server = [pin for pin in pins if pin not in of_models]
-        for target, wheels in ((site_packages, of_models), (staging / _SERVER_PACKAGES, of_server)):
+        for target, wheels in ((packages, of_models), (staging / _SERVER_PACKAGES, of_server)):
             target.mkdir(parents=True)
             install(interpreter, wheels, target, log)
-        _lay_out(staging, site_packages, interpreter, release)
+        _lay_out(staging, packages, interpreter, release)
         facts = {
             "identity": identity,
             "release": release.name,
             "python_version": interpreter.full_version,
             "libpython": interpreter.libpython,
         }
-        (staging / "environment.json").write_text(json.dumps(facts, indent=1) + "\n")
+        (staging / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
         _try_out(_environment(staging, facts))
-        final = state / f"{release.name}-py{interpreter.version}-{_digest(identity)}"
+        final = state / f"{release.name}-py{interpreter.version}-{digest(identity)}"
         if final.exists():  # its interpreter was removed
             shutil.rmtree(final)
         staging.rename(final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _lay_out(root: Path, site_packages: Path, interpreter: Interpreter, release: Release) -> None:
+def _lay_out(root: Path, packages: Path, interpreter: Interpreter, release: Release) -> None:
     """Turn installed wheels into the layout shown in the module's docstring."""
-    executable = Path(interpreter.executable)
-    (root / "bin").mkdir()
-    (root / "bin/python3").symlink_to(executable)
+    link_python(root, interpreter)
     (root / "lib" / Path(interpreter.libpython).name).symlink_to(interpreter.libpython)
-    (root / "pyvenv.cfg").write_text(
-        f"home = {executable.parent}\ninclude-system-site-packages = false\nversion = {interpreter.full_version}\n"
-    )
-    (site_packages / "modelwright.pth").write_text(_start_up(interpreter, release))
-    for packages in (site_packages, root / _SERVER_PACKAGES):
-        shutil.rmtree(packages / "bin", ignore_errors=True)
+    (packages / "modelwright.pth").write_text(_start_up(interpreter, release))
+    for folder in (packages, root / _SERVER_PACKAGES):
+        shutil.rmtree(folder / "bin", ignore_errors=True)
     triton = root / _SERVER_PACKAGES / "pytriton/tritonserver"
     shutil.copytree(triton / "backends/python", root / "python")
     shutil.copy2(triton / "python_backend_stubs" / interpreter.version / "triton_python_backend_stub", root / "python")

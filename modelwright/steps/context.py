@@ -49,6 +49,7 @@ class StepContext:
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)  # of files at URIs
     checkpoints: Path | None = None  # of this step key: what a step that was killed goes on from the next time
+    environments: Path = Path()  # where environments of their own live: TensorFlow's
 
     def source(self, model: type[S]) -> S:
         """The builder's source, as the kind that this step belongs to has it."""

@@ -159,7 +159,7 @@ def _plain_steps(recipe: Recipe, where: str) -> list[Step]:
     if kind.no_techniques:
         raise SpecError(f"{where}: source.kind {kind.name}: {kind.no_techniques}", _OTHER_ESTIMATOR)
     made = kind.steps(recipe, recipe.builder.spec.source)
-    if kind.backend != "onnxruntime" or kind.whole_config or made[-1].name != kind.version_step:
+    if kind.backend != "onnxruntime" or kind.whole_config or kind.numbered or made[-1].name != kind.version_step:
         hint = "variants work with sources that become an ONNX graph: torch, onnx, huggingface"
         raise SpecError(f"{where}: source.kind {kind.name} has no ONNX graph to start from", hint)
     return made

@@ -222,9 +222,10 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
         "samples": 1, "torch": 1, "onnx": 2, "huggingface": 2, "onnx_file": 2, "python": 1, "ensemble": 1, "prebuilt": 1,
         "verify": 4, "verify_served": 4, "verify_prebuilt": 1, "baseline": 1, "verify_variant": 1, "verify_alias": 1,
         "fetch": 1, "verify_calls": 1, "router": 1, "verify_router": 1, "pipeline": 1,
-            "torchscript": 1, "torchscript_file": 1, "verify_torchscript": 1, "pt2": 1, "torchserve": 1,
-            "verify_torchserve": 1,
         "estimator": 1, "estimator_onnx": 1,
+        "torchscript": 1, "torchscript_file": 1, "verify_torchscript": 1, "pt2": 1, "torchserve": 1,
+        "verify_torchserve": 1,
+        "keras": 1, "tensorflow": 1, "tf_serving": 1, "verify_numbered": 1,
     }  # fmt: skip
 
 

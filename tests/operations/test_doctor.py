@@ -15,12 +15,12 @@ from click.testing import CliRunner
 from modelwright import __version__
 from modelwright.cli.doctor import doctor_as_data, print_doctor
 from modelwright.cli.main import main
+from modelwright.environments.interpreters import Interpreter
 from modelwright.gpus import Gpu
 from modelwright.kinds.export import TORCH
 from modelwright.operations.doctor import Machine, Row, examine, failing
 from modelwright.programs import Ran, run_program
 from modelwright.server.environment import Host
-from modelwright.server.interpreters import Interpreter
 from modelwright.variants.places import PlanMachine
 from tests.conftest import Sandbox
 from tests.server.models import shared_environment
@@ -97,6 +97,14 @@ def test_a_machine_with_everything_has_no_failing_row(project: Path) -> None:
     rows = examine(machine(project))
     assert {row.what: row.state for row in rows if row.state != "ok"} == {"local server": "missing"}
     assert not failing(rows)
+
+
+def test_an_environment_that_a_kind_will_make_is_named_with_its_size(sandbox: Sandbox) -> None:
+    yaml = "source: {kind: keras, path: m.keras}\nsamples: data:samples"
+    sandbox.onnx_builder("net", yaml)
+    row = next(row for row in examine(machine(sandbox.root)) if row.what == "tensorflow")
+    assert row.state == "missing"
+    assert "the first build of such a model makes it, once: a download of 330 MB" in row.fix
 
 
 def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from modelwright.environments.interpreters import Interpreter, probe
+from modelwright.environments.packages import NoWheelError, pip_install
 from modelwright.errors import ServerError
 from modelwright.server.environment import Environment, Host, ensure, find, unsupported_reason
-from modelwright.server.interpreters import Interpreter, candidates, minor_versions, probe, usable
-from modelwright.server.packages import NoWheelError, pip_install
+from modelwright.server.interpreters import candidates, minor_versions, usable
 from modelwright.triton.releases import release
 from tests.server.models import RELEASE, STATE
 

@@ -1,0 +1,88 @@
+"""What is no SavedModel, base directory or Keras file is told before TensorFlow is started."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from modelwright.errors import StepError
+from modelwright.steps.tensorflow import check_keras_file, check_saved_model
+from modelwright.steps.tf_serving import version_folders
+from tests.conftest import Sandbox
+
+SAVED = "saved_model.pb"
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        pytest.param(["notes.txt"], "has no saved_model.pb: it is no SavedModel", id="another-folder"),
+        pytest.param(["1/saved_model.pb", "12/saved_model.pb"], "(?s)versions 1, 12.*kind tf_serving", id="tf-serving"),
+        pytest.param(["model/saved_model.pb"], "did you mean its folder 'model'", id="one-above"),
+        pytest.param(["frozen.pb"], "frozen.pb is a frozen graph of TensorFlow 1", id="frozen"),
+        pytest.param(["checkpoint", "ckpt-1.index"], "is a checkpoint", id="checkpoint"),
+    ],
+)
+def test_a_folder_without_a_saved_model_says_what_it_is(tmp_path: Path, files: list[str], reason: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(StepError, match=reason):
+        check_saved_model(tmp_path)
+
+
+def test_versions_of_a_base_directory_are_its_numbered_folders(tmp_path: Path) -> None:
+    for name in ("3", "0012", "tmp", ".cache"):
+        (tmp_path / name).mkdir()
+    assert list(version_folders(tmp_path)) == [3, 12]
+    (tmp_path / "12").mkdir()
+    with pytest.raises(StepError, match="'12' and '0012' are the same version"):
+        version_folders(tmp_path)
+
+
+def test_a_base_directory_without_versions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="has no numbered folders"):
+        version_folders(tmp_path)
+    (tmp_path / SAVED).touch()
+    with pytest.raises(StepError, match=r"(?s)is a SavedModel.*kind tensorflow"):
+        version_folders(tmp_path)
+
+
+def keras_file(path: Path, config: str = "{}", member: str = "model.weights.h5") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr(member, "number" * 9)
+    return path
+
+
+def test_a_keras_file_with_code_needs_trust(tmp_path: Path) -> None:
+    file = keras_file(tmp_path / "m.keras", '{"layers": [{"class_name": "Lambda"}]}')
+    with pytest.raises(StepError, match=r"(?s)a Keras file with a Lambda layer.*source.trusted: true"):
+        check_keras_file(file, "source.path", trusted=False)
+    check_keras_file(file, "source.path", trusted=True)
+
+
+def test_a_keras_file_whose_members_leave_it_is_refused(tmp_path: Path) -> None:
+    file = keras_file(tmp_path / "m.keras", member="../../outside.txt")
+    with pytest.raises(StepError, match=r"has a member that leaves the archive: \.\./\.\./outside\.txt"):
+        check_keras_file(file, "source.path", trusted=True)
+
+
+def test_a_damaged_keras_file_is_refused(tmp_path: Path) -> None:
+    file = keras_file(tmp_path / "m.keras")
+    file.write_bytes(file.read_bytes().replace(b"number" * 9, b"cipher" * 9))
+    with pytest.raises(StepError, match="damaged"):
+        check_keras_file(file, "source.path", trusted=False)
+    file.write_text("<html>not found</html>")
+    with pytest.raises(StepError, match="not a file of Keras: it is a web page"):
+        check_keras_file(file, "source.path", trusted=False)
+
+
+def test_a_frozen_graph_is_named_when_the_build_is_planned(sandbox: Sandbox) -> None:
+    yaml = "source: {kind: tensorflow, path: frozen.pb}\nsamples: data:samples\nserving: {max_batch_size: 8}"
+    sandbox.onnx_builder("graph", yaml)
+    (sandbox.root / "builders/graph/frozen.pb").write_bytes(b"")
+    output = sandbox.error("build")
+    assert "'frozen.pb' is a file, and a SavedModel is a folder: a frozen graph of TensorFlow 1" in output
