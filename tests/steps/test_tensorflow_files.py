@@ -86,3 +86,12 @@ def test_a_frozen_graph_is_named_when_the_build_is_planned(sandbox: Sandbox) -> 
     (sandbox.root / "builders/graph/frozen.pb").write_bytes(b"")
     output = sandbox.error("build")
     assert "'frozen.pb' is a file, and a SavedModel is a folder: a frozen graph of TensorFlow 1" in output
+
+
+def test_new_from_a_saved_model_downloads_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / SAVED).touch()
+    said = " ".join(sandbox.cli("new", "net", "--from", str(tmp_path / "saved")).output.split())
+    assert "Saw a SavedModel of TensorFlow" in said
+    assert "a build makes it, once: a download of 330 MB" in said
+    assert not (sandbox.root / ".modelwright/environments").exists()

@@ -18,6 +18,7 @@ _MODULES = (
     "model_repository",
     "onnx",
     "pytorch",
+    "tensorflow",
     "torchserve",
 )
 
