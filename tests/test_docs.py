@@ -33,6 +33,7 @@ DOCUMENTS = (
     "docs/tensorrt.md",
     "docs/verification.md",
     "docs/load-result.md",
+    "examples/solar_cells/README.md",
 )
 
 
