@@ -14,6 +14,7 @@ from modelwright.environments.folders import clean_variables
 from modelwright.environments.own import OwnEnvironment, ensure
 from modelwright.environments.tensorflow import TENSORFLOW
 from modelwright.errors import StepError
+from modelwright.progress import tell
 from modelwright.triton.tensors import Tensors, load_tensors, save_tensors
 
 ASKED, ANSWERS, MODEL = "asked", "answers", "model.onnx"
@@ -42,7 +43,12 @@ def run_program(
 
     Raises StepError with the program's reason.
     """
-    environment = ensure(environments, TENSORFLOW, say)
+
+    def announce(text: str) -> None:
+        say(text)
+        tell(text)  # a download of hundreds of megabytes is not for a log alone
+
+    environment = ensure(environments, TENSORFLOW, announce)
     inside, out = scratch / "in", scratch / "out"
     (inside / ASKED).mkdir(parents=True)
     (inside / "request.json").write_text(json.dumps(dict(request)), encoding="utf-8")

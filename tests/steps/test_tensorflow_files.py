@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from modelwright.errors import StepError
+from modelwright.progress import told_to
 from modelwright.steps.tensorflow import check_keras_file, check_saved_model
+from modelwright.steps.tensorflow_process import run_program
 from modelwright.steps.tf_serving import version_folders
 from tests.conftest import Sandbox
 
@@ -86,6 +88,17 @@ def test_a_frozen_graph_is_named_when_the_build_is_planned(sandbox: Sandbox) -> 
     (sandbox.root / "builders/graph/frozen.pb").write_bytes(b"")
     output = sandbox.error("build")
     assert "'frozen.pb' is a file, and a SavedModel is a folder: a frozen graph of TensorFlow 1" in output
+
+
+def test_a_download_is_announced_with_its_size_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    told: list[str] = []
+    with told_to(told.append), pytest.raises(StepError, match="pip cannot install TensorFlow's packages"):
+        run_program(tmp_path / "environments", {}, (), tmp_path, print)
+    assert "a download of 330 MB, 1.2 GB on disk" in told[0]
 
 
 def test_new_from_a_saved_model_downloads_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
