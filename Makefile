@@ -92,7 +92,7 @@ lint: $(VENV)/.built ## Check the repository offline, for the project's Triton r
 
 .PHONY: load
 load: repo ## Load-test every model on a local server, in under three minutes; the report is an HTML file
-	@$(BIN)/modelwright load sweep --concurrency 1,4,16,32 --duration 5 --warmup 1
+	@$(BIN)/modelwright load sweep --concurrency 1,4,16,32 --duration 4 --warmup 1
 
 .PHONY: perf
 perf: repo ## The performance gate for every model with two versions: exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE

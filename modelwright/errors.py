@@ -150,7 +150,7 @@ def located(where: str) -> Iterator[None]:
         if error.message.startswith(where):
             raise
         placed = type(error)(f"{where}: {error.message}", error.hint)
-        if isinstance(error, VerifyError) and isinstance(placed, VerifyError):
+        if isinstance(error, VerifyError) and isinstance(placed, VerifyError) and error.missed:
             placed.measured, placed.missed = error.measured, error.missed
         raise placed from error.__cause__
 

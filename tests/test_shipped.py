@@ -103,6 +103,30 @@ def test_minilm_text_agrees_with_sentence_transformers_on_100_sentences(server: 
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_wine_answers_with_the_grower_and_its_probability(server: RunningServer, protocol: str) -> None:
+    _, measurements, _, growers = builder_module("wine/data.py").split()
+    rows = measurements.astype(np.float32)
+    found = infer(server, protocol, "wine", "measurements", rows, "grower")
+    assert found.shape == (len(rows), 1)
+    assert [name.decode() for name in found.ravel()] == growers.tolist()
+    best = infer(server, protocol, "wine", "measurements", rows, "probabilities", classes=1)
+    assert [row[0].decode().split(":")[2] for row in best] == growers.tolist()
+
+
+@pytest.mark.parametrize(("model", "least"), [("wine", 0.95), ("boosted", 0.95)])
+def test_a_tabular_model_answered_ten_thousand_rows_as_its_library(
+    repository: Repository, model: str, least: float
+) -> None:
+    latest = repository.latest(model)
+    assert latest is not None
+    compared: Any = latest[1].made.details["compared"]
+    assert compared["rows"] >= 10_000
+    assert compared["ties"] == 0
+    assert compared["largest_difference"]["probabilities"] <= 1e-5
+    assert latest[1].metrics["accuracy"] >= least
+
+
 def test_digits_passed_its_gate(repository: Repository) -> None:
     latest = repository.latest("digits")
     assert latest is not None

@@ -18,7 +18,7 @@ from modelwright.steps.estimator_check import GraphAnswer
 from modelwright.steps.estimator_graph import Produced, finish
 from modelwright.steps.estimator_library import Library, class_name, last_step, takes_columns
 from modelwright.steps.estimator_scalers import exact_scalers
-from modelwright.steps.lightgbm_booster import LightGbmBooster
+from modelwright.steps.lightgbm_booster import LightGbmBooster, lightgbm_of, with_exact_thresholds
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -74,6 +74,9 @@ def onnx_from_estimator(
     with _converting(estimator, where):
         initial = _initial(library, inputs, _WIDE if precision == FLOAT64 else _TYPES)
         model = _convert(estimator, initial, opsets, precision)
+        booster = lightgbm_of(last_step(estimator))
+        if booster is not None:
+            with_exact_thresholds(model, booster)
     roles = [
         Produced(value.name, method) for value, method in zip(model.graph.output, methods(estimator), strict=False)
     ]

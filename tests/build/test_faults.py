@@ -20,7 +20,7 @@ from modelwright.build.contexts import Contexts
 from modelwright.build.executor import Done, Failed, Job
 from modelwright.build.pool import WorkerPool
 from modelwright.build.workspace import open_workspace
-from modelwright.errors import BugError, StepError
+from modelwright.errors import BugError, StepError, VerifyError, located
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.verified import Verified
 from modelwright.kinds.step import StepFunction
@@ -547,3 +547,9 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(sandbox: San
     (sandbox.root / ".modelwright/cache").touch()  # where its folder should be
     assert sandbox.build()[GOOD].status == "new"
     assert sandbox.build()[GOOD].status == "unchanged"
+
+
+def test_an_error_that_got_its_place_can_be_sent_by_a_worker() -> None:
+    with pytest.raises(VerifyError) as caught, located("twice: verify"):
+        raise VerifyError("'y' differs", "look at the last step")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == "twice: verify: 'y' differs\n  hint: look at the last step"
