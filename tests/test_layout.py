@@ -53,6 +53,7 @@ PROGRAMS = (
     "loadtest/wire/null_server.py",
     "server/backends/",
     "server/supervisor.py",
+    "steps/sources/mlflow_child.py",
     "steps/plan_builder.py",
     "steps/plan_folders.py",
     "steps/plan_places/guard.py",

@@ -70,6 +70,7 @@ class Contexts:
             cache=project.state / "cache",
             plan_places=project.plan_places,
             fetch_limits=project.fetch_limits,
+            registry=project.registry,
             checkpoints=checkpoints_of(project.state, key) if key else None,
             environments=project.environments,
         )

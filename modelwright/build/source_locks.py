@@ -64,7 +64,9 @@ def _existing(folder: Path, shown: str, *, damaged_is_none: bool) -> Mapping[str
 
 
 def _resolver(project: ProjectConfig, say: Say, shown: str) -> Resolver:
-    return Resolver(project.state / "cache", project.fetch_limits, lambda text: say(f"{shown}: {text}"))
+    return Resolver(
+        project.state / "cache", project.fetch_limits, lambda text: say(f"{shown}: {text}"), project.registry
+    )
 
 
 def _selection(builder: Builder) -> Selection:

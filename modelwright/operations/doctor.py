@@ -30,7 +30,8 @@ from modelwright.project.spec import Builder
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import usable
-from modelwright.text import size
+from modelwright.text import counted, size
+from modelwright.tracking.outbox import Outbox
 from modelwright.triton.releases import Release
 from modelwright.variants import registry as techniques
 from modelwright.variants.placement import place
@@ -229,6 +230,19 @@ def _tensorrt(machine: Machine) -> list[Row]:
     return [row, *(_plans(machine, machine.project) if machine.project else []), check]
 
 
+def _mlflow(machine: Machine) -> list[Row]:
+    """MLflow, and what it has not recorded yet."""
+    tracks = machine.project is not None and machine.project.tracking.mlflow
+    row = _libraries(machine, "mlflow", ("mlflow",), "pip install 'modelwright[mlflow]'", needed=tracks)[0]
+    if machine.project is None or not tracks or row.state != "ok":
+        return [row]
+    waiting = len(Outbox.of(machine.project.state).waiting())
+    where = f"{row.detail}; builds are recorded in {machine.project.tracking.shown}"
+    if waiting:
+        return [replace(row, detail=f"{where}: {counted(waiting, 'record')} waiting", fix="modelwright track")]
+    return [replace(row, detail=where)]
+
+
 def _plans(machine: Machine, project: ProjectConfig) -> list[Row]:
     """Where TensorRT plans are built, or why nowhere; and what a cluster lacks that is to build them."""
     found = place(WantedPlans(project.target), project.plan_places, machine.plans)
@@ -390,5 +404,5 @@ def _import(machine: Machine, code: str) -> Ran:
 
 _CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
     _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _environments, _techniques, _uv, _server, _disk,
-    _docker, _compose, _gpu, _tensorrt,
+    _docker, _compose, _gpu, _tensorrt, _mlflow,
 )  # fmt: skip

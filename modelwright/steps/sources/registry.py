@@ -9,6 +9,7 @@ from modelwright.project.uris import scheme_of
 from modelwright.steps.sources.source import RemoteSource
 
 _OBJECTS = "modelwright.steps.sources.objects:open_objects"
+_MLFLOW = ("models", "runs")
 _HTTP = "modelwright.steps.sources.http:open_http"
 
 # module:function, called with the URI. It returns a RemoteSource, and raises ModelwrightError.
@@ -20,11 +21,18 @@ _OPENERS = {
 
 
 def schemes() -> tuple[str, ...]:
-    return tuple(_OPENERS)
+    return (*_OPENERS, *_MLFLOW)
 
 
-def open_source(uri: str) -> RemoteSource:
-    """What a URI leads to. Raises ModelwrightError for what is not there or does not answer."""
+def open_source(uri: str, registry: str = "") -> RemoteSource:
+    """What a URI leads to. `registry` is the URI of the project's MLflow, for those of its models.
+
+    Raises ModelwrightError for what is not there or does not answer.
+    """
+    if scheme_of(uri) in _MLFLOW:
+        from modelwright.steps.sources.mlflow import open_mlflow
+
+        return open_mlflow(uri, registry)
     opener = _OPENERS.get(scheme_of(uri))
     if opener is None:
         raise StepError(f"{uri}: the scheme {scheme_of(uri)} is not known", f"known are {', '.join(_OPENERS)}")

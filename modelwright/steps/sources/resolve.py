@@ -46,10 +46,11 @@ class Resolver:
     cache: Path
     limits: FetchLimits = field(default_factory=FetchLimits)
     say: Callable[[str], Any] = lambda _: None
+    registry: str = ""  # URI of the project's MLflow
 
     def resolve(self, uri: str, selection: Selection) -> SourceLock:
         """What a URI stands for now. Raises ModelwrightError."""
-        source = open_source(uri)
+        source = open_source(uri, self.registry)
         names = self._names(source, selection)
         total = sum(max(size, 0) for size in names.values())
         more = f": {counted(len(names), 'file')}, {size_text(total)}" if total else ""

@@ -1,0 +1,99 @@
+"""The step of source.kind mlflow: `version/model.onnx` of an MLflow model, by its flavour."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from modelwright.errors import StepError, located
+from modelwright.facts.made import Made
+from modelwright.kinds.mlflow import MlflowSource
+from modelwright.kinds.mlmodel import FILE, MlModel, parse_mlmodel
+from modelwright.kinds.trust import check_trusted
+from modelwright.onnx.check import read_signature
+from modelwright.steps.context import StepContext
+from modelwright.steps.files import source_path
+from modelwright.steps.onnx import export_module, made
+
+
+def from_onnx(context: StepContext, out: Path) -> Made:
+    """The graph as it was logged, byte for byte, with its weights."""
+    folder, model, where = _opened(context)
+    graph = _inside(folder, str(model.flavors["onnx"].get("data", "model.onnx")), where)
+    version = out / "version"
+    version.mkdir()
+    target = version / "model.onnx"
+    shutil.copyfile(graph, target)
+    with located(where):
+        signature = read_signature(target)
+    for name in signature.external:
+        beside = _inside(folder, (graph.relative_to(folder).parent / name).as_posix(), where)
+        (version / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(beside, version / name)
+    return made(signature, target, context)
+
+
+def from_estimator(context: StepContext, out: Path) -> Made:
+    """The estimator that MLflow wrote, converted, and compared with its library. A pickle must be trusted."""
+    from modelwright.steps.estimator_files import load_estimator
+    from modelwright.steps.estimators import export_estimator, threads
+    from modelwright.triton.estimator_files import PICKLES, estimator_file
+
+    folder, model, where = _opened(context)
+    source, flavor = context.source(MlflowSource), str(context.config["flavor"])
+    named = model.flavors[flavor].get("pickled_model") or model.flavors[flavor].get("data")
+    file = _inside(folder, str(named), where)
+    kind = "sklearn" if estimator_file(file) in PICKLES else flavor
+    estimator = load_estimator(file, kind, f"{where}: {named}", trusted=source.trusted)
+    with threads(source.threads):
+        return export_estimator(context, estimator, out, where)
+
+
+def from_pytorch(context: StepContext, out: Path) -> Made:
+    """The module that MLflow loads, exported. It is a pickle, which the builder must trust."""
+    import torch
+
+    folder, _, where = _opened(context)
+    source = context.source(MlflowSource)
+    instead = "log the model as ONNX: mlflow.onnx.log_model"
+    check_trusted(source.trusted, where, "an MLflow model of the flavour pytorch, a pickle", instead)
+    torch.set_num_threads(source.threads)
+    return export_module(context, _loaded(folder, where).eval(), out)
+
+
+def _loaded(folder: Path, where: str) -> Any:
+    try:
+        import mlflow.pytorch
+    except ImportError as error:
+        raise StepError(f"{where}: needs mlflow: {error}", "pip install 'modelwright[mlflow]'") from None
+    try:
+        return mlflow.pytorch.load_model(str(folder), map_location="cpu")
+    except Exception as error:  # a pickle fails in any way
+        reason = " ".join(str(error).split())[:300]
+        hint = "the class of the module must be importable: log it with code_paths, or put it into the builder's folder"
+        raise StepError(f"{where}: cannot be loaded: {type(error).__name__}: {reason}", hint) from error
+
+
+def _opened(context: StepContext) -> tuple[Path, MlModel, str]:
+    """(the folder, its MLmodel, where messages say that it is)."""
+    source = context.source(MlflowSource)
+    field, place = source.place
+    where = f"{context.builder.file}: {field}"
+    folder = source_path(context, field, place, folder=True)
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise StepError(f"{where}: {place} has no {FILE} that reads", "name a folder that MLflow wrote") from None
+    model = parse_mlmodel(text, f"{where}: {FILE}")
+    if source.flavor not in model.flavors:
+        raise StepError(f"{where}: has no flavour {source.flavor}: it has {', '.join(sorted(model.flavors))}")
+    return folder, model, where
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    """A file of the model. Raises StepError for one that lies elsewhere, or is not there."""
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+        raise StepError(f"{where}: {FILE} names the file '{name}', which is not in the folder", "log the model again")
+    return file
