@@ -20,6 +20,7 @@ NAMES = (
     "chaos",
     "pipelines",
     "router",
+    "tabular",
     "remotes",
     "lint",
     "agreement",
