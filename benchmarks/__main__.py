@@ -31,6 +31,7 @@ NAMES = (
     "optimise",
     "compress",
     "quantise",
+    "training",
 )
 README = Path(__file__).with_name("README.md")
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
+    from modelwright.operations.preview import Preview
     from modelwright.operations.remote import RemoteDifference
     from modelwright.operations.replay import Replayed
     from modelwright.operations.rollout import RolloutSettings
@@ -488,11 +489,25 @@ class Project:
 
         return update(self.config, _listed(names), say, dry_run=dry_run)
 
-    def new(self, name: str, kind: str = "torch") -> Scaffold:
-        """Write a builder to start from; it builds as it is. Raises SpecError for a name that is taken or not valid."""
+    def preview(self, name: str, output: Path | str | None = None, *, augment: str | None = None) -> Preview:
+        """Draw augmented samples of a model: a grid, the originals in its first column.
+
+        `augment` is module:function of the builder, which takes and returns a batch of images; by default the function
+        `augment` beside the one that trains. `output` is by default in the project's state. Raises SpecError where
+        there is no such function, StepError where it does not work.
+        """
+        from modelwright.operations.preview import preview
+
+        return preview(self.config, name, Path(output) if output else None, augment)
+
+    def new(self, name: str, kind: str = "torch", template: str | None = None) -> Scaffold:
+        """Write a builder to start from; it builds as it is. `template` is one of the kind's.
+
+        Raises SpecError for a name that is taken or not valid, and for an unknown template.
+        """
         from modelwright.operations.scaffold import new_builder
 
-        return new_builder(self.config, name, kind)
+        return new_builder(self.config, name, kind, template)
 
     def new_from(self, name: str, given: Path | str, kind: str | None = None, *, say: Say = _quiet) -> Scaffold:
         """Write a builder around a model: a file, folder or URI of any kind that is recognised, or only of `kind`.

@@ -31,6 +31,7 @@ DOCUMENTS = (
     "docs/pipelines.md",
     "docs/python-api.md",
     "docs/tensorrt.md",
+    "docs/training.md",
     "docs/verification.md",
     "docs/load-result.md",
     "examples/solar_cells/README.md",

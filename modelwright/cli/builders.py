@@ -15,7 +15,7 @@ from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument, progress
 from modelwright.cli.hints import path_from, program, typed
 from modelwright.cli.kinds import CommandWithKinds, KindName
-from modelwright.errors import ModelwrightError
+from modelwright.errors import ModelwrightError, SpecError
 from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 @click.option(
     "--from", "given", type=click.Path(), metavar="FILE|FOLDER|URI", help="A model to make the builder around."
 )
+@click.option("--template", metavar="NAME", help="Another start for the kind: classifier, for torch.")
 @command
-def new_command(project: Project, name: str, kind: str | None, given: str | None) -> None:
+def new_command(project: Project, name: str, kind: str | None, given: str | None, template: str | None) -> None:
     """Write a builder to start from; it builds as it is. --from recognises what a model is, and says what it saw."""
     if given is None:
-        _print_new(project.config, project.new(name, kind or "torch"))
+        _print_new(project.config, project.new(name, kind or "torch", template))
+    elif template is not None:
+        raise SpecError("--template: --from makes a builder around a model", "leave one of the two out")
     else:
         _print_new(project.config, project.new_from(name, given, kind, say=progress))
 
@@ -59,7 +62,7 @@ def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
     steps[f"{program()} build {scaffold.name}"] = "build it, verify it, publish version 1"
     steps[f"{program()} infer {scaffold.name}"] = "send it a sample"
     steps.setdefault(f"edit {path_from(here, folder / 'model.yaml')}", "make it yours; build again")
-    requirement = missing_requirement(scaffold.kind)
+    requirement = missing_requirement(scaffold.kind, scaffold.template)
     if requirement:
         steps = {typed(f"pip install '{requirement}'"): "what this kind needs"} | steps
     tables.print_next(steps)

@@ -40,6 +40,7 @@ COMMANDS = {
     "lock": "lock:lock_command",
     "update": "lock:update_command",
     "new": "builders:new_command",
+    "preview": "training:preview_command",
     "adopt": "builders:adopt_command",
     "export-schema": "builders:export_schema_command",
     "doctor": "doctor:doctor_command",

@@ -6,6 +6,7 @@ from pydantic import Field, JsonValue
 
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.facts.part import Facts, Integer, Number, Part
+from modelwright.facts.training import FoldSpread
 from modelwright.project.spec import Tolerance
 
 _SCHEMA_1_WORDS = {
@@ -32,6 +33,7 @@ class Verified(Facts):
     samples: Integer = 0
     metrics: dict[str, Number] = Field(default_factory=dict)  # what `evaluate` returned
     confusion: tuple[tuple[Integer, ...], ...] = ()  # what is true by what the model says, where `evaluate` counts it
+    folds: dict[str, FoldSpread] = Field(default_factory=dict)  # of a cross-validation, where a gate is of its folds
     golden: GoldenComparison | None = None  # None: the version has no golden samples
     notes: tuple[str, ...] = ()  # what could not be tested, a sentence each
     # Of a variant

@@ -90,6 +90,15 @@ class FixedVersion:
     composing: Mapping[str, str] = field(default_factory=dict)  # version digests of the composing models at recording
 
 
+@dataclass(frozen=True)
+class BuilderTemplate:
+    """Files of another builder to start from, and what they need beside the kind itself."""
+
+    files: Callable[[], Files]
+    install: str = ""  # what pip is given: modelwright[train]
+    modules: tuple[str, ...] = ()  # import names of that
+
+
 def _none(source: SourceSpec) -> Any:
     return {}
 
@@ -138,6 +147,7 @@ class Kind(Generic[S]):
     needs: tuple[Needs, ...] = ()
     environment: WantedEnvironment | None = None  # in which its steps start programs, made on first use
     declared_architecture: Callable[[Builder, S], Mapping[str, Any]] = _nothing_declared  # as config.json has it
+    training_step: str = ""  # the step whose artifact may hold training.json
     has_module: bool = False  # whether it is a PyTorch module, which a bench measures beside the model
     no_techniques: str = ""  # why variants cannot be made of its graph, where it has one
 
@@ -172,6 +182,7 @@ class Kind(Generic[S]):
     # are string.Template: $name, $yaml_name (as YAML has it), $editor (the first line of a model.yaml), $whole (the
     # name that was asked for), and a $suffix for each suffix, the name of that model as YAML has it.
     scaffold: Mapping[str, Callable[[], Files]] = field(default_factory=dict)
+    templates: Mapping[str, BuilderTemplate] = field(default_factory=dict)  # what `new --template` starts from instead
 
     @property
     def is_built_in(self) -> bool:

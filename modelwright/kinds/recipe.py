@@ -18,6 +18,7 @@ from modelwright.project.spec import Builder
 from modelwright.triton.releases import Release
 
 SAMPLES = "samples"
+TRAINING = "training"  # role of the step that trained, for one that looks at its folds
 
 
 @dataclass(frozen=True)

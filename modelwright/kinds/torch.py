@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from modelwright.kinds.export import EXPORT_TOOLS, TORCH, ExporterField, exporter_options
-from modelwright.kinds.kind import Kind, shipped
+from modelwright.kinds.kind import BuilderTemplate, Kind, shipped
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.verify import in_onnxruntime
@@ -63,7 +63,11 @@ KIND = Kind(
     version_step="onnx",
     verification=in_onnxruntime,
     needs=(TORCH,),
+    training_step=_TRAIN.name,
     has_module=True,
     backend="onnxruntime",
     scaffold={"": shipped("torch")},
+    templates={
+        "classifier": BuilderTemplate(shipped("torch_classifier"), "modelwright[train]", ("lightning", "kornia"))
+    },
 )

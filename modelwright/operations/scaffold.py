@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelwright.build.lock_files import Say
 from modelwright.errors import SpecError, located
 from modelwright.fsops import disk_errors
-from modelwright.kinds.kind import Files, Kind
+from modelwright.kinds.kind import BuilderTemplate, Files, Kind
 from modelwright.kinds.registry import find, registered
 from modelwright.operations import schema
 from modelwright.operations.importing.at_uri import looked_at
@@ -49,6 +49,7 @@ class Scaffold:
     folders: tuple[Path, ...]
     what: str = ""  # that it was made around: "an ONNX file: opset 17; 1 input, 1 output"
     written: Written = field(default_factory=Written)
+    template: str | None = None
 
     @property
     def name(self) -> str:
@@ -64,8 +65,8 @@ class Scaffold:
         return self.written.builds
 
 
-def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
-    """Write builders/`name`, all of it or nothing, and never over anything.
+def new_builder(project: ProjectConfig, name: str, kind: str, template: str | None = None) -> Scaffold:
+    """Write builders/`name`, all of it or nothing, and never over anything; from a template of the kind, if given.
 
     Raises KindError for an unknown kind; SpecError for one without a scaffold, a name that Triton cannot serve, and a
     name or folder that is taken.
@@ -75,12 +76,13 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
     if not found.scaffold:
         known = ", ".join(other.name for other in scaffolded_kinds())
         raise SpecError(f"--kind: there is no scaffold for '{kind}'", f"one of {known}")
-    models = {f"{name}{suffix}": files for suffix, files in found.scaffold.items()}
+    scaffold = found.scaffold if template is None else {"": _template(found, template).files}
+    models = {f"{name}{suffix}": files for suffix, files in scaffold.items()}
     for model in models:
         _check_name(model)
     folders = [project.builders / model for model in models]
     _check_free(project, folders)
-    names = {suffix.lstrip("_"): as_yaml(f"{name}{suffix}") for suffix in found.scaffold if suffix}
+    names = {suffix.lstrip("_"): as_yaml(f"{name}{suffix}") for suffix in scaffold if suffix}
     with disk_errors(project.builders), _staging(project.builders) as staging:
         for folder, files in zip(folders, models.values(), strict=True):
             editor_line = schema.editor_line(project, folder).rstrip()
@@ -88,7 +90,17 @@ def new_builder(project: ProjectConfig, name: str, kind: str) -> Scaffold:
             _write(staging / folder.name, files(), {**values, "whole": name, **names})
         schema.put_into(project)
         _move_into_place(staging, folders)
-    return Scaffold(kind, tuple(folders))
+    return Scaffold(kind, tuple(folders), template=template)
+
+
+def _template(kind: Kind[Any], name: str) -> BuilderTemplate:
+    if name not in kind.templates:
+        others = [
+            f"--kind {other.name} --template {known}" for other in scaffolded_kinds() for known in other.templates
+        ]
+        hint = f"known: {', '.join(kind.templates)}" if kind.templates else f"there is {', '.join(others)}"
+        raise SpecError(f"--template: kind {kind.name} has no template '{name}'", hint)
+    return kind.templates[name]
 
 
 def new_from(project: ProjectConfig, name: str, given: str, kind: str | None = None, say: Say = _quiet) -> Scaffold:
@@ -144,12 +156,15 @@ def readable_builders(project: ProjectConfig) -> list[Builder]:
     return builders
 
 
-def missing_requirement(kind: str, installed: Callable[[str], object] = find_spec) -> str:
+def missing_requirement(kind: str, template: str | None = None, installed: Callable[[str], object] = find_spec) -> str:
     """What pip must install before a builder of this kind can be built: `modelwright[torch]`; '' for nothing.
 
     `installed` says of an import name whether it is there.
     """
     missing = [needs.install for needs in find(kind).needs if not all(map(installed, needs.modules))]
+    if template is not None:
+        more = find(kind).templates[template]
+        missing += [] if all(map(installed, more.modules)) else [more.install]
     return missing[-1] if missing else ""
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Protocol, cast
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 from pydantic import (
     AfterValidator,
@@ -276,6 +276,9 @@ class MetricGate(StrictModel):
     max_drop: float | None = Field(None, ge=0, description="Of a variant: how far it may fall below the plain model's.")
     max_rise: float | None = Field(None, ge=0, description="Of a variant: how far it may rise above the plain model's.")
     relative: bool = Field(False, description="max_drop and max_rise are shares of the plain model's metric.")
+    of: Literal["folds"] | None = Field(
+        None, description="folds: the mean over the folds of `k_fold` is held to the bounds, not what evaluate returns."
+    )
 
     @model_validator(mode="after")
     def _some_bound(self) -> MetricGate:
@@ -283,6 +286,8 @@ class MetricGate(StrictModel):
             raise ValueError("give min, max or both; in a variant also max_drop or max_rise")
         if self.relative and not self.compares:
             raise ValueError("relative: is for max_drop and max_rise")
+        if self.of and self.compares:
+            raise ValueError("of: folds goes with min and max: a variant has no folds of its own")
         return self
 
     @property
@@ -323,7 +328,13 @@ class Gates(BaseModel):
 
     @property
     def metrics(self) -> dict[str, MetricGate]:
-        return self.__pydantic_extra__
+        """The gates of what `evaluate` returns."""
+        return {name: gate for name, gate in self.__pydantic_extra__.items() if not gate.of}
+
+    @property
+    def folds(self) -> dict[str, MetricGate]:
+        """The gates of what a cross-validation measured."""
+        return {name: gate for name, gate in self.__pydantic_extra__.items() if gate.of}
 
     @property
     def comparing(self) -> list[str]:
@@ -336,7 +347,7 @@ class Gates(BaseModel):
     def merged(self, over: Gates) -> Gates:
         """These gates, with those that `over` sets in their place."""
         given = {name: getattr(over, name) for name in over.model_fields_set if name in type(over).model_fields}
-        return self.model_copy(update=given | over.metrics)
+        return self.model_copy(update=given | over.__pydantic_extra__)
 
     @model_serializer(mode="wrap")
     def _written(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -345,8 +356,8 @@ class Gates(BaseModel):
         for name in ("size", "latency"):
             if data.get(name) is None:
                 data.pop(name, None)
-        for name in self.metrics:
-            for newer, unset in (("max_drop", None), ("max_rise", None), ("relative", False)):
+        for name in self.__pydantic_extra__:
+            for newer, unset in (("max_drop", None), ("max_rise", None), ("relative", False), ("of", None)):
                 if data[name].get(newer) == unset:
                     data[name].pop(newer, None)
         return data

@@ -15,7 +15,9 @@ from typing import Any
 from modelwright.config.model_config import tensors_of
 from modelwright.errors import StepError, located
 from modelwright.facts.compared_with import ComparedWith
+from modelwright.facts.training import FoldSpread, TrainingRecord
 from modelwright.facts.verified import GoldenComparison, Verified
+from modelwright.kinds.recipe import TRAINING
 from modelwright.project.spec import Tolerance
 from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
@@ -28,7 +30,7 @@ from modelwright.triton.sequences import whole_sequence
 from modelwright.triton.tensors import Tensors, load_tensors
 from modelwright.verification.batches import check_rows
 from modelwright.verification.comparison import check_repeatable, compare_outputs
-from modelwright.verification.gates import check_gates
+from modelwright.verification.gates import check_folds, check_gates
 from modelwright.verification.golden import kept_count, save_golden
 from modelwright.verification.runner import SampleRunner
 from modelwright.verification.samples import columns, requests, unpack
@@ -122,6 +124,7 @@ def verify_samples(
     )
     evaluation = evaluation_of(context, runner, batch=batch)
     check_gates(spec.gates, evaluation.metrics)
+    folds = checked_folds(context)
     save_golden(out / GOLDEN, samples, answers, batch)
     facts = Verified(
         compared_with=ComparedWith.SOURCE if expected else ComparedWith.ITSELF,
@@ -129,9 +132,21 @@ def verify_samples(
         samples=len(samples),
         metrics=evaluation.metrics,
         confusion=evaluation.confusion,
+        folds=folds,
         golden=GoldenComparison(batch=batch, tolerance=allowed),
     )
     return Answered(actual, allowed, facts)
+
+
+def checked_folds(context: StepContext) -> dict[str, FoldSpread]:
+    """The folds that gates ask for. Raises VerifyError where they miss them."""
+    gates = context.builder.spec.gates
+    if not gates.folds:
+        return {}
+    record = TrainingRecord.read(context.inputs[TRAINING])
+    folds = record.folds if record else {}
+    check_folds(gates, folds)
+    return {name: FoldSpread.of(folds[name]) for name in gates.folds}
 
 
 def check_kept_rows(

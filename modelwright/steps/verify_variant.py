@@ -31,7 +31,7 @@ from modelwright.steps.evaluation import (
     runner_of,
 )
 from modelwright.steps.samples import as_declared, load_samples
-from modelwright.steps.verify import Answered, check_kept_rows, expected_of, with_notes
+from modelwright.steps.verify import Answered, check_kept_rows, checked_folds, expected_of, with_notes
 from modelwright.triton.arrays import is_float
 from modelwright.triton.layout import GOLDEN
 from modelwright.triton.tensors import Tensors
@@ -95,6 +95,7 @@ def hold(
     plain = baseline_metrics(context)
     evaluation = evaluation_of(context, runner, plain_if_asked(context), batch=largest)
     check_gates(spec.gates, evaluation.metrics, plain, _details(context, expected, actual))
+    folds = checked_folds(context)
     size, plain_size = (_size(context.inputs[role]) for role in ("model", PLAIN))
     check_size(spec.gates, size, plain_size)
     save_golden(out / GOLDEN, samples, actual, batch)
@@ -104,6 +105,7 @@ def hold(
         samples=len(samples),
         metrics=evaluation.metrics,
         confusion=evaluation.confusion,
+        folds=folds,
         golden=GoldenComparison(batch=batch, tolerance=own),
         precision=precision,
         instruction_set=tools.instruction_set(),

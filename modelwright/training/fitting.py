@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from modelwright.training.loop import TrainingPlan, TrainingState
 
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 _LOGGERS = ("lightning", "lightning.fabric", "lightning.pytorch")
 
 
@@ -208,13 +211,27 @@ def _class_weights(options: FitOptions, train: Samples) -> Any:
 
 def _trained(plan: TrainingPlan) -> TrainingState:
     from modelwright.training.hardware import fabric_on
-    from modelwright.training.loop import run
+    from modelwright.training.loop import run, run_packed
 
     fabric = fabric_on(plan.hardware)
     if plan.hardware.devices == 1:
         return run(fabric, plan)
-    state: TrainingState = fabric.launch(run, replace(plan, say=print))
+    with _no_bytecode():
+        packed: bytes = fabric.launch(partial(run_packed, plan=replace(plan, say=print)))
+    state: TrainingState = pickle.loads(packed)  # noqa: S301  (from our own child)
     return state
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Let processes that start in the block leave no __pycache__ in the builder's folder."""
+    before = os.environ.get(_NO_BYTECODE)
+    os.environ[_NO_BYTECODE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_BYTECODE]
 
 
 def _record(plan: TrainingPlan, state: TrainingState) -> TrainingRecord:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -103,6 +104,11 @@ def run(fabric: Any, plan: TrainingPlan) -> TrainingState:
     return loop.state
 
 
+def run_packed(fabric: Any, plan: TrainingPlan) -> bytes:
+    """`run`, for a process that ends: tensors in memory that it shares would go with it."""
+    return pickle.dumps(run(fabric, plan))
+
+
 class _Loop:
     def __init__(self, fabric: Any, plan: TrainingPlan, module: Any, model: Any, optimiser: Any, schedule: Any) -> None:
         self.state = TrainingState()
@@ -161,7 +167,7 @@ class _Loop:
 
         self._model.train()
         order = torch.randperm(
-            len(self._plan.train), generator=torch.Generator().manual_seed(_mixed(self._options.seed, epoch))
+            len(self._plan.train), generator=torch.Generator().manual_seed(seed_of(self._options.seed, epoch))
         )
         groups = groups_of(len(order), self._options.batch_size, order)
         sizes = [len(group) for group in groups]
@@ -287,7 +293,7 @@ def seed_everything(seed: int, epoch: int, rank: int = 0) -> None:
     import numpy as np
     import torch
 
-    number = _mixed(seed, epoch, rank)
+    number = seed_of(seed, epoch, rank)
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.manual_seed(number)
@@ -308,7 +314,7 @@ def own_randomness() -> Iterator[None]:
             np.random.set_state(arrays)
 
 
-def _mixed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """A seed from several numbers, below 2^63, such that neighbours have nothing in common."""
     import numpy as np
 

@@ -9,7 +9,7 @@ from typing import Any
 from modelwright.digest import Fingerprints, module_file
 from modelwright.errors import SpecError
 from modelwright.kinds.kind import Verification
-from modelwright.kinds.recipe import SAMPLES, Recipe, versions
+from modelwright.kinds.recipe import SAMPLES, TRAINING, Recipe, versions
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import Step, StepFunction, StepId
 from modelwright.project.family import family_of
@@ -80,7 +80,7 @@ def _verify_step(recipe: Recipe, family: list[Builder], chain: Chain | None = No
     for item in family if verification.served else [builder]:
         if kind_of(item).backend == "onnxruntime":
             libraries |= replace(recipe, builder=item).operators
-    needs = {**recipe.samples, "model": version_step(builder)}
+    needs = {**recipe.samples, "model": version_step(builder), **_training(builder)}
     if verification.served:
         # The server runs the composing models too, so their files are needed, and their configs count.
         needs |= {f"member {item.name}": version_step(item) for item in family if item is not builder}
@@ -104,6 +104,18 @@ def _verify_step(recipe: Recipe, family: list[Builder], chain: Chain | None = No
     )
 
 
+def _training(builder: Builder) -> dict[str, StepId]:
+    """The step that trained, where a gate is of its folds. Raises SpecError for a kind that trains nothing."""
+    gates = builder.spec.gates.folds
+    if not gates:
+        return {}
+    step = kind_of(builder).training_step
+    if not step:
+        where = f"{builder.file}: gates.{next(iter(gates))}.of"
+        raise SpecError(f"{where}: source.kind {kind_of(builder).name} trains nothing", "it is for kind torch")
+    return {TRAINING: (builder.name, step)}
+
+
 def _compared(chain: Chain) -> dict[str, StepId]:
     """What a variant is held against: the export that its graph was made of, and the plain model."""
     measured = {BASELINE: chain.baseline} if chain.baseline else {}
@@ -121,14 +133,19 @@ def _rows(spec: ModelSpec, verification: Verification) -> dict[str, int]:
 def _check_entries(builder: Builder, fingerprints: Fingerprints) -> None:
     """Every module:function must be there, before anything runs."""
     for field, entry in builder.entries():
-        module, _, function = entry.partition(":")
-        file = module_file(builder.folder, module)
-        if file is None:
-            own = [path.stem for path in builder.folder.glob("*.py")]
-            where = f"{builder.file}: {field}: there is no {module.replace('.', '/')}.py in its folder"
-            raise SpecError(where, did_you_mean(module, own))
-        shown = f"{builder.file.rpartition('/')[0]}/{file.relative_to(builder.folder).as_posix()}"
-        code = fingerprints.code(file, shown)
-        if not code.defines(function):
-            hint = did_you_mean(function, [name for name in code.names if not name.startswith("_")])
-            raise SpecError(f"{builder.file}: {field}: {shown} has no function '{function}'", hint)
+        check_entry(builder, fingerprints, field, entry)
+
+
+def check_entry(builder: Builder, fingerprints: Fingerprints, field: str, entry: str) -> None:
+    """Raise SpecError for a module:function that is not in the builder's folder."""
+    module, _, function = entry.partition(":")
+    file = module_file(builder.folder, module)
+    if file is None:
+        own = [path.stem for path in builder.folder.glob("*.py")]
+        where = f"{builder.file}: {field}: there is no {module.replace('.', '/')}.py in its folder"
+        raise SpecError(where, did_you_mean(module, own))
+    shown = f"{builder.file.rpartition('/')[0]}/{file.relative_to(builder.folder).as_posix()}"
+    code = fingerprints.code(file, shown)
+    if not code.defines(function):
+        hint = did_you_mean(function, [name for name in code.names if not name.startswith("_")])
+        raise SpecError(f"{builder.file}: {field}: {shown} has no function '{function}'", hint)

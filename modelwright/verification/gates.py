@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,21 @@ def check_gates(
         error = VerifyError("\n  ".join(["; ".join(item.text for item in missed), *details]), _HINT)
         error.measured, error.missed = dict(metrics), tuple(item.gate.rpartition(".")[0] for item in missed)
         raise error
+
+
+def check_folds(gates: Gates, folds: Mapping[str, Sequence[float]]) -> None:
+    """Raise VerifyError where the mean over the folds of a cross-validation misses its gate."""
+    missed = []
+    for name, gate in gates.folds.items():
+        if name not in folds:
+            kept = f"only {sorted(folds)}" if folds else "none: it did not call k_fold of modelwright.training"
+            raise VerifyError(f"gates.{name}: the training kept no folds of such a metric, {kept}")
+        values = folds[name]
+        mean, spread = statistics.fmean(values), statistics.stdev(values)
+        for item in _missed(name, gate, mean, 0.0, known=False):
+            missed.append(f"over {len(values)} folds {item.text} (the folds are {mean:.3g} ± {spread:.2g})")
+    if missed:
+        raise VerifyError("\n  ".join(missed), _HINT)
 
 
 def check_size(gates: Gates, size_bytes: int, plain_bytes: int) -> None:

@@ -63,6 +63,6 @@ inputs: [{name: x, dtype: FP32, shape: [2]}]
 outputs: [{name: y, dtype: FP32, shape: [3]}]
 samples: data:samples
 evaluate: data:evaluate
-gates: {accuracy: {min: 0.8}}
+gates: {accuracy: {min: 0.8}, loss: {max: 1.5, of: folds}}
 serving: {max_batch_size: 8}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from modelwright.build.store import Artifact, Store
 from modelwright.cli.progress import Silent
 from modelwright.facts.key_content import KeyContent
-from modelwright.facts.training import TrainingRecord, TrainingSummary
+from modelwright.facts.training import FoldSpread, TrainingRecord, TrainingSummary
 from modelwright.kinds.step import Step
 from modelwright.steps.train import Trained
 from tests.conftest import Sandbox, new_sandbox
@@ -77,6 +78,39 @@ def test_a_build_shows_epochs_metrics_and_the_time_left(built: tuple[Sandbox, He
     )
 
 
+def test_the_manifest_tells_the_spread_of_gated_folds(built: tuple[Sandbox, Heard]) -> None:
+    version = built[0].repository.latest("points")
+    record = TrainingRecord.read(trained(built[0]).path(""))
+    assert version is not None
+    assert record is not None
+    assert version[1].verification.folds == {"loss": FoldSpread.of(record.folds["loss"])}
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (
+            "accuracy: {min: 0.9999, of: folds}",
+            r"over 3 folds accuracy is 0\.\d+, the gate asks for at least 0\.9999 \(.* ± ",
+        ),
+        (
+            "f1: {min: 0.1, of: folds}",
+            r"gates\.f1: the training kept no folds of such a metric, only \['accuracy', 'loss'\]",
+        ),
+        ("f1: {max_drop: 0.1, of: folds}", "of: folds goes with min and max"),
+    ],
+    ids=["missed", "unknown", "of a variant"],
+)
+def test_a_gate_of_folds_holds_a_model_back(built: tuple[Sandbox, Heard], gate: str, message: str) -> None:
+    file = built[0].root / "builders/points/model.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("accuracy: {min: 0.8}", gate))
+    try:
+        assert re.search(message, built[0].error())
+    finally:
+        file.write_text(before)
+
+
 def test_the_key_of_a_training_names_the_kit(built: tuple[Sandbox, Heard]) -> None:
     content = KeyContent.model_validate(trained(built[0]).key_content)
     assert {"training kit", "lightning", "torch"} <= set(content.tools)
@@ -97,6 +131,10 @@ def test_a_killed_training_goes_on_to_the_same_bytes(built: tuple[Sandbox, Heard
     with said.open("w") as file:
         process = subprocess.Popen(command, env=held, stdout=file, stderr=file)
     try:
+        # Importing torch and Lightning is most of it, so each part has a patience of its own.
+        logs = sandbox.root / ".modelwright/store/tmp"
+        wait_until(lambda: any(logs.glob("*/log.txt")) or process.poll() is not None, "a step")
+        wait_until(lambda: any(checkpoints.glob("*/*.ckpt")) or process.poll() is not None, "a fold")
         wait_until(lambda: epochs_of(checkpoints) or process.poll() is not None, "a checkpoint")
         assert process.poll() is None, said.read_text()
     finally:
