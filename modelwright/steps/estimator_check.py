@@ -221,13 +221,17 @@ def _differs(
     name = next(name for name in expected if wrong[name][row])
     said = f"the library says {_shown(expected[name][row])}, the graph {_shown(actual[name][row])}"
     message = f"'{name}' differs from the library in {len(different):,} of {count:,} rows; in row {row} {said}"
-    return VerifyError(message, _HINT)
+    return VerifyError(message, f"{_FEW if len(different) <= LARGEST_SHARE * count else _MANY}; {_HINT}")
 
 
+_FEW = "no row may be decided by less than float32 can tell: fit it on float32 numbers, or on rounded ones"
+_MANY = (
+    "so many are more than rounding: the converter makes something else of this estimator, or its numbers are too large"
+    " for float32: take other options of it, another one, or scale its numbers"
+)
 _HINT = (
-    "no row may be decided by less than float32 can tell: fit it on float32 numbers, or on rounded ones; if the graph"
-    " is good enough, gates.tolerance allows more; source.kind python with requirements: [scikit-learn] serves the"
-    " library itself"
+    "if the graph is good enough, gates.tolerance allows more; source.kind python with requirements: [scikit-learn]"
+    " serves the library itself"
 )
 
 

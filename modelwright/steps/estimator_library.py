@@ -9,6 +9,7 @@ fitted with unless someone converts. A pipeline that was fitted on a DataFrame g
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,17 +54,30 @@ class Library:
         """What a method of the estimator returns for rows, {input: (N, *shape)}. Raises StepError."""
         import numpy as np
 
-        table = self._table(tensors)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of names that arrays do not have
-                returned = getattr(self.estimator, method)(table)
+            returned = self._asked(method, self._table(tensors))
         except Exception as error:  # whatever a transformer of the builder raises
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise StepError(f"{self.where}: {method} fails on {_count(tensors)} rows: {reason}", _ROWS_HINT) from error
         if hasattr(returned, "toarray"):  # a sparse matrix
             returned = returned.toarray()
         return _plain(np.asarray(returned))
+
+    def _asked(self, method: str, table: Any) -> Any:
+        """Some take only the type that they were fitted with, as KMeans does: then they get float32."""
+        import numpy as np
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that arrays do not have
+            ask = getattr(self.estimator, method)
+            try:
+                return ask(table)
+            except ValueError:
+                if getattr(table, "dtype", None) != np.float64:
+                    raise
+                with contextlib.suppress(Exception):
+                    return ask(table.astype(np.float32))
+                raise
 
     def _table(self, tensors: Tensors) -> Any:
         """The rows as the estimator takes them: a matrix, a DataFrame or a list of texts."""

@@ -18,6 +18,7 @@ from modelwright.steps.estimator_check import GraphAnswer
 from modelwright.steps.estimator_graph import Produced, finish
 from modelwright.steps.estimator_library import Library, class_name, last_step, takes_columns
 from modelwright.steps.estimator_scalers import exact_scalers
+from modelwright.steps.estimator_trees import score_both_classes
 from modelwright.steps.lightgbm_booster import LightGbmBooster, lightgbm_of, with_exact_thresholds
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ML_DOMAIN = "ai.onnx.ml"
 _OPSETS = {"": 18, ML_DOMAIN: 3}
+_WORDS = r"[\p{L}\p{N}_]{2,}"  # what the default token_pattern matches, in the syntax of the operator
 _JOINED = "features"  # the tensor of all columns, where the estimator takes one
 _TYPES = {
     "FP32": "FloatTensorType",
@@ -77,6 +79,7 @@ def onnx_from_estimator(
         booster = lightgbm_of(last_step(estimator))
         if booster is not None:
             with_exact_thresholds(model, booster)
+        score_both_classes(model)
     roles = [
         Produced(value.name, method) for value, method in zip(model.graph.output, methods(estimator), strict=False)
     ]
@@ -133,24 +136,53 @@ def _convert(
 
     functions, shapes = exact_scalers() if precision == EXACT_SCALING else (None, None)
 
-    def convert(options: dict[int, dict[str, bool]] | None) -> ModelProto:
-        model: ModelProto = convert_sklearn(
-            estimator,
-            initial_types=initial,
-            options=options,
-            target_opset=opsets,
-            custom_conversion_functions=functions,
-            custom_shape_calculators=shapes,
-        )
+    def convert(options: dict[int, dict[str, Any]]) -> ModelProto:
+        with _votes_unflattened(estimator):
+            model: ModelProto = convert_sklearn(
+                estimator,
+                initial_types=initial,
+                options=options,
+                target_opset=opsets,
+                custom_conversion_functions=functions,
+                custom_shape_calculators=shapes,
+            )
         return model
 
-    last = id(last_step(estimator))
+    last, texts = id(last_step(estimator)), _text_options(estimator)
     if not _is_classifier(estimator):
-        return convert(None)
+        return convert(texts)
     try:
-        return convert({last: {"zipmap": False}})
+        return convert({**texts, last: {"zipmap": False}})
     except NameError:  # how skl2onnx says that this one has no ZipMap; it must have options all the same
-        return convert({last: {}})
+        return convert({**texts, last: {}})
+
+
+def _text_options(estimator: Any) -> dict[int, dict[str, Any]]:
+    """Of vectorisers of texts: a locale, as without one the operator takes en_US, which containers do not have; and
+    scikit-learn's own words, for which the converter takes those of ASCII."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    found = [part for _, part in parts(estimator) if isinstance(part, CountVectorizer)]
+    words = (CountVectorizer().analyzer, CountVectorizer().token_pattern)
+    return {
+        id(part): {"locale": "C.UTF-8"} | ({"tokenexp": _WORDS} if (part.analyzer, part.token_pattern) == words else {})
+        for part in found
+    }
+
+
+@contextlib.contextmanager
+def _votes_unflattened(estimator: Any) -> Iterator[None]:
+    """The converter refuses `flatten_transform`, the default, which says nothing of what is predicted."""
+    from sklearn.ensemble import VotingClassifier
+
+    votes = [part for _, part in parts(estimator) if isinstance(part, VotingClassifier) and part.flatten_transform]
+    for vote in votes:
+        vote.flatten_transform = False
+    try:
+        yield
+    finally:
+        for vote in votes:
+            vote.flatten_transform = True
 
 
 def _columns(library: Library, inputs: Sequence[TensorSpec]) -> tuple[str, ...]:
