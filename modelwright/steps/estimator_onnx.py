@@ -20,6 +20,7 @@ from modelwright.steps.estimator_library import Library, class_name, last_step, 
 from modelwright.steps.estimator_scalers import exact_scalers
 from modelwright.steps.estimator_trees import score_both_classes
 from modelwright.steps.lightgbm_booster import LightGbmBooster, lightgbm_of, with_exact_thresholds
+from modelwright.steps.xgboost_names import without_feature_names
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -73,7 +74,7 @@ def onnx_from_estimator(
     _register()
     _check_known(estimator, where)
     opsets = _OPSETS | {"": min(_OPSETS[""], release.max_opset)}
-    with _converting(estimator, where):
+    with _converting(estimator, where), without_feature_names(part for _, part in parts(estimator)):
         initial = _initial(library, inputs, _WIDE if precision == FLOAT64 else _TYPES)
         model = _convert(estimator, initial, opsets, precision)
         booster = lightgbm_of(last_step(estimator))
