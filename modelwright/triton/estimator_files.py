@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.fsops import open_file
 
 _HEAD_BYTES = 4096
+_SCHEMA_BYTES = 1 << 26
 _PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"]\x00\x00")
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
@@ -55,8 +57,10 @@ def _is_xgboost(head: bytes) -> bool:
 
 
 def _is_skops(path: Path) -> bool:
+    """An archive with a JSON that is a skops schema. Archives that are damaged raise errors of several kinds."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_SKOPS_SCHEMA) as file:
-            return "protocol" in json.load(file)
-    except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError):
+            schema = json.loads(file.read(_SCHEMA_BYTES))
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError):
         return False
+    return isinstance(schema, dict) and "protocol" in schema

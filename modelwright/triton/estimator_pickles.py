@@ -23,6 +23,19 @@ from modelwright.fsops import open_file
 _PICKLE_BYTES = 1 << 22
 _OPCODES = 200_000
 _SCHEMA_BYTES = 1 << 26
+_NPY_HEAD = 512
+# What zipfile and a JSON of another form raise.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+)
 
 
 @dataclass(frozen=True)
@@ -45,15 +58,16 @@ def skops_header(path: Path) -> SkopsHeader:
             root = json.loads(archive.read("schema.json"))
             last = _last_step(root)
             classes = _attributes(last).get("classes_", {}).get("file", "")
-            shape, dtype = _npy(archive.read(classes)) if classes else ((), "")
-        first = next((node for node in _objects(root) if "n_features_in_" in _attributes(node)), {})
-    except (zipfile.BadZipFile, KeyError, AttributeError, TypeError, IndexError, RecursionError, zlib.error) as error:
+            shape, dtype = _npy(archive, classes) if classes else ((), "")
+            first = next((node for node in _objects(root) if "n_features_in_" in _attributes(node)), {})
+            features = _plain(_attributes(first).get("n_features_in_"))
+            version = str(_plain(_attributes(root).get("_sklearn_version")) or "")
+            names = _class(root), _class(last)
+    except _DAMAGED as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
-    features = _plain(_attributes(first).get("n_features_in_"))
     return SkopsHeader(
-        _class(root),
-        _class(last),
-        str(_plain(_attributes(root).get("_sklearn_version")) or ""),
+        *names,
+        version,
         features if isinstance(features, int) else 0,
         "feature_names_in_" in _attributes(first),
         shape[0] if classes and len(shape) == 1 else None,
@@ -91,9 +105,10 @@ def _objects(node: Any) -> Iterator[dict[str, Any]]:
         yield from _objects(item)
 
 
-def _npy(data: bytes) -> tuple[tuple[int, ...], str]:
-    """(shape, dtype) of an .npy file."""
-    found = re.search(rb"'descr': '([^']+)'.*'shape': \(([\d, ]*)\)", data[:512])
+def _npy(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype) of an .npy file: of its head."""
+    with archive.open(name) as file:
+        found = re.search(rb"'descr': '([^']+)'.*'shape': \(([\d, ]*)\)", file.read(_NPY_HEAD))
     if found is None:
         raise ValueError("an array without a head")
     shape = tuple(int(size) for size in found[2].replace(b" ", b"").split(b",") if size)

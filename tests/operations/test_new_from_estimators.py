@@ -46,7 +46,7 @@ def spec(sandbox: Sandbox, name: str = "m") -> Any:
 
 CLASSIFIER = [("class", "INT64", []), ("probabilities", "FP32", [3])]
 NAMED = [("class", "BYTES", []), ("probabilities", "FP32", [3])]
-NUMBER = [("prediction", "FP32", [])]
+NUMBER: list[tuple[str, str, list[int]]] = [("prediction", "FP32", [])]
 CASES = {
     "named.ubj": ("a model of XGBoost: 13 features, 3 classes, objective multi:softprob", "xgboost", CLASSIFIER),
     "numbers.json": ("a model of XGBoost: 13 features, 1 number, objective reg:squarederror", "xgboost", NUMBER),

@@ -14,6 +14,7 @@ from modelwright.project.uris import is_uri
 
 # Modules of this package that have a RECOGNISER. What is told by a file's own marks comes before what is told by names.
 _MODULES = (
+    "estimators",
     "huggingface",
     "mlflow",
     "model_repository",
