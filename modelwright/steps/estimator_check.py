@@ -13,14 +13,16 @@ More than LARGEST_SHARE of ties is an error: then the estimator as a whole needs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import VerifyError
+from modelwright.errors import StepError, VerifyError
 from modelwright.facts.part import Integer, Number, Part
 from modelwright.project.spec import Tolerance
 from modelwright.steps.estimator_library import Library
+from modelwright.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +46,7 @@ class GraphAnswer:
 
     name: str  # as model.yaml declares it
     method: str  # of the estimator: predict, predict_proba, …
+    dims: tuple[int, ...] = (-1,)  # as declared, without the batch dimension
 
 
 class Agreement(Part):
@@ -67,10 +70,11 @@ class LibraryComparison:
         return {answer.name: self.library.answer(answer.method, rows) for answer in self.answers}
 
     def check(self, run: Callable[[Tensors], Tensors], rows: Tensors, rows_from: str) -> Agreement:
-        """Raises VerifyError, which names the worst row. `run` is the graph."""
+        """Raises VerifyError, which names the worst row, and StepError for another shape. `run` is the graph."""
         import numpy as np
 
         expected, actual = self.expected(rows), run(rows)
+        self._check_widths(expected, actual)
         allowed = {name: self._allowed(name, array) for name, array in expected.items()}
         wrong = {name: _wrong(array, actual[name], allowed[name]) for name, array in expected.items()}
         count = len(next(iter(rows.values())))
@@ -95,6 +99,16 @@ class LibraryComparison:
                 said = f"the library says {_shown(array[index])}, the graph {_shown(actual[name][index])}"
                 hint = "it is decided by less than float32 can tell: take another one"
                 raise VerifyError(f"golden sample {index}: '{name}': {said}", hint)
+
+    def _check_widths(self, expected: Tensors, actual: Tensors) -> None:
+        """Raise StepError where a row is declared, or converted, with more or fewer values than the library gives."""
+        for answer in self.answers:
+            array, declared = expected[answer.name], math.prod(answer.dims)
+            width = array.size // max(len(array), 1)
+            if actual[answer.name].size != array.size or (declared >= 0 and declared != width):
+                reason = f"output '{answer.name}' is declared as {list(answer.dims)}; {answer.method} gives"
+                hint = f"its shape is [{width}]; labels are INT64, or BYTES where classes are strings"
+                raise StepError(f"{reason} {counted(width, 'value')} a row", hint)
 
     def _allowed(self, name: str, expected: Array) -> Tolerance | None:
         """None: the values must be equal."""

@@ -48,7 +48,9 @@ def load_estimator(file: Path, kind: str, where: str, *, trusted: bool = False) 
 
 
 def as_estimator(fitted: Any) -> Any:
-    """A Booster of XGBoost or LightGBM as an estimator; anything else as it is."""
+    """A Booster of XGBoost or LightGBM as an estimator; of a search its best one; anything else as it is."""
+    if hasattr(fitted, "best_estimator_"):
+        return as_estimator(fitted.best_estimator_)
     module = type(fitted).__module__.partition(".")[0]
     if type(fitted).__name__ != "Booster" or module not in ("lightgbm", "xgboost"):
         return fitted

@@ -41,15 +41,26 @@ def finish(
 ) -> tuple[GraphAnswer, ...]:
     """Give the graph the declared tensors, in place. `columns`: the names that one declared tensor is split into."""
     _one_import_a_domain(model)
+    _free_names(model, {spec.name for spec in (*inputs, *outputs)})
     answers = _outputs(model, outputs, produced, where)
     _inputs(model, inputs, columns)
     _drop_unused(model)
     return answers
 
 
+def _free_names(model: ModelProto, declared: set[str]) -> None:
+    """Rename values inside the graph that have declared names, such as a converter's own `score`."""
+    graph = model.graph
+    inside = {name for node in graph.node for name in node.output} | {item.name for item in graph.initializer}
+    outside = {value.name for value in (*graph.input, *graph.output)}
+    rename_values(model, {name: f"inside.{name}" for name in declared & (inside - outside)})
+
+
 def _outputs(
     model: ModelProto, outputs: Sequence[OutputSpec], produced: Sequence[Produced], where: str
 ) -> tuple[GraphAnswer, ...]:
+    from onnx import helper
+
     values = {value.name: value for value in model.graph.output}
     chosen = _chosen(outputs, produced, values, where)
     del model.graph.output[:]
@@ -57,8 +68,14 @@ def _outputs(
     rename_values(model, {item.name: f"converter.{index}" for index, item in enumerate(produced)})
     position = {item.name: index for index, item in enumerate(produced)}
     for spec, item in zip(outputs, chosen, strict=True):
-        _add_output(model, spec, f"converter.{position[item.name]}", values[item.name])
-    return tuple(GraphAnswer(spec.name, item.method) for spec, item in zip(outputs, chosen, strict=True))
+        value, source = values[item.name], f"converter.{position[item.name]}"
+        if item.method == "decision_function" and _width(value) == 2 and spec.dims in ([], [1]):
+            source = _score_of_two(model, source)
+            value = helper.make_tensor_value_info(source, value.type.tensor_type.elem_type, [None, 1])
+        _add_output(model, spec, source, value)
+    return tuple(
+        GraphAnswer(spec.name, item.method, tuple(spec.dims)) for spec, item in zip(outputs, chosen, strict=True)
+    )
 
 
 def _chosen(
@@ -78,6 +95,16 @@ def _chosen(
         chosen[spec.name] = next((item for item in named if item in typed), typed[0])
         left.remove(chosen[spec.name])
     return [chosen[spec.name] for spec in outputs]
+
+
+def _score_of_two(model: ModelProto, source: str) -> str:
+    """The score of two classes, which some converters give twice: as it is, and with its sign changed."""
+    from onnx import helper
+
+    column = 0 if any(node.op_type == "SVMClassifier" for node in model.graph.node) else -1
+    model.graph.initializer.append(_integers(f"{source}.column", [column]))
+    model.graph.node.append(helper.make_node("Gather", [source, f"{source}.column"], [f"{source}.score"], axis=1))
+    return f"{source}.score"
 
 
 def _add_output(model: ModelProto, spec: OutputSpec, source: str, value: ValueInfoProto) -> None:
@@ -204,6 +231,12 @@ def _dtype(value: ValueInfoProto) -> str:
 def _alike(given: str, declared: str) -> bool:
     """Whether one becomes the other by a cast that keeps what it means."""
     return given == declared or any({given, declared} <= group for group in _CASTS)
+
+
+def _width(value: ValueInfoProto) -> int:
+    """Values a row, where that is said; else 0."""
+    dims = value.type.tensor_type.shape.dim
+    return int(dims[1].dim_value) if len(dims) == 2 else 0
 
 
 def _rank(value: ValueInfoProto) -> int:

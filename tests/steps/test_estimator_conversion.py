@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright.errors import VerifyError
+from modelwright.errors import StepError, VerifyError
 from modelwright.onnx.canonical import save_canonical
 from modelwright.onnx.runtime import load_session, run_session
 from modelwright.project.spec import OutputSpec, TensorSpec
 from modelwright.steps.estimator_check import LibraryComparison
+from modelwright.steps.estimator_files import as_estimator
 from modelwright.steps.estimator_library import Library
 from modelwright.steps.estimator_onnx import FLOAT32, FLOAT64, Precision, onnx_from_estimator
 from modelwright.steps.estimator_rows import filled
@@ -103,6 +104,37 @@ def test_texts_agree_in_any_language(tmp_path: Path) -> None:
     words = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), MultinomialNB()).fit(texts, ["yes", "no"] * 3)
     rows = np.array([*texts, "", "zürich", "never seen"], dtype=object)[:, None]
     assert agreement(words, tmp_path, {"x": rows}, TEXT) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["SVC", "LinearSVC", "SGD"])
+def test_the_score_of_two_classes_is_one_number(name: str, tmp_path: Path) -> None:
+    """As decision_function gives it; converters give it once, or twice in either order."""
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.svm import SVC, LinearSVC
+
+    estimators = {"SVC": SVC(), "LinearSVC": LinearSVC(), "SGD": SGDClassifier(random_state=0)}
+    fitted = estimators[name].fit(ROWS, CLASSES)
+    outputs = [LABELS[0], OutputSpec(name="score", dtype="FP32", shape=[])]
+    assert agreement(fitted, tmp_path, {"x": ROWS[:32]}, outputs=outputs) <= 1e-4
+
+
+def test_a_search_is_its_best_estimator(tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2).fit(ROWS, CLASSES)
+    assert as_estimator(search) is search.best_estimator_
+    assert agreement(as_estimator(search), tmp_path, {"x": ROWS[:32]}) <= 1e-6
+
+
+@pytest.mark.parametrize("shape", [[], [2]], ids=["one number", "two"])
+def test_an_output_of_another_shape_is_named(shape: list[int | str], tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    three = LogisticRegression().fit(ROWS, np.digitize(ROWS[:, 0], [-0.5, 0.5]))
+    outputs = [OutputSpec(name="label", dtype="FP32", shape=shape)]
+    with pytest.raises(StepError, match=r"predict_proba gives 3 values a row\n  hint: its shape is \[3\]"):
+        agreement(three, tmp_path, {"x": ROWS[:32]}, outputs=outputs)
 
 
 def test_what_a_converter_gets_wrong_is_not_called_rounding(tmp_path: Path) -> None:
