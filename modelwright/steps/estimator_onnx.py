@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright.errors import StepError, one_line
 from modelwright.project.spec import OutputSpec, TensorSpec
 from modelwright.steps.estimator_check import GraphAnswer
+from modelwright.steps.estimator_converters import register_converters
 from modelwright.steps.estimator_graph import Produced, finish
 from modelwright.steps.estimator_library import Library, class_name, last_step, takes_columns
 from modelwright.steps.estimator_scalers import exact_scalers
@@ -71,7 +72,7 @@ def onnx_from_estimator(
     for spec in inputs:
         if spec.dtype not in _TYPES:
             raise StepError(f"{where}: input '{spec.name}' is {spec.dtype}", f"converters take {', '.join(_TYPES)}")
-    _register()
+    register_converters()
     _check_known(estimator, where)
     opsets = _OPSETS | {"": min(_OPSETS[""], release.max_opset)}
     with _converting(estimator, where), without_feature_names(part for _, part in parts(estimator)):
@@ -287,45 +288,3 @@ def _converting(estimator: Any, where: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)[:400]}"
         raise StepError(f"{where}: {class_name(estimator)} cannot be converted: {reason}", _NO_CONVERTER) from error
-
-
-def _register() -> None:
-    """Let skl2onnx convert the models of XGBoost and LightGBM, where they are installed, inside pipelines too."""
-    from importlib.util import find_spec
-
-    for library, register in (("lightgbm", _register_lightgbm), ("xgboost", _register_xgboost)):
-        if find_spec(library):
-            register()
-
-
-def _register_lightgbm() -> None:
-    import lightgbm
-    from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
-
-    _register_each(lightgbm, "LGBM", ("Classifier", "Regressor", "Ranker"), convert_lightgbm)
-
-
-def _register_xgboost() -> None:
-    import xgboost
-    from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
-
-    names = ("Classifier", "Regressor", "Ranker", "RFClassifier", "RFRegressor")
-    _register_each(xgboost, "XGB", names, convert_xgboost)
-
-
-def _register_each(library: Any, prefix: str, names: Sequence[str], convert: Callable[..., Any]) -> None:
-    from skl2onnx import update_registered_converter
-    from skl2onnx.common import shape_calculator
-
-    for name in names:
-        classifies = name.endswith("Classifier")
-        shapes = (
-            "calculate_linear_classifier_output_shapes" if classifies else "calculate_linear_regressor_output_shapes"
-        )
-        update_registered_converter(
-            getattr(library, prefix + name),
-            f"Modelwright{prefix}{name}",
-            getattr(shape_calculator, shapes),
-            convert,
-            options={"zipmap": [True, False, "columns"], "nocl": [True, False]} if classifies else {"split": None},
-        )

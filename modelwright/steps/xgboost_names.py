@@ -1,4 +1,4 @@
-"""Names of features in models of XGBoost: its converter takes none, and a model that was fitted on a DataFrame has them."""
+"""Names of features in XGBoost: its converter takes none, and a model that was fitted on a DataFrame has them."""
 
 from __future__ import annotations
 

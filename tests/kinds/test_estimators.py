@@ -237,11 +237,10 @@ def test_the_same_estimator_gives_the_same_bytes(built: Sandbox, tmp_path: Path)
     for name in ("builders", "modelwright.toml"):
         source = built.root / name
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, tmp_path / name)
-    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(tmp_path), "build", "forest", "mixed"]
+    command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(tmp_path), "build", "mixed"]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": "12345"})
-    for model in ("forest", "mixed"):
-        files = [root / "model_repository" / model / "1" / "model.onnx" for root in (built.root, tmp_path)]
-        assert files[0].read_bytes() == files[1].read_bytes()
+    files = [root / "model_repository" / "mixed" / "1" / "model.onnx" for root in (built.root, tmp_path)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize(
