@@ -189,8 +189,8 @@ def test_a_build_in_this_process_publishes_what_workers_would(sandbox: Sandbox, 
     assert "data" not in set(sys.modules) - modules
     inline = {name: digest for name, digest in sandbox.published().items() if "manifest" not in name}
     other = Sandbox(sandbox.root)
-    (sandbox.root / "model_repository").rename(tmp_path / "before")
-    (sandbox.root / ".modelwright" / "store").rename(tmp_path / "store")
+    for folder in ("model_repository", "model_history", ".modelwright/store"):  # numbers start anew without all three
+        (sandbox.root / folder).rename(tmp_path / Path(folder).name)
     other.build()
     assert {name: digest for name, digest in other.published().items() if "manifest" not in name} == inline
 
