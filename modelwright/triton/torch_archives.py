@@ -186,8 +186,11 @@ class _Plain(dict[Any, Any]):
         """A state dict's has the versions of its modules."""
 
 
-class _Headers(pickle.Unpickler):
-    """Reads a pickle of torch without any class of it: `classes` are the names that it asked for, in order."""
+class _Headers(pickle._Unpickler):
+    """Reads a pickle of torch without any class of it: `classes` are the names that it asked for, in order.
+
+    It is the unpickler in Python: the one in C takes gigabytes for a pickle of a few bytes that says so.
+    """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="utf-8")

@@ -236,11 +236,8 @@ def test_what_cannot_be_served_is_refused_with_the_reason(sandbox: Sandbox, tmp_
 FILES: dict[str, tuple[bytes, str]] = {
     "a pointer": (POINTER, "is a Git LFS pointer, not the file, of which no builder is made\n  hint: git lfs pull"),
     "a web page": (b"<html></html>", r"is a web page \(HTML\), of which no builder is made"),
-    "a checkpoint": (
-        zipped("archive/data.pkl"),
-        "is a PyTorch checkpoint, of which no builder is made\n  hint: .*kind torch",
-    ),
-    "TorchScript": (zipped("m/data.pkl", "m/constants.pkl"), "is a TorchScript file, of which no builder is made"),
+    "a checkpoint": (zipped("archive/data.pkl"), "is a PyTorch checkpoint that cannot be read: its pickle is damaged"),
+    "TorchScript": (zipped("m/data.pkl", "m/constants.pkl"), "is a TorchScript file that cannot be read: its pickle"),
     "safetensors": (
         (2).to_bytes(8, "little") + b"{}",
         "is a safetensors file, .*\n  hint: name the directory that it lies in",
@@ -290,6 +287,15 @@ def test_what_is_no_file_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "nowhere.onnx: there is no such file" in refused(sandbox, tmp_path / "nowhere.onnx")
     os.mkfifo(tmp_path / "pipe")
     assert "pipe: is no regular file" in refused(sandbox, tmp_path / "pipe")
+
+
+def test_a_folder_that_cannot_be_copied_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "bert"):  # the project lies in the first one
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+        os.mkfifo(folder / "model.safetensors")
+    assert re.search(r"the builder would lie in it\n  hint: .*of its own", refused(sandbox, tmp_path))
+    assert "bert/model.safetensors: is no regular file" in refused(sandbox, tmp_path / "bert")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelwright.errors import SpecError
+from modelwright.errors import SpecError, one_line
 from modelwright.onnx.signature import Value
 from modelwright.operations.importing.generated_samples import SAMPLES, Generated, Sizes
 from modelwright.operations.importing.recogniser import NewBuilder, Recogniser, Seen, Written
@@ -39,7 +39,7 @@ _SHOWN = 6
 
 
 def recognise(path: Path) -> Seen | None:
-    """A file of torch.jit.save, torch.export.save or torch.save that is whole."""
+    """A file of torch.jit.save, torch.export.save or torch.save. Raises SpecError for a damaged one."""
     found = file_type(path) if path.is_file() else None
     try:
         if found is TORCHSCRIPT:
@@ -53,8 +53,10 @@ def recognise(path: Path) -> Seen | None:
             held = checkpoint_header(path)
             _check_weights(held)
             return Seen("torch", _weights(held), path, held) if held.weights else None
-    except ValueError:
-        return None
+    except ValueError as error:
+        assert found
+        what = printable(f"is {found.what} that cannot be read: {one_line(error)}")
+        raise SpecError(what, "copy or download it again; or save it again") from None
     return None
 
 

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelwright.errors import SpecError
+from modelwright.fsops import not_a_file
 from modelwright.project.project import ProjectConfig
 from modelwright.project.writer import as_yaml
+from modelwright.text import printable
 from modelwright.triton.releases import Release
 
 
@@ -88,10 +91,21 @@ class NewBuilder:
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*leave_out))
+            if self.folder.resolve().is_relative_to(source.resolve()):
+                raise SpecError(f"{self.where}: the builder would lie in it", "put the model into a folder of its own")
+            try:
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns(*leave_out))
+            except shutil.Error as error:
+                raise self._not_copied(error) from None
         else:
             shutil.copyfile(source, target)
         return name
+
+    def _not_copied(self, error: shutil.Error) -> SpecError:
+        """Of a folder: the first file that is none, or that cannot be read."""
+        path, _, reason = error.args[0][0]
+        problem = not_a_file(Path(path)) or f"cannot be copied: {reason}"
+        return SpecError(printable(f"{self.where}: {path}: {problem}"), "leave it out, or see to what it is")
 
     def file(self, name: str, source: Path) -> Path:
         """Where a file lies that `take` was asked to have as `name`, to read it now."""
