@@ -85,7 +85,8 @@ def onnx_from_estimator(
     roles = [
         Produced(value.name, method) for value, method in zip(model.graph.output, methods(estimator), strict=False)
     ]
-    answers = finish(model, inputs, outputs, roles, _columns(library, inputs), where)
+    ordered = in_order(inputs, library.names) or inputs
+    answers = finish(model, ordered, outputs, roles, _columns(library, inputs), where)
     model.ir_version = min(model.ir_version, release.max_ir)
     return Converted(model, answers, scores_of(estimator))
 

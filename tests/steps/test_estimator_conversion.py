@@ -95,6 +95,18 @@ def test_clusters_that_were_fitted_on_float32_agree(tmp_path: Path) -> None:
     assert agreement(clusters, tmp_path, {"x": ROWS[:32]}, outputs=CLUSTERS) <= 1e-5
 
 
+def test_columns_are_declared_in_any_order(tmp_path: Path) -> None:
+    """Of a model that takes one table, which was fitted on a DataFrame."""
+    import pandas
+    from sklearn.tree import DecisionTreeClassifier
+
+    frame = pandas.DataFrame({"age": ROWS[:, 0], "height": ROWS[:, 1] * 100})
+    columns = [TensorSpec(name=name, dtype="FP32", shape=[1]) for name in ("height", "age")]
+    rows = {name: frame[name].to_numpy()[:32, None] for name in ("height", "age")}
+    fitted = DecisionTreeClassifier(max_depth=3, random_state=0).fit(frame, CLASSES)
+    assert agreement(fitted, tmp_path, rows, columns) <= 1e-6
+
+
 def test_texts_agree_in_any_language(tmp_path: Path) -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.naive_bayes import MultinomialNB
