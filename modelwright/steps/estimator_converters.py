@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from modelwright.steps.lightgbm_booster import lightgbm_of
 
 
 def register_converters() -> None:
@@ -46,3 +49,38 @@ def _register_each(library: Any, prefix: str, names: Sequence[str], convert: Cal
             convert,
             options={"zipmap": [True, False, "columns"], "nocl": [True, False]} if classifies else {"split": None},
         )
+
+
+def unsupported(estimator: Any) -> tuple[str, str]:
+    """(what onnxmltools does not convert of a boosted model, what to do); ("", "") where it does all of it.
+
+    It says nothing of most of these itself: the graph would answer otherwise.
+    """
+    library = type(estimator).__module__.partition(".")[0]
+    if library == "xgboost":
+        return _unsupported_of_xgboost(json.loads(estimator.get_booster().save_config())["learner"])
+    booster = lightgbm_of(estimator)
+    if booster is None:
+        return "", ""
+    if booster.params.get("linear_tree"):
+        return "its leaves are linear models (linear_tree), which no converter takes", "fit it without linear_tree"
+    head = booster.model_to_string(num_iteration=1).partition("Tree=")[0]
+    if "\naverage_output\n" in head:
+        return (
+            "it averages its trees (boosting rf), which its converter does wrong",
+            "RandomForest of scikit-learn; or gbdt",
+        )
+    return "", ""
+
+
+def _unsupported_of_xgboost(learner: dict[str, Any]) -> tuple[str, str]:
+    booster = learner["gradient_booster"]["name"]
+    if booster != "gbtree":
+        return f"its booster is {booster}; the converter takes gbtree", "fit it with booster='gbtree'"
+    targets = learner["learner_model_param"].get("num_target", "1")
+    if int(targets) > 1:
+        return (
+            f"it has {targets} targets; the converter takes one",
+            "MultiOutputRegressor(XGBRegressor(…)), or a model each",
+        )
+    return "", ""

@@ -13,6 +13,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError, one_line
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+_ANSWERS = ("predict", "transform")
 _WIDER = {"FP16": "float64", "BF16": "float64", "FP32": "float64"}
 
 
@@ -124,7 +126,10 @@ def check_fitted(estimator: Any, where: str) -> None:
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
-    if not any(hasattr(estimator, method) for method in ("predict", "transform")) or isinstance(estimator, type):
+    if hasattr(estimator, "fit_predict") and not any(map(partial(hasattr, estimator), _ANSWERS)):
+        reason = f"{class_name(estimator)} gives labels to what it is fitted on, and to no other rows"
+        raise StepError(f"{where}: {reason}", "an estimator with predict, as KMeans has")
+    if not any(map(partial(hasattr, estimator), _ANSWERS)) or isinstance(estimator, type):
         got = f"the class {estimator.__name__}" if isinstance(estimator, type) else class_name(estimator)
         raise StepError(f"{where}: expected a fitted estimator, got {got}", "return what .fit(…) returns")
     if isinstance(estimator, LightGbmBooster):

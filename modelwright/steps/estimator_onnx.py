@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from modelwright.errors import StepError, one_line
 from modelwright.project.spec import OutputSpec, TensorSpec
 from modelwright.steps.estimator_check import GraphAnswer
-from modelwright.steps.estimator_converters import register_converters
+from modelwright.steps.estimator_converters import register_converters, unsupported
 from modelwright.steps.estimator_graph import Produced, finish
 from modelwright.steps.estimator_library import Library, class_name, last_step, takes_columns
 from modelwright.steps.estimator_scalers import exact_scalers
@@ -237,6 +237,9 @@ def _check_known(estimator: Any, where: str) -> None:
         known = type(part) in sklearn_operator_name_map or isinstance(part, LightGbmBooster)
         if not known:
             raise StepError(f"{where}: no converter takes {class_name(part)}{place}", _NO_CONVERTER)
+        reason, instead = unsupported(part)
+        if reason:
+            raise StepError(f"{where}: {class_name(part)}{place} cannot be converted: {reason}", instead)
 
 
 def parts(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,37 @@ def test_what_a_converter_gets_wrong_is_not_called_rounding(tmp_path: Path) -> N
     isotonic = CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=2).fit(ROWS, CLASSES)
     with pytest.raises(VerifyError, match=r"in [\d,]+ of 2,000 rows.*\n  hint: so many are more than rounding"):
         agreement(isotonic, tmp_path, {"x": ROWS[:32]})
+
+
+def xgboost_of(**options: Any) -> Any:
+    from xgboost import XGBRegressor
+
+    return XGBRegressor(n_estimators=2, **options).fit(ROWS, ROWS[:, :2] if not options else ROWS[:, 0])
+
+
+def lightgbm_with(**options: Any) -> Any:
+    from lightgbm import LGBMRegressor
+
+    return LGBMRegressor(n_estimators=2, verbose=-1, **options).fit(ROWS, ROWS[:, 0])
+
+
+def dbscan() -> Any:
+    from sklearn.cluster import DBSCAN
+
+    return DBSCAN().fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "message"),
+    [
+        (partial(xgboost_of, booster="dart"), "XGBRegressor cannot be converted: its booster is dart; the converter"),
+        (xgboost_of, r"it has 2 targets; the converter takes one\n  hint: MultiOutputRegressor"),
+        (partial(lightgbm_with, linear_tree=True), "its leaves are linear models"),
+        (partial(lightgbm_with, boosting_type="rf", bagging_freq=1, bagging_fraction=0.5), "it averages its trees"),
+        (dbscan, "DBSCAN gives labels to what it is fitted on, and to no other rows"),
+    ],
+    ids=["dart", "targets", "linear trees", "averages", "no predict"],
+)
+def test_what_no_converter_takes_is_said(fitted: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=message):
+        agreement(fitted(), tmp_path, {"x": ROWS[:32]}, outputs=[OutputSpec(name="y", dtype="FP32", shape=[])])
