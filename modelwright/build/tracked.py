@@ -39,7 +39,7 @@ def note(workspace: Workspace, built: Built, outcomes: Sequence[Outcome]) -> lis
             model = _built_model(workspace, built, outcome)
             version = outcome.version if model.manifest else None
             folder = workspace.repository.folder(outcome.model, version) if version is not None else None
-            put(outbox, model, folder, ended_ms, version=version)
+            put(outbox, model, folder, ended_ms, version=version, models=workspace.project.tracking.models)
             noted.append(outcome.model)
     return noted
 

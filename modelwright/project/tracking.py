@@ -4,6 +4,7 @@
     mlflow = true
     uri = "http://mlflow.example:5000"       # a server; without it, a database in .modelwright/mlflow
     experiment = "digits"                    # without it, the name of the project's folder
+    models = false                           # versions are registered without their files
 
 The same server is asked where a source names a model of a registry.
 """
@@ -32,6 +33,7 @@ class Tracking:
     mlflow: bool = False
     uri: str = ""  # "" for the database of the project itself
     experiment: str = ""  # "" for the name of the project's folder
+    models: bool = True  # whether versions are registered with their files
 
     def registry(self, state: Path) -> str:
         """The URI as MLflow takes it; `state` is the project's .modelwright."""
@@ -55,13 +57,11 @@ def read_tracking(table: Any, file: str) -> Tracking:
     """`[tracking]`, as modelwright.toml has it. Raises ProjectError naming the field."""
     if not isinstance(table, dict):
         raise ProjectError(f"{file}: tracking: a table is needed", _HINT)
-    known = ("mlflow", "uri", "experiment")
+    known = ("mlflow", "uri", "experiment", "models")
     for name in table:
         if name not in known:
             raise ProjectError(f"{file}: tracking.{name}: unknown field", did_you_mean(name, known))
-    mlflow = table.get("mlflow", False)
-    if type(mlflow) is not bool:
-        raise ProjectError(f"{file}: tracking.mlflow: true or false is needed, got {mlflow!r}", _HINT)
+    mlflow, models = (_flag(table, name, default, file) for name, default in (("mlflow", False), ("models", True)))
     for name in ("uri", "experiment"):
         value = table.get(name, "")
         if not isinstance(value, str) or (name in table and not value.strip()):
@@ -71,7 +71,14 @@ def read_tracking(table: Any, file: str) -> Tracking:
         raise ProjectError(
             f"{file}: tracking.experiment: a name of one line, at most {_LONGEST_NAME} characters, is needed"
         )
-    return Tracking(mlflow, _checked_uri(table.get("uri", ""), file), experiment)
+    return Tracking(mlflow, _checked_uri(table.get("uri", ""), file), experiment, models)
+
+
+def _flag(table: dict[str, Any], name: str, default: bool, file: str) -> bool:
+    value = table.get(name, default)
+    if type(value) is not bool:
+        raise ProjectError(f"{file}: tracking.{name}: true or false is needed, got {value!r}", _HINT)
+    return value
 
 
 def _checked_uri(uri: str, file: str) -> str:

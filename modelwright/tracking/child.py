@@ -16,11 +16,12 @@ from typing import Any
 
 from modelwright.facts.part import Part, validated
 from modelwright.tracking.outbox import Outbox
-from modelwright.tracking.record import BuildRecord
+from modelwright.tracking.record import VERSION_FOLDER, BuildRecord
 
 VERSION_TAG, DIGEST_TAG, RECORD_TAG = "modelwright.version", "modelwright.version_digest", "modelwright.record"
 LIVE = "live"  # the alias
 _MOST_PLACEHOLDERS = 20  # numbers of MLflow that are used up, so that they are the same as ours
+_UPLOAD_TIMEOUT_S = 120
 _PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
 _NO_SUCH = "RESOURCE_DOES_NOT_EXIST"
 
@@ -46,7 +47,7 @@ class Registry:
         self._experiment = ""
         self._versions: dict[str, list[Any]] = {}  # of models that were asked for
 
-    def record(self, record: BuildRecord, files: Path) -> int | None:
+    def record(self, record: BuildRecord, files: Path, version_files: Path) -> int | None:
         """Make a run of it, and register its version: the number that MLflow has for it, or None without a version.
 
         What an earlier try left is completed.
@@ -57,7 +58,7 @@ class Registry:
         run = self._run(record, files)
         if record.version is None or record.failed:
             return None
-        return known if known is not None else self._register(record, run)
+        return known if known is not None else self._register(record, run, version_files)
 
     def _run(self, record: BuildRecord, files: Path) -> Any:
         for run in self.client.search_runs([self.experiment_id()], f"tags.`{RECORD_TAG}` = '{record.uid}'"):
@@ -118,11 +119,12 @@ class Registry:
                 return int(item.version)
         return None
 
-    def _register(self, record: BuildRecord, run: Any) -> int:
+    def _register(self, record: BuildRecord, run: Any, files: Path) -> int:
         model, number = record.model, record.version or 0
         with unless("RESOURCE_ALREADY_EXISTS"):
             self.client.create_registered_model(model, description=record.description)
-        source = f"{run.info.artifact_uri}/version"
+        self._log_version(run.info.run_id, files)
+        source = f"{run.info.artifact_uri}/{VERSION_FOLDER}"
         if all(VERSION_TAG in item.tags for item in self.versions(model)):  # no other tool registers here
             self._use_up(model, number, source, run.info.run_id)
         tags = {name: value for name, value in record.tags.items() if name in (VERSION_TAG, DIGEST_TAG)}
@@ -131,6 +133,17 @@ class Registry:
         )
         self._versions.pop(model)
         return int(made.version)
+
+    def _log_version(self, run_id: str, files: Path) -> None:
+        """A large file is one request: the server answers when it has all of it."""
+        if not files.is_dir() or not any(files.iterdir()):
+            return
+        name, before = "MLFLOW_HTTP_REQUEST_TIMEOUT", os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0")
+        os.environ[name] = str(max(int(before), _UPLOAD_TIMEOUT_S))
+        try:
+            self.client.log_artifacts(run_id, str(files), VERSION_FOLDER)
+        finally:
+            os.environ[name] = before
 
     def _use_up(self, model: str, number: int, source: str, run_id: str) -> None:
         """Numbers that this model skipped are skipped there: MLflow does not give that of a deleted version again."""
@@ -179,7 +192,7 @@ def _answers(order: Order) -> Iterator[dict[str, Any]]:
     registry, outbox = Registry(order), Outbox(Path(order.outbox))
     for record in outbox.waiting():
         try:
-            number = registry.record(record, outbox.files(record))
+            number = registry.record(record, outbox.files(record), outbox.version(record))
             yield {"recorded": record.uid, "model": record.model, "version": record.version, "number": number}
         except Exception as error:
             yield {"refused": record.uid, "model": record.model, "problem": problem_of(error)}

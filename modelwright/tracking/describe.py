@@ -13,11 +13,10 @@ from modelwright.facts.key_content import KeyContent
 from modelwright.facts.training import TRAINING_FILE, TrainingRecord
 from modelwright.project.spec import Builder, Gates
 from modelwright.repository.manifest import Manifest, SourceCommit
-from modelwright.tracking.record import Epoch, cut, finite, flat, key
+from modelwright.tracking.record import VERSION_FOLDER, Epoch, cut, finite, flat, key
 from modelwright.tracking.report import ReportedGate, report
 from modelwright.triton.layout import MANIFEST
 
-VERSION_FOLDER = "version"  # of a run's artifacts: what a registered version points at
 _LONGEST_LOG = 200_000  # bytes, of its end
 _PREFIX = "modelwright"
 

@@ -12,6 +12,7 @@ from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
 from modelwright.tracking.describe import BuiltModel, RanStep, epochs, files, metrics, params, tags
+from modelwright.tracking.mlflow_model import version_files
 from modelwright.tracking.outbox import Outbox, new_uid
 from modelwright.tracking.record import BuildRecord
 
@@ -43,11 +44,13 @@ def _put(project: ProjectConfig, outbox: Outbox, manifest: Manifest, folder: Pat
         seconds=sum(step.seconds for step in manifest.lineage),
     )
     ended_ms = int(manifest.created.timestamp() * 1000)
-    put(outbox, built, folder, ended_ms, version=manifest.version)
+    put(outbox, built, folder, ended_ms, version=manifest.version, models=project.tracking.models)
 
 
-def put(outbox: Outbox, built: BuiltModel, folder: Path | None, ended_ms: int, *, version: int | None) -> None:
-    """A record of what is known of a build. `folder` has the files of its version."""
+def put(
+    outbox: Outbox, built: BuiltModel, folder: Path | None, ended_ms: int, *, version: int | None, models: bool
+) -> None:
+    """A record of what is known of a build. `folder` has the files of its version, which go along with `models`."""
     record = BuildRecord(
         uid=_uid(built, ended_ms),
         model=built.model,
@@ -62,7 +65,8 @@ def put(outbox: Outbox, built: BuiltModel, folder: Path | None, ended_ms: int, *
         epochs=tuple(epochs(built.training)),
         tags=tags(built),
     )
-    outbox.put(record, files(built, folder))
+    taken = version_files(built.manifest, folder) if models and folder and built.manifest else {}
+    outbox.put(record, files(built, folder), taken)
 
 
 def _uid(built: BuiltModel, ended_ms: int) -> str:

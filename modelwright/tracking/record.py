@@ -11,6 +11,7 @@ from pydantic import Field
 
 from modelwright.facts.part import Integer, Number, Part
 
+VERSION_FOLDER = "version"  # of a run's artifacts: what a registered version points at
 LONGEST_PARAM = 6000  # characters: what MLflow's store takes
 _LONGEST_TAG = 8000
 _MOST_ITEMS = 50  # of a list that is written out item by item

@@ -27,7 +27,7 @@ from modelwright.tracking.published import put_published
 from modelwright.tracking.state import KnownState, experiment_of, journal_head, live_version
 
 _CONNECT_S = 5.0
-_PATIENCE_S, _PATIENCE_PER_RECORD_S = 90.0, 15.0
+_PATIENCE_S, _PATIENCE_PER_RECORD_S, _SLOWEST_BYTES_PER_S = 90.0, 15.0, 500_000
 _COMMAND = "import sys; sys.path.remove(''); from modelwright.tracking.child import main; main()"
 # What MLflow does by default takes minutes where a server hangs. What the user sets stays.
 _BOUNDS = {
@@ -148,7 +148,8 @@ def check_reachable(project: ProjectConfig) -> None:
 def _ask(project: ProjectConfig, outbox: Outbox, live: dict[str, int | None], records: int) -> Iterator[dict[str, Any]]:
     """The answers of a child process, as they come. Raises TrackingError where it takes too long, or dies."""
     order = {**order_of(project), "outbox": str(outbox.folder), "live": live}
-    yield from run_child(project, _COMMAND, order, _PATIENCE_S + _PATIENCE_PER_RECORD_S * records)
+    patience_s = _PATIENCE_S + _PATIENCE_PER_RECORD_S * records + outbox.size_bytes() / _SLOWEST_BYTES_PER_S
+    yield from run_child(project, _COMMAND, order, patience_s)
 
 
 def order_of(project: ProjectConfig) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from modelwright.charts.matrix import matrix_svg
+from modelwright.digest import list_tree
 from modelwright.errors import StepError, VerifyError
 from modelwright.facts.training import TrainingRecord
+from modelwright.steps.sources.mlflow import no_model
 from modelwright.tracking.describe import BuiltModel, epochs, gates, metrics, params, tags
 from modelwright.tracking.outbox import Outbox
+from modelwright.tracking.published import put_published
 from modelwright.tracking.record import BuildRecord, flat, key
 from modelwright.verification.confusion import confusion_from
 from tests.conftest import DATA_PY, ONNX_YAML, Sandbox
+from tests.tracking.test_settings import with_tracking
 
 CONFUSION_PY = (
     DATA_PY
@@ -95,6 +100,26 @@ def test_names_and_values_are_as_mlflow_takes_them() -> None:
     assert found.keys() == {"source.steps.0.model", "source.steps.1.model", "source.flag", "source.text"}
     assert found["source.flag"] == "false"
     assert len(found["source.text"]) == 6000
+
+
+@pytest.mark.parametrize("models", [True, False])
+def test_a_version_comes_with_its_files_unless_they_are_left_out(sandbox: Sandbox, models: bool) -> None:
+    with_tracking(sandbox, f"models = {str(models).lower()}").onnx_builder()
+    assert sandbox.build()["doubled"].status == "new"
+    outbox = Outbox.of(sandbox.project.state)
+    put_published(sandbox.project, sandbox.repository, outbox, "doubled", ())
+    (record,) = outbox.waiting()
+    names = set(list_tree(outbox.version(record)))
+    own = {"model.onnx", "MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
+    assert names == (own if models else set())
+    where = "models:/doubled/1"
+    fetched = sandbox.root / "fetched"
+    shutil.copytree(outbox.files(record) / "version", fetched)
+    assert (
+        f"{where}: is version 1 of 'doubled' as Modelwright registered it, without" in no_model(fetched, where).message
+    )
+    shutil.copytree(sandbox.repository.folder("doubled", 1), fetched, dirs_exist_ok=True)
+    assert "it has no model.onnx, so no flavour of MLflow" in no_model(fetched, where).message
 
 
 def test_the_outbox_gives_what_it_was_given(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelwright.digest import list_tree, sha256_file
@@ -21,7 +22,7 @@ from modelwright.project.tracking import Tracking
 from modelwright.tracking.outbox import Outbox
 from modelwright.tracking.record import BuildRecord, Epoch
 from modelwright.tracking.recorder import send
-from tests.conftest import ONNX_YAML, Sandbox
+from tests.conftest import DATA_PY, ONNX_YAML, Sandbox
 from tests.ports import free_port
 from tests.tracking.test_describe import CONFUSION_PY
 from tests.tracking.test_settings import with_tracking
@@ -37,6 +38,11 @@ inputs: [{name: x, dtype: FP32, shape: [2]}]
 outputs: [{name: y, dtype: FP32, shape: [2], labels: labels.txt}]
 """
 )
+TAKEN_YAML = """
+source: {kind: mlflow, model: models:/doubled@live}
+samples: data:samples
+serving: {max_batch_size: 8}
+"""
 
 
 @dataclass
@@ -96,7 +102,9 @@ def test_a_published_build_is_a_run_and_a_registered_version(tracked: Sandbox) -
     assert {"modelwright.code_digest", "modelwright.data_digest"} <= tags.keys()
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
     assert artifacts.is_relative_to(tracked.project.state / "mlflow")
-    assert {"confusion.svg", "confusion.json", "report.md", "version/manifest.json"} == set(list_tree(artifacts))
+    version = {"manifest.json", "model.onnx", "MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
+    expected = {"confusion.svg", "confusion.json", "report.md", *(f"version/{name}" for name in version)}
+    assert expected == set(list_tree(artifacts))
     assert "<svg" in (artifacts / "confusion.svg").read_text()
     assert "dog" in (artifacts / "confusion.svg").read_text()
     assert sha256_file(artifacts / "version/manifest.json") == tracked.published()["doubled/1/manifest.json"]
@@ -112,6 +120,26 @@ def test_a_build_that_misses_a_gate_is_a_failed_run(tracked: Sandbox) -> None:
     assert run.data.tags["modelwright.gate.accuracy"] == "missed: 1, min 1.5"
     assert run.data.metrics["accuracy"] == 1.0
     assert [model.name for model in seen.client.search_registered_models()] == ["doubled"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of MLflow, about its own type hints
+def test_a_registered_version_is_a_model_that_mlflow_loads_and_a_project_builds(
+    tracked: Sandbox, sandbox_factory: Callable[[], Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    uri = tracked.project.registry
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    loaded = mlflow.pyfunc.load_model("models:/doubled/1")
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.testing.assert_array_equal(loaded.predict({"x": rows})["y"], rows * 2)
+    assert loaded.metadata.signature.inputs.input_names() == ["x"]
+    other = with_tracking(sandbox_factory(), f'uri = "{uri}"')
+    other.write("taken", model_yaml=TAKEN_YAML, data_py=DATA_PY)
+    assert other.build()["taken"].error is None
+    assert other.published()["taken/1/model.onnx"] == tracked.published()["doubled/1/model.onnx"]
+    assert "resolved: models:/doubled/1" in (other.root / "builders/taken/source.lock").read_text()
 
 
 def test_the_alias_follows_and_numbers_stay_the_same(tracked: Sandbox) -> None:
@@ -208,6 +236,8 @@ def test_a_server_that_is_down_fails_no_build_and_is_caught_up(sandbox: Sandbox,
     assert seen.versions("doubled") == {1: "1"}
     source = seen.client.get_model_version("doubled", "1").source
     assert source.startswith("mlflow-artifacts:/")
+    there = seen.client.list_artifacts(seen.runs("shared")[0].info.run_id, "version")
+    assert {"version/MLmodel", "version/model.onnx"} <= {item.path for item in there}
     # The same from nothing: the registry has it all, so nothing is there twice.
     (sandbox.project.state / "tracking/registered.json").unlink()
     sent = send(sandbox.project)

@@ -26,6 +26,7 @@ def with_tracking(sandbox: Sandbox, table: str = "mlflow = true") -> Sandbox:
         ([], "tracking: a table is needed"),
         ({"mlfow": True}, r"tracking\.mlfow: unknown field\n.*did you mean 'mlflow'"),
         ({"mlflow": "yes"}, r"tracking\.mlflow: true or false is needed, got 'yes'"),
+        ({"models": 1}, r"tracking\.models: true or false is needed, got 1"),
         ({"uri": 5000}, r"tracking\.uri: a text is needed, got 5000"),
         ({"uri": " "}, r"tracking\.uri: a text is needed"),
         ({"uri": "localhost:5000"}, r"tracking\.uri: is no URI that MLflow takes: 'localhost:5000'"),

@@ -16,10 +16,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import urlsplit
 
-from modelwright.errors import StepError, TrackingError
+from modelwright.errors import ModelwrightError, StepError, TrackingError
 from modelwright.fsops import open_file
 from modelwright.kinds.mlmodel import DETAIL, FILE, parse_mlmodel
+from modelwright.repository.manifest import read as read_manifest
 from modelwright.steps.sources.source import CHUNK, RemoteSource
+from modelwright.triton.layout import ABOUT, MANIFEST
 
 _COMMAND = "import sys; sys.path.remove(''); from modelwright.steps.sources.mlflow_child import main; main()"
 _PATIENCE_S, _CONNECT_S = 3600.0, 5.0
@@ -80,6 +82,22 @@ def _answer(uri: str, registry: str, folder: str) -> Mapping[str, str]:
     return answer
 
 
+def no_model(folder: Path, resolved: str) -> StepError:
+    """What a folder without an MLmodel is: a version that this program registered, or something else."""
+    whole = "modelwright track push and modelwright track pull bring whole models"
+    try:
+        manifest = read_manifest(folder / MANIFEST)
+    except ModelwrightError:
+        manifest = None
+    if manifest is None:
+        return StepError(f"{resolved}: is no MLflow model: it has no {FILE} that reads", f"{whole} from here to there")
+    what = f"{resolved}: is version {manifest.version} of '{manifest.model}' as Modelwright registered it"
+    if all((folder / name).is_file() for name in manifest.files if name not in ABOUT):
+        return StepError(f"{what}: it has no model.onnx, so no flavour of MLflow", whole)
+    hint = f"build it with [tracking] models = true there; or {whole}"
+    return StepError(f"{what}, without its files", hint)
+
+
 class _MlflowSource(RemoteSource):
     is_folder = True
 
@@ -90,8 +108,7 @@ class _MlflowSource(RemoteSource):
         try:
             text = (self._folder / FILE).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            hint = "a whole model that modelwright track push logged is for modelwright track pull"
-            raise StepError(f"{self.resolved}: is no MLflow model: it has no {FILE} that reads", hint) from None
+            raise no_model(self._folder, self.resolved) from None
         model = parse_mlmodel(text, f"{self.resolved}: {FILE}")
         self.details = {DETAIL: model.as_detail(), **({"version": answer["version"]} if answer.get("version") else {})}
 

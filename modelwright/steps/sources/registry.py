@@ -20,10 +20,6 @@ _OPENERS = {
 }
 
 
-def schemes() -> tuple[str, ...]:
-    return (*_OPENERS, *_MLFLOW)
-
-
 def open_source(uri: str, registry: str = "") -> RemoteSource:
     """What a URI leads to. `registry` is the URI of the project's MLflow, for those of its models.
 
