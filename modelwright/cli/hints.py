@@ -18,6 +18,7 @@ import click
 from modelwright.cli.main import COMMANDS
 from modelwright.errors import ModelwrightError
 from modelwright.project.project import root_of
+from modelwright.text import printable
 
 _NAME = "modelwright"
 _COMMAND = re.compile(rf"(?<![\w/.-]){_NAME} ({'|'.join(COMMANDS)})\b")
@@ -54,8 +55,9 @@ def typed(text: str) -> str:
 
 
 def error_text(error: ModelwrightError) -> str:
-    """An error as it is printed: its message, and its hint below."""
-    return f"{error.message}\n  hint: {typed(error.hint)}" if error.hint else error.message
+    """An error as it is printed: its message, and its hint below. Names of files in it may hold control characters."""
+    text = f"{error.message}\n  hint: {typed(error.hint)}" if error.hint else error.message
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _program_for(name: str) -> str:

@@ -34,6 +34,7 @@ from modelwright.project.source_lock import SourceLock, source_lock_text
 from modelwright.project.spec import FILE, Builder, Name
 from modelwright.project.uris import is_uri, uris_of
 from modelwright.project.writer import as_yaml
+from modelwright.text import printable
 from modelwright.variants.registry import LOOKUPS
 
 
@@ -128,7 +129,7 @@ def _written_around(
     with disk_errors(project.builders), _staging(project.builders) as staging:
         (staging / name).mkdir()
         editor = schema.editor_line(project, folder).rstrip()
-        new = NewBuilder(project, name, staging / name, folder, given, editor, uri)
+        new = NewBuilder(project, name, staging / name, folder, printable(given), editor, uri)
         written = recogniser.write(found, new)
         if lock and _names(read_builder(new.folder, project.shown(folder / FILE), LOOKUPS), uri):
             new.write(LOCK_FILE, source_lock_text([lock]))

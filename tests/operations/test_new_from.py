@@ -289,6 +289,17 @@ def test_what_is_no_file_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "pipe: is no regular file" in refused(sandbox, tmp_path / "pipe")
 
 
+def test_names_that_terminals_and_files_cannot_show_are_escaped(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1b[31mb"
+    folder.mkdir()
+    (folder / "c\x1b]0;d").touch()
+    assert r"a\x1b[31mb: is a folder with c\x1b]0;d: it is" in refused(sandbox, folder)
+    file = saved(tmp_path / "from", BUILDS["rows"][0])
+    file = file.rename(file.with_name(os.fsdecode(b"caf\xe9.onnx")))
+    assert sandbox.cli("new", "cafe", "--from", str(file)).exit_code == 0
+    assert "caf?" in (sandbox.root / "builders/cafe/model.yaml").read_text()
+
+
 def test_a_folder_that_cannot_be_copied_is_named(sandbox: Sandbox, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "bert"):  # the project lies in the first one
         folder.mkdir(exist_ok=True)

@@ -69,7 +69,8 @@ class NewBuilder:
         """Write a file of the builder's folder."""
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        # Names of files that are no UTF-8 have characters that a file cannot have.
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(errors="replace"))
 
     @property
     def is_taken(self) -> bool:
