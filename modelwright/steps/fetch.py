@@ -79,7 +79,7 @@ def _changed(lock: SourceLock, model: str, name: str, file: LockedFile, found: L
     what = file_type(part)
     expected = f"SHA-256 {file.sha256} ({file.size_bytes:,} bytes)"
     got = f"{found.sha256} ({found.size_bytes:,} bytes)" if found.sha256 else "more bytes"
-    came = f"; what came is {what.what}" if what else ""
+    came = f"; what came is {what.what}" if what and (part.stat().st_size or not found.size_bytes) else ""
     hint = f"it was changed after it was locked: modelwright update {model} takes what is there now"
     return StepError(f"{lock.resolved}: {name}: expected {expected}, got {got}{came}", hint)
 

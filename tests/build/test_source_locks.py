@@ -102,6 +102,9 @@ def test_a_file_that_changed_at_the_other_end_is_refused_until_it_is_updated(
     error = sandbox.error()
     expected = r"source.path: .*m.onnx: m.data: expected SHA-256 \w{64} \(4 bytes\), got \w{64} \(4 bytes\)"
     assert re.search(expected, error), error
+    web.answers |= {name: bytes(8) for name in web.answers if name.endswith("m.data")}
+    assert re.search(r"\(4 bytes\), got more bytes\n", sandbox.error())
+    web.answers = graph_with_weights(tmp_path / "newer", 2.001)
     assert re.search(r"hint: it was changed after it was locked: .*modelwright .*update doubled", error)
     assert sandbox.cli("update", "doubled").exit_code == 0
     assert sandbox.build()["doubled"].version == 2
