@@ -20,6 +20,7 @@ from modelwright.fsops import open_file
 _HEAD = 1 << 20
 _TAIL = 1 << 16
 _DEPTH = 12
+_MOST_FEATURES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
 
 
 def _positive(number: Any) -> int:
-    if (found := int(number)) < 1:
-        raise ValueError("it has no features")
+    if not 0 < (found := int(number)) <= _MOST_FEATURES:
+        raise ValueError(f"it says that it has {found} features")
     return found
 
 
@@ -114,7 +115,10 @@ def _json_value(data: bytes, key: str, default: Any = None) -> Any:
     found = list(re.finditer(rf'"{key}"\s*:\s*', text))
     if not found:
         return _or_default(key, default)
-    return json.JSONDecoder().raw_decode(text, found[-1].end())[0]
+    try:
+        return json.JSONDecoder().raw_decode(text, found[-1].end())[0]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"its {key} is no JSON: {error.msg}") from None
 
 
 def _ubj_value(data: bytes, key: str, default: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, wine.target_names[classes])
     dump(pipeline, folder / "wine.skops")
     joblib.dump(pipeline, folder / "wine.joblib", compress=3)
+    (folder / "cut-many.txt").write_text("tree\nversion=v4\nnum_class=1\nmax_feature_idx=99999999999\n\n")
     for name in ("numbers.json", "named.ubj"):
         (folder / f"cut-{name}").write_bytes((folder / name).read_bytes()[:-200])
     return folder
@@ -109,8 +111,13 @@ def test_a_compressed_pickle_is_read_as_far_as_its_arrays(sandbox: Sandbox, file
     assert spec(sandbox)["inputs"][0]["shape"] == [13]
 
 
-@pytest.mark.parametrize("name", ["cut-numbers.json", "cut-named.ubj"])
+@pytest.mark.parametrize("name", ["cut-numbers.json", "cut-named.ubj", "cut-many.txt"])
 def test_a_damaged_file_is_an_error(sandbox: Sandbox, files: Path, name: str) -> None:
     message = sandbox.error("new", "m", "--from", str(files / name))
-    assert "is a model of XGBoost, but damaged" in message
-    assert "hint: copy or write it again" in message
+    assert re.search(r"is a model of (XGBoost|LightGBM), but damaged: its? .*\n  hint: copy or write it again", message)
+
+
+def test_a_pickle_of_something_else_is_no_estimator(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"weights": [1.0]}))
+    message = sandbox.error("new", "m", "--from", str(tmp_path / "model.pkl"))
+    assert "is a Python pickle, of which no builder is made" in message

@@ -34,6 +34,10 @@ _NO_PROBABILITIES = re.compile(
 )
 _NUMBERS = re.compile(r"(Regressor|Regression|SVR|Ridge|Lasso|ElasticNet|RidgeCV|LassoCV|ElasticNetCV)$")
 _CLASS, _PROBABILITIES, _NUMBER = "class", "probabilities", "prediction"
+_ZERO_TO_ONE = (
+    "golden samples are random, from 0 to 1: replace them by rows like those of training, so that the comparison with"
+    " the library reaches all of the trees"
+)
 _RANDOM = "golden samples are random: replace them by what clients send"
 
 
@@ -72,8 +76,8 @@ def _skops(path: Path, header: SkopsHeader) -> Seen:
 
 
 def _pickle(path: Path, header: PickleHeader) -> Seen | None:
-    """A pickle that names a library of estimators, or is called as those are."""
-    if not _LIBRARIES.intersection(header.libraries) and ("torch" in header.libraries or path.suffix not in _SUFFIXES):
+    """A pickle that names a library of estimators; or one of joblib, of which only the part before arrays is read."""
+    if not _LIBRARIES.intersection(header.libraries) and ("torch" in header.libraries or path.suffix != ".joblib"):
         return None
     version = f" (scikit-learn {header.version})" if header.version else ""
     names = f" that names {', '.join(header.libraries[:8])}{version}" if header.libraries else ""
@@ -112,8 +116,8 @@ def _xgboost_name(path: Path) -> str:
 
 def _write_boosted(seen: Seen, new: NewBuilder, source: list[str]) -> Written:
     header: EstimatorHeader = seen.details
-    named = header.names and header.names != tuple(f"Column_{index}" for index in range(header.features))
-    order = f"in this order: {', '.join(header.names)}" if named else ""
+    numbered = all(name == f"Column_{index}" for index, name in enumerate(header.names))
+    order = "" if numbered else f"in this order: {', '.join(header.names)}"
     if header.classes:
         outputs = _classifier("INT64", header.classes)
     else:
@@ -123,7 +127,7 @@ def _write_boosted(seen: Seen, new: NewBuilder, source: list[str]) -> Written:
         new.write(DATA, _ranged(new.name, header.ranges))
         return Written(("golden samples are random, of the range that each feature had in training",))
     _random(new, header.features)
-    return Written((_RANDOM,))
+    return Written((_ZERO_TO_ONE,))
 
 
 def _write_skops(seen: Seen, new: NewBuilder, source: list[str]) -> Written:
