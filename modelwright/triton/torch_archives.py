@@ -80,10 +80,22 @@ def checkpoint_header(path: Path) -> CheckpointHeader:
     others = tuple(dict.fromkeys(name for name in unpickler.classes if not _HARMLESS.fullmatch(name)))
     if not isinstance(content, Mapping):
         return CheckpointHeader((), classes=others)
-    inside = next((key for key in _NESTED if isinstance(content.get(key), Mapping)), "")
+    inside = next((key for key in _NESTED if isinstance(content.get(key), Mapping)), "") or _nested_in(content)
     held = content[inside] if inside else content
     weights = tuple(value.named(str(key)) for key, value in held.items() if isinstance(value, _Tensor))
     return CheckpointHeader(weights, inside, others, str(content.get("pytorch-lightning_version", "")))
+
+
+def _nested_in(content: Mapping[Any, Any]) -> str:
+    """The key of the weights, such as `model`, where none lie beside it. An identifier: code is written with it."""
+    if isinstance(content, _Object) or _has_tensors(content):
+        return ""
+    names = [key for key in content if isinstance(key, str) and key.isidentifier()]
+    return next((name for name in names if _has_tensors(content[name])), "")
+
+
+def _has_tensors(part: object) -> bool:
+    return isinstance(part, Mapping) and any(isinstance(value, _Tensor) for value in part.values())
 
 
 def root_of(archive: zipfile.ZipFile) -> str:

@@ -57,6 +57,11 @@ def test_what_is_left_to_a_person_is_listed(sandbox: Sandbox, tmp_path: Path) ->
     code = (sandbox.root / "builders/checkpoint/train.py").read_text()
     assert "removeprefix('model.')" in code
     compile(code, "train.py", "exec")
+    torch.save({"epoch": 3, "model": models.net().state_dict()}, tmp_path / "epoch3.pt")
+    assert "Saw a PyTorch checkpoint: 4 weights, conv.weight" in new(sandbox, "nested", tmp_path / "epoch3.pt")
+    assert '["model"]' in (sandbox.root / "builders/nested/train.py").read_text()
+    torch.save({'"]; exit() #': models.net().state_dict()}, tmp_path / "code.pt")
+    assert "no builder is made" in sandbox.error("new", "code", "--from", str(tmp_path / "code.pt"))
     content: dict[str, bytes | str] = {"w.ckpt": (tmp_path / "last.ckpt").read_bytes(), "model.py": models.MODEL_PY}
     parts = {"serializedFile": "w.ckpt", "modelFile": "model.py", "handler": "digits_handler"}
     archive = models.write_mar(tmp_path / "w.mar", content | {"digits_handler.py": models.HANDLER_PY}, **parts)
