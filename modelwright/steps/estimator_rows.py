@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 10_000
 _SEED = 0
+_ZEROS = 1 / 16
 
 
 def compared_rows(context: StepContext) -> tuple[Tensors, str]:
@@ -51,7 +52,10 @@ def _drawn(array: Array, count: int, generator: np.random.Generator) -> Array:
 
 
 def _column(values: Array, count: int, generator: np.random.Generator) -> Array:
-    """Values of a column; where they are fractions, half of them lie anywhere between its smallest and largest."""
+    """Values of a column; where they are fractions, half of them lie anywhere between its smallest and largest.
+
+    Some of these are exactly 0, where that lies between: libraries may take it as a missing value.
+    """
     import numpy as np
 
     picked: Array = values[generator.integers(0, len(values), count)]
@@ -61,4 +65,6 @@ def _column(values: Array, count: int, generator: np.random.Generator) -> Array:
     if not finite.size or np.array_equal(finite, np.rint(finite)):
         return picked  # counts and codes: other numbers may mean nothing
     anywhere = generator.uniform(finite.min(), finite.max(), count).astype(values.dtype)
+    if finite.min() <= 0 <= finite.max():
+        anywhere[generator.random(count) < _ZEROS] = 0
     return np.where(generator.random(count) < 0.5, anywhere, picked)

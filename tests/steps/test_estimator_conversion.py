@@ -191,3 +191,12 @@ def dbscan() -> Any:
 def test_what_no_converter_takes_is_said(fitted: Callable[[], Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(StepError, match=message):
         agreement(fitted(), tmp_path, {"x": ROWS[:32]}, outputs=[OutputSpec(name="y", dtype="FP32", shape=[])])
+
+
+def test_a_zero_that_the_library_takes_as_missing_is_among_the_rows(tmp_path: Path) -> None:
+    """No golden sample needs to hold an exact zero for the graph to be refused."""
+    from lightgbm import LGBMClassifier
+
+    fitted = LGBMClassifier(n_estimators=5, zero_as_missing=True, verbose=-1).fit(ROWS, CLASSES)
+    with pytest.raises(VerifyError, match="differs from the library"):
+        agreement(as_estimator(fitted), tmp_path, {"x": ROWS})
