@@ -12,9 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from modelwright.environments.tensorflow import TENSORFLOW
 from modelwright.errors import SpecError
 from modelwright.kinds.estimators import NO_TECHNIQUES, TABULAR
 from modelwright.kinds.export import EXPORT_TOOLS, ONNX_TOOLS, TORCH
+from modelwright.kinds.in_tensorflow import convert_step
 from modelwright.kinds.kind import Kind, Needs
 from modelwright.kinds.mlmodel import DETAIL, FILE, MlModel, SignatureTensor, of_detail, parse_mlmodel
 from modelwright.kinds.origin import source_files, source_lock
@@ -27,12 +29,14 @@ from modelwright.project.source_lock import SourceLockNeededError
 from modelwright.project.spec import Builder, ModelSpec, OutputSpec, SourceSpec, TensorSpec
 from modelwright.project.uris import Resolved, SourcePath, is_uri
 
-Flavor = Literal["onnx", "sklearn", "xgboost", "lightgbm", "pytorch"]
+Flavor = Literal["onnx", "sklearn", "xgboost", "lightgbm", "pytorch", "keras", "tensorflow"]
 ESTIMATORS = ("sklearn", "xgboost", "lightgbm")
+IN_TENSORFLOW = ("keras", "tensorflow")
 _TAKEN: dict[str, StepFunction] = {  # in the order in which one is chosen
     "onnx": StepFunction("mlflow_onnx", "modelwright.steps.mlflow:from_onnx"),
     **dict.fromkeys(ESTIMATORS, StepFunction("mlflow_estimator", "modelwright.steps.mlflow:from_estimator")),
     "pytorch": StepFunction("mlflow_pytorch", "modelwright.steps.mlflow:from_pytorch"),
+    **dict.fromkeys(IN_TENSORFLOW, StepFunction("mlflow_tensorflow", "modelwright.steps.mlflow:from_tensorflow")),
 }
 _CONVERTERS = ("sklearn", "skl2onnx", "onnxmltools", "scipy", "numpy", "pandas", "skops", *ONNX_TOOLS)
 _TOOLS = {
@@ -64,7 +68,8 @@ class MlflowSource(SourceSpec):
     path: SourcePath | None = Field(None, description="A folder with an MLmodel file in it, or its URI.")
     flavor: Flavor | None = Field(None, description="Which of its flavours, where it has several.")
     trusted: TrustedField = False
-    threads: int = Field(1, ge=1, description="Threads to run a PyTorch module with. Part of the result.")
+    signature: str = Field("", description="The signature of a TensorFlow module to serve, where it has several.")
+    threads: int = Field(1, ge=1, description="Threads to run PyTorch or TensorFlow with. Part of the result.")
 
     @model_validator(mode="after")
     def _one_place(self) -> MlflowSource:
@@ -127,7 +132,7 @@ def taken(model: MlModel, wanted: str | None, where: str) -> str:
 
 def _with_tensors(spec: ModelSpec, model: MlModel, flavor: str, where: str) -> ModelSpec:
     _check_signature(spec, model, where)
-    if flavor == "onnx" or (spec.inputs and spec.outputs):
+    if flavor in ("onnx", *IN_TENSORFLOW) or (spec.inputs and spec.outputs):
         return spec
     changed: dict[str, Any] = {}
     for side, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
@@ -180,6 +185,9 @@ def _steps(recipe: Recipe, source: MlflowSource) -> list[Step]:
     field, place = source.place
     files = source_files(recipe, field, place, folder=True)
     flavor = str(source.flavor)
+    if flavor in IN_TENSORFLOW:
+        own = {"flavor": flavor, "trusted": source.trusted, "signature": source.signature}
+        return [*files.steps, convert_step(recipe, "onnx", _TAKEN[flavor], files, own, source.threads)]
     config: dict[str, Any] = {
         "trusted": source.trusted,
         **recipe.onnx_limits,
@@ -207,6 +215,8 @@ def _other_form(source: MlflowSource) -> Kind[MlflowSource] | None:
     """The same, with what its flavour needs."""
     if source.flavor in ESTIMATORS:
         return replace(KIND, needs=(TABULAR,), no_techniques=NO_TECHNIQUES, other_form=_none)
+    if source.flavor in IN_TENSORFLOW:
+        return replace(KIND, environment=TENSORFLOW, other_form=_none)
     return replace(KIND, needs=(TORCH, _MLFLOW), other_form=_none) if source.flavor == "pytorch" else None
 
 
@@ -219,8 +229,8 @@ KIND = Kind(
     source=MlflowSource,
     summary="a model of an MLflow registry",
     takes="`model: models:/NAME@ALIAS` of a registry, or `path`: a folder that MLflow wrote; flavours onnx, sklearn, "
-    "xgboost, lightgbm, pytorch",
-    verified="as the kinds `onnx`, `torch` and `sklearn` are",
+    "xgboost, lightgbm, pytorch, keras, tensorflow",
+    verified="as the kinds `onnx`, `torch`, `sklearn` and `tensorflow` are",
     steps=_steps,
     version_step="onnx",
     verification=in_onnxruntime,

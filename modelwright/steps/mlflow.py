@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from modelwright.onnx.check import read_signature
 from modelwright.steps.context import StepContext
 from modelwright.steps.files import source_path
 from modelwright.steps.onnx import export_module, made
+
+_KERAS = ("model.keras", "model.h5", "model")  # as MLflow names it in the data folder
 
 
 def from_onnx(context: StepContext, out: Path) -> Made:
@@ -60,6 +63,44 @@ def from_pytorch(context: StepContext, out: Path) -> Made:
     check_trusted(source.trusted, where, "an MLflow model of the flavour pytorch, a pickle", instead)
     torch.set_num_threads(source.threads)
     return export_module(context, _loaded(folder, where).eval(), out)
+
+
+def from_tensorflow(context: StepContext, out: Path) -> Made:
+    """A module or a Keras model, converted in TensorFlow's environment. Pickled custom objects are not loaded."""
+    from modelwright.steps.tensorflow import check_keras_file, check_saved_model, convert
+
+    folder, model, where = _opened(context)
+    source = context.source(MlflowSource)
+    place = _of_tensorflow(folder, model.flavors[str(source.flavor)], where)
+    with located(where):
+        if is_saved := place.is_dir():
+            check_saved_model(place)
+        else:
+            check_keras_file(place, where, trusted=source.trusted)
+        request: dict[str, Any] = {"form": "saved_model" if is_saved else "keras", "model": str(place.resolve())}
+        if is_saved:
+            request |= {"signature": source.signature, "tags": ("serve",)}
+        else:
+            request |= {"trusted": source.trusted}
+        file = convert(context, {**request, "threads": source.threads}, out / "version", out / "expected.npz")
+    return made(read_signature(file), file, context)
+
+
+def _of_tensorflow(folder: Path, flavor: Mapping[str, Any], where: str) -> Path:
+    """The SavedModel's folder, or the Keras file. MLflow names neither of the latter's endings."""
+    data = str(flavor.get("saved_model_dir") or flavor.get("data") or "data")
+    place = folder / data
+    if not place.resolve().is_relative_to(folder.resolve()) or not place.is_dir():
+        raise StepError(f"{where}: {FILE} names the folder '{data}', which is not in it", "log the model again")
+    if flavor.get("saved_model_dir"):
+        return place
+    if objects := sorted(place.glob("*custom_objects*")):
+        hint = "save the model with model.export(folder) where its code is: source.kind tensorflow"
+        raise StepError(f"{where}: its custom objects are a pickle, which is not loaded: {objects[0].name}", hint)
+    found = next((place / name for name in _KERAS if (place / name).exists()), None)
+    if found is None:
+        raise StepError(f"{where}: '{data}' has none of {', '.join(_KERAS)}", "log the model again")
+    return found
 
 
 def _loaded(folder: Path, where: str) -> Any:

@@ -62,6 +62,8 @@ def test_a_folder_with_a_graph_is_published_as_it_is(sandbox: Sandbox) -> None:
         ),
         (MLMODEL.replace("data: model.onnx", "data: ../model.yaml"), YAML, "names the file '../model.yaml', which is not"),
         (MLMODEL.replace("data: model.onnx", "data: other.onnx"), YAML, "names the file 'other.onnx', which is not"),
+        ("flavors: {tensorflow: {data: ../x}}", YAML, "names the folder '../x', which is not in it"),
+        ("flavors: {keras: {data: .}}", YAML, "'.' has none of model.keras, model.h5, model"),
         (MLMODEL, YAML.replace("path: saved", "path: nowhere"), "nowhere"),
         (MLMODEL, YAML.replace("path: saved", "model: models:/net"), "'models:/net' names no model of a registry"),
         (MLMODEL, YAML.replace("path: saved", "model: 'runs:/1/../x'"), "'runs:/1/../x' names no model of a registry"),
@@ -71,6 +73,14 @@ def test_a_folder_with_a_graph_is_published_as_it_is(sandbox: Sandbox) -> None:
 def test_bad_input_is_named_and_publishes_nothing(sandbox: Sandbox, mlmodel: str, yaml: str, message: str) -> None:
     saved(sandbox, mlmodel, yaml)
     assert message in sandbox.error()
+
+
+def test_custom_objects_of_keras_are_not_loaded(sandbox: Sandbox) -> None:
+    folder = saved(sandbox, "flavors: {keras: {data: data}}") / "saved/data"
+    folder.mkdir()
+    for name in ("model.keras", "custom_objects.cloudpickle"):
+        (folder / name).write_bytes(b"")
+    assert "its custom objects are a pickle, which is not loaded: custom_objects.cloudpickle" in sandbox.error()
 
 
 def test_a_lock_keeps_what_counts_of_an_mlmodel() -> None:

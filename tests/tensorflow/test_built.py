@@ -62,6 +62,23 @@ DIGITS_YAML = """
 """
 
 
+MLMODELS = {
+    "keras_logged": "flavors: {keras: {data: data, keras_backend: tensorflow, save_exported_model: false}}",
+    "module_logged": "flavors: {tensorflow: {saved_model_dir: tf2model, model_type: tf2-module}}",
+}
+
+
+def logged(models: Path) -> None:
+    """Folders as MLflow writes them, with a Keras model and with a module."""
+    for name, text in MLMODELS.items():
+        (models / name).mkdir()
+        (models / name / "MLmodel").write_text(text)
+    (models / "keras_logged/data").mkdir()
+    (models / "keras_logged/data/keras_module.txt").write_text("keras")
+    shutil.copyfile(models / "digits.keras", models / "keras_logged/data/model.keras")
+    shutil.copytree(models / "two", models / "module_logged/tf2model")
+
+
 def builder(sandbox: Sandbox, models: Path, model: str, path: str, yaml: str, data: str) -> None:
     folder = sandbox.write(model, model_yaml=yaml, data_py=data)
     source = models / path
@@ -86,6 +103,11 @@ def built(models: Path, sandbox_factory: Callable[[], Sandbox]) -> tuple[Sandbox
     builder(sandbox, models, "words", "words", words, WORDS)
     served = "source: {kind: tf_serving, path: served}\nsamples: data:samples\nserving: {max_batch_size: 8, version_policy: {all: {}}}"
     builder(sandbox, models, "served", "served", served, ROWS)
+    logged(models)
+    of_mlflow = DIGITS_YAML.replace("KIND", "mlflow").replace("PATH", "keras_logged")
+    builder(sandbox, models, "keras_logged", "keras_logged", of_mlflow, IMAGES)
+    module = scores.replace("kind: tensorflow, path: two", "kind: mlflow, path: module_logged")
+    builder(sandbox, models, "module_logged", "module_logged", module, ROWS)
     return sandbox, sandbox.build()
 
 
@@ -97,6 +119,8 @@ def test_every_model_agrees_with_tensorflow(built: tuple[Sandbox, dict[str, Outc
         assert outcome.max_abs_error is not None
         assert outcome.max_abs_error < 1e-5
     assert outcomes["of_keras"].metrics["accuracy"] > 0.9
+    assert outcomes["keras_logged"].metrics == outcomes["of_keras"].metrics
+    assert "module_logged" in outcomes
     assert sandbox.build()["saved"].status == "unchanged"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelwright.errors import SpecError
-from modelwright.kinds.mlflow import taken
+from modelwright.kinds.mlflow import IN_TENSORFLOW, taken
 from modelwright.kinds.mlmodel import FILE, MlModel, SignatureTensor, parse_mlmodel
 from modelwright.operations.importing.recogniser import NewBuilder, Recogniser, Seen, Written
 from modelwright.project.uris import is_uri, scheme_of
@@ -46,7 +46,7 @@ def write(found: Seen, new: NewBuilder) -> Written:
     else:
         place = f"path: {as_yaml(new.take(found.path, _FOLDER))}"
     extra = f", flavor: {flavor}" if new.uri and place.startswith("path") else ""
-    trusted = flavor != "onnx"
+    trusted = flavor not in ("onnx", *IN_TENSORFLOW)
     source = f"source: {{kind: mlflow, {place}{extra}}}"
     arrays = _arrays(model)
     samples = arrays or "    # what a request holds: name → array with a row a sample\n    "
