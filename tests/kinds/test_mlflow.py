@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from modelwright.kinds.mlmodel import FILE, of_detail, parse_mlmodel
+from modelwright.steps.sources.mlflow_child import fetched
 from tests.conftest import DATA_PY, Sandbox, doubling_onnx
 from tests.ports import free_port
 
@@ -180,12 +181,14 @@ def test_an_alias_stays_what_it_was_until_it_is_updated(sandbox: Sandbox, regist
     done = sandbox.cli("update", "net")
     assert "models:/net@champion: version 1 → 2" in done.output
     assert sandbox.build()["net"].version == 2
-    for model, message in (
-        ("models:/net@nope", "the model net has no alias 'nope': it has @champion, @latest-tested"),
+    sandbox.write("net", model_yaml=YAML.replace("path: saved", "model: models:/net@nope"))
+    assert "the model net has no alias 'nope': it has @champion, @latest-tested" in sandbox.error()
+    for uri, message in (
         ("models:/other/1", "there is no model 'other' in the registry: net"),
+        ("models:/net/7", "the model net has no version 7: it has 1, 2"),
     ):
-        sandbox.write("net", model_yaml=YAML.replace("path: saved", f"model: '{model}'"))
-        assert message in sandbox.error()
+        with pytest.raises(Exception, match=message):
+            fetched(uri, registry, str(sandbox.root))
     toml.write_text(toml.read_text().replace(registry, f"http://127.0.0.1:{free_port()}"))
     assert "the registry does not answer" in sandbox.error()
 
