@@ -55,7 +55,7 @@ def canonicalise(model: ModelProto) -> ModelProto:
     model.opset_import.sort(key=lambda opset: opset.domain)
     model.graph.name = "main"
     _name_nodes(model.graph.node, "")
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         _clean_graph(graph)
     for function in model.functions:
         _strip(function)
@@ -83,13 +83,13 @@ def save_canonical(model: ModelProto, out: Path, external_above_bytes: int = EXT
 
 def rename_values(model: ModelProto, names: Mapping[str, str]) -> None:
     """Rename tensors of the main graph, in place. A tensor that already has a wanted name gets another one."""
-    used = {name for graph in _graphs(model) for name in _value_names(graph)}
+    used = {name for graph in graphs_of(model) for name in _value_names(graph)}
     renames = dict(names)
     for wanted in names.values():
         if wanted in used and wanted not in names:
             renames[wanted] = next(name for n in itertools.count(1) if (name := f"{wanted}.{n}") not in used)
             used.add(renames[wanted])
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         _rename_graph(graph, renames)
 
 
@@ -166,7 +166,7 @@ def _move_weights(graph: GraphProto, out: Path) -> None:
                 tensor.external_data.add(key=key, value=value)
 
 
-def _graphs(model: ModelProto) -> Iterator[GraphProto]:
+def graphs_of(model: ModelProto) -> Iterator[GraphProto]:
     """The main graph and every graph inside a node, outer ones first."""
     yield model.graph
     for node in all_nodes(model):
@@ -190,7 +190,7 @@ def _attribute_graphs(attribute: AttributeProto) -> Iterator[GraphProto]:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)

@@ -25,6 +25,7 @@ from modelwright.steps.context import StepContext
 from modelwright.steps.files import source_path
 from modelwright.steps.onnx import made
 from modelwright.steps.samples import load_samples
+from modelwright.steps.tensorflow_names import renumber
 from modelwright.steps.tensorflow_process import MODEL, run_program
 from modelwright.triton.file_types import file_type
 from modelwright.triton.tensors import Tensors, save_tensors
@@ -85,6 +86,7 @@ def convert(context: StepContext, request: Mapping[str, Any], folder: Path, expe
             answers |= zip(group, unstacked(tensors), strict=True)
         model = load(Path(scratch) / "out" / MODEL)
     found = [answers[index] for index in range(len(samples))]
+    renumber(model)
     _complete(model, context, found[0])
     folder.mkdir(parents=True)
     save_canonical(model, folder / MODEL)

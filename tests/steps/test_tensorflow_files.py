@@ -5,11 +5,17 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.helper
+import onnx.numpy_helper
 import pytest
 
 from modelwright.errors import StepError
 from modelwright.progress import told_to
 from modelwright.steps.tensorflow import check_keras_file, check_saved_model
+from modelwright.steps.tensorflow_names import renumber
 from modelwright.steps.tensorflow_process import run_program
 from modelwright.steps.tf_serving import version_folders
 from tests.conftest import Sandbox
@@ -108,3 +114,27 @@ def test_new_from_a_saved_model_downloads_nothing(sandbox: Sandbox, tmp_path: Pa
     assert "Saw a SavedModel of TensorFlow" in said
     assert "a build makes it, once: a download of 330 MB" in said
     assert not (sandbox.root / ".modelwright/environments").exists()
+
+
+def counted_graph(first: int, second: int, constant: str) -> onnx.ModelProto:
+    """What tf2onnx makes of one model in two processes: other numbers, and another of two equal constants."""
+    weight = onnx.numpy_helper.from_array(np.ones(2, np.float32), f"{constant}__{first}")
+    bias = onnx.numpy_helper.from_array(np.zeros(2, np.float32), f"const_fold_opt__{second}")
+    nodes = [
+        onnx.helper.make_node("Mul", ["image", weight.name], [f"Mul__{second}:0"], name=f"Mul__{second}"),
+        onnx.helper.make_node("Add", [f"Mul__{second}:0", bias.name], ["digit"], name="Add"),
+    ]
+    image, digit = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("image", "digit")
+    )
+    held = [weight, bias] if first < second else [bias, weight]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "main", [image], [digit], held))
+
+
+def test_names_that_tf2onnx_counts_follow_from_the_graph() -> None:
+    graphs = [counted_graph(20, 41, "const_axes"), counted_graph(15, 9, "const_starts")]
+    for graph in graphs:
+        renumber(graph)
+    assert graphs[0] == graphs[1]
+    onnx.checker.check_model(graphs[0], full_check=True)
+    assert [tensor.name for tensor in graphs[0].graph.initializer] == ["constant__0", "constant__2"]
