@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A run of the tests starts hundreds of interpreters, which need not compile the same files each time.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3 # on two cores: many tests wait for servers
 # Packages that only the tests of real models need: in a folder of their own, which nothing else sees.
 MODELS := $(VENV)/models
 # TensorRT for RTX, which needs no GPU, and the Python bindings of several versions of TensorRT.

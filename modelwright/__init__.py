@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from modelwright.operations.history import History
     from modelwright.operations.infer import Answer
     from modelwright.operations.pick import Picked
+    from modelwright.operations.preview import Preview
     from modelwright.operations.remote import RemoteDifference
     from modelwright.operations.replay import Replayed
     from modelwright.operations.scaffold import Scaffold
     from modelwright.operations.status import ModelStatus
+    from modelwright.operations.track import Bundled
     from modelwright.operations.versions import ModelVersions, VersionStatus
     from modelwright.remotes.pull import Pulled
     from modelwright.remotes.push import Pushed
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
+    from modelwright.tracking.recorder import Sent
 
 # The same, for running code: imported when first used, so that `import modelwright` costs nothing.
 _PUBLIC = {
@@ -42,6 +45,7 @@ _PUBLIC = {
     "Asked": "bench.bench:Asked",
     "BenchResult": "bench.document:BenchResult",
     "BuildPlan": "build.plan:BuildPlan",
+    "Bundled": "operations.track:Bundled",
     "Changed": "operations.change:Changed",
     "Collected": "operations.gc:Collected",
     "Finding": "lint.engine:Finding",
@@ -57,12 +61,14 @@ _PUBLIC = {
     "Picked": "operations.pick:Picked",
     "Planned": "build.plan:Planned",
     "Ports": "server.local:Ports",
+    "Preview": "operations.preview:Preview",
     "Project": "api:Project",
     "Pulled": "remotes.pull:Pulled",
     "Pushed": "remotes.push:Pushed",
     "RemoteDifference": "operations.remote:RemoteDifference",
     "Replayed": "operations.replay:Replayed",
     "Scaffold": "operations.scaffold:Scaffold",
+    "Sent": "tracking.recorder:Sent",
     "Served": "server.session:Served",
     "VersionDiff": "operations.diff:VersionDiff",
     "VersionStatus": "operations.versions:VersionStatus",
@@ -74,6 +80,7 @@ __all__ = [
     "Asked",
     "BenchResult",
     "BuildPlan",
+    "Bundled",
     "Changed",
     "Collected",
     "Finding",
@@ -89,12 +96,14 @@ __all__ = [
     "Picked",
     "Planned",
     "Ports",
+    "Preview",
     "Project",
     "Pulled",
     "Pushed",
     "RemoteDifference",
     "Replayed",
     "Scaffold",
+    "Sent",
     "Served",
     "VersionDiff",
     "VersionStatus",

@@ -159,5 +159,5 @@ def test_infer_prints_the_top_classes_with_labels(server: RunningServer) -> None
 def test_a_second_build_does_nothing_and_says_so(repository: Repository) -> None:
     command = [sys.executable, "-m", "modelwright.cli.main", "--project", str(ROOT), "build", "--replay"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Nothing to do: 4 models up to date in model_repository.\n")
+    assert done.stdout.startswith("Nothing to do: 6 models up to date in model_repository.\n")
     assert done.stderr == ""

@@ -298,6 +298,8 @@ def test_where_the_kind_needs_what_is_not_installed_it_says_what_to_install(kind
 
 
 def test_what_to_install_comes_first(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelwright.operations.scaffold.missing_requirement", lambda kind: "modelwright[text]")
+    monkeypatch.setattr(
+        "modelwright.operations.scaffold.missing_requirement", lambda kind, template: "modelwright[text]"
+    )
     result = sandbox.cli("new", "mine", "--kind", "huggingface")
     assert re.search(r"Next:\n  \S.*pip install.* 'modelwright\[text\]'", result.output)
