@@ -18,18 +18,20 @@ from modelwright.kinds.estimators import NO_TECHNIQUES, TABULAR
 from modelwright.kinds.export import EXPORT_TOOLS, ONNX_TOOLS, TORCH
 from modelwright.kinds.in_tensorflow import convert_step
 from modelwright.kinds.kind import Kind, Needs
+from modelwright.kinds.mlflow_python import PYTHON, STEP, check_declared, in_python, not_taken
 from modelwright.kinds.mlmodel import DETAIL, FILE, MlModel, SignatureTensor, of_detail, parse_mlmodel
 from modelwright.kinds.origin import source_files, source_lock
+from modelwright.kinds.python import wanted_lock
 from modelwright.kinds.recipe import Recipe, versions
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.trust import TrustedField
-from modelwright.kinds.verify import in_onnxruntime
+from modelwright.kinds.verify import in_onnxruntime, in_server
 from modelwright.project.files import local_folder
 from modelwright.project.source_lock import SourceLockNeededError
 from modelwright.project.spec import Builder, ModelSpec, OutputSpec, SourceSpec, TensorSpec
 from modelwright.project.uris import Resolved, SourcePath, is_uri
 
-Flavor = Literal["onnx", "sklearn", "xgboost", "lightgbm", "pytorch", "keras", "tensorflow"]
+Flavor = Literal["onnx", "sklearn", "xgboost", "lightgbm", "pytorch", "keras", "tensorflow", "python_function"]
 ESTIMATORS = ("sklearn", "xgboost", "lightgbm")
 IN_TENSORFLOW = ("keras", "tensorflow")
 _TAKEN: dict[str, StepFunction] = {  # in the order in which one is chosen
@@ -70,6 +72,13 @@ class MlflowSource(SourceSpec):
     trusted: TrustedField = False
     signature: str = Field("", description="The signature of a TensorFlow module to serve, where it has several.")
     threads: int = Field(1, ge=1, description="Threads to run PyTorch or TensorFlow with. Part of the result.")
+    requirements: tuple[str, ...] = Field(
+        (),
+        description="Of the flavour python_function: packages to vendor into the version, as pip takes them.",
+    )
+    exclude_dependencies: tuple[str, ...] = Field(
+        (), description="Packages that others depend on and this model never uses: they are not vendored."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> MlflowSource:
@@ -101,7 +110,12 @@ class MlflowSource(SourceSpec):
             return builder.spec
         flavor = taken(model, self.flavor, where)
         source = self.model_copy(update={"flavor": flavor})
-        return _with_tensors(builder.spec.model_copy(update={"source": source}), model, flavor, where)
+        spec = _with_tensors(builder.spec.model_copy(update={"source": source}), model, flavor, where)
+        if flavor == PYTHON:
+            check_declared(spec, self.requirements, where)
+        elif self.requirements:
+            raise SpecError(f"{where}: requirements are of the flavour {PYTHON}, and it is taken as {flavor}")
+        return spec
 
 
 def mlmodel_of(builder: Builder, source: MlflowSource) -> MlModel | None:
@@ -123,9 +137,12 @@ def taken(model: MlModel, wanted: str | None, where: str) -> str:
     there = ", ".join(sorted(model.flavors)) or "none"
     if wanted and wanted not in model.flavors:
         raise SpecError(f"{where}: has no flavour {wanted}: it has {there}")
-    found = wanted or next((name for name in _TAKEN if name in model.flavors), None)
+    found = wanted or next((name for name in (*_TAKEN, PYTHON) if name in model.flavors), None)
+    if found == PYTHON and (reason := not_taken(model)):
+        raise SpecError(f"{where}: {reason}", f"taken are {', '.join(_TAKEN)}, and a PythonModel with tensors")
     if found is None:
-        hint = f"taken are {', '.join(_TAKEN)}: log the model with one of them, such as mlflow.onnx.log_model"
+        known = ", ".join((*_TAKEN, PYTHON))
+        hint = f"taken are {known}: log the model with one of them, such as mlflow.onnx.log_model"
         raise SpecError(f"{where}: has no flavour that is taken: it has {there}", hint)
     return found
 
@@ -185,6 +202,8 @@ def _steps(recipe: Recipe, source: MlflowSource) -> list[Step]:
     field, place = source.place
     files = source_files(recipe, field, place, folder=True)
     flavor = str(source.flavor)
+    if flavor == PYTHON:
+        return [*files.steps, in_python(recipe, source, files, {"trusted": source.trusted})]
     if flavor in IN_TENSORFLOW:
         own = {"flavor": flavor, "trusted": source.trusted, "signature": source.signature}
         return [*files.steps, convert_step(recipe, "onnx", _TAKEN[flavor], files, own, source.threads)]
@@ -213,6 +232,8 @@ def _steps(recipe: Recipe, source: MlflowSource) -> list[Step]:
 
 def _other_form(source: MlflowSource) -> Kind[MlflowSource] | None:
     """The same, with what its flavour needs."""
+    if source.flavor == PYTHON:
+        return replace(KIND, version_step=STEP, verification=in_server, backend="python", other_form=_none)
     if source.flavor in ESTIMATORS:
         return replace(KIND, needs=(TABULAR,), no_techniques=NO_TECHNIQUES, other_form=_none)
     if source.flavor in IN_TENSORFLOW:
@@ -229,11 +250,12 @@ KIND = Kind(
     source=MlflowSource,
     summary="a model of an MLflow registry",
     takes="`model: models:/NAME@ALIAS` of a registry, or `path`: a folder that MLflow wrote; flavours onnx, sklearn, "
-    "xgboost, lightgbm, pytorch, keras, tensorflow",
-    verified="as the kinds `onnx`, `torch`, `sklearn` and `tensorflow` are",
+    "xgboost, lightgbm, pytorch, keras, tensorflow, python_function",
+    verified="as the kinds `onnx`, `torch`, `sklearn`, `tensorflow` and `python` are",
     steps=_steps,
     version_step="onnx",
     verification=in_onnxruntime,
+    wanted_lock=wanted_lock,
     other_form=_other_form,
     left_out_of_source=("registered_model_meta",),  # that downloading writes
     backend="onnxruntime",

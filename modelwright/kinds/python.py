@@ -7,7 +7,7 @@ The models that it `calls` are its composing models: its answers change when the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -73,14 +73,24 @@ class PythonSource(SourceSpec):
         return self
 
 
-def lock_of(builder: Builder, source: PythonSource, target: Release) -> Lock | None:
+class Vendoring(Protocol):
+    """A source with packages that are vendored into its versions."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]: ...
+    @property
+    def exclude_dependencies(self) -> tuple[str, ...]: ...
+
+
+def lock_of(builder: Builder, source: Vendoring, target: Release) -> Lock | None:
     """The lock of a model; None without requirements. Raises LockNeededError for none that fits."""
-    wanted = _wanted_lock(source, target)
+    wanted = wanted_lock(source, target)
     shown = f"{builder.file.rpartition('/')[0]}/{FILE}"
     return read_lock(builder.folder / FILE, shown, wanted) if wanted else None
 
 
-def _wanted_lock(source: PythonSource, target: Release) -> Wanted | None:
+def wanted_lock(source: Vendoring, target: Release) -> Wanted | None:
+    """What the lock of a source is resolved from; None without requirements."""
     if not source.requirements:
         return None
     requirements = tuple(" ".join(text.split()) for text in source.requirements)
@@ -121,6 +131,6 @@ KIND = Kind(
     verification=_verification,
     backend="python",
     pins="parameter",
-    wanted_lock=_wanted_lock,
+    wanted_lock=wanted_lock,
     scaffold={"": shipped("python")},
 )

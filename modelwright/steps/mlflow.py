@@ -22,8 +22,8 @@ _KERAS = ("model.keras", "model.h5", "model")  # as MLflow names it in the data 
 
 def from_onnx(context: StepContext, out: Path) -> Made:
     """The graph as it was logged, byte for byte, with its weights."""
-    folder, model, where = _opened(context)
-    graph = _inside(folder, str(model.flavors["onnx"].get("data", "model.onnx")), where)
+    folder, model, where = opened(context)
+    graph = file_inside(folder, str(model.flavors["onnx"].get("data", "model.onnx")), where)
     version = out / "version"
     version.mkdir()
     target = version / "model.onnx"
@@ -31,7 +31,7 @@ def from_onnx(context: StepContext, out: Path) -> Made:
     with located(where):
         signature = read_signature(target)
     for name in signature.external:
-        beside = _inside(folder, (graph.relative_to(folder).parent / name).as_posix(), where)
+        beside = file_inside(folder, (graph.relative_to(folder).parent / name).as_posix(), where)
         (version / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(beside, version / name)
     return made(signature, target, context)
@@ -43,10 +43,10 @@ def from_estimator(context: StepContext, out: Path) -> Made:
     from modelwright.steps.estimators import export_estimator, threads
     from modelwright.triton.estimator_files import PICKLES, estimator_file
 
-    folder, model, where = _opened(context)
+    folder, model, where = opened(context)
     source, flavor = context.source(MlflowSource), str(context.config["flavor"])
     named = model.flavors[flavor].get("pickled_model") or model.flavors[flavor].get("data")
-    file = _inside(folder, str(named), where)
+    file = file_inside(folder, str(named), where)
     kind = "sklearn" if estimator_file(file) in PICKLES else flavor
     estimator = load_estimator(file, kind, f"{where}: {named}", trusted=source.trusted)
     with threads(source.threads):
@@ -57,7 +57,7 @@ def from_pytorch(context: StepContext, out: Path) -> Made:
     """The module that MLflow loads, exported. It is a pickle, which the builder must trust."""
     import torch
 
-    folder, _, where = _opened(context)
+    folder, _, where = opened(context)
     source = context.source(MlflowSource)
     instead = "log the model as ONNX: mlflow.onnx.log_model"
     check_trusted(source.trusted, where, "an MLflow model of the flavour pytorch, a pickle", instead)
@@ -69,7 +69,7 @@ def from_tensorflow(context: StepContext, out: Path) -> Made:
     """A module or a Keras model, converted in TensorFlow's environment. Pickled custom objects are not loaded."""
     from modelwright.steps.tensorflow import check_keras_file, check_saved_model, convert
 
-    folder, model, where = _opened(context)
+    folder, model, where = opened(context)
     source = context.source(MlflowSource)
     place = _of_tensorflow(folder, model.flavors[str(source.flavor)], where)
     with located(where):
@@ -116,7 +116,7 @@ def _loaded(folder: Path, where: str) -> Any:
         raise StepError(f"{where}: cannot be loaded: {type(error).__name__}: {reason}", hint) from error
 
 
-def _opened(context: StepContext) -> tuple[Path, MlModel, str]:
+def opened(context: StepContext) -> tuple[Path, MlModel, str]:
     """(the folder, its MLmodel, where messages say that it is)."""
     source = context.source(MlflowSource)
     field, place = source.place
@@ -132,7 +132,7 @@ def _opened(context: StepContext) -> tuple[Path, MlModel, str]:
     return folder, model, where
 
 
-def _inside(folder: Path, name: str, where: str) -> Path:
+def file_inside(folder: Path, name: str, where: str) -> Path:
     """A file of the model. Raises StepError for one that lies elsewhere, or is not there."""
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelwright.errors import StepError, located
 from modelwright.facts.made import Made
-from modelwright.kinds.python import PythonSource, lock_key, lock_of
+from modelwright.kinds.python import PythonSource, Vendoring, lock_key, lock_of
 from modelwright.project.files import local_file, published_file
 from modelwright.project.lockfile import Lock
 from modelwright.steps.context import StepContext
@@ -56,23 +56,25 @@ def run(context: StepContext, out: Path) -> Made:
     if composing:
         (version / CALLS).write_text(json.dumps({"calls": composing}, indent=1) + "\n")
     own = local_file(builder, "source.model", source.model)
-    lock = _lock(context, source)
+    lock = lock_in_key(context, source)
     if lock is None or not lock.wheels:
         shutil.copyfile(own, version / "model.py")
         return Made(composing_models=composing)
     shutil.copyfile(own, version / OWN)
     (version / "model.py").write_text(_BOOTSTRAP)
-    return _vendor(context, lock, version / PACKAGES, out).model_copy(update={"composing_models": composing})
+    return vendored(context, lock, version / PACKAGES, out).model_copy(update={"composing_models": composing})
 
 
-def _lock(context: StepContext, source: PythonSource) -> Lock | None:
+def lock_in_key(context: StepContext, source: Vendoring) -> Lock | None:
+    """The lock that the step's key has. Raises StepError where another one lies there by now."""
     lock = lock_of(context.builder, source, context.target)
     if lock and lock_key(lock) != context.config["lock"]:
         raise StepError(f"{context.builder.file}: requirements.lock was changed while the build ran", "build again")
     return lock
 
 
-def _vendor(context: StepContext, lock: Lock, folder: Path, out: Path) -> Made:
+def vendored(context: StepContext, lock: Lock, folder: Path, out: Path) -> Made:
+    """Put the wheels of a lock into a folder of the version."""
     from modelwright.steps.vendor import vendor
 
     log = out.parent / "pip.log"

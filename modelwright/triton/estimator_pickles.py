@@ -120,6 +120,7 @@ class PickleHeader:
     libraries: tuple[str, ...]  # that its opcodes name
     version: str  # of scikit-learn; '' where it is not among what was read
     features: int  # 0: not known
+    modules: tuple[str, ...] = ()  # as `libraries`, dotted
 
 
 def pickle_header(path: Path) -> PickleHeader:
@@ -132,7 +133,7 @@ def pickle_header(path: Path) -> PickleHeader:
             reader.read(opcode.name, argument)
     except Exception:  # noqa: S110  arrays of joblib lie between opcodes, and what was read may end anywhere
         pass
-    return PickleHeader(tuple(sorted(reader.libraries)), reader.version, reader.features)
+    return PickleHeader(tuple(sorted(reader.libraries)), reader.version, reader.features, tuple(sorted(reader.modules)))
 
 
 class _PickleReader:
@@ -140,6 +141,7 @@ class _PickleReader:
 
     def __init__(self) -> None:
         self.libraries: set[str] = set()
+        self.modules: set[str] = set()
         self.version, self.features = "", 0
         self._memo: dict[int, str | None] = {}
         self._strings = ["", ""]
@@ -167,6 +169,7 @@ class _PickleReader:
             self._strings = [self._strings[-1], self._pushed]
 
     def _library(self, module: str) -> None:
+        self.modules.add(module.partition(" ")[0])
         library = re.split(r"[. ]", module)[0]
         if library.isidentifier() and library not in ("builtins", "copyreg", "collections"):
             self.libraries.add(library)

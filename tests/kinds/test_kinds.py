@@ -226,6 +226,7 @@ def test_names_and_revisions_of_step_functions_stand_in_keys() -> None:
         "torchscript": 1, "torchscript_file": 1, "verify_torchscript": 1, "pt2": 1, "torchserve": 1,
         "verify_torchserve": 1,
         "keras": 1, "tensorflow": 1, "tf_serving": 1, "verify_numbered": 1,
+        "mlflow_python": 1,
     }  # fmt: skip
 
 

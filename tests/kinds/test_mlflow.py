@@ -16,6 +16,7 @@ from modelwright.kinds.mlmodel import FILE, of_detail, parse_mlmodel
 from modelwright.steps.sources.mlflow_child import fetched
 from tests.conftest import DATA_PY, Sandbox, doubling_onnx
 from tests.ports import free_port
+from tests.wheels import make_wheel, only_index
 
 MLMODEL = """\
 flavors:
@@ -25,8 +26,12 @@ signature:
   inputs: '[{"name": "x", "type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'
   outputs: '[{"name": "y", "type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'
 """
+PYTHON = "flavors: {{python_function: {{loader_module: {}}}}}\n"
+PICKLED = PYTHON.replace("{}", "mlflow.pyfunc.model, python_model: {}, artifacts: {}")
+COLUMNS = """signature: {inputs: '[{"name": "x", "type": "double"}]'}\n"""
 YAML = "source: {kind: mlflow, path: saved}\nsamples: data:samples\nserving: {max_batch_size: 8}\n"
 TENSORS = "inputs: [{name: x, dtype: FP32, shape: [2]}]\noutputs: [{name: y, dtype: FP32, shape: [2]}]\n"
+TRUSTED = YAML.replace("saved}", "saved, trusted: true}") + TENSORS
 
 
 def saved(sandbox: Sandbox, mlmodel: str = MLMODEL, yaml: str = YAML) -> Path:
@@ -64,6 +69,19 @@ def test_a_folder_with_a_graph_is_published_as_it_is(sandbox: Sandbox) -> None:
         (MLMODEL.replace("data: model.onnx", "data: ../model.yaml"), YAML, "names the file '../model.yaml', which is not"),
         (MLMODEL.replace("data: model.onnx", "data: other.onnx"), YAML, "names the file 'other.onnx', which is not"),
         ("flavors: {tensorflow: {data: ../x}}", YAML, "names the folder '../x', which is not in it"),
+        (PYTHON.format("mlflow.spark"), YAML, "its python_function is loaded by mlflow.spark, and not as a PythonModel"),
+        (PYTHON.format("mlflow.pyfunc.model, model_code_path: x.py"), YAML, "it is a model from code, which asks MLflow"),
+        (PYTHON.format("mlflow.pyfunc.model") + COLUMNS, YAML, "its signature has columns of a data frame"),
+        (PICKLED.format("../x", "{}"), TRUSTED, "names the file '../x', which is not in the folder"),
+        (PICKLED.format("model.onnx", "{a: 1}"), TRUSTED, "MLmodel: artifacts: damaged"),
+        (PICKLED.format("model.onnx", "{a: {path: /etc/hosts}}"), TRUSTED, "names '/etc/hosts', which is not in the"),
+        (PYTHON.format("mlflow.pyfunc.model"), YAML, "its signature does not name the inputs as tensors"),
+        (
+            PYTHON.format("mlflow.pyfunc.model"),
+            YAML.replace("saved}", "saved, requirements: [mlflow==3.1]}") + TENSORS,
+            "requirements: mlflow==3.1: MLflow is not vendored",
+        ),
+        (MLMODEL, YAML.replace("saved}", "saved, requirements: [safe]}"), "requirements are of the flavour python_func"),
         ("flavors: {keras: {data: .}}", YAML, "'.' has none of model.keras, model.h5, model"),
         (MLMODEL, YAML.replace("path: saved", "path: nowhere"), "nowhere"),
         (MLMODEL, YAML.replace("path: saved", "model: models:/net"), "'models:/net' names no model of a registry"),
@@ -229,3 +247,86 @@ def test_estimators_and_modules_are_converted_and_no_pickle_is_loaded_untrusted(
     assert "a pickle, which can run any code when it is loaded" in str(refused)
     assert "if you trust whoever made it: source.trusted: true" in str(refused)
     assert builder("module", YAML + TENSORS, "torch", trusted=True).error is None
+
+
+SCALER = """
+import mlflow, numpy as np
+
+class Scaler(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        import safe
+
+        assert safe.VERSION == "2.0"
+        self.factor = float(open(context.artifacts["factor"]).read()) * context.model_config["more"]
+
+    def predict(self, context, model_input, params=None):
+        x, words = model_input["x"], model_input["word"]
+        return {"y": x.astype(np.float64) * self.factor, "loud": np.char.upper(words.astype(str))}
+"""
+SAVE_SCALER = """
+import sys, types
+import mlflow, numpy as np
+from mlflow.models import infer_signature
+folder = sys.argv[1]
+sys.path.insert(0, folder)
+sys.modules["safe"] = types.ModuleType("safe")
+sys.modules["safe"].VERSION = "2.0"
+from scaler import Scaler
+with open(f"{folder}/factor.txt", "w") as file:
+    file.write("3")
+given = {"x": np.ones((3, 2), np.float32), "word": np.array([["a"], ["b"], ["c"]])}
+answer = {"y": given["x"], "loud": given["word"]}
+common = {"artifacts": {"factor": f"{folder}/factor.txt"}, "signature": infer_signature(given, answer), "model_config": {"more": 2}}
+mlflow.pyfunc.save_model(f"{folder}/model", python_model=Scaler(), code_paths=[f"{folder}/scaler.py"], pip_requirements=["safe>=1", "mlflow", "numpy"], **common)
+answers = mlflow.pyfunc.load_model(f"{folder}/model").predict(given)
+assert answers["y"].tolist() == [[6.0, 6.0]] * 3 and answers["loud"].tolist() == [["A"], ["B"], ["C"]]
+class Plain(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input):
+        return model_input
+mlflow.pyfunc.save_model(f"{folder}/compiled", python_model=Plain(), pip_requirements=[], **common)
+logging = Scaler()
+logging.log = mlflow.log_metric
+mlflow.pyfunc.save_model(f"{folder}/logging", python_model=logging, pip_requirements=[], **common)
+"""
+SCALER_DATA = """
+import numpy as np
+
+def samples():
+    return {"x": np.arange(6, dtype=np.float32).reshape(3, 2), "word": np.array([["a"], ["ä"], [""]], object)}
+
+def reference(inputs):
+    return {"y": inputs["x"] * 6, "loud": np.array([[b"A"], ["Ä".encode()], [b""]], object)[: len(inputs["x"])]}
+"""
+
+
+@pytest.mark.mlflow
+@pytest.mark.server
+def test_a_python_model_is_served_without_mlflow(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_index(monkeypatch, tmp_path / "index")
+    make_wheel(tmp_path / "index", "safe", "2.0")
+    (tmp_path / "scaler.py").write_text(SCALER)
+    run_mlflow(SAVE_SCALER, str(tmp_path))
+    done = sandbox.cli("new", "scaler", "--from", str(tmp_path / "model"))
+    assert "of its requirements.txt these are not vendored: mlflow, numpy" in done.output
+    file = sandbox.root / "builders/scaler/model.yaml"
+    file.with_name("data.py").write_text(SCALER_DATA)
+    file.write_text(file.read_text() + "reference: data:reference\n")
+    assert "is a PythonModel, a pickle, which can run any code when it is loaded" in sandbox.error()
+    file.write_text(file.read_text().replace("kind: mlflow", "kind: mlflow, trusted: true"))
+    outcome = sandbox.build()["scaler"]
+    assert outcome.status == "new", outcome.error
+    manifest = sandbox.manifest("scaler")
+    assert manifest.made.requirements == ("safe==2.0",)
+    assert manifest.verification.max_abs_error == {"y": 0.0, "loud": 0.0}
+    assert sandbox.build()["scaler"].status == "unchanged"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    is_target = python == sandbox.project.target.python
+    for saved_as, message in (
+        ("logging", "the model refers to mlflow.tracking.fluent, and MLflow itself is not vendored"),
+        ("compiled", "needs cloudpickle to be loaded" if is_target else f"holds code that Python {python} compiled"),
+    ):
+        shutil.rmtree(file.parent / "mlflow_model")
+        shutil.copytree(tmp_path / saved_as, file.parent / "mlflow_model")
+        assert message in sandbox.error()

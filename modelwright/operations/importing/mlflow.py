@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelwright.errors import SpecError
 from modelwright.kinds.mlflow import IN_TENSORFLOW, taken
+from modelwright.kinds.mlflow_python import PYTHON, without_mlflow
 from modelwright.kinds.mlmodel import FILE, MlModel, SignatureTensor, parse_mlmodel
 from modelwright.operations.importing.recogniser import NewBuilder, Recogniser, Seen, Written
 from modelwright.project.uris import is_uri, scheme_of
@@ -47,16 +50,36 @@ def write(found: Seen, new: NewBuilder) -> Written:
         place = f"path: {as_yaml(new.take(found.path, _FOLDER))}"
     extra = f", flavor: {flavor}" if new.uri and place.startswith("path") else ""
     trusted = flavor not in ("onnx", *IN_TENSORFLOW)
+    vendored, left_out = _requirements(found.path) if flavor == PYTHON else ([], [])
+    extra += f", requirements: {json.dumps(vendored)}" if vendored else ""
     source = f"source: {{kind: mlflow, {place}{extra}}}"
     arrays = _arrays(model)
     samples = arrays or "    # what a request holds: name → array with a row a sample\n    "
     new.write("model.yaml", "\n".join([*new.head, source, "samples: data:samples", "serving: {max_batch_size: 8}", ""]))
     new.write("data.py", _DATA.format(arrays=samples))
     left = [] if arrays else ["write samples into data.py: the signature does not say what a request holds"]
+    if flavor == PYTHON and not all(
+        side and all(tensor.name for tensor in side) for side in (model.inputs, model.outputs)
+    ):
+        left.append("declare inputs and outputs in model.yaml: the signature does not name them as tensors")
     if trusted:
         left.append("it is a pickle, which can run any code: if you trust its maker, write trusted: true under source")
-    notes = ("samples are random numbers by its signature: put real ones into data.py",) if arrays else ()
-    return Written(notes, tuple(left), builds=not left, edit="model.yaml" if trusted else "data.py")
+    notes = ["samples are random numbers by its signature: put real ones into data.py"] if arrays else []
+    if left_out:
+        notes.append(f"of its requirements.txt these are not vendored: {', '.join(left_out)}")
+    return Written(tuple(notes), tuple(left), builds=not left, edit="model.yaml" if trusted else "data.py")
+
+
+def _all_named(tensors: Sequence[SignatureTensor]) -> bool:
+    return bool(tensors) and all(tensor.name for tensor in tensors)
+
+
+def _requirements(folder: Path) -> tuple[list[str], list[str]]:
+    """(what a PythonModel needs vendored, what is left out of its requirements.txt)."""
+    try:
+        return without_mlflow((folder / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return [], []
 
 
 def _arrays(model: MlModel) -> str:
