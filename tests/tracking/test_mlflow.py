@@ -128,13 +128,13 @@ def test_a_build_that_misses_a_gate_is_a_failed_run(tracked: Sandbox) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of MLflow, about its own type hints
 def test_a_registered_version_is_a_model_that_mlflow_loads_and_a_project_builds(
-    tracked: Sandbox, sandbox_factory: Callable[[], Sandbox], monkeypatch: pytest.MonkeyPatch
+    tracked: Sandbox, sandbox_factory: Callable[[], Sandbox]
 ) -> None:
     import mlflow
 
     uri = tracked.project.registry
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)  # what another test said, in the same process, goes before the environment
+    mlflow.set_registry_uri(uri)
     loaded = mlflow.pyfunc.load_model("models:/doubled/1")
     rows = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.testing.assert_array_equal(loaded.predict({"x": rows})["y"], rows * 2)
