@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from modelwright.kinds.export import EXPORT_TOOLS, TORCH
+from modelwright.kinds.export import TORCH, export_file_step
 from modelwright.kinds.kind import Kind
 from modelwright.kinds.origin import source_files
-from modelwright.kinds.recipe import Recipe, versions
+from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.trust import TrustedField
 from modelwright.kinds.verify import in_onnxruntime
@@ -36,19 +36,8 @@ class Pt2Source(SourceSpec):
 
 def _steps(recipe: Recipe, source: Pt2Source) -> list[Step]:
     files = source_files(recipe, "source.path", source.path)
-    spec = recipe.builder.spec
-    config: dict[str, Any] = {"threads": source.threads, "trusted": source.trusted, **recipe.tensors}
-    config |= {"batched": spec.batched, "max_batch_size": spec.max_batch_size}
-    export = recipe.step(
-        "onnx",
-        _EXPORT,
-        config=config | recipe.onnx_limits | recipe.graph_options,
-        data={**files.data, **recipe.operators},
-        tools=versions(EXPORT_TOOLS),
-        needs={**files.needs, **recipe.samples},
-        threads=source.threads,
-    )
-    return [*files.steps, export]
+    config = {"trusted": source.trusted, "max_batch_size": recipe.builder.spec.max_batch_size}
+    return [*files.steps, export_file_step(recipe, _EXPORT, files, config, source.threads)]
 
 
 KIND = Kind(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from modelwright import tools
-from modelwright.kinds.export import EXPORT_TOOLS, TORCH
+from modelwright.kinds.export import TORCH, export_file_step
 from modelwright.kinds.kind import Files, Kind, Verification, shipped
 from modelwright.kinds.origin import source_files
 from modelwright.kinds.recipe import Recipe, versions
@@ -67,17 +67,7 @@ def check_libtorch(spec: ModelSpec) -> None:
 
 def _steps(recipe: Recipe, source: TorchScriptSource) -> list[Step]:
     files = source_files(recipe, "source.path", source.path)
-    config: dict[str, Any] = {"threads": source.threads, **recipe.tensors, "batched": recipe.builder.spec.batched}
-    export = recipe.step(
-        "onnx",
-        _EXPORT,
-        config=config | recipe.onnx_limits | recipe.graph_options,
-        data={**files.data, **recipe.operators},
-        tools=versions(EXPORT_TOOLS),
-        needs={**files.needs, **recipe.samples},
-        threads=source.threads,
-    )
-    return [*files.steps, export]
+    return [*files.steps, export_file_step(recipe, _EXPORT, files, {}, source.threads)]
 
 
 def _steps_as_it_is(recipe: Recipe, source: TorchScriptSource) -> list[Step]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from modelwright.kinds.export import EXPORT_TOOLS, TORCH, ExporterField
+from modelwright.kinds.export import TORCH, ExporterField, export_file_step
 from modelwright.kinds.kind import Kind, Verification
 from modelwright.kinds.origin import is_folder, source_files
-from modelwright.kinds.recipe import Recipe, versions
+from modelwright.kinds.recipe import Recipe
 from modelwright.kinds.step import Step, StepFunction
 from modelwright.kinds.trust import TrustedField
 from modelwright.project.spec import ModelSpec, SourceSpec
@@ -37,18 +37,8 @@ class TorchServeSource(SourceSpec):
 def _steps(recipe: Recipe, source: TorchServeSource) -> list[Step]:
     folder = is_folder(recipe.builder, source.path)
     files = source_files(recipe, "source.path", source.path, folder=folder)
-    config: dict[str, Any] = {"handler": source.handler, "trusted": source.trusted, "exporter": source.exporter}
-    config |= {"folder": folder, "threads": source.threads, **recipe.tensors, "batched": recipe.builder.spec.batched}
-    export = recipe.step(
-        "onnx",
-        _EXPORT,
-        config=config | recipe.onnx_limits | recipe.graph_options,
-        data={**files.data, **recipe.operators},
-        tools=versions(EXPORT_TOOLS),
-        needs={**files.needs, **recipe.samples},
-        threads=source.threads,
-    )
-    return [*files.steps, export]
+    config = {"handler": source.handler, "trusted": source.trusted, "exporter": source.exporter, "folder": folder}
+    return [*files.steps, export_file_step(recipe, _EXPORT, files, config, source.threads)]
 
 
 def _in_onnxruntime(spec: ModelSpec, source: TorchServeSource) -> Verification:
