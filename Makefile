@@ -107,6 +107,7 @@ docs: $(VENV)/.built-dev ## Make docs/lint.md and the schemas, and put what READ
 	@$(BIN)/python scripts/lint_docs.py
 	@$(BIN)/modelwright export-schema --output schemas/model.schema.json
 	@$(BIN)/python scripts/load_schema.py
+	@$(BIN)/python scripts/model_config.py
 	@$(BIN)/python scripts/readme.py
 
 .PHONY: bench

@@ -1,30 +1,31 @@
-"""The ModelConfig message as tritonclient ships it."""
+"""The ModelConfig message, from a descriptor that this package holds: to lint and to plan takes no tritonclient."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from functools import cache
-from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
+from typing import Any
 
 
 @cache
-def schema() -> ModuleType:
-    """tritonclient's model_config_pb2, loaded without its package, which imports grpc: planning needs no grpc."""
-    name = "tritonclient.grpc.model_config_pb2"
-    if name in sys.modules:
-        return sys.modules[name]
-    package = importlib.util.find_spec("tritonclient")
-    assert package is not None
-    assert package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0], "grpc", "model_config_pb2.py")
-    spec = importlib.util.spec_from_file_location("modelwright._model_config_pb2", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def schema() -> Any:
+    """The messages and enums of model_config.proto by name, and `DESCRIPTOR`, the file's.
+
+    In a pool of their own, because tritonclient registers its file of the same name, of whatever version it is, in
+    protobuf's default one.
+    """
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+    from google.protobuf.message_factory import GetMessageClass
+
+    from modelwright.triton.model_config_descriptor import SERIALIZED
+
+    pool = DescriptorPool()
+    pool.AddSerializedFile(SERIALIZED)
+    file = pool.FindFileByName("model_config.proto")
+    messages = {name: GetMessageClass(message) for name, message in file.message_types_by_name.items()}
+    enums = {name: EnumTypeWrapper(enum) for name, enum in file.enum_types_by_name.items()}
+    return SimpleNamespace(DESCRIPTOR=file, **messages, **enums)
 
 
 def data_type_name(number: int) -> str:

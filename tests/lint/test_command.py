@@ -220,7 +220,7 @@ def test_linting_imports_no_ml_framework_nor_numpy(repository: Path) -> None:
         "import sys; from modelwright.cli.main import main\n"
         f"try: main(['lint', {str(repository)!r}])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "print(sorted({'torch', 'numpy', 'onnx', 'onnxruntime', 'grpc', 'pydantic'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'onnx', 'onnxruntime', 'tritonclient', 'grpc', 'pydantic'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
