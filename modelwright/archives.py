@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from modelwright.errors import StepError
+from modelwright.fsops import open_file
 
 # Weights hardly shrink: what grows a hundredfold and is large is no model.
 _SMALL_BYTES = 256_000_000
@@ -32,7 +33,7 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImple
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """A zip archive whose names and sizes are harmless. Raises StepError, also where reading it fails in the block."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             for entry in entries:
                 _check_zip_entry(entry)
@@ -54,7 +55,9 @@ def unpack(path: Path, folder: Path) -> None:
     """Unpack a zip, tar or tar.gz archive into a folder. Raises StepError; the folder may then hold a part."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        if zipfile.is_zipfile(path):
+        with open_file(path) as file:
+            is_zip = zipfile.is_zipfile(file)
+        if is_zip:
             with open_zip(path) as archive:
                 for entry in archive.infolist():
                     _write(folder, entry.filename, None if entry.is_dir() else archive.open(entry))
@@ -67,7 +70,7 @@ def unpack(path: Path, folder: Path) -> None:
 def _unpack_tar(path: Path, folder: Path) -> None:
     total, names = 0, []
     try:
-        with tarfile.open(path) as archive:
+        with open_file(path) as opened, tarfile.open(fileobj=opened) as archive:
             for member in archive:
                 if not (member.isreg() or member.isdir()):
                     raise StepError(f"{path.name}: '{member.name}' is a link or a device", _REFUSED)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from modelwright.errors import DiskFullError, LockedError, RepositoryError, StoreError
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100
+_CHUNK = 1 << 16
+_LARGEST_CHUNK = 1 << 26
+MOST_TEXT_BYTES = 50_000_000
+
+
+class TooLargeError(OSError):
+    """A file with more bytes than are read of its kind."""
 
 
 def fsync_path(path: Path) -> None:
@@ -109,11 +117,69 @@ def not_a_file(path: Path) -> str:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file to read it. Raises OSError, also for a pipe or a device, where reading may never end."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is refused when it is opened
+    """Open a regular file to read it. Raises OSError, also for a folder, and for a pipe, a socket or a device.
+
+    Reading these may never end, and opening a device can do things. Some files of the kernel (/proc/kmsg) look regular
+    and wait, too: reading one raises OSError instead.
+    """
+    handle, size = _opened(path)
+    if size:
+        return os.fdopen(handle, "rb")
+    return io.BufferedReader(_NeverWaits(handle, "rb"))
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """The content of a regular file. Raises OSError as `open_file` does, and for more than `most_bytes`.
+
+    Bytes are counted as they come: a file can grow while it is read, and what is under /proc says that it has none.
+    """
+    handle, size = _opened(path)
+    try:
+        chunks, left = [], most_bytes + 1
+        while left > 0 and (chunk := os.read(handle, min(left, max(size + 1, _CHUNK), _LARGEST_CHUNK))):
+            chunks.append(chunk)
+            left -= len(chunk)
+    finally:
+        os.close(handle)
+    if left <= 0:
+        raise TooLargeError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def read_text(path: Path, most_bytes: int = MOST_TEXT_BYTES, *, errors: str = "strict") -> str:
+    """A text in UTF-8, read as `read_file` does; line ends become `\\n`. Raises OSError, and UnicodeDecodeError."""
+    text = read_file(path, most_bytes).decode(errors=errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _opened(path: Path) -> tuple[int, int]:
+    """(descriptor, size) of a regular file. What is there is looked at again once it is open: it may be another one."""
+    _check_regular(path.stat().st_mode, path)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        _check_regular(status.st_mode, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle, status.st_size
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.open("rb")
+
+
+class _NeverWaits(io.FileIO):
+    """A file that says that it is empty. One that has nothing yet raises OSError, and does not look empty."""
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if count is None:
+            raise BlockingIOError(errno.EAGAIN, "reading it would wait")
+        return count
 
 
 def remove_tree(folder: Path) -> None:

@@ -200,6 +200,33 @@ def is_for_types(path: Path, line: int) -> bool:
     )
 
 
+# Where files of others are read: through fsops, which opens regular files only, and reads up to a bound.
+READERS = ("lint/", "triton/", "onnx/", "archives.py", "repository/reading.py")
+
+
+def test_files_of_others_are_read_by_fsops_only() -> None:
+    wrong = []
+    for module, path in SOURCES.items():
+        if not path.relative_to(ROOT / PACKAGE).as_posix().startswith(READERS):
+            continue
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and is_plain_read(node):
+                wrong.append(f"{module}:{node.lineno} {ast.unparse(node)}")
+    assert wrong == []
+
+
+def is_plain_read(call: ast.Call) -> bool:
+    called, given = ast.unparse(call.func), [ast.unparse(item) for item in call.args]
+    if "files(" in called or (called == "tarfile.open" and not given):  # data of the package; what is open already
+        return False
+    name = called.rpartition(".")[2]
+    if name in ("read_text", "read_bytes"):
+        return "." in called
+    if name in ("ZipFile", "is_zipfile", "load", "memmap"):
+        return called.startswith(("zipfile.", "np.")) and given[:1] == ["path"]
+    return name == "open" and (called in ("open", "os.open", "io.open") or given in ([], ["'r'"], ["'rb'"]))
+
+
 PRINTS = {"print", "input", "click.echo", "click.secho", "sys.exit", "exit", "quit", "os._exit", "sys.stdout.write", "sys.stderr.write"}  # fmt: skip
 
 

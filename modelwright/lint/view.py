@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import StepError
+from modelwright.fsops import TooLargeError, read_file
 from modelwright.lint import completion
 from modelwright.lint.rule import Found
 from modelwright.lint.tree import ModelFolder, RepositoryTree
@@ -265,10 +266,17 @@ class RepositoryView:
                 self._scans[path] = error
         return self._scans[path]
 
+    def _weights(self, path: Path) -> set[str]:
+        """The files with weights of an ONNX file, as it names them."""
+        found = self.scan(path)
+        return {tensor.location for tensor in found.external_tensors} if isinstance(found, Signature) else set()
+
     def inferred(self, path: Path, graph_level: int) -> dict[str, list[int]]:
         if (path, graph_level) not in self._inferred:
             try:
-                outputs = session_values(load_session(path, graph_level=graph_level))[1]
+                # onnxruntime opens what it is told to, and reading a pipe never ends.
+                able = all((path.parent / name).is_file() for name in self._weights(path))
+                outputs = session_values(load_session(path, graph_level=graph_level))[1] if able else ()
             except StepError:
                 outputs = ()
             self._inferred[path, graph_level] = {value.name: completion.plain_dims(value) for value in outputs}
@@ -284,14 +292,12 @@ def seen(path: Path) -> FileType | None:
 
 
 def read_text(path: Path) -> ConfigText:
-    """Read a config file, up to MAX_BYTES: the size of a file can grow, or be wrong, as under /proc."""
+    """Read a config file, up to MAX_BYTES."""
     try:
         if not path.is_file():
             return ConfigText(error="not a file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return ConfigText(read_file(path, MAX_BYTES))
+    except TooLargeError as error:
+        return ConfigText(error=f"{error.strerror}: too large for a config")
     except OSError as error:
         return ConfigText(error=f"cannot be read: {error.strerror or error}")
-    if len(data) > MAX_BYTES:
-        return ConfigText(error=f"more than {MAX_BYTES:,} bytes: too large for a config")
-    return ConfigText(data)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import StepError, one_line
+from modelwright.fsops import read_file
 from modelwright.onnx.check import check_external
+from modelwright.onnx.scan import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +37,7 @@ def load(path: Path) -> ModelProto:
 
     external = check_external(path).external
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        model = onnx.ModelProto.FromString(read_file(path, MAX_BYTES))
     except DecodeError as error:
         raise StepError(f"{path.name}: not an ONNX file, or damaged: {one_line(error)}") from error
     if external:

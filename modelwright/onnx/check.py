@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelwright.errors import StepError
+from modelwright.fsops import not_a_file, read_file
 from modelwright.onnx.rows import other_rows
-from modelwright.onnx.scan import OnnxScanError, scan
+from modelwright.onnx.scan import MAX_BYTES, OnnxScanError, scan
 from modelwright.onnx.signature import Signature, Value, element_type
 from modelwright.onnx.weights import SAVE_WEIGHTS, is_inside
 from modelwright.triton.file_types import file_type
@@ -79,6 +80,9 @@ def check_external(path: Path) -> Signature:
         if not is_inside(tensor.location):
             message = f"{path.name}: weights of '{tensor.name}' lie outside its folder: '{tensor.location}'"
             raise StepError(message, f"onnxruntime refuses that; load it with onnx, and {SAVE_WEIGHTS}")
+        weights = path.parent / tensor.location
+        if weights.exists() and not weights.is_file():  # onnxruntime would open it, and a pipe never ends
+            raise StepError(f"{path.name}: the weights in '{tensor.location}': what is there {not_a_file(weights)}")
     return signature
 
 
@@ -136,6 +140,6 @@ def _check_value(path: Path, value: Value, *, is_input: bool) -> None:
 def _hint(path: Path, value: Value, *, is_input: bool) -> str:
     if value.kind not in _INSTEAD:
         return "cast it in the model"
-    if not is_input and value.kind in ("sequence", "map") and b"ZipMap" in path.read_bytes():
+    if not is_input and value.kind in ("sequence", "map") and b"ZipMap" in read_file(path, MAX_BYTES):
         return _ZIPMAP
     return _INSTEAD[value.kind][0 if is_input else 1]

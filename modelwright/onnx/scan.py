@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+from modelwright.fsops import open_file, read_file
 from modelwright.onnx.signature import ExternalTensor, Signature, Value, ValueKind
 
 MAX_DEPTH = 100  # protobuf's own
@@ -53,9 +54,9 @@ def _opened(path: Path) -> Iterator[bytes | mmap.mmap]:
     if status.st_size > MAX_BYTES:
         raise OnnxScanError(f"{status.st_size} bytes; protobuf reads less than 2 GiB, larger weights must be external")
     if status.st_size <= _READ_UP_TO_BYTES:
-        yield path.read_bytes()
+        yield read_file(path, MAX_BYTES)
         return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+    with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
         yield mapping
 
 

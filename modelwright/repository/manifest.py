@@ -24,7 +24,7 @@ from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
 from modelwright.facts.part import SCHEMA, Boolean, DamagedError, Integer, JsonObject, Number, Part, validated
 from modelwright.facts.verified import Verified
-from modelwright.fsops import open_file
+from modelwright.fsops import MOST_TEXT_BYTES, read_file
 from modelwright.triton.layout import SBOM
 
 _HINT = (
@@ -152,8 +152,7 @@ def parse(data: bytes, where: str) -> Manifest | None:
 def _load(path: Path) -> JsonValue:
     """The file's JSON. A FileNotFoundError passes through."""
     try:
-        with open_file(path) as file:
-            data = file.read()
+        data = read_file(path, MOST_TEXT_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -16,6 +16,7 @@ from modelwright.config.render import parse
 from modelwright.digest import sha256_file
 from modelwright.errors import RepositoryError, SpecError
 from modelwright.facts.verified import GoldenComparison
+from modelwright.fsops import TooLargeError, read_file
 from modelwright.project.spec import FILE
 from modelwright.repository.manifest import is_ours, read
 from modelwright.triton.layout import (
@@ -131,9 +132,9 @@ def read_model(root: Path, folder: Path) -> FoundModel:
 def _take_config(found: FoundModel, path: Path) -> None:
     where = f"{found.name}/{CONFIG}"
     try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise SpecError(f"{where}: larger than {_MOST_CONFIG_BYTES:,} bytes")
-        data = path.read_bytes()
+        data = read_file(path, _MOST_CONFIG_BYTES)
+    except TooLargeError as error:
+        raise SpecError(f"{where}: {error.strerror}: too large for a config") from None
     except OSError as error:
         raise SpecError(f"{where}: cannot be read: {error.strerror}") from None
     found.config, found.has_config = parse(data, where), True

@@ -59,7 +59,7 @@ def _is_xgboost(head: bytes) -> bool:
 def _is_skops(path: Path) -> bool:
     """An archive with a JSON that is a skops schema. Archives that are damaged raise errors of several kinds."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(_SKOPS_SCHEMA) as file:
+        with open_file(path) as whole, zipfile.ZipFile(whole) as archive, archive.open(_SKOPS_SCHEMA) as file:
             schema = json.loads(file.read(_SCHEMA_BYTES))
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError):
         return False

@@ -52,7 +52,7 @@ class SkopsHeader:
 def skops_header(path: Path) -> SkopsHeader:
     """Raises ValueError for a file that is damaged, OSError."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             if archive.getinfo("schema.json").file_size > _SCHEMA_BYTES:
                 raise ValueError("its schema.json is too large")
             root = json.loads(archive.read("schema.json"))

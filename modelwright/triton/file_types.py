@@ -140,7 +140,7 @@ def _archive(path: Path) -> FileType:
     import zipfile
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             paths = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError):
         return CUT_SHORT_ZIP

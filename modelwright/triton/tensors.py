@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelwright.fsops import open_file
 from modelwright.triton.arrays import BF16, datatype_of, numpy_dtype
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load_tensors(path: Path) -> Tensors:
     import numpy as np
 
     tensors: Tensors = {}
-    with np.load(path, allow_pickle=False) as file:
+    with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
         for key in file.files:
             if key.endswith("#bytes"):
                 continue

@@ -12,9 +12,12 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from modelwright.fsops import open_file
 
 _LARGEST_PART = 200_000_000
 _TYPES = {
@@ -107,11 +110,15 @@ def root_of(archive: zipfile.ZipFile) -> str:
     return root
 
 
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(str(error)) from None
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    with open_file(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise ValueError(str(error)) from None
+        with archive:
+            yield archive
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelwright.fsops import open_file
 from modelwright.triton.torch_archives import TorchTensor, root_of
 
 _LARGEST_JSON = 500_000_000
@@ -63,7 +64,7 @@ class Program:
 def read_program(path: Path) -> Program:
     """Of a file that torch.export.save wrote. Raises ValueError or OSError for one that is damaged, or too old."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _program(archive)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RecursionError) as error:
         raise ValueError(str(error)) from None

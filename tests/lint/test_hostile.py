@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ from modelwright.cli.main import main
 from modelwright.lint.engine import LintReport, lint
 from modelwright.lint.examples import PYTHON_MODEL, base_text, files_of, onnx_bytes, write
 from modelwright.lint.registry import all_rules
-from modelwright.lint.rule import Onnx, TensorRtPlan
+from modelwright.lint.rule import Folder, Onnx, TensorRtPlan
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.triton.releases import release
@@ -90,6 +94,67 @@ def test_a_pipe_is_not_read(backend: str, file: str, rule: str | None, tmp_path:
     (tmp_path / "m/1" / file).unlink(missing_ok=True)
     os.mkfifo(tmp_path / "m/1" / file)
     assert {item.rule.id for item in linted(tmp_path).findings if item.file == f"m/1/{file}"} == {rule} - {None}
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = os.open(path.parent, os.O_RDONLY)
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # the name of a socket is short
+        os.close(folder)
+
+
+SOMETHING_ELSE: dict[str, Callable[[Path], object]] = {
+    "pipes": os.mkfifo,
+    "sockets": _socket,
+    "devices": lambda path: path.symlink_to("/dev/zero"),
+    "the log of the kernel": lambda path: path.symlink_to("/proc/kmsg"),  # looks regular, and reading it waits
+    "unreadable": lambda path: path.write_text("not read"),
+}
+
+
+@pytest.mark.parametrize("kind", SOMETHING_ELSE)
+def test_whichever_file_is_none_linting_ends(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example of a rule, once for each of its files, with something else in the place of that file."""
+    wrong = set()
+    for rule in all_rules().values():
+        files = {name: content for name, content in files_of(rule.example, fault=False).items() if name[:2] == "m/"}
+        for number, chosen in enumerate(name for name, content in files.items() if not isinstance(content, Folder)):
+            model = tmp_path / f"{rule.id}-{number}"
+            write({name[2:]: content for name, content in files.items() if name != chosen}, model)
+            (model / chosen[2:]).parent.mkdir(parents=True, exist_ok=True)
+            SOMETHING_ELSE[kind](model / chosen[2:])
+            wrong.add(str(model / chosen[2:]))
+    if kind == "unreadable":  # for root, every file is readable
+        monkeypatch.setattr(os, "open", _denied(os.open, wrong))
+    with within(120):
+        report = linted(tmp_path)
+    assert report.models == len(wrong)
+    assert len({item.model for item in report.errors}) > len(all_rules())
+
+
+def _denied(opened: Callable[..., int], wrong: set[str]) -> Callable[..., int]:
+    def denied(path: object, *more: object, **options: object) -> int:
+        if str(path) in wrong:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *more, **options)
+
+    return denied
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Interrupts what would wait for ever, and says where."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("still waiting")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_endless_device_is_not_read(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_what_is_left_behind_is_named(sandbox: Sandbox, existing: Path, case: st
         (a_link("outside", "/usr"), "outside: (the model)", "a link that leads out of the repository"),
         (a_file("bare/config.pbtxt"), "bare: (the model)", "has no version directory"),
         (a_file("wrong/config.pbtxt", "name: 'wrong'\nmax_bach_size: 4"), "wrong: (the model)", "wrong/config.pbtxt: not a ModelConfig: 2:1: unknown field 'max_bach_size'"),
-        (a_file("big/config.pbtxt", "#" * 1_000_001), "big: (the model)", "larger than 1,000,000 bytes"),
+        (a_file("big/config.pbtxt", "#" * 1_000_001), "big: (the model)", "more than 1,000,000 bytes"),
         (lambda root: ((root / "odd").mkdir(), (root / "odd/config.pbtxt").write_bytes(b"\xff\0")), "odd: (the model)", "odd/config.pbtxt: not a ModelConfig: 1:1: unexpected character"),
     ],
     ids=["a file", "a ledger", "a dangling link", "hidden", "a bad name", "a link out", "no version", "a misspelt field", "a huge config", "a binary config"],

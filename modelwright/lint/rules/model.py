@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelwright.fsops import not_a_file, open_file
+from modelwright.fsops import not_a_file, open_file, read_file
 from modelwright.lint.completion import ENSEMBLE, PLATFORMS
 from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
 from modelwright.lint.view import ConfigView, seen
@@ -277,7 +277,7 @@ def batching_library(view: ConfigView) -> Iterator[Found]:
 
 def _is_library(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(4) == b"\x7fELF"
     except OSError:
         return False
@@ -333,12 +333,9 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
 def _python_problem(path: Path, target_python: str) -> str:
     """Why a Python model's file cannot be imported; '' where it may be. None of its code runs."""
     try:
-        with open_file(path) as file:
-            source = file.read(_LARGEST_CODE + 1)
+        source = read_file(path, _LARGEST_CODE)
     except OSError:
-        return ""  # missing: another rule reports it
-    if len(source) > _LARGEST_CODE:
-        return ""
+        return ""  # missing: another rule reports it; or too large for code
     if b"TritonPythonModel" not in source and not _INDIRECT.search(source):
         return "the file has no class TritonPythonModel"
     if sys.version_info < tuple(int(part) for part in target_python.split(".")):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modelwright.fsops import open_file
+from modelwright.fsops import TooLargeError, read_file
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.sequences import data_problem
 from modelwright.lint.view import ConfigView
@@ -96,10 +96,9 @@ def warmup_file(view: ConfigView) -> Iterator[Found]:
 def _strings_problem(path: Path, wanted: int) -> str:
     """Why a file does not hold as many strings as its tensor has elements; '' if it does, or is too large to read."""
     try:
-        if path.stat().st_size > _LARGEST_STRINGS:
-            return ""
-        with open_file(path) as file:
-            found = count_strings(file.read())
+        found = count_strings(read_file(path, _LARGEST_STRINGS))
+    except TooLargeError:
+        return ""
     except OSError as error:
         return f"'{path.name}' cannot be read: {error.strerror}"
     if found is None:
