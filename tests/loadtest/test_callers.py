@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from modelwright.loadtest.wire.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
-from modelwright.loadtest.wire.calls import Address, address_of
+from modelwright.loadtest.wire.calls import Address, CallError, address_of
 from modelwright.loadtest.wire.connections import GrpcConnections
 from modelwright.loadtest.wire.encoding import grpc_request, http_request
 from modelwright.loadtest.wire.frames import message_bytes
@@ -93,6 +93,17 @@ def test_every_type_of_every_output_comes_back(types_server: RunningServer, make
             assert set(answer) == {f"out_{name}" for name in TYPES}
             for name in TYPES:
                 np.testing.assert_array_equal(answer[f"out_{name}"], payloads[number][f"in_{name}"], strict=True)
+
+
+def test_messages_have_no_limit_that_tritonclient_does_not_have(server: RunningServer, make: Make) -> None:
+    """17 MiB. grpcio's own limit is 4 MiB, and HTTP/2's largest frame 16 MiB."""
+    numbers = np.arange(17 << 18, dtype=np.float32).reshape(1, -1)
+    with closing(make(server, "flaky", [{"IN": numbers}])) as caller:
+        try:
+            answer = caller.call(0)
+        except CallError:
+            answer = caller.call(0)  # `flaky` fails every tenth request
+        np.testing.assert_array_equal(caller.parse(answer)["OUT"], numbers)
 
 
 def test_a_refused_request_leaves_the_caller_usable(server: RunningServer, make: Make) -> None:

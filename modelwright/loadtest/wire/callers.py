@@ -17,6 +17,8 @@ from modelwright.loadtest.wire.http2 import Call
 if TYPE_CHECKING:
     from modelwright.triton.tensors import Tensors
 
+_LARGEST_MESSAGE = 2**31 - 1  # bytes; tritonclient's own limit
+
 
 class Caller(Protocol):
     """`call` sends the payload of that number and returns the answer's bytes. Raises CallError."""
@@ -173,8 +175,12 @@ class TritonClient:
 
     def _connect(self) -> Any:
         if self._is_grpc:
-            # Channels with equal arguments share one connection.
-            arguments = [("modelwright.caller", str(id(self)))]  # an integer must fit 32 bits
+            # Channels with equal arguments share one connection. Given arguments replace tritonclient's own: without
+            # its limits on messages, grpcio's 4 MiB would hold.
+            arguments: list[tuple[str, str | int]] = [
+                ("modelwright.caller", str(id(self)))
+            ]  # an integer must fit 32 bits
+            arguments += [(f"grpc.max_{way}_message_length", _LARGEST_MESSAGE) for way in ("send", "receive")]
             return self._module.InferenceServerClient(
                 self._address.authority, ssl=self._address.is_tls, channel_args=arguments
             )
