@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import SpecError, StepError
-from modelwright.fsops import open_file, write_cache
+from modelwright.fsops import open_file, read_file, write_cache
 
 _CHUNK = 1 << 20
 # A file changed this recently can change again without a new timestamp, so its digest is not remembered.
@@ -89,7 +89,7 @@ class Fingerprints:
         self._changed = False
         self.looked_at: set[Path] = set()  # the files that were asked for since
         with contextlib.suppress(OSError, ValueError):  # a damaged cache is an empty one
-            loaded = json.loads(cache.read_bytes())
+            loaded = json.loads(read_file(cache))
             self._known = loaded if isinstance(loaded, dict) else {}
 
     def file(self, path: Path) -> str:
@@ -131,7 +131,7 @@ class Fingerprints:
 
 def _read_code(path: Path, shown: str) -> list[Any]:
     try:
-        tree = ast.parse(path.read_bytes(), filename=shown)
+        tree = ast.parse(read_file(path), filename=shown)
     except SyntaxError as error:
         raise SpecError(f"{shown}:{error.lineno}: {error.msg}", (error.text or "").strip()) from None
     except (ValueError, RecursionError, MemoryError) as error:

@@ -128,7 +128,7 @@ def open_file(path: Path) -> BinaryIO:
     return io.BufferedReader(_NeverWaits(handle, "rb"))
 
 
-def read_file(path: Path, most_bytes: int) -> bytes:
+def read_file(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> bytes:
     """The content of a regular file. Raises OSError as `open_file` does, and for more than `most_bytes`.
 
     Bytes are counted as they come: a file can grow while it is read, and what is under /proc says that it has none.

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modelwright.errors import LoadError
+from modelwright.fsops import read_file
 from modelwright.loadtest.document import MachineFacts
 
 Form = Literal["eager", "compiled", "onnx", "variant", "served only"]
@@ -126,7 +127,7 @@ def write(result: BenchResult, path: Path) -> None:
 def read(path: Path, again: str) -> BenchResult:
     """Raises LoadError for a file that is missing or damaged; `again` is the command that writes it."""
     try:
-        return BenchResult.model_validate_json(path.read_bytes())
+        return BenchResult.model_validate_json(read_file(path))
     except FileNotFoundError:
         raise LoadError(f"{path.stem}: there is no result of a bench", f"measure first: {again}") from None
     except OSError as error:

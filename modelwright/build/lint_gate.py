@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from modelwright.build.faults import Faults
 from modelwright.build.planned_tree import planned_tree
 from modelwright.errors import LintError
-from modelwright.fsops import disk_errors
+from modelwright.fsops import disk_errors, read_text
 from modelwright.lint.engine import Finding, lint
 from modelwright.lint.registry import check_ignores
 from modelwright.lint.tree import RepositoryTree
@@ -80,5 +80,5 @@ def _line(item: Finding, tree: RepositoryTree) -> list[str]:
     folder = tree.models.get(item.model)
     if folder is None or item.line is None:
         return []
-    text = folder.locate(item.file.partition("/")[2]).read_text(encoding="utf-8", errors="replace").splitlines()
+    text = read_text(folder.locate(item.file.partition("/")[2]), errors="replace").splitlines()
     return text[item.line - 1 : item.line]

@@ -12,6 +12,7 @@ from pathlib import Path
 from modelwright.build.lock_files import Say, write_lock
 from modelwright.build.source_locks import lock_sources
 from modelwright.errors import ModelwrightError
+from modelwright.fsops import read_text
 from modelwright.kinds.registry import kind_of
 from modelwright.project.lockfile import FILE, Lock, LockNeededError, Wanted, parse_lock
 from modelwright.project.project import ProjectConfig
@@ -82,7 +83,7 @@ def write_needed(project: ProjectConfig, builders: Sequence[Builder], say: Say) 
 def _existing(file: Path) -> Lock | None:
     """The lock that is there, whatever it was made for; None for none, and for a damaged one."""
     try:
-        return parse_lock(file.read_text(encoding="utf-8"), str(file))
+        return parse_lock(read_text(file), str(file))
     except (OSError, UnicodeDecodeError, LockNeededError):
         return None
 

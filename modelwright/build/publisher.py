@@ -26,7 +26,7 @@ from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
 from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified, VerifiedVersions
-from modelwright.fsops import write_cache
+from modelwright.fsops import read_file, read_text, write_cache
 from modelwright.kinds.kind import EnsembleStep
 from modelwright.kinds.registry import kind_of
 from modelwright.kinds.step import StepId
@@ -160,7 +160,7 @@ class Publisher:
         as it was published with that version. Raises RepositoryError where that is not known."""
         file = self._repository.root / name / CONFIG
         with contextlib.suppress(OSError, ConfigError):
-            parse(file.read_text(encoding="utf-8", errors="replace"), name)
+            parse(read_text(file, errors="replace"), name)
             return {}
         versions = self._repository.versions(name)
         number = state.promoted or max(versions)
@@ -169,7 +169,7 @@ class Publisher:
             hint = f"serve what a build makes: modelwright promote {name} latest" if state.promoted else ""
             problem = f"does not read, and that of version {number}, which is served, is not known"
             raise RepositoryError(f"{file}: {problem}", hint or "restore it from a backup")
-        text = published.read_text(encoding="utf-8")
+        text = read_text(published)
         return {CONFIG: with_policy(text, name, versions, state, self._needed.get(name, ()), self._now)[0].encode()}
 
     def _newest(self, decision: Decision) -> int:
@@ -344,7 +344,7 @@ class Publisher:
         name = decision.builder.name
         versions = {*self._repository.versions(name), self._newest(decision)}
         published = self._repository.root / name / CONFIG
-        before = parameter(parse(published.read_text(encoding="utf-8"), name), PINS) if published.is_file() else None
+        before = parameter(parse(read_text(published), name), PINS) if published.is_file() else None
         return merged(before, as_parameter({self._newest(decision): decision.pins}), versions)
 
     def _inputs(self, files: _Files) -> dict[str, Any]:
@@ -378,7 +378,7 @@ class Publisher:
         """Files that were published for this model and that nothing asks for now."""
         folder = self._repository.root / model
         config = folder / CONFIG
-        named = model_files.recorded(config.read_text(encoding="utf-8", errors="replace")) if config.is_file() else []
+        named = model_files.recorded(read_text(config, errors="replace")) if config.is_file() else []
         names = {*named, *(name for name in before if model_files.is_ours(name))}.difference(wanted)
         return sorted(name for name in names if (folder / name).is_file())
 
@@ -559,7 +559,7 @@ def source_commit(builder: Builder) -> SourceCommit:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_file(path))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright import __version__
-from modelwright.fsops import write_cache
+from modelwright.fsops import read_file, write_cache
 from modelwright.project.project import FILE, ProjectConfig
 
 # A file changed this recently may change again without its timestamps moving.
@@ -45,7 +45,7 @@ def asked(names: Sequence[str], everything: bool) -> list[str]:
 def read(project: ProjectConfig, names: Sequence[str] = ()) -> Stamp | None:
     """The stamp of a build of these models, or None when anything changed since, or there is no stamp."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads(_file(project).read_bytes())
+        data = json.loads(read_file(_file(project)))
         if data["key"] == _key(project, names):
             state, _ = _state([*_roots(project), *data["folders"]], [*_own_files(project), *data["files"]])
             if state == data["state"]:
@@ -87,7 +87,7 @@ def mark_replayed(project: ProjectConfig, names: Sequence[str] = ()) -> None:
 def _kept(project: ProjectConfig) -> dict[str, Any]:
     """The stamp's file; empty where there is none, or it is damaged."""
     with suppress(OSError, ValueError):
-        data = json.loads(_file(project).read_bytes())
+        data = json.loads(read_file(_file(project)))
         return data if isinstance(data, dict) else {}
     return {}
 

@@ -14,6 +14,7 @@ from modelwright.build.workspace import Workspace
 from modelwright.errors import ModelwrightError, VerifyError
 from modelwright.facts.key_content import KeyContent
 from modelwright.facts.training import TRAINING_FILE
+from modelwright.fsops import read_text
 from modelwright.project.files import local_file
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import Builder
@@ -91,7 +92,7 @@ def _labels(builder: Builder) -> Sequence[str]:
         if output.labels:
             try:
                 file = local_file(builder, f"outputs[{index}].labels", output.labels)
-                return file.read_text(encoding="utf-8").splitlines()
+                return read_text(file).splitlines()
             except (OSError, UnicodeDecodeError, ModelwrightError):
                 return ()
     return ()

@@ -24,6 +24,7 @@ from modelwright.config.environments import environments_of
 from modelwright.config.model_config import SERVING, ConfigTensors, config_of, parse_serving
 from modelwright.config.render import render
 from modelwright.errors import ConfigError
+from modelwright.fsops import read_file
 from modelwright.kinds.kind import EnsembleStep
 from modelwright.kinds.registry import kind_of
 from modelwright.project.files import local_file
@@ -77,7 +78,7 @@ def make(
     The publisher copies a kind's `files_beside`; the record names them, too. Raises ConfigError.
     """
     kind = kind_of(builder)
-    files = {name: path.read_bytes() for name, path in sources(builder).items()}
+    files = {name: read_file(path) for name, path in sources(builder).items()}
     for where, serving in _servings(builder):
         config = config_of(builder, tensors, serving, where, pins, steps)
         if not kind.whole_config:

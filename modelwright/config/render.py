@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ConfigError
+from modelwright.fsops import read_text
 from modelwright.triton.messages import differences, is_map, is_repeated, map_value
 
 TEMPLATE = "config.pbtxt.j2"
@@ -135,7 +136,7 @@ def _environment(folders: tuple[Path, ...], own: Path | None) -> Any:
         if path is None:
             return None
         changed = path.stat().st_mtime_ns
-        return path.read_text(encoding="utf-8"), name, lambda: find(name) == path and path.stat().st_mtime_ns == changed
+        return read_text(path), name, lambda: find(name) == path and path.stat().st_mtime_ns == changed
 
     environment = ImmutableSandboxedEnvironment(
         loader=FunctionLoader(load),

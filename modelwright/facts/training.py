@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelwright.facts.part import Facts, Integer, JsonObject, Number, Part
+from modelwright.fsops import read_file
 
 TRAINING_FILE = "training.json"
 KIT = "modelwright.training"  # what a builder imports to train with the kit
@@ -38,7 +39,7 @@ class TrainingRecord(Facts):
     def read(cls, folder: Path) -> TrainingRecord | None:
         """The record in an artifact's folder; None where the step did not use the kit."""
         file = folder / TRAINING_FILE
-        return cls.model_validate_json(file.read_bytes()) if file.is_file() else None
+        return cls.model_validate_json(read_file(file)) if file.is_file() else None
 
 
 class FoldSpread(Part):

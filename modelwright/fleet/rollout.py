@@ -25,6 +25,7 @@ from modelwright.fleet.member import Member
 from modelwright.fleet.verdict import Judged, Limits, Recorded, judge
 from modelwright.fleet.waiting import await_state
 from modelwright.fleet.watcher import Watcher
+from modelwright.fsops import read_text
 from modelwright.project.project import ProjectConfig
 from modelwright.repository import moves
 from modelwright.repository.move import Move, carry_out, inverse
@@ -266,7 +267,7 @@ class _Rollout:
         change = next((item for item in self.move.changes if item.model == self.asked.model), None)
         if change is None or CONFIG not in change.top_files:
             return False
-        published = (self.repository.root / self.asked.model / CONFIG).read_text(encoding="utf-8")
+        published = read_text(self.repository.root / self.asked.model / CONFIG)
         return with_field(published, _POLICY, None) == with_field(_config_of(change), _POLICY, None)
 
     def _put_back(self) -> tuple[float, list[str]]:

@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from modelwright.digest import list_tree, tree_digest
 from modelwright.errors import SpecError
+from modelwright.fsops import read_text
 from modelwright.kinds.export import EXPORT_TOOLS, TORCH, ExporterField, exporter_options
 from modelwright.kinds.kind import Kind, Needs, shipped
 from modelwright.kinds.origin import SourceFiles, source_files
@@ -92,7 +93,7 @@ def declared_architecture(builder: Builder, source: HuggingFaceSource) -> Mappin
     if source.path and is_uri(source.path):
         return {}
     try:
-        said = json.loads((huggingface_directory(builder, source) / "config.json").read_text())
+        said = json.loads(read_text(huggingface_directory(builder, source) / "config.json"))
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}

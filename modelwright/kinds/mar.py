@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modelwright.errors import StepError
+from modelwright.fsops import read_text
 from modelwright.triton.file_types import TORCHSCRIPT, file_type
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -185,7 +186,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_TEXT:
             raise StepError(f"{path.name}: {path.stat().st_size:,} bytes of text", _AGAIN)
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise StepError(f"{path.name}: cannot be read: {error}", _AGAIN) from None
 

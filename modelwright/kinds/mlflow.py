@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from modelwright.environments.tensorflow import TENSORFLOW
 from modelwright.errors import SpecError
+from modelwright.fsops import read_text
 from modelwright.kinds.estimators import NO_TECHNIQUES, TABULAR
 from modelwright.kinds.export import EXPORT_TOOLS, ONNX_TOOLS, TORCH
 from modelwright.kinds.in_tensorflow import convert_step
@@ -127,7 +128,7 @@ def mlmodel_of(builder: Builder, source: MlflowSource) -> MlModel | None:
         return of_detail(detail, where) if detail else None
     file = local_folder(builder, field, place) / FILE
     try:
-        return parse_mlmodel(file.read_text(encoding="utf-8"), f"{where}: {place}/{FILE}")
+        return parse_mlmodel(read_text(file), f"{where}: {place}/{FILE}")
     except (FileNotFoundError, UnicodeDecodeError):
         raise SpecError(f"{where}: {place} has no {FILE} that reads", "name a folder that MLflow wrote") from None
 

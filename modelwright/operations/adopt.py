@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelwright.config.model_config import config_of, tensors_of
 from modelwright.digest import copy_hashed, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, SpecError
-from modelwright.fsops import disk_errors, fsync_tree, locked, remove_tree, rename_durably
+from modelwright.fsops import disk_errors, fsync_tree, locked, read_text, remove_tree, rename_durably
 from modelwright.lint.engine import Finding, lint
 from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
@@ -246,7 +246,7 @@ def _check_same(project: ProjectConfig, found: FoundModel, target: Path, origins
     """Raise SpecError where the builder that exists differs from the one that adoption would write."""
     hint = "nothing was overwritten: remove it first, or adopt --into another folder"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = (target / FILE).read_text(encoding="utf-8")
+        text = read_text(target / FILE)
         digests = {name: sha256_file(target / name) for name in origins}
         same = text == _text(project, found, digests, target)
         if same and all(sha256_file(path) == digests[name] for name, path in origins.items()):

@@ -18,7 +18,7 @@ from modelwright import __version__
 from modelwright.config.render import shipped_templates
 from modelwright.digest import list_tree
 from modelwright.errors import ProjectError
-from modelwright.fsops import disk_errors
+from modelwright.fsops import disk_errors, read_text
 from modelwright.operations.scaffold import new_builder
 from modelwright.project.project import FILE, load
 from modelwright.triton.releases import TESTED_WITH, release
@@ -72,7 +72,7 @@ def _write_project(root: Path, target: str) -> None:
     values = {"@TRITON@": target, "@VERSION@": __version__}
     for path in (_PACKAGE / "starter").iterdir():
         if path.is_file() and path.suffix != ".py":
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             for name, value in values.items():
                 text = text.replace(name, value)
             place = root / _PLACES.get(path.name, path.name)

@@ -10,7 +10,7 @@ from modelwright.bench.choice import Choice, Objective, choose
 from modelwright.bench.contenders import Contest, contests
 from modelwright.bench.document import BenchResult, place, read
 from modelwright.errors import LoadError, SpecError
-from modelwright.fsops import replace_file
+from modelwright.fsops import read_file, replace_file
 from modelwright.loadtest.report.output import machine_facts
 from modelwright.project.edit import with_value
 from modelwright.project.project import ProjectConfig
@@ -54,7 +54,7 @@ def pick(
     (serves,) = builder.composing
     file = builder.folder / FILE
     if serves != choice.best:
-        text = file.read_bytes().decode()  # with its line ends
+        text = read_file(file).decode()  # with its line ends
         replace_file(file, with_value(text, ("source", "serves"), choice.best).encode())
     return Picked(choice, builder.name, serves != choice.best, file)
 

@@ -19,7 +19,7 @@ from modelwright.digest import canonical, list_tree, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, VerifyError
 from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified
-from modelwright.fsops import write_cache
+from modelwright.fsops import read_file, write_cache
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.repository import Repository
@@ -127,7 +127,7 @@ def _passed_file(project: ProjectConfig) -> Path:
 def _read_passed(project: ProjectConfig) -> dict[str, str]:
     """The fingerprint with which each version passed last; a damaged file, or an older one, is an empty one."""
     try:
-        data = json.loads(_passed_file(project).read_bytes())
+        data = json.loads(read_file(_passed_file(project)))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

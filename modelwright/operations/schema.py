@@ -24,7 +24,7 @@ from typing import Annotated, Any
 from pydantic import Field, create_model
 
 from modelwright.config.model_config import ENVIRONMENTS
-from modelwright.fsops import disk_errors
+from modelwright.fsops import disk_errors, read_text
 from modelwright.kinds.kind import Kind
 from modelwright.kinds.registry import registered
 from modelwright.project.project import ProjectConfig
@@ -83,7 +83,7 @@ def put_into(project: ProjectConfig) -> bool:
     """Write the project's schema where it is missing or an older one of ours; a file of anyone else stays."""
     path, text = project.root / PLACE, schema_text()
     with disk_errors(path):
-        before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        before = read_text(path, errors="replace") if path.is_file() else None
         if before == text or (before is not None and _MARK not in before):
             return False
         path.parent.mkdir(exist_ok=True)

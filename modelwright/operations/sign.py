@@ -11,7 +11,7 @@ from typing import Any
 from modelwright.build.build import LOCK
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import RepositoryError
-from modelwright.fsops import locked
+from modelwright.fsops import locked, read_file
 from modelwright.operations.places import VersionPlace, place_of, places
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.manifest import read_ours
@@ -102,7 +102,7 @@ def sbom(project: ProjectConfig, model: str, version: int | None = None) -> byte
         raise RepositoryError(f"{model}: has no versions", f"build it: modelwright build {model}")
     folder = place_of(repository, model, number).folder
     if (folder / SBOM).is_file():
-        return (folder / SBOM).read_bytes()
+        return read_file(folder / SBOM)
     return _made_now(folder, model, number)
 
 

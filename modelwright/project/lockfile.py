@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.errors import SpecError
+from modelwright.fsops import read_text
 
 FILE = "requirements.lock"
 
@@ -111,7 +112,7 @@ def parse_lock(text: str, shown: str) -> Lock:
 def read_lock(file: Path, shown: str, wanted: Wanted) -> Lock:
     """The lock of a model. Raises LockNeededError where it is missing, damaged or was resolved from something else."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except FileNotFoundError:
         raise LockNeededError(f"{shown}: missing, and model.yaml has requirements", _hint(file)) from None
     except (OSError, UnicodeDecodeError) as error:

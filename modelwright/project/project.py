@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError, ProjectNotFoundError
+from modelwright.fsops import read_text
 from modelwright.project.fetching import FetchLimits, read_fetch_limits
 from modelwright.project.ignores import Ignore
 from modelwright.project.plan_places import PlanPlaces, read_plan_places
@@ -112,7 +113,7 @@ def load(root: Path) -> ProjectConfig:
     """Read `root`/modelwright.toml. Raises ProjectError naming the file and the field."""
     file = root / FILE
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(file))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(f"{FILE}: does not parse: {error}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from modelwright.errors import KindError, SpecError
-from modelwright.fsops import not_a_file
+from modelwright.fsops import not_a_file, read_text
 from modelwright.project.project import ProjectConfig
 from modelwright.project.spec import (
     FILE,
@@ -96,7 +96,7 @@ def _meant_names(folder: Path) -> list[str]:
     text = ""
     with contextlib.suppress(OSError):
         if (folder / FILE).is_file():  # a pipe would make this wait
-            text = (folder / FILE).read_text(encoding="utf-8", errors="replace")[:_MAX_BYTES]
+            text = read_text(folder / FILE, errors="replace")[:_MAX_BYTES]
     found = _NAME_LINE.search(text)
     below = _VARIANTS.search(text)
     variants = [name for name in _VARIANT_NAME.findall(below[0]) if is_model_name(name)] if below else []
@@ -162,7 +162,7 @@ def _parse(file: Path, shown: str) -> Any:
             raise SpecError(f"{shown}: {problem}", "a builder's model.yaml is a file")
         if file.stat().st_size > _MAX_BYTES:
             raise SpecError(f"{shown}: larger than {_MAX_BYTES:,} bytes", "keep data in files of its own")
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except OSError as error:
         raise SpecError(f"{shown}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -290,7 +290,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _line(file: Path, path: Sequence[int | str]) -> int:
     """The line of a field, or of the nearest field around it: found again in the file, since only errors need it."""
-    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = yaml.compose(read_text(file), Loader=yaml.SafeLoader)
     line = 1
     for part in path:
         pairs: list[Any] = node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else []

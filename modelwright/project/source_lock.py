@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from modelwright.errors import SpecError
+from modelwright.fsops import read_text
 from modelwright.project.lockfile import LockNeededError
 
 FILE = "source.lock"
@@ -136,7 +137,7 @@ def read_source_locks(folder: Path, shown: str) -> dict[str, SourceLock]:
     """All that the source.lock of a builder's folder has; nothing where there is none. `shown` is how messages call
     the folder. Raises SpecError for one that is damaged."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8")
+        text = read_text(folder / FILE)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:

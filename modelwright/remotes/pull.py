@@ -19,7 +19,7 @@ from modelwright.config.edit import with_versions
 from modelwright.digest import sha256
 from modelwright.errors import DiskFullError, RemoteConflictError, RemoteError
 from modelwright.facts.part import JsonObject
-from modelwright.fsops import disk_errors, remove_tree
+from modelwright.fsops import disk_errors, read_file, remove_tree
 from modelwright.project.signing import Signing
 from modelwright.remotes.index import RemoteIndex, read_index
 from modelwright.remotes.order import composing_first, is_same, needed_by
@@ -351,7 +351,7 @@ def _version_change(model: str, number: int, version: Version, folder: Path) -> 
     manifest = version.manifest
     assert manifest is not None
     files = {name: folder / name for name in manifest.files}
-    about = {name: (folder / name).read_bytes() for name in version.files if name in ABOUT and name not in files}
+    about = {name: read_file(folder / name) for name in version.files if name in ABOUT and name not in files}
     return Change(model, number, files, manifest, version_data=about)
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, PlainSerializer
 
 from modelwright.errors import RepositoryError
 from modelwright.facts.part import DamagedError, Part, validated
-from modelwright.fsops import disk_errors, fsync_path, rename_durably
+from modelwright.fsops import disk_errors, fsync_path, read_file, rename_durably
 from modelwright.repository.sealed import sealed, unsealed
 
 RECORD = "remotes.json"
@@ -48,7 +48,7 @@ def read_record(history: Path) -> dict[str, RemoteRecord]:
     """{url: what it serves}. Raises RepositoryError for a damaged file."""
     path = history / RECORD
     try:
-        return {str(url): validated(RemoteRecord, item) for url, item in unsealed(path.read_bytes()).items()}
+        return {str(url): validated(RemoteRecord, item) for url, item in unsealed(read_file(path)).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, DamagedError) as error:

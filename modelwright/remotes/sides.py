@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256, sha256_file
 from modelwright.errors import ConfigError, RemoteError, RepositoryError
+from modelwright.fsops import read_text
 from modelwright.remotes.index import INDEX, RemoteIndex
 from modelwright.remotes.lock import LOCK
 from modelwright.remotes.store import Entry, RemoteStore
@@ -132,7 +133,7 @@ def here(repository: Repository, model: str) -> ModelSide:
             continue
         if is_config(name):
             try:
-                texts[name] = path.read_text(encoding="utf-8")
+                texts[name] = read_text(path)
             except (OSError, UnicodeDecodeError) as error:
                 raise RepositoryError(f"{model}/{name}: cannot be read: {error}") from None
         else:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import RemoteError, RepositoryError
-from modelwright.fsops import disk_errors, fsync_path, open_file, rename_durably
+from modelwright.fsops import disk_errors, fsync_path, open_file, read_file, rename_durably
 from modelwright.remotes.faults import is_damaged, is_missing_bucket, store_errors
 from modelwright.remotes.place import RemotePlace
 
@@ -300,7 +300,7 @@ class FolderStore(RemoteStore):
     def read(self, name: str) -> bytes | None:
         with store_errors(self.place, name):
             try:
-                return (self._root / name).read_bytes()
+                return read_file(self._root / name, 2**30)
             except FileNotFoundError:
                 return None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelwright.config.edit import served_by
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
+from modelwright.fsops import read_text
 from modelwright.project.project import ProjectConfig
 from modelwright.repair.damage import Action, Damage, Kind, Remedy
 from modelwright.repair.hashes import Hashed
@@ -128,7 +129,7 @@ def check_top_files(
 
 def _is_plain(place: Path, model: str, name: str, known: KnownDigests) -> bool:
     try:
-        return known.has_plain(model, name, place.read_text(encoding="utf-8"))
+        return known.has_plain(model, name, read_text(place))
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -182,7 +183,7 @@ def check_served(repository: Repository, model: str, ledger: Ledger, needed: pin
     for name in (CONFIG, *map(environment_config, repository.environments(model))):
         place = repository.root / model / name
         try:
-            written = place.read_text(encoding="utf-8")
+            written = read_text(place)
             wanted = [_with_policy(written, model, versions, item, needed) for item in _states(state)]
         except (OSError, UnicodeDecodeError):  # said by others
             continue

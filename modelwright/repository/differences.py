@@ -22,6 +22,7 @@ from modelwright.config.render import parse
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.facts.key_content import KeyContent
+from modelwright.fsops import read_file
 from modelwright.repository.manifest import Manifest, read_ours
 from modelwright.triton.layout import ABOUT, CONFIG, MANIFEST
 from modelwright.triton.messages import compared
@@ -126,7 +127,7 @@ def _config(before: VersionSide, after: VersionSide) -> Iterator[str]:
     if not all(there):
         return
     try:
-        messages = [parse(side.config.read_bytes(), str(side.config)) for side in (before, after)]
+        messages = [parse(read_file(side.config), str(side.config)) for side in (before, after)]
     except ConfigError as error:
         yield f"cannot be compared: {error.message}"
         return

@@ -9,6 +9,7 @@ from datetime import datetime
 from modelwright.config.edit import parameter, served_by, with_field, with_parameter, written_field
 from modelwright.config.render import parse
 from modelwright.errors import ConfigError, RepositoryError
+from modelwright.fsops import read_text
 from modelwright.repository import pins as pinning
 from modelwright.repository.ledger import ServingState
 from modelwright.repository.manifest import Manifest, PublishedTensors
@@ -253,7 +254,7 @@ class Draft:
         folder = self._repository.root / name
         files = [CONFIG, *(environment_config(item) for item in self._repository.environments(name))]
         try:
-            return {file: (folder / file).read_text(encoding="utf-8") for file in files}
+            return {file: read_text(folder / file) for file in files}
         except (OSError, UnicodeDecodeError) as error:
             hint = f"build it again: modelwright build {name}"
             raise RepositoryError(f"{folder / CONFIG}: cannot be read: {error}", hint) from None
@@ -270,7 +271,7 @@ class Draft:
     def _snapshot(self, name: str, version: int) -> str | None:
         """The config as it was published with this version; None for a version of an older Modelwright."""
         path = pinning.folder_of(self._repository, name, version) / CONFIG
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return read_text(path) if path.is_file() else None
 
     def _scheduling(self, name: str, version: int, snapshot: str | None) -> str:
         """The field `ensemble_scheduling` of a pipeline's version, with its pins."""

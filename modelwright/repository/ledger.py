@@ -21,6 +21,7 @@ from pydantic import Field, PlainSerializer
 
 from modelwright.errors import RepositoryError
 from modelwright.facts.part import DamagedError, Integer, Part, validated
+from modelwright.fsops import read_file
 from modelwright.repository.sealed import sealed, unsealed
 from modelwright.triton.layout import LEDGER
 
@@ -83,7 +84,7 @@ def read_ledger(root: Path) -> Ledger:
     """The ledger of a repository; an empty one where there is none. Raises RepositoryError for a damaged one."""
     path = root / LEDGER
     try:
-        data = unsealed(path.read_bytes())
+        data = unsealed(read_file(path))
         if unknown := data.keys() - _FIELDS:
             raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
         versions = {str(name): int(number) for name, number in data["versions"].items()}

@@ -15,6 +15,7 @@ from typing import Any
 from modelwright.config.edit import parameter
 from modelwright.config.render import parse, plain_text
 from modelwright.errors import ConfigError, RepositoryError, VersionGoneError
+from modelwright.fsops import read_file, read_text
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import CONFIG, ENSEMBLE, PINS
 from modelwright.triton.model_config_pb2 import schema
@@ -92,7 +93,7 @@ def unpinned_by(repository: Repository, model: str) -> set[str]:
 def _config_with_pins(repository: Repository, model: str) -> Any:
     """The published config of a model; None for one that cannot have pins, or that the server cannot read."""
     try:
-        text = (repository.root / model / CONFIG).read_text(encoding="utf-8", errors="replace")
+        text = read_text(repository.root / model / CONFIG, errors="replace")
         return parse(text, f"{model}/{CONFIG}") if has_pins(text) else None
     except (FileNotFoundError, NotADirectoryError, ConfigError):
         return None
@@ -187,7 +188,7 @@ def scheduling(repository: Repository, model: str, version: int) -> str:
     """
     path = folder_of(repository, model, version) / ENSEMBLE
     try:
-        steps = json.loads(path.read_bytes())["steps"]
+        steps = json.loads(read_file(path))["steps"]
         config = schema().ModelConfig()
         pinned = numbers(repository, model, version)
         for step in steps:

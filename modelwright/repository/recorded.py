@@ -16,6 +16,7 @@ from modelwright.config.edit import with_own_policy
 from modelwright.digest import list_tree, sha256, sha256_file
 from modelwright.errors import ConfigError
 from modelwright.facts.part import JsonObject
+from modelwright.fsops import read_text
 from modelwright.repository.journal import Event, Told
 from modelwright.repository.records import keep_record, record_folder
 from modelwright.repository.repository import Change, Repository
@@ -97,7 +98,7 @@ def unrecorded(repository: Repository, model: str, known: KnownDigests) -> JsonO
         if name not in known.tops.get(model, {}) and path.is_file()
     }
     plain = {
-        name: _plain((repository.root / model / name).read_text(errors="replace")) for name in tops if _is_config(name)
+        name: _plain(read_text(repository.root / model / name, errors="replace")) for name in tops if _is_config(name)
     }
     found: JsonObject = {"versions": versions, "signatures": signatures, "top": {**tops}, "plain": {**plain}}
     return {name: value for name, value in found.items() if value}

@@ -35,7 +35,7 @@ from pathlib import Path
 from modelwright.config.edit import served_by, with_versions
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import ConfigError, RepositoryError
-from modelwright.fsops import disk_errors, exchange, fsync_path, fsync_tree, remove_tree, rename_durably
+from modelwright.fsops import disk_errors, exchange, fsync_path, fsync_tree, read_text, remove_tree, rename_durably
 from modelwright.project.project import ProjectConfig
 from modelwright.project.signing import Signing
 from modelwright.repository.journal import Journal
@@ -329,7 +329,7 @@ class Repository:
                 raise RepositoryError(f"{change.model}: files beside its configs cannot change while versions leave")
             return None
         try:
-            now = {name: (model / name).read_text(encoding="utf-8") for name in names}
+            now = {name: read_text(model / name) for name in names}
             final = {name: (change.top_files.get(name) or now[name].encode()).decode() for name in names}
             return _planned_steps(now, final, set(self.versions(change.model)), change)
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, ConfigError):

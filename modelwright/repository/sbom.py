@@ -22,6 +22,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from modelwright.digest import canonical
+from modelwright.fsops import read_file
 from modelwright.repository.licences import licences
 from modelwright.repository.manifest import Manifest, PublishedFile
 from modelwright.tools import distribution
@@ -111,7 +112,7 @@ def _packages(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, tuple[
         path = PurePosixPath(file)
         if path.parts[0] != _PACKAGES or not file.endswith(_METADATA) or len(path.parts) != 3:
             continue
-        metadata, _ = parse_email(files[file].read_bytes())
+        metadata, _ = parse_email(read_file(files[file]))
         stem_name, _, stem_version = path.parts[1].removesuffix(".dist-info").partition("-")
         name, version = canonicalize_name(metadata.get("name", stem_name)), metadata.get("version", stem_version)
         component = _library(name, version)

@@ -23,6 +23,7 @@ from typing import Any
 
 from modelwright.digest import list_tree, sha256_file
 from modelwright.errors import SigningError, one_line
+from modelwright.fsops import read_file
 from modelwright.project.project import FILE
 from modelwright.project.signing import Signing
 from modelwright.repository.signing_keys import certificates, in_memory, private_key_pem, public_key
@@ -214,7 +215,7 @@ def _shown_key(settings: Signing) -> str:
 
 def _differences(folder: Path) -> str:
     """Which files a signature, which itself is valid, does not fit."""
-    envelope = json.loads((folder / SIGNATURE).read_bytes())["dsseEnvelope"]
+    envelope = json.loads(read_file(folder / SIGNATURE))["dsseEnvelope"]
     statement = json.loads(base64.b64decode(envelope["payload"]))
     signed = {item["name"]: item["digest"] for item in statement["predicate"]["resources"]}
     actual = {name: path for name, path in list_tree(folder).items() if name != SIGNATURE}
@@ -238,7 +239,7 @@ def _check_written_as_usual(path: Path) -> None:
             raise ValueError(f"{field} is not written as Base64 is")
 
     with contextlib.suppress(binascii.Error):
-        visit(json.loads(path.read_bytes()), "")
+        visit(json.loads(read_file(path)), "")
 
 
 def _use_verifier(config: Any, settings: Signing, stack: contextlib.ExitStack) -> None:

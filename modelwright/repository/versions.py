@@ -10,6 +10,7 @@ from typing import Any
 
 from modelwright.config.render import as_json, parse
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
+from modelwright.fsops import read_file, read_text
 from modelwright.repository.manifest import Manifest
 from modelwright.repository.pins import Pins, pins_of, run_by
 from modelwright.repository.policy import is_pinned
@@ -95,7 +96,7 @@ def published_config(repository: Repository, model: str) -> Any:
     """The ModelConfig that a model is served with; None without a config.pbtxt. Raises ConfigError for a faulty one."""
     path = repository.root / model / CONFIG
     try:
-        return parse(path.read_text(encoding="utf-8"), f"{repository.root.name}/{model}/{CONFIG}")
+        return parse(read_text(path), f"{repository.root.name}/{model}/{CONFIG}")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
@@ -172,7 +173,7 @@ def _digest(repository: Repository, model: str, version: int) -> str | None:
 def _has_other_steps(repository: Repository, config: Any, model: str, version: int) -> bool:
     """Whether an ensemble's config links other models, or other tensors, than this version of it did."""
     try:
-        steps = json.loads((repository.folder(model, version) / ENSEMBLE).read_bytes())["steps"]
+        steps = json.loads(read_file(repository.folder(model, version) / ENSEMBLE))["steps"]
         known = [(step["model_name"], step["input_map"], step["output_map"]) for step in steps]
     except (OSError, ValueError, KeyError, TypeError):
         return False  # prebuilt, or damaged, which a replay says by itself

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from modelwright.facts.part import DamagedError, validated
-from modelwright.fsops import disk_errors, remove_tree
+from modelwright.fsops import disk_errors, read_file, remove_tree
 from modelwright.tracking.record import BuildRecord
 
 _RECORD, _FILES, _VERSION = "record.json", "files", "version"
@@ -63,7 +63,7 @@ class Outbox:
             if folder.name.startswith("."):
                 continue
             try:
-                found.append(validated(BuildRecord, json.loads((folder / _RECORD).read_bytes())))
+                found.append(validated(BuildRecord, json.loads(read_file(folder / _RECORD))))
             except (OSError, ValueError, DamagedError):
                 remove_tree(folder)
         return found

@@ -15,7 +15,7 @@ from pydantic import Field
 from modelwright.config.edit import served_by
 from modelwright.errors import ModelwrightError
 from modelwright.facts.part import DamagedError, Part, validated
-from modelwright.fsops import write_cache
+from modelwright.fsops import read_file, read_text, write_cache
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 from modelwright.triton.layout import CONFIG
@@ -46,7 +46,7 @@ class KnownState:
         registry, experiment = project.registry, experiment_of(project)
         embedded = project.state / "mlflow" / "mlflow.db"
         with suppress(OSError, ValueError, DamagedError):
-            known = validated(_Known, json.loads(file.read_bytes()))
+            known = validated(_Known, json.loads(read_file(file)))
             if (known.registry, known.experiment) == (registry, experiment) and (
                 project.tracking.uri or embedded.is_file()
             ):
@@ -72,7 +72,7 @@ def experiment_of(project: ProjectConfig) -> str:
 def live_version(repository: Repository, model: str) -> int | None:
     """The version that requests without a version get; None where nothing is served."""
     with suppress(OSError, UnicodeDecodeError, ModelwrightError):
-        text = (repository.root / model / CONFIG).read_text(encoding="utf-8")
+        text = read_text(repository.root / model / CONFIG)
         return max(served_by(text, model, repository.versions(model)), default=None)
     return None
 

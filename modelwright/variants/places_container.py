@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from modelwright.fsops import read_text
 from modelwright.project.plan_places import COMPOSE_SERVICE, PlanPlaces
 from modelwright.variants.places import Place, PlanMachine, WantedPlans, gpus_for, named
 
@@ -29,7 +30,7 @@ def _without_service(file: Path) -> str:
     import yaml
 
     try:
-        services = yaml.safe_load(file.read_text(encoding="utf-8"))["services"]
+        services = yaml.safe_load(read_text(file))["services"]
         known = COMPOSE_SERVICE in services
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return f"{file.name} is not there, or cannot be read (`modelwright init` writes one)"

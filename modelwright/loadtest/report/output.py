@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright import __version__, tools
 from modelwright.errors import LoadError
+from modelwright.fsops import read_text
 from modelwright.loadtest.document import Gate, MachineFacts, Result, SloResult
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def read(path: Path) -> Result:
 
     file = path / RESULT if path.is_dir() else path
     try:
-        return Result.model_validate_json(file.read_text(encoding="utf-8"))
+        return Result.model_validate_json(read_text(file))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise LoadError(f"{path}: cannot be read: {reason}", "give a result.json, or the folder that has one") from None

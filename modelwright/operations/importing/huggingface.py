@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelwright.fsops import read_file
 from modelwright.operations.importing.recogniser import NewBuilder, Recogniser, Seen, Written
 from modelwright.project.spec import FILE
 from modelwright.project.writer import as_yaml
@@ -66,7 +67,7 @@ def recognise(path: Path) -> Seen | None:
     if not weights or not config.is_file() or config.stat().st_size > _LARGEST_CONFIG:
         return None
     try:
-        said = json.loads(config.read_bytes())
+        said = json.loads(read_file(config))
     except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict):

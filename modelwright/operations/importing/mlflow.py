@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelwright.errors import SpecError
+from modelwright.fsops import read_text
 from modelwright.kinds.mlflow import IN_TENSORFLOW, taken
 from modelwright.kinds.mlflow_python import PYTHON, without_mlflow
 from modelwright.kinds.mlmodel import FILE, MlModel, SignatureTensor, parse_mlmodel
@@ -33,7 +34,7 @@ def recognise(path: Path) -> Seen | None:
     if not file.is_file():
         return None
     try:
-        model = parse_mlmodel(file.read_text(encoding="utf-8"), str(file))
+        model = parse_mlmodel(read_text(file), str(file))
     except UnicodeDecodeError:
         raise SpecError(f"{file}: is not UTF-8", "copy the folder again") from None
     flavor = taken(model, None, str(path))
@@ -77,7 +78,7 @@ def _all_named(tensors: Sequence[SignatureTensor]) -> bool:
 def _requirements(folder: Path) -> tuple[list[str], list[str]]:
     """(what a PythonModel needs vendored, what is left out of its requirements.txt)."""
     try:
-        return without_mlflow((folder / "requirements.txt").read_text(encoding="utf-8").splitlines())
+        return without_mlflow(read_text(folder / "requirements.txt").splitlines())
     except (OSError, UnicodeDecodeError):
         return [], []
 

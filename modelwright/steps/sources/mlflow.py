@@ -17,7 +17,7 @@ from tempfile import mkdtemp
 from urllib.parse import urlsplit
 
 from modelwright.errors import ModelwrightError, StepError, TrackingError
-from modelwright.fsops import open_file
+from modelwright.fsops import open_file, read_text
 from modelwright.kinds.mlmodel import DETAIL, FILE, parse_mlmodel
 from modelwright.repository.manifest import read as read_manifest
 from modelwright.steps.sources.source import CHUNK, RemoteSource
@@ -106,7 +106,7 @@ class _MlflowSource(RemoteSource):
         self.resolved = answer["resolved"]
         self._folder = Path(answer["folder"])
         try:
-            text = (self._folder / FILE).read_text(encoding="utf-8")
+            text = read_text(self._folder / FILE)
         except (OSError, UnicodeDecodeError):
             raise no_model(self._folder, self.resolved) from None
         model = parse_mlmodel(text, f"{self.resolved}: {FILE}")
