@@ -61,7 +61,7 @@ class Stability(_Part):
 class Failure(_Part):
     """Failed requests of one kind.
 
-    Kinds: `connect`, `closed`, `timeout`, `HTTP 400`, `gRPC INVALID_ARGUMENT`, `wrong answer`.
+    Kinds: `connect`, `closed`, `timeout`, `HTTP 400`, `gRPC INVALID_ARGUMENT`, `wrong answer`, `not sent`.
     """
 
     kind: str
@@ -71,12 +71,16 @@ class Failure(_Part):
 
 
 class Requests(_Part):
-    """Counts over the measured time. `checked` answers were compared with the golden ones; `wrong` of them differed."""
+    """Counts over the measured time. `checked` answers were compared with the golden ones; `wrong` of them differed.
+
+    `not_sent`, of the failed ones: the client did not send them before the end of an open loop.
+    """
 
     succeeded: int
     failed: int
     checked: int
     wrong: int
+    not_sent: int = 0
 
 
 class BatchSize(_Part):
@@ -106,6 +110,7 @@ class ServerStatistics(_Part):
     cache_hits: int
     cpu_cores: float | None  # CPU seconds a second: 1.5 is one and a half cores busy
     memory_bytes: int | None  # resident, of all the server's processes
+    cpu_ms_per_request: float | None = None  # CPU time of these processes a successful request, the warm-up included
 
 
 class ClientHealth(_Part):

@@ -46,6 +46,7 @@ def test_fails(case: str) -> None:
 
 HOLDS: dict[str, tuple[Hits, list[str]]] = {
     "none": ({}, []),
+    "requests that the client did not send": ({(3, "B"): {"not sent": 407}}, []),
     "a stray": (
         {(3, "B"): {"connect": 1}},
         ["2 of 10,000 requests of B got no answer, all in round 3: not counted"],

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelwright.loadtest.document import BatchSize
-from modelwright.loadtest.measure.server_side import Snapshot, Usage, difference, snapshot, usage
+from modelwright.loadtest.generator.recording import RECORD, FailureKind, Record
+from modelwright.loadtest.measure.server_side import Snapshot, difference, snapshot, with_cpu
+from modelwright.loadtest.measure.usage import Usage
 from modelwright.server.local import RunningServer
 from modelwright.triton.client import Client, connect
 from tests.loadtest.wire import free_port
@@ -78,14 +78,17 @@ def test_without_two_ends_there_is_no_difference(before: Snapshot | None, after:
     assert difference(before, after) is None
 
 
+def used(time_s: float, cpu_s: float, memory_bytes: int) -> Usage:
+    return Usage(round(time_s * 1e9), {1: round(cpu_s * 1e9)}, memory_bytes)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "cores", "memory"),
     [
-        pytest.param(Usage(10, 5, 1), Usage(14, 11, 2), 1.5, 2, id="usual"),
-        pytest.param(None, Usage(14, 11, 2), None, 2, id="only after"),
-        pytest.param(Usage(10, 5, 1), None, None, None, id="only before"),
-        pytest.param(Usage(10, 5, 1), Usage(14, 3, 2), 0, 2, id="a process of it has ended"),
-        pytest.param(Usage(10, 5, 1), Usage(10, 5, 2), None, 2, id="no time"),
+        pytest.param(used(10, 5, 1), used(14, 11, 2), 1.5, 2, id="usual"),
+        pytest.param(None, used(14, 11, 2), None, 2, id="only after"),
+        pytest.param(used(10, 5, 1), None, None, None, id="only before"),
+        pytest.param(used(10, 5, 1), used(10, 5, 2), None, 2, id="no time"),
     ],
 )
 def test_cpu_and_memory(before: Usage | None, after: Usage | None, cores: float | None, memory: int | None) -> None:
@@ -94,18 +97,17 @@ def test_cpu_and_memory(before: Usage | None, after: Usage | None, cores: float 
     assert (found.cpu_cores, found.memory_bytes) == (cores, memory)
 
 
-def test_usage_is_of_a_process_and_its_children() -> None:
-    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)\ninput()"
-    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        alone, both = usage(child.pid), usage(os.getpid())
-    assert alone is not None
-    assert both is not None
-    assert alone.cpu_s >= 0.25
-    assert both.cpu_s >= alone.cpu_s
-    assert both.memory_bytes > alone.memory_bytes > 10**6
-    assert usage(child.pid) is None
+def test_the_cpu_time_of_a_request_is_that_of_the_successful_ones() -> None:
+    rows = np.zeros(5, dtype=RECORD)
+    rows["code"][4] = 1
+    record = Record()
+    record.add(rows.tobytes(), [FailureKind("timeout", "no answer")])
+    found = difference(Snapshot(statistics(1), None), Snapshot(statistics(2), None))
+    measured, unknown = with_cpu(found, 0.02, record), with_cpu(found, None, record)
+    assert measured is not None
+    assert unknown is not None
+    assert measured.cpu_ms_per_request == pytest.approx(5)
+    assert unknown.cpu_ms_per_request is None
 
 
 def test_a_snapshot_is_of_the_version_that_is_asked_for(server: RunningServer, client: Client) -> None:

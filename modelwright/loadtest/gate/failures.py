@@ -1,6 +1,7 @@
 """Whether a candidate fails requests that its baseline did not.
 
-The rule, over both regimes of all rounds:
+The rule, over both regimes of all rounds. Requests that the client did not send are not among them: where all its
+connections are busy until the end, the machine may have stopped for both, and no version answered them wrongly.
 
 1. Requests without an answer (`connect`, `closed`, `timeout`) are stray if a side has them in one round only, and there
    one, or at most one in a thousand: the network may be the cause. They are noted and do not count. An error or a wrong
@@ -19,6 +20,7 @@ from math import comb
 
 from modelwright.loadtest.document import Measurement
 from modelwright.loadtest.gate.rounds import BASELINES, Side, SideName
+from modelwright.loadtest.generator.recording import NOT_SENT
 
 _NO_ANSWER = ("connect", "closed", "timeout")
 _STRAY_SHARE = 0.001
@@ -43,11 +45,12 @@ class _Tally:
 
     def add(self, measurement: Measurement) -> None:
         counts = measurement.requests
+        failed = counts.failed - counts.not_sent
         unanswered = sum(item.count for item in measurement.failures if item.kind in _NO_ANSWER)
-        unanswered = min(unanswered, counts.failed)
-        self.requests += counts.succeeded + counts.failed
+        unanswered = min(unanswered, failed)
+        self.requests += counts.succeeded + failed
         self.unanswered += unanswered
-        self.errors += max(counts.failed - unanswered, counts.wrong)
+        self.errors += max(failed - unanswered, counts.wrong)
 
     @property
     def failed(self) -> int:
@@ -124,6 +127,6 @@ def _kinds(sides: Sequence[Side]) -> str:
     for side in sides:
         for measurement in (side.saturation, side.fixed):
             if side.side == "B" and measurement:
-                counted.update({item.kind: item.count for item in measurement.failures})
+                counted.update({item.kind: item.count for item in measurement.failures if item.kind != NOT_SENT})
     shown = ", ".join(f"{kind}: {count:,}" for kind, count in counted.most_common(3))
     return f" ({shown})" if shown else ""

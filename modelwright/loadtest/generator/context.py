@@ -23,7 +23,7 @@ from gevent.lock import Semaphore
 from gevent.pool import Group
 
 from modelwright.errors import LoadError
-from modelwright.loadtest.generator.recording import WRONG, Recorder
+from modelwright.loadtest.generator.recording import NOT_SENT, WRONG, Recorder
 from modelwright.loadtest.payloads.arrivals import Timer, schedule
 from modelwright.loadtest.payloads.interface import ModelInterface, read_interface
 from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
@@ -170,7 +170,7 @@ class UserContext:
 
     def _not_sent(self, intended_ns: int) -> None:
         """A failure: without it, an overloaded server would look better the longer its queue is."""
-        code = self.recorder.code("not sent", f"all {self.max_connections} connections were busy until the end")
+        code = self.recorder.code(NOT_SENT, f"all {self.max_connections} connections were busy until the end")
         now_ns = time.monotonic_ns()
         self.recorder.add(intended_ns, now_ns, now_ns, code, 0)
 

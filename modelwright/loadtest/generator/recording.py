@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # failure kind, from 1; `payload` is the number of the payload that was sent.
 RECORD = np.dtype([("intended_ns", "<i8"), ("start_ns", "<i8"), ("end_ns", "<i8"), ("code", "<i4"), ("payload", "<i4")])
 WRONG = "wrong answer"
+NOT_SENT = "not sent"  # by the client, before the end of an open loop
 
 
 @dataclass

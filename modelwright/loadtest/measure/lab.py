@@ -22,8 +22,9 @@ from modelwright.loadtest.measure.ceiling import Ceilings
 from modelwright.loadtest.measure.measurement import MAX_LAG, label_of, load_of, measurement, target_of
 from modelwright.loadtest.measure.observer import Observer
 from modelwright.loadtest.measure.progress import Progress
-from modelwright.loadtest.measure.server_side import difference
+from modelwright.loadtest.measure.server_side import difference, with_cpu
 from modelwright.loadtest.measure.servers import ServerUnderTest
+from modelwright.loadtest.measure.usage import Usage, cpu_s, usage
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.project import ProjectConfig
 from modelwright.triton.client import Client, connect
@@ -87,7 +88,9 @@ class Lab:
         Incomplete after Ctrl-C, or where the server or a generator process ended.
         """
         workload = self.workloads[name]
+        before = self._usage()
         phase, observer = self._phase(name, shape, label, workload.seed if seed is None else seed)
+        spent_s = cpu_s(before, self._usage())
         self.interrupted = phase.interrupted
         load = load_of(shape, workload.batch, self.setting.processes)
         # After a phase that was cut short the processes still send, or have ended: they cannot measure the ceiling.
@@ -97,10 +100,13 @@ class Lab:
             target_of(workload, self.generators.targets[name]),
             load,
             phase,
-            difference(observer.before, observer.after),
+            with_cpu(difference(observer.before, observer.after), spent_s, phase.record),
             ceiling,
             max_lag,
         )
+
+    def _usage(self) -> Usage | None:
+        return usage(self.server.pid) if self.server.pid else None
 
     def _phase(self, name: str, shape: LoadShape, label: str, seed: int) -> tuple[Phase, Observer]:
         workload, version = self.workloads[name], self.generators.targets[name]["version"]

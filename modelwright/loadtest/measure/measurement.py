@@ -20,7 +20,7 @@ from modelwright.loadtest.document import (
     Validity,
 )
 from modelwright.loadtest.generator.processes import Phase
-from modelwright.loadtest.generator.recording import WRONG, FailureKind
+from modelwright.loadtest.generator.recording import NOT_SENT, WRONG, FailureKind
 from modelwright.loadtest.measure.latency import NEEDED, curve, latency, stability, windows
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.calls import address_of
@@ -117,12 +117,17 @@ def measurement(
 
 def _requests(rows: NDArray[Any], phase: Phase) -> Requests:
     good = int((rows["code"] == 0).sum())
-    wrong = [number for number, failure in enumerate(phase.record.failures, 1) if failure.kind == WRONG]
+
+    def of(kind: str) -> int:
+        codes = [number for number, failure in enumerate(phase.record.failures, 1) if failure.kind == kind]
+        return int(np.isin(rows["code"], codes).sum())
+
     return Requests(
         succeeded=good,
         failed=len(rows) - good,
         checked=phase.record.checked,
-        wrong=int(np.isin(rows["code"], wrong).sum()),
+        wrong=of(WRONG),
+        not_sent=of(NOT_SENT),
     )
 
 

@@ -6,26 +6,18 @@ out, and other clients' requests if there are none then. It is off by at most th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from modelwright.errors import ServerError
 from modelwright.loadtest.document import BatchSize, ServerStatistics
+from modelwright.loadtest.generator.recording import Record
+from modelwright.loadtest.measure.usage import Usage, cpu_s, usage
 from modelwright.triton.client import Client
 
 _MS = 1e-6
 _PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """`cpu_s`: CPU seconds so far of all of a server's processes; `memory_bytes`: resident, now."""
-
-    time_s: float
-    cpu_s: float
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -44,23 +36,6 @@ def snapshot(client: Client, model: str, version: str, pid: int | None) -> Snaps
         return None
     of_version = [entry for entry in statistics if not version or entry["version"] == version]
     return Snapshot(of_version[-1], usage(pid) if pid else None) if of_version else None
-
-
-def usage(pid: int) -> Usage | None:
-    """Of a process and its children: the instances of Python models are processes of their own."""
-    import psutil
-
-    cpu_s, memory_bytes = 0.0, 0
-    try:
-        server = psutil.Process(pid)
-        for process in (server, *server.children(recursive=True)):
-            with process.oneshot():
-                times = process.cpu_times()
-                cpu_s += times.user + times.system
-                memory_bytes += process.memory_info().rss
-    except psutil.Error:
-        return None
-    return Usage(time.monotonic(), cpu_s, memory_bytes)
 
 
 def difference(before: Snapshot | None, after: Snapshot | None) -> ServerStatistics | None:
@@ -87,6 +62,18 @@ def difference(before: Snapshot | None, after: Snapshot | None) -> ServerStatist
     )
 
 
+def with_cpu(found: ServerStatistics | None, spent_s: float | None, record: Record) -> ServerStatistics | None:
+    """Add the CPU time of a successful request.
+
+    `spent_s` is of the whole phase, from before its first request to after its last answer. So no request is cut by an
+    end: each of `record` has all of its CPU time in it, those of the warm-up too.
+    """
+    succeeded = int((record.rows()["code"] == 0).sum())
+    if found is None or spent_s is None or not succeeded:
+        return found
+    return found.model_copy(update={"cpu_ms_per_request": spent_s * 1e3 / succeeded})
+
+
 def _count(statistics: Mapping[str, Any], part: str) -> int:
     return int(statistics["inference_stats"][part].get("count", 0))
 
@@ -111,6 +98,7 @@ def _batches(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[BatchSize]:
 
 
 def _cpu_cores(before: Usage | None, after: Usage | None) -> float | None:
-    if before is None or after is None or after.time_s <= before.time_s:
+    spent_s = cpu_s(before, after)
+    if before is None or after is None or spent_s is None or after.time_ns <= before.time_ns:
         return None
-    return max(0.0, after.cpu_s - before.cpu_s) / (after.time_s - before.time_s)
+    return spent_s / ((after.time_ns - before.time_ns) * 1e-9)

@@ -86,6 +86,8 @@ COLUMNS: dict[str, Callable[[Measurement], Cell]] = {
     "client_cpu_us_per_request": lambda item: item.client.cpu_us_per_request,
     "client_ceiling_per_s": lambda item: item.client.ceiling,
     "network_and_client_ms": lambda item: item.client.network_and_client_ms,
+    "server_cpu_ms_per_request": _server(lambda server: server.cpu_ms_per_request),
+    "not_sent": lambda item: item.requests.not_sent,
 }
 
 

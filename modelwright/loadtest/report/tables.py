@@ -106,6 +106,7 @@ def server(items: Sequence[Measurement]) -> Block | None:
         ("compute output", _of_server(lambda server: fmt.milliseconds(server.compute_output_ms))),
         ("cache hits", _of_server(lambda server: f"{server.cache_hits:,}")),
         ("CPU", _of_server(lambda server: cores([] if server.cpu_cores is None else [server.cpu_cores]))),
+        ("CPU a request", _of_server(lambda server: fmt.milliseconds(server.cpu_ms_per_request))),
         ("memory", _of_server(lambda s: fmt.NOT_KNOWN if s.memory_bytes is None else fmt.size(s.memory_bytes))),
     ]
     return _table_or_pairs("Server", known, columns) if known else None
