@@ -242,11 +242,13 @@ def _record(plan: TrainingPlan, state: TrainingState) -> TrainingRecord:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Lightning says about its own insides, and torch about a schedule's, out of the log."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\b")
         warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step")
+        import lightning.fabric  # noqa: F401  (sets the levels of its loggers when it is first imported)
+
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -20,7 +20,7 @@ from modelwright import progress
 from modelwright.facts.part import JsonObject
 from modelwright.training.checkpoints import Checkpoint
 from modelwright.training.data import Samples, answer, each, groups_of
-from modelwright.training.hardware import Hardware
+from modelwright.training.hardware import Hardware, repeatable
 from modelwright.training.losses import Loss, Metric, named_loss
 from modelwright.training.optimisers import optimiser_for, schedule_for
 from modelwright.training.options import FitOptions
@@ -99,8 +99,9 @@ def run(fabric: Any, plan: TrainingPlan) -> TrainingState:
     model, optimiser = fabric.setup(module, optimiser)
     loop = _Loop(fabric, plan, module, model, optimiser, schedule)
     loop.resume()
-    while not loop.state.is_over(options):
-        loop.run_epoch(len(loop.state.epochs) + 1)
+    with repeatable(plan.hardware):
+        while not loop.state.is_over(options):
+            loop.run_epoch(len(loop.state.epochs) + 1)
     return loop.state
 
 

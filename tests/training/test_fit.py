@@ -37,6 +37,13 @@ def here(tmp_path: Path) -> Iterator[TrainingSession]:
         yield opened
 
 
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 BAD_DATA = {
     "lengths": ((points()[0], points()[1][:-1]), {}, "240 inputs.*239|239 targets, 240 inputs"),
     "no samples": ((np.zeros((0, 2)), np.zeros(0)), {}, "data: has no samples"),
@@ -50,7 +57,6 @@ BAD_DATA = {
     "patience alone": (points(), {"patience": 2}, "patience: needs validation data"),
     "a share": (points(), {"validation": 1.5}, "a share between 0 and 1, got 1.5"),
     "smoothing": (points(), {"loss": "mse", "label_smoothing": 0.1}, "label_smoothing: is for loss='cross_entropy'"),
-    "fp16": (points(), {"precision": "fp16"}, "fp16 needs a GPU"),
     "another direction": (
         points(),
         {"metrics": {"own": max}, "monitor": "val_own", "validation": 0.2},
@@ -144,6 +150,13 @@ def test_the_same_training_gives_the_same_weights(here: TrainingSession, options
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.usefixtures("no_gpu")
+def test_half_precision_of_gpus_needs_one(here: TrainingSession) -> None:
+    with pytest.raises(StepError, match="fp16 needs a GPU"):
+        fit(net, points(), epochs=1, precision="fp16")
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_several_devices_train_in_processes_of_their_own(here: TrainingSession) -> None:
     module = fit(net(), points(), epochs=4, lr=0.05, devices=2)
     assert here.record is not None
