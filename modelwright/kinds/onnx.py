@@ -30,7 +30,11 @@ class OnnxSource(SourceSpec):
         description="An ONNX file of this folder, or its URI: s3://, gs://, az:// or https://. Files with its weights "
         "lie beside it, as it lists them.",
     )
-    url: str | None = Field(None, description="https:// or file://, with sha256. A URI as path needs no sha256 here.")
+    url: str | None = Field(
+        None,
+        description="https:// or file://, with sha256; [sources] of modelwright.toml says how large the file may be. "
+        "A URI as path needs no sha256 here.",
+    )
     sha256: Sha256 | None = Field(None, description="The digest of what the URL serves: sha256sum model.onnx.")
 
     @model_validator(mode="after")

@@ -6,8 +6,6 @@ Beside it lies `expected.npz` where there is a source to ask: what the source it
 from __future__ import annotations
 
 import shutil
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +26,11 @@ from modelwright.steps.context import StepContext
 from modelwright.steps.entry import call
 from modelwright.steps.files import source_path
 from modelwright.steps.samples import load_samples
+from modelwright.steps.sources.download import download
+from modelwright.steps.sources.registry import open_source
 from modelwright.triton.file_types import file_type
 from modelwright.triton.tensors import Tensors, save_tensors
 from modelwright.verification.samples import of_equal_sizes, pack, stacked, unstacked
-
-_TIMEOUT_S = 60
-_CHUNK = 1 << 20
 
 
 def from_torch(context: StepContext, out: Path) -> Made:
@@ -71,7 +68,8 @@ def from_file(context: StepContext, out: Path) -> Made:
     target = _version_folder(out) / "model.onnx"
     where = f"{context.builder.file}: source"
     if source.url:
-        _download(source.url, target, f"{where}.url")
+        with located(f"{where}.url"):
+            _download(context, source.url, target)
     else:
         shutil.copyfile(source_path(context, "source.path", str(source.path)), target)
     actual = sha256_file(target)
@@ -169,10 +167,9 @@ def _weights_file(context: StepContext, path: str, name: str) -> Path:
     return file
 
 
-def _download(url: str, target: Path, where: str) -> None:
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, target.open("wb") as file:  # noqa: S310
-            shutil.copyfileobj(answer, file, _CHUNK)
-    except (urllib.error.URLError, TimeoutError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise StepError(f"{where}: {url}: {reason}", "check the address and the network, then run it again") from None
+def _download(context: StepContext, url: str, target: Path) -> None:
+    """Within the limits of `[sources]` in modelwright.toml, as a URI in `path` is fetched."""
+    source = open_source(url)
+    if source.is_folder:
+        raise StepError(f"{url} is a folder, and a file is needed")
+    download(source, next(iter(source.files())), target, context.fetch_limits)

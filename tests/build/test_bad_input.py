@@ -362,6 +362,26 @@ def test_a_url_that_is_not_there(sandbox: Sandbox) -> None:
     assert "source.url: file:///nowhere/m.onnx: " in sandbox.error()
 
 
+def test_a_url_is_fetched_within_limits(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whatever is there: what never ends is not read, and neither is more than modelwright.toml allows."""
+    os.mkfifo(tmp_path / "pipe")
+    doubling_onnx(tmp_path / "far.onnx")
+    with (sandbox.root / "modelwright.toml").open("a") as file:
+        file.write("\n[sources]\nmax_gb = 0.0000001\n")
+    for place, message in {
+        "/dev/zero": "is no regular file, but a pipe, a socket or a device",
+        f"{tmp_path}/pipe": "is no regular file",
+        str(tmp_path): "is a folder, and a file is needed",
+        f"{tmp_path}/far.onnx": "far.onnx: more than 1e-07 GB\n  hint: see to the file; modelwright.toml can raise what is allowed: [sources] max_gb",
+        "other/m.onnx": "'other' is another machine",
+    }.items():
+        url = f"url: 'file://{place}', sha256: {'ab' * 32}"
+        sandbox.onnx_builder("m", yaml=ONNX_YAML.replace("path: model.onnx", url))
+        error = sandbox.error()
+        assert f"source.url: file://{place}" in error
+        assert message in error
+
+
 def test_a_link_that_leaves_the_folder(sandbox: Sandbox, tmp_path: Path) -> None:
     folder = sandbox.onnx_builder("m")
     (folder / "model.onnx").rename(tmp_path / "model.onnx")

@@ -14,7 +14,10 @@ from modelwright.steps.sources.source import CHUNK, RemoteSource
 
 def open_folder(uri: str) -> RemoteSource:
     """Raises StepError for what is not there."""
-    path = Path(unquote(urlsplit(uri).path))
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost"):
+        raise StepError(f"{uri}: '{parts.netloc}' is another machine", f"write file:///{parts.netloc}{parts.path}")
+    path = Path(unquote(parts.path))
     if not path.is_dir() and (problem := not_a_file(path)):
         raise StepError(f"{uri}: {problem}", "see to the path, and to what is mounted there")
     return _FolderSource(uri, path)

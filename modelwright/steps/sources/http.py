@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import math
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -41,23 +43,24 @@ class _HttpSource(RemoteSource):
         self._name = file_name(uri)
 
     def files(self) -> dict[str, int]:
-        with self._opened(self.resolved) as answer:
+        with self._opened(self.resolved, _Line()) as answer:
             return {self._name: _length(answer)}
 
     @contextmanager
     def read(self, name: str, offset: int = 0) -> Iterator[Iterator[bytes]]:
         uri = self.resolved if name == self._name else _beside(self.resolved, name)
-        with self._opened(uri, offset) as answer:
-            yield self._pieces(uri, answer)
+        line = _Line()
+        with self._opened(uri, line, offset) as answer, line.watched() as awaits:
+            yield self._pieces(uri, answer, line, awaits)
 
     @contextmanager
-    def _opened(self, uri: str, offset: int = 0) -> Iterator[http.client.HTTPResponse]:
+    def _opened(self, uri: str, line: _Line, offset: int = 0) -> Iterator[http.client.HTTPResponse]:
         headers = {"User-Agent": f"modelwright/{__version__}", "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
         request = urllib.request.Request(uri, headers=headers)  # noqa: S310  (https, or this machine)
         try:
-            with _answer(request) as answer:
+            with _answer(request, line) as answer:
                 if offset and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
                     raise CannotSeekError(f"{uri}: the server gives whole files only")
                 yield answer
@@ -70,14 +73,20 @@ class _HttpSource(RemoteSource):
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             raise _fault(uri, error) from None
 
-    def _pieces(self, uri: str, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    def _pieces(
+        self, uri: str, answer: http.client.HTTPResponse, line: _Line, awaits: Callable[[bool], None]
+    ) -> Iterator[bytes]:
         left = _length(answer)
         try:
             while piece := answer.read1(CHUNK):
                 left -= len(piece)
+                awaits(False)
                 yield piece
+                awaits(True)
         except (http.client.HTTPException, OSError) as error:
-            raise _fault(uri, error) from None
+            raise _fault(uri, _silence() if line.late.is_set() else error) from None
+        if line.late.is_set():
+            raise _fault(uri, _silence())
         if left > 0:
             raise StepError(f"{uri}: the connection ended {left:,} bytes too early", "run the same command again")
 
@@ -91,73 +100,92 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Connection(http.client.HTTPConnection):
-    """One that a timer can end: a server that sends its headers byte by byte is never silent."""
+class _Line:
+    """The sockets of one request. They can be ended: a server that sends byte by byte is never silent."""
 
-    opened: list[http.client.HTTPConnection]
+    def __init__(self) -> None:
+        self.sockets: list[Any] = []
+        self.late = threading.Event()
 
-    def connect(self) -> None:
-        super().connect()
-        self.opened.append(self)
+    def end(self) -> None:
+        self.late.set()
+        for item in self.sockets:
+            with suppress(OSError):
+                item.shutdown(socket.SHUT_RDWR)
 
+    def class_of(self, kind: Any) -> Any:
+        """A class of connections that are part of this line."""
+        sockets = self.sockets
 
-class _SecureConnection(http.client.HTTPSConnection):
-    opened: list[http.client.HTTPConnection]
+        class Connection(kind):  # type: ignore[misc]
+            def connect(self) -> None:
+                super().connect()
+                sockets.append(self.sock)
 
-    def connect(self) -> None:
-        super().connect()
-        self.opened.append(self)
+        return Connection
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[bool], None]]:
+        """Yields what is told whether a piece is awaited. Ends the line where one is for longer than may be."""
+        last, done = [time.monotonic()], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_SILENCE_S / 20):
+                if time.monotonic() - last[0] > _SILENCE_S:
+                    self.end()
+                    return
+
+        def awaits(piece: bool) -> None:
+            last[0] = time.monotonic() if piece else math.inf
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield awaits
+        finally:
+            done.set()
 
 
 class _Http(urllib.request.HTTPHandler):
-    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
+    def __init__(self, line: _Line) -> None:
         super().__init__()
-        self._class: Any = type("_Connection", (_Connection,), {"opened": opened})
+        self._class = line.class_of(http.client.HTTPConnection)
 
     def http_open(self, req: Any) -> Any:
         return self.do_open(self._class, req)
 
 
 class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
+    def __init__(self, line: _Line) -> None:
         super().__init__()
-        self._class: Any = type("_SecureConnection", (_SecureConnection,), {"opened": opened})
+        self._class = line.class_of(http.client.HTTPSConnection)
 
     def https_open(self, req: Any) -> Any:
         return self.do_open(self._class, req)
 
 
-def _answer(request: urllib.request.Request) -> Any:
+def _answer(request: urllib.request.Request, line: _Line) -> Any:
     """The answer, once its headers are there. Raises OSError where that takes too long."""
-    opened: list[http.client.HTTPConnection] = []
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        for connection in opened:
-            with suppress(OSError, AttributeError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(ANSWER_S, end)
+    timer = threading.Timer(ANSWER_S, line.end)
     timer.daemon = True
     timer.start()
     try:
-        return _opener(request.full_url, opened).open(request, timeout=_SILENCE_S)
+        return _opener(request.full_url, line).open(request, timeout=_SILENCE_S)
     except (OSError, http.client.HTTPException):
-        if late.is_set():
+        if line.late.is_set():
             raise TimeoutError(f"no answer after {ANSWER_S:g} s") from None
         raise
     finally:
         timer.cancel()
 
 
-def _opener(url: str, opened: list[http.client.HTTPConnection]) -> urllib.request.OpenerDirector:
+def _opener(url: str, line: _Line) -> urllib.request.OpenerDirector:
     """No file:// and ftp:// handlers: a redirect leads nowhere but to a web server. No proxy leads to this machine."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler({} if is_loopback(url) else None),
-        _Http(opened),
-        _Https(opened),
+        _Http(line),
+        _Https(line),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Redirects(),
@@ -170,6 +198,10 @@ def _beside(uri: str, name: str) -> str:
     """The URL of a file beside another one: the query stays, since a version may stand in it."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(path=urljoin(parts.path, quote(name))))
+
+
+def _silence() -> TimeoutError:
+    return TimeoutError(f"nothing came for {_SILENCE_S:g} s")
 
 
 def _length(answer: http.client.HTTPResponse) -> int:
