@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -10,21 +11,44 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+Measured = TypeVar("Measured")
 PYTHON = sys.executable
 MODELWRIGHT = str(Path(sys.executable).with_name("modelwright"))
 
 
-def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> float:
+def run(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    accepted: Sequence[int] = (0,),
+) -> float:
     """Run a command; seconds. Raises RuntimeError with its output when it fails: a failure is no measurement."""
     variables = {**os.environ, **(environment or {})}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's shell has it, and each process would compile everything
     started = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     spent_s = time.perf_counter() - started
-    if done.returncode:
+    if done.returncode not in accepted:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return spent_s
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took. CPU time, the user's and the system's, is less disturbed by others than the wall clock."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def cost(command: Sequence[str], folder: Path, accepted: Sequence[int] = (0,)) -> Cost:
+    """Run a command. Raises RuntimeError for an exit code that is not accepted."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall_s = run(command, folder, accepted=accepted)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def build(project: Path, *options: str) -> float:
@@ -32,9 +56,9 @@ def build(project: Path, *options: str) -> float:
     return run([MODELWRIGHT, "build", *options], project)
 
 
-def interleaved(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(candidates: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
     """Take turns, in alternating order, so that what else the machine does falls on all alike."""
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    taken: dict[str, list[Measured]] = {name: [] for name in candidates}
     for number in range(rounds):
         for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
             taken[name].append(candidates[name]())

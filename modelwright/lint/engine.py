@@ -105,17 +105,13 @@ class _Linter:
     def __post_init__(self) -> None:
         for rule in all_rules().values():
             self.rules.setdefault(rule.scope, []).append(rule)
+        self.rules["text"] = [rule for rule in self.rules["config"] if rule.on_text]
 
     def findings(self) -> Iterator[Finding]:
-        for rule in self.rules["repository"]:
-            for found in self._found(rule, "", self.repository):
-                yield _finding(rule, _model_of(found.file, self.repository.tree), found, None)
+        yield from self._checked(self.rules["repository"], "", self.repository)
         models = [model for name, model in self.repository.tree.models.items() if not is_hidden(name)]
         for model in models:
-            for rule in self.rules["model"]:
-                for found in self._found(rule, model.name, model):
-                    self._note(rule, model.name, EVERYWHERE)
-                    yield _finding(rule, model.name, found, None)
+            yield from self._checked(self.rules["model"], model.name, model)
         for environment in dict.fromkeys(["", *(name for model in models for name in model.config_files)]):
             for view in _composing_first(self._views(models, environment)):
                 yield from self._of_view(view)
@@ -136,19 +132,23 @@ class _Linter:
             self.crashes.append(Crash("config", model.name, error))
             return None
 
-    def _found(self, rule: Rule, model: str, subject: Any) -> Iterator[Found]:
-        try:
-            yield from rule.check(subject)
-        except Exception as error:
-            self.crashes.append(Crash(rule.id, model, error))
-
-    def _of_view(self, view: ConfigView) -> Iterator[Finding]:
+    def _of_view(self, view: ConfigView) -> list[Finding]:
         parses = not view.source.error and view.problem is None
-        for rule in self.rules["config"]:
-            if parses or rule.on_text:
-                for found in self._found(rule, view.model.name, view):
-                    self._note(rule, view.model.name, view.environment)
-                    yield _finding(rule, view.model.name, found, view)
+        return self._checked(self.rules["config" if parses else "text"], view.model.name, view)
+
+    def _checked(self, rules: Iterable[Rule], model: str, subject: Any) -> list[Finding]:
+        """What rules find in a config, a model (in all its environments) or, without a model, the repository."""
+        view = subject if isinstance(subject, ConfigView) else None
+        found: list[Finding] = []
+        for rule in rules:
+            try:
+                for item in rule.check(subject):
+                    found.append(_finding(rule, model or _model_of(item.file, self.repository.tree), item, view))
+                    if model:
+                        self._note(rule, model, view.environment if view else EVERYWHERE)
+            except Exception as error:
+                self.crashes.append(Crash(rule.id, model, error))
+        return found
 
     def _note(self, rule: Rule, model: str, environment: str) -> None:
         """Remember a model with errors, for ensembles that run it. An error that the project ignores does not count."""

@@ -15,6 +15,7 @@ from modelwright.lint.tree import ModelFolder, RepositoryTree
 from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature
+from modelwright.suggest import Names
 from modelwright.triton.file_types import FileType, file_type
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.model_config_pb2 import schema
@@ -23,6 +24,7 @@ from modelwright.triton.policy import selected
 from modelwright.triton.releases import Release
 
 MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups fit
+MAX_SUGGESTIONS = 100  # of models: whoever misspells more of them has another problem
 EVERYWHERE = "*"  # all environments: a model's folder is the same in each
 Scanned = Signature | OnnxScanError | OSError
 
@@ -50,6 +52,7 @@ class ConfigView:
     model: ModelFolder
     environment: str  # '' for config.pbtxt, 'cpu' for what a server with --model-config-name=cpu reads
     repository: RepositoryView = field(repr=False)
+    kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what several rules need, read once
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +245,7 @@ class RepositoryView:
     _views: dict[tuple[str, str], ConfigView] = field(default_factory=dict, repr=False)
     _scans: dict[Path, Scanned] = field(default_factory=dict, repr=False)
     _inferred: dict[tuple[Path, int], dict[str, list[int]]] = field(default_factory=dict, repr=False)
+    _suggested: int = field(default=0, repr=False)
 
     def view(self, model: str, environment: str = "") -> ConfigView | None:
         """A model's config in an environment; None for an unknown model."""
@@ -257,6 +261,15 @@ class RepositoryView:
         folder = self.tree.models.get(model)
         own = environment if folder and environment in folder.config_files else ""
         return bool(self.failing & {(model, own), (model, environment), (model, EVERYWHERE)})
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self.tree.models)
+
+    def nearest_model(self, name: str, besides: str) -> str | None:
+        """The model that was meant by a name that no model has, other than `besides`; None after MAX_SUGGESTIONS."""
+        self._suggested += 1
+        return self._names.nearest(name, (besides,)) if self._suggested <= MAX_SUGGESTIONS else None
 
     def scan(self, path: Path) -> Scanned:
         if path not in self._scans:

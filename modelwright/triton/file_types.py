@@ -57,6 +57,7 @@ CUT_SHORT_ZIP = FileType("a zip archive that is cut short", "copy or download it
 NUMPY = FileType("a NumPy file", "it holds arrays and no model")
 ORT = FileType("a model in onnxruntime's own format (ORT)", "use the ONNX file that it was made from")
 
+_ANNEX = b"/annex/objects/"
 # Bytes at an offset that only files of one type have there.
 _SIGNATURES: tuple[tuple[int, bytes, FileType], ...] = (
     (0, PLAN_TAG, PLAN),
@@ -71,7 +72,7 @@ _SIGNATURES: tuple[tuple[int, bytes, FileType], ...] = (
     (0, b"\x28\xb5\x2f\xfd", FileType("compressed with zstd", "unzstd it")),
     (0, b"7z\xbc\xaf\x27\x1c", FileType("a 7-Zip archive", "unpack it, and name the file inside")),
     (257, b"ustar", FileType("a tar archive", "unpack it: tar -xf; and name the file inside")),
-    (0, b"/annex/objects/", ANNEX_POINTER),
+    (0, _ANNEX, ANNEX_POINTER),
 )
 _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 
@@ -98,8 +99,9 @@ def pointer(path: Path) -> FileType | None:
     """The file's type if it stands for a file that was not fetched, as a Git LFS pointer does. Raises OSError."""
     if path.stat().st_size > _HEAD_BYTES:
         return None
-    found = file_type(path)
-    return found if found in (LFS_POINTER, ANNEX_POINTER) else None
+    with open_file(path) as file:
+        head = file.read(_HEAD_BYTES)
+    return LFS_POINTER if head.startswith(_POINTERS) else ANNEX_POINTER if head.startswith(_ANNEX) else None
 
 
 def safetensors_problem(path: Path) -> str:

@@ -191,15 +191,15 @@ def _place(view: ConfigView, name: str) -> tuple[str | int, ...]:
     "composing model missing",
     Severity.ERROR,
     why="The models that an ensemble runs must be in the repository: the server loads them together.",
-    fix="Publish the model, or correct the name.",
+    fix="Add the model to the repository, or correct the name.",
     example=Example(_scheduling(_step("prat", *_XY)), _GOOD, base=ENSEMBLE),
 )
 def model_missing(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
         known = view.repository.tree.models
         if step.model_name and not step.model_namespace and step.model_name not in known:
-            near = did_you_mean(step.model_name, known)
-            fix = near if near.startswith("did") else ""
+            near = view.repository.nearest_model(step.model_name, view.model.name)
+            fix = f"did you mean '{near}'? If not, add '{step.model_name}' to the repository." if near else ""
             yield view.found(f"model '{step.model_name}' is not in the repository", *path, "model_name", fix=fix)
 
 

@@ -198,9 +198,8 @@ def leaving_link(repository: RepositoryView) -> Iterator[Found]:
         if entry.link is not None and entry.kind != "dangling" and not entry.path.resolve().is_relative_to(root):
             yield Found(f"the link points to '{entry.link}', outside the repository", name)
     for model in repository.tree.models.values():
-        own = model.path.resolve()
         for where, entry in _links(model):
-            if entry.kind != "dangling" and not entry.path.resolve().is_relative_to(own):
+            if entry.kind != "dangling" and not entry.path.resolve().is_relative_to(model.path.resolve()):
                 yield Found(f"the link points to '{entry.link}', outside the model", f"{model.name}/{where}")
 
 
@@ -209,9 +208,10 @@ def _links(model: ModelFolder) -> Iterator[tuple[str, TreeEntry]]:
     for name, entry in sorted(model.entries.items()):
         if entry.link is not None:
             yield name, entry
-        for inner, item in sorted(model.inside(name).items()) if entry.kind == "folder" else ():
-            if item.link is not None:
-                yield f"{name}/{inner}", item
+        if entry.kind == "folder":
+            inside = model.inside(name)
+            for inner in sorted(inner for inner, item in inside.items() if item.link is not None):
+                yield f"{name}/{inner}", inside[inner]
 
 
 @rule(

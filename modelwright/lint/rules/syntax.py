@@ -176,5 +176,13 @@ def _unknown_values(view: ConfigView) -> list[Unknown]:
     ),
 )
 def not_utf8(view: ConfigView) -> Iterator[Found]:
-    for field in invalid_strings(view.tree) if view.tree else ():
+    for field in invalid_strings(view.tree) if view.tree and _may_be_invalid(view.source.data) else ():
         yield Found(f"{field.name} is not UTF-8", view.file, line=field.line)
+
+
+def _may_be_invalid(data: bytes) -> bool:
+    """Whether a string can be invalid: most texts are UTF-8 and have no escapes."""
+    try:
+        return b"\\" in data or not data.decode()
+    except UnicodeDecodeError:
+        return True

@@ -93,10 +93,17 @@ class _Seen:
             return ()
 
 
-def _plans(view: ConfigView) -> Iterator[_Seen]:
+def _plans(view: ConfigView) -> list[_Seen]:
     """The plans of every version that is served. A file that is not there is another rule's."""
     if view.message.backend != "tensorrt":
-        return
+        return []
+    if "plans" not in view.kept:
+        view.kept["plans"] = list(_read_plans(view))
+    plans: list[_Seen] = view.kept["plans"]
+    return plans
+
+
+def _read_plans(view: ConfigView) -> Iterator[_Seen]:
     by_file = {file: capability for capability, file in sorted(view.message.cc_model_filenames.items())}
     for number in view.served:
         made = (manifest_record(view, number) or {}).get("made")
