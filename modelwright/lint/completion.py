@@ -1,8 +1,8 @@
 """What tritonserver adds to a config before it checks it.
 
 `with_backend` fills in names from file names, as AutoCompleteBackendFields of core's model_config_utils.cc does, with
-auto-completion or without. `with_tensors` adds what the onnxruntime backend's AutoCompleteConfig takes from the ONNX
-file, with auto-completion only.
+auto-completion or without. With auto-completion only, `with_tensors` adds what the onnxruntime backend's
+AutoCompleteConfig takes from the ONNX file, and `completable` says what other backends may add, unseen, from theirs.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ PLATFORMS = {
 # Backends whose model file cannot be a folder.
 _PLAIN_FILES = ("tensorrt", "pytorch")
 _PLATFORM_OF = {"tensorrt": "tensorrt_plan", "onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}
+# What a backend may complete (UpdateModelConfig in core's backend_model.cc takes over these fields and the scheduler).
+INPUT, OUTPUT, MAX_BATCH_SIZE, POLICY = "input", "output", "max_batch_size", "model_transaction_policy"
+# pytorch_backend, in every version, and the graphdefs of tensorflow_backend: both skip it, for want of metadata.
+_NOTHING = ("pytorch", "tensorflow_graphdef")
+# These fill in what entries lack, and add entries only where there are none (FixIO in tensorrt_backend's sources).
+_FILLING = ("tensorrt", "tensorflow", "openvino", "onnxruntime")
 _DEFAULT_MAX_BATCH_SIZE = 4  # what the server passes to backends unless --backend-config says otherwise
 
 
@@ -90,6 +96,32 @@ def _fill_tensorflow(config: Any, model: ModelFolder) -> None:
         if config.platform == platform:
             config.backend = config.backend or "tensorflow"
             config.default_model_filename = config.default_model_filename or file
+
+
+def completes_nothing(config: Any) -> bool:
+    """Whether the backend is one that cannot complete any config."""
+    return config.backend in _NOTHING or config.platform in _NOTHING
+
+
+def completable(config: Any) -> frozenset[str]:
+    """The fields that the backend may complete, whatever its file says.
+
+    A Python model may change them all, and so may a backend that this linter does not know. Others leave alone what is
+    written. dali_backend (config_tools.cc) adds entries that are missing.
+    """
+    if completes_nothing(config) or config.platform == ENSEMBLE:
+        return frozenset()
+    if config.backend == "onnxruntime" and (config.input or config.batch_input) and config.output:
+        return frozenset()
+    if config.backend not in (*_FILLING, "dali"):
+        return frozenset((INPUT, OUTPUT, MAX_BATCH_SIZE, POLICY))
+    found = {MAX_BATCH_SIZE} if config.max_batch_size == 0 else set()
+    for side in (INPUT, OUTPUT):
+        entries = getattr(config, side)
+        whole = entries and all(entry.data_type and entry.dims for entry in entries)
+        if config.backend == "dali" or not whole:
+            found.add(side)
+    return frozenset(found)
 
 
 def with_tensors(config: Any, scan: Signature) -> Any:

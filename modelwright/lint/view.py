@@ -10,6 +10,7 @@ from typing import Any
 from modelwright.errors import StepError
 from modelwright.fsops import TooLargeError, read_file
 from modelwright.lint import completion
+from modelwright.lint.python_code import PythonCode
 from modelwright.lint.rule import Found
 from modelwright.lint.tree import ModelFolder, RepositoryTree
 from modelwright.onnx.runtime import load_session, session_values
@@ -166,12 +167,25 @@ class ConfigView:
                 waiting += [self.repository.view(step.model_name, self.environment) for step in steps]
         return list(found.values())
 
-    @property
-    def tensors_known(self) -> bool:
-        """Whether the config holds all inputs and outputs: some backends complete them from their files."""
-        config = self.message
-        complete = bool((config.input or config.batch_input) and config.output)
-        return complete or self.is_ensemble or not self.options.auto_complete or bool(self.onnx)
+    def may_complete(self, field: str) -> bool:
+        """Whether auto-completion may change a field of `message`, in a way that only the server knows.
+
+        Fields are those of `completion.completable`. What it may change is not written wrong, and not missing.
+        """
+        return field in self._completable
+
+    @cached_property
+    def _completable(self) -> frozenset[str]:
+        if not self.options.auto_complete or self.onnx:  # `message` has what onnxruntime completes
+            return frozenset()
+        fields = completion.completable(self.filled)
+        if fields and self.filled.backend == "python":
+            code = [self.python_code(number) for number in self.served]
+            if not all(version.may_complete for version in code):
+                return frozenset()
+            if not all(version.may_set_policy for version in code):
+                return fields - {completion.POLICY}
+        return fields
 
     @cached_property
     def served(self) -> list[int]:
@@ -212,6 +226,10 @@ class ConfigView:
     def onnx(self) -> dict[int, Signature]:
         return {number: found for number, found in self.scans.items() if isinstance(found, Signature)}
 
+    def python_code(self, version: int) -> PythonCode:
+        """A version's model.py, or what default_model_filename names."""
+        return self.repository.python_code(self.model_file(version, self.filled.default_model_filename))
+
     def inferred(self, version: int) -> dict[str, list[int]]:
         """{output: dims} as onnxruntime infers them, -1 where dynamic; empty where it does not load the file.
 
@@ -246,6 +264,7 @@ class RepositoryView:
     _scans: dict[Path, Scanned] = field(default_factory=dict, repr=False)
     _inferred: dict[tuple[Path, int], dict[str, list[int]]] = field(default_factory=dict, repr=False)
     _suggested: int = field(default=0, repr=False)
+    _code: dict[Path, PythonCode] = field(default_factory=dict, repr=False)
 
     def view(self, model: str, environment: str = "") -> ConfigView | None:
         """A model's config in an environment; None for an unknown model."""
@@ -283,6 +302,11 @@ class RepositoryView:
         """The files with weights of an ONNX file, as it names them."""
         found = self.scan(path)
         return {tensor.location for tensor in found.external_tensors} if isinstance(found, Signature) else set()
+
+    def python_code(self, path: Path) -> PythonCode:
+        if path not in self._code:
+            self._code[path] = PythonCode.read(path)
+        return self._code[path]
 
     def inferred(self, path: Path, graph_level: int) -> dict[str, list[int]]:
         if (path, graph_level) not in self._inferred:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.lint.completion import ENSEMBLE
+from modelwright.lint.completion import ENSEMBLE, MAX_BATCH_SIZE, POLICY
 from modelwright.lint.rule import Absent, Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
@@ -252,13 +252,11 @@ def model_fails(view: ConfigView) -> Iterator[Found]:
 )
 def unknown_tensors(view: ConfigView) -> Iterator[Found]:
     for index, step, composing in composing_models(view):
-        if not composing.tensors_known:
-            continue
         path = (_FIELD, "step", index)
         for field, side in (("input_map", "input"), ("output_map", "output")):
             known = [tensor.name for tensor in getattr(composing.message, side)]
             for name in sorted(getattr(step, field)):
-                if name not in known:
+                if name not in known and not composing.may_complete(side):
                     message = f"'{step.model_name}' has no {side} '{name}'"
                     yield view.found(message, *path, field, name, fix=did_you_mean(name, known))
         for tensor in composing.message.input:
@@ -274,10 +272,16 @@ class _Declaration:
     data_type: int
     dims: list[int]
     batched: bool
+    batching_open: bool = False  # auto-completion may make the model batch
 
     @property
     def full(self) -> list[int]:
         return [-1, *self.dims] if self.batched else self.dims
+
+    @property
+    def fulls(self) -> list[list[int]]:
+        """Every shape that it may have with the batch dimension."""
+        return [self.dims, [-1, *self.dims]] if self.batching_open else [self.full]
 
 
 @rule(
@@ -303,18 +307,26 @@ def unequal_tensors(view: ConfigView) -> Iterator[Found]:
             for tensor in getattr(composing.message, side):
                 if tensor.name not in getattr(step, field):
                     continue
+                if composing.may_complete(side) and not (tensor.data_type and tensor.dims):
+                    continue
                 name = getattr(step, field)[tensor.name]
-                actual = _Declaration(f"'{step.model_name}'", tensor.data_type, list(tensor.dims), composing.batched)
+                actual = _declared(composing, tensor)
                 problem = _difference(known.setdefault(name, actual), actual)
                 if problem:
                     yield view.found(f"'{name}' is {problem}", _FIELD, "step", index, field, tensor.name)
+
+
+def _declared(composing: ConfigView, tensor: Any) -> _Declaration:
+    batching_open = not composing.batched and composing.may_complete(MAX_BATCH_SIZE)
+    dims = list(tensor.dims)
+    return _Declaration(f"'{composing.model.name}'", tensor.data_type, dims, composing.batched, batching_open)
 
 
 def _difference(first: _Declaration, second: _Declaration) -> str:
     if first.data_type != second.data_type:
         types = data_type_name(first.data_type), data_type_name(second.data_type)
         return f"{types[0]} in {first.owner}, {types[1]} in {second.owner}"
-    if _equal(first.dims, second.dims) or _equal(first.full, second.full):
+    if _equal(first.dims, second.dims) or any(_equal(one, two) for one in first.fulls for two in second.fulls):
         return ""
     return f"of shape {first.full} in {first.owner}, {second.full} in {second.owner}"
 
@@ -335,7 +347,7 @@ def larger_batches(view: ConfigView) -> Iterator[Found]:
     own = view.message.max_batch_size
     for _, step, composing in composing_models(view):
         theirs = composing.message.max_batch_size
-        if theirs and theirs < own:
+        if theirs and theirs < own and not composing.may_complete(MAX_BATCH_SIZE):
             yield view.found(f"max_batch_size is {own} here, {theirs} in '{step.model_name}'", "max_batch_size")
 
 
@@ -360,11 +372,12 @@ def _runs(view: ConfigView, name: str) -> bool:
 
 @rule(
     "MW713",
-    "step that reads from two decoupled models",
+    "responses of several decoupled models that meet",
     Severity.ERROR,
     why="A decoupled model sends any number of responses to a request. A step that reads from two of them cannot tell "
-    "which responses belong together.",
-    fix="Put at most one decoupled model before a step.",
+    "which responses belong together, and neither can an ensemble whose outputs come from two of them, or from one and "
+    "from a step beside it.",
+    fix="Put at most one decoupled model before a step, and let all outputs of the ensemble come after the same one.",
     example=Example(
         _scheduling(
             _step("stream", {"x": "x"}, {"y": "a"}),
@@ -382,25 +395,27 @@ def _runs(view: ConfigView, name: str) -> bool:
 def two_streams(view: ConfigView) -> Iterator[Found]:
     if not view.is_ensemble or not _is_complete(view):
         return
+    composing = list(composing_models(view))
+    if any(not model.decoupled and model.may_complete(POLICY) for _, _, model in composing):
+        return
     streams: dict[str, int] = dict.fromkeys((tensor.name for tensor in view.message.input), 0)
-    waiting = [
-        (index, step, composing.message.model_transaction_policy.decoupled)
-        for index, step, composing in composing_models(view)
-    ]
-    count, moved = 0, True
-    while moved:
-        moved = False
-        for entry in list(waiting):
-            index, step, decoupled = entry
-            sources = [streams.get(name) for name in step.input_map.values()]
-            if None in sources:
-                continue
-            waiting.remove(entry)
-            moved = True
-            if len(set(sources)) > 1:
-                message = f"'{step.model_name}' reads from different decoupled models"
-                yield view.found(message, _FIELD, "step", index)
-                return
-            count += bool(decoupled)
-            stream = count if decoupled else sources[0]
-            streams.update((name, stream) for name in step.output_map.values() if stream is not None)
+    for index, step, decoupled in _in_order(
+        streams, [(index, step, model.decoupled) for index, step, model in composing]
+    ):
+        sources = [streams[name] for name in step.input_map.values()]
+        if len(set(sources)) > 1:
+            yield view.found(f"'{step.model_name}' reads from different decoupled models", _FIELD, "step", index)
+            return
+        stream = max(streams.values()) + 1 if decoupled else sources[0]
+        streams.update((name, stream) for name in step.output_map.values())
+    ends = {tensor.name: streams[tensor.name] for tensor in view.message.output if tensor.name in streams}
+    if len(set(ends.values())) > 1:
+        first, other = next(iter(ends)), next(name for name in ends if ends[name] != next(iter(ends.values())))
+        yield view.found(f"'{first}' and '{other}' do not come after the same decoupled model", "output")
+
+
+def _in_order(known: Mapping[str, int], steps: list[tuple[int, Any, bool]]) -> Iterator[tuple[int, Any, bool]]:
+    """Each step as soon as all tensors that it reads are known. Steps that wait for each other never come."""
+    while ready := [entry for entry in steps if known.keys() >= set(entry[1].input_map.values())]:
+        yield ready[0]
+        steps = [entry for entry in steps if entry is not ready[0]]

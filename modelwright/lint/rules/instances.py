@@ -84,6 +84,21 @@ def unknown_kind(view: ConfigView) -> Iterator[Found]:
 
 
 @rule(
+    "MW405",
+    "negative GPU",
+    Severity.ERROR,
+    why="`gpus` lists GPUs by their numbers, from 0. A negative number is no GPU, and does not stand for all of them.",
+    fix="Remove `gpus` for instances on every GPU, or write numbers from 0.",
+    example=Example("instance_group [ { kind: KIND_GPU, gpus: [ -1 ] } ]", "instance_group [ { kind: KIND_GPU } ]"),
+)
+def negative_gpu(view: ConfigView) -> Iterator[Found]:
+    for index, group in enumerate(view.message.instance_group):
+        for place, gpu in enumerate(group.gpus if group.kind in (group.KIND_GPU, group.KIND_AUTO) else ()):
+            if gpu < 0:
+                yield view.found(f"GPU {gpu} does not exist", "instance_group", index, "gpus", place)
+
+
+@rule(
     "MW411",
     "response cache with sequences",
     Severity.ERROR,

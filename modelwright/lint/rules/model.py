@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import posixpath
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelwright.fsops import not_a_file, open_file, read_file
+from modelwright.fsops import not_a_file, open_file
 from modelwright.lint.completion import ENSEMBLE, PLATFORMS
 from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
 from modelwright.lint.view import ConfigView, seen
@@ -39,8 +38,8 @@ _BATCHING = "TRITON_BATCH_STRATEGY_PATH"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zip, zstd
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,.-]+")  # what shlex.quote does not quote, without the slash
-_LARGEST_CODE = 1_000_000
-_INDIRECT = re.compile(rb"import\s*\*|\bexec\b|\bglobals\b|\bsetattr\b|__getattr__|\bsys\.modules\b")
+# Backends that have a model.py of their own beside their library.
+_PYTHON_RUNTIMES, _PYTHON_RUNTIME = ("pytorch", "vllm"), "model.py"
 # Backends whose model file has a known name; others look for theirs in their own way.
 _ONE_FILE = ("onnxruntime", "python", "tensorrt", "pytorch", "openvino")
 
@@ -172,26 +171,42 @@ def _present(view: ConfigView, number: int, name: str) -> str:
     "MW107",
     "runtime not found",
     Severity.ERROR,
-    why="`runtime` names the library that runs the model. The model does not load if the server does not find it. "
+    why="`runtime` names the library that runs the model, relative to the version, the model's folder or the backend's "
+    "own. The model does not load if the server does not find it there, or if the path leads out of that folder. "
     "Without `runtime`, the server takes the backend's own library.",
     fix="Remove `runtime`.",
     example=Example('runtime: "libtriton_other.so"', ""),
 )
 def runtime_missing(view: ConfigView) -> Iterator[Found]:
-    config = view.message
-    runtime, own = config.runtime, f"libtriton_{config.backend}.so"
-    if (
-        view.is_ensemble
-        or not runtime
-        or runtime == own
-        or "/" in runtime
-        or (runtime == "model.py" and config.backend == "vllm")
-    ):
-        return  # a path may point anywhere in the container
-    folders = ["", *(f"{number}/" for number in view.served)]
-    there = any(view.model.locate(f"{folder}{runtime}").is_file() for folder in folders)
-    if not there or not runtime.endswith(".so"):
-        yield view.found(f"'{runtime}' is neither the backend's library nor a library in the model's folder", "runtime")
+    runtime, backend = view.message.runtime, view.message.backend
+    if view.is_ensemble or not runtime or (runtime == _PYTHON_RUNTIME and backend in _PYTHON_RUNTIMES):
+        return
+    for folder in [*(f"{number}/" for number in view.served), ""]:
+        if view.model.locate(f"{folder}{runtime}").exists():
+            if not _stays(runtime):
+                yield view.found(f"'{runtime}' leads out of the folder '{view.model.name}/{folder}'", "runtime")
+            elif not _is_library(view.model.locate(f"{folder}{runtime}")):
+                yield view.found(f"'{runtime}' is not a library", "runtime")
+            return
+    if not _is_own(backend, runtime):
+        what = "neither the backend's library nor a library in the model's folder"
+        yield view.found(f"'{runtime}' is {what}", "runtime")
+
+
+def _stays(path: str) -> bool:
+    """Whether a path that the server joins to a folder's leads to something inside it."""
+    return not posixpath.normpath(path.lstrip("/")).startswith("..")
+
+
+def _is_own(backend: str, path: str) -> bool:
+    """Whether a path leads from a backend's folder to its library, by folders that are there for sure."""
+    place = home = f"/opt/tritonserver/backends/{backend}"
+    *folders, file = path.split("/")
+    for folder in folders:
+        place = posixpath.normpath(f"{place}/{folder}")
+        if not f"{home}/".startswith(place.rstrip("/") + "/"):
+            return False
+    return place == home and file == f"libtriton_{backend}.so"
 
 
 @rule(
@@ -322,33 +337,12 @@ def no_python_model(view: ConfigView) -> Iterator[Found]:
         yield view.found(f"Python cannot import from the folder '{folder}' in '{name}'", "default_model_filename")
         return
     for number in view.served:
-        problem = _python_problem(view.model_file(number, name), view.options.target.python)
+        problem = view.python_code(number).problem(view.options.target.python)
         is_ = seen(view.model_file(number, name)) if problem else None
         if is_ in (EMPTY, LFS_POINTER, ANNEX_POINTER, HTML):
             yield view.at(f"{number}/{name}", f"it is {is_.what}", fix=f"{is_.fix}.")
         elif problem:
             yield view.at(f"{number}/{name}", problem)
-
-
-def _python_problem(path: Path, target_python: str) -> str:
-    """Why a Python model's file cannot be imported; '' where it may be. None of its code runs."""
-    try:
-        source = read_file(path, _LARGEST_CODE)
-    except OSError:
-        return ""  # missing: another rule reports it; or too large for code
-    if b"TritonPythonModel" not in source and not _INDIRECT.search(source):
-        return "the file has no class TritonPythonModel"
-    if sys.version_info < tuple(int(part) for part in target_python.split(".")):
-        return ""  # the file may use the syntax of a later Python
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as an invalid escape, which still parses
-            ast.parse(source)
-    except SyntaxError as error:
-        return f"line {error.lineno}: {error.msg}"
-    except (ValueError, RecursionError, MemoryError) as error:
-        return f"the file is not valid Python: {error or type(error).__name__}"
-    return ""
 
 
 @rule(
@@ -472,3 +466,21 @@ def other_kind(view: ConfigView) -> Iterator[Found]:
         is_ = seen(view.model_file(number, name))
         if is_ and is_ not in accepted:
             yield view.at(f"{number}/{name}", f"it is {is_.what}, not {format_}", fix=f"{is_.fix}.")
+
+
+@rule(
+    "MW117",
+    "PyTorch model without inputs or outputs",
+    Severity.ERROR,
+    why="TorchScript does not say what a config needs, so the pytorch backend completes nothing. It refuses a model "
+    "whose config lists no inputs or no outputs (ValidateInputs and ValidateOutputs in pytorch_backend's sources).",
+    fix="List the inputs and outputs. Names such as INPUT__0 and OUTPUT__0 give their order.",
+    example=Example("output [ ]", "", base="pytorch", files={"1/model.pt": Zip(("m/constants.pkl", "m/data.pkl"))}),
+    unexercised="the local server does not have the backend",
+)
+def no_tensors(view: ConfigView) -> Iterator[Found]:
+    config = view.message
+    if config.platform == "pytorch_libtorch" and not config.runtime and view.exists:
+        for side in ("input", "output"):
+            if not getattr(config, side):
+                yield view.found(f"the config lists no {side}s, and the pytorch backend needs them", side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from modelwright.lint.completion import completes_nothing
 from modelwright.lint.rule import Absent, Example, Folder, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
@@ -115,15 +116,22 @@ def unreadable(view: ConfigView) -> Iterator[Found]:
     "MW005",
     "no config.pbtxt",
     Severity.ERROR,
-    why="A model needs a config unless the server completes it. With auto-completion (the server's default), "
-    "onnxruntime and tensorrt models load without one; other models fail later, with other messages.",
-    fix="Write a config, or start the server without --disable-auto-complete-config.",
+    why="A model needs a config unless the server completes it. With auto-completion (the server's default), models of "
+    "onnxruntime, tensorrt, openvino and dali and SavedModels load without one, and so do Python models: one without "
+    "auto_complete_config has no inputs and outputs then. The pytorch backend completes nothing, and no backend a "
+    "GraphDef: their files do not say enough.",
+    fix="Write a config.",
     example=Example("", "", fault_files={"config.pbtxt": Absent()}, auto_complete=False),
     on_text=True,
 )
 def no_config(view: ConfigView) -> Iterator[Found]:
-    if not view.exists and not view.options.auto_complete:
+    if view.exists:
+        return
+    if not view.options.auto_complete:
         yield view.at("", "config.pbtxt is missing, and the server completes nothing (--disable-auto-complete-config)")
+    elif completes_nothing(view.filled):
+        kind = view.filled.platform or view.filled.backend
+        yield view.at("", f"config.pbtxt is missing, and the server cannot complete one from a file of {kind}")
 
 
 @rule(

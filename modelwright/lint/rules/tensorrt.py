@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modelwright.lint.completion import MAX_BATCH_SIZE
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Severity, TensorRtPlan, rule
 from modelwright.lint.view import ConfigView
+from modelwright.suggest import did_you_mean
 from modelwright.triton.file_types import FileType
 from modelwright.triton.plans import PlanHeader, loads, read_plan, tensorrt_in
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from modelwright.facts.plan import PlanProfile, ShapeRange
 
 _NO_GPU = "the local server has neither TensorRT nor a GPU"
+_ALLOCATION = "execution_context_allocation_strategy"
+_STRATEGIES = ("STATIC", "ON_PROFILE_CHANGE")
 
 
 _PLAN = {"1/model.plan": TensorRtPlan("10.5.0.18")}
@@ -260,12 +264,16 @@ def too_few_rows(view: ConfigView) -> Iterator[Found]:
 )
 def dims_of_no_profile(view: ConfigView) -> Iterator[Found]:
     first = int(view.batched)
+    # The backend reads from the number of dims whether a config without max_batch_size means one.
+    starts = (0, 1) if view.may_complete(MAX_BATCH_SIZE) else (first,)
     for plan in _plans(view):
         profiles = _used(view, plan)
         for index, tensor in enumerate(view.message.input):
             dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+            if not dims:
+                continue
             ranges = [profile.inputs[tensor.name] for profile in profiles if tensor.name in profile.inputs]
-            if ranges and not any(_takes(shapes, dims, first) for shapes in ranges):
+            if ranges and not any(_takes(shapes, dims, start) for shapes in ranges for start in starts):
                 known = " or ".join(f"{list(shapes.min[first:])} to {list(shapes.max[first:])}" for shapes in ranges)
                 what = f"'{tensor.name}' has dims {dims}, and the plan takes {known}"
                 yield view.found(what, "input", index, "dims")
@@ -329,6 +337,30 @@ def _runs_on(built: str, capability: str, record: dict[str, Any]) -> bool:
     if record.get("hardware_compatibility") == "ampere_plus":
         return capability.partition(".")[0].isdecimal() and int(capability.partition(".")[0]) >= 8
     return built == capability
+
+
+@rule(
+    "MW809",
+    "unknown strategy of the tensorrt backend",
+    Severity.ERROR,
+    why="execution_context_allocation_strategy is STATIC (the default: memory for the largest profile) or "
+    "ON_PROFILE_CHANGE (memory for the profile in use), as the backend's documentation says. It refuses other values.",
+    fix="Write STATIC or ON_PROFILE_CHANGE, or remove the parameter.",
+    example=Example(
+        f'parameters {{ key: "{_ALLOCATION}" value {{ string_value: "DYNAMIC" }} }}',
+        f'parameters {{ key: "{_ALLOCATION}" value {{ string_value: "ON_PROFILE_CHANGE" }} }}',
+        base="tensorrt",
+        target="24.10",
+        files={**_PLAN, **_manifest("10.5.0.18")},
+    ),
+    unexercised=_NO_GPU,
+)
+def unknown_strategy(view: ConfigView) -> Iterator[Found]:
+    if view.message.backend == "tensorrt" and _ALLOCATION in view.message.parameters:
+        value = view.message.parameters[_ALLOCATION].string_value
+        if value not in _STRATEGIES:
+            near = did_you_mean(value, _STRATEGIES)
+            yield view.found(f"{_ALLOCATION} is '{value}'", "parameters", _ALLOCATION, fix=near)
 
 
 def _used(view: ConfigView, plan: _Seen) -> list[PlanProfile]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from modelwright.lint.completion import INPUT, MAX_BATCH_SIZE, OUTPUT
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.triton.shapes import element_counts
@@ -19,6 +20,11 @@ def tensors(view: ConfigView) -> Iterator[tuple[str, int, Any, str]]:
     for side in ("input", "output"):
         for index, tensor in enumerate(getattr(view.message, side)):
             yield side, index, tensor, f"{side} '{tensor.name}'" if tensor.name else f"{side} {index}"
+
+
+def _later(view: ConfigView, side: str, tensor: Any) -> bool:
+    """Whether a tensor has no dims yet, and auto-completion may write them."""
+    return not tensor.dims and view.may_complete(side)
 
 
 @rule(
@@ -45,7 +51,7 @@ def no_name(view: ConfigView) -> Iterator[Found]:
 )
 def no_data_type(view: ConfigView) -> Iterator[Found]:
     for side, index, tensor, name in tensors(view):
-        if tensor.data_type == 0:
+        if tensor.data_type == 0 and not view.may_complete(side):
             yield view.found(f"{name} has no data_type", side, index)
 
 
@@ -59,7 +65,7 @@ def no_data_type(view: ConfigView) -> Iterator[Found]:
 )
 def no_dims(view: ConfigView) -> Iterator[Found]:
     for side, index, tensor, name in tensors(view):
-        if not tensor.dims:
+        if not tensor.dims and not view.may_complete(side):
             yield view.found(f"{name} has no dims", side, index)
 
 
@@ -96,7 +102,8 @@ def impossible_dim(view: ConfigView) -> Iterator[Found]:
 )
 def empty_reshape(view: ConfigView) -> Iterator[Found]:
     for side, index, tensor, name in tensors(view):
-        if tensor.HasField("reshape") and not tensor.reshape.shape and view.message.max_batch_size == 0:
+        empty = tensor.HasField("reshape") and not tensor.reshape.shape and view.message.max_batch_size == 0
+        if empty and not view.may_complete(MAX_BATCH_SIZE):
             yield view.found(f"{name}: the reshape is empty and max_batch_size is 0", side, index, "reshape")
 
 
@@ -114,6 +121,8 @@ def uneven_reshape(view: ConfigView) -> Iterator[Found]:
         dims, shape = list(tensor.dims), list(tensor.reshape.shape)
         if not tensor.HasField("reshape") or any(dim < 1 and dim != -1 for dim in dims + shape):
             continue
+        if _later(view, side, tensor):
+            continue
         if element_counts(dims) != element_counts(shape):
             yield view.found(f"{name}: dims {dims} cannot become {shape}", side, index, "reshape")
 
@@ -128,7 +137,7 @@ def uneven_reshape(view: ConfigView) -> Iterator[Found]:
 )
 def image_format(view: ConfigView) -> Iterator[Found]:
     for index, tensor in enumerate(view.message.input):
-        if tensor.format and len(tensor.dims) != 3:
+        if tensor.format and len(tensor.dims) != 3 and not _later(view, "input", tensor):
             name = tensor.Format.Name(tensor.format)
             yield view.found(f"input '{tensor.name}': {name} with {len(tensor.dims)} dims", "input", index, "format")
 
@@ -158,7 +167,8 @@ def shape_tensor(view: ConfigView) -> Iterator[Found]:
 )
 def non_linear_format(view: ConfigView) -> Iterator[Found]:
     for side, index, tensor, name in tensors(view):
-        if tensor.is_non_linear_format_io and (view.message.platform != _TENSORRT or len(tensor.dims) != 3):
+        fits = view.message.platform == _TENSORRT and (len(tensor.dims) == 3 or _later(view, side, tensor))
+        if tensor.is_non_linear_format_io and not fits:
             yield view.found(f"{name} has a non-linear format", side, index, "is_non_linear_format_io")
 
 
@@ -227,7 +237,7 @@ def batch_input(view: ConfigView) -> Iterator[Found]:
         if entry.data_type not in (8, 11):  # TYPE_INT32, TYPE_FP32
             yield view.found("data_type must be TYPE_INT32 or TYPE_FP32", *path, "data_type")
         for name in entry.source_input:
-            if name not in inputs:
+            if name not in inputs and not view.may_complete(INPUT):
                 yield view.found(f"source_input '{name}' is not an input of the model", *path, "source_input")
 
 
@@ -253,13 +263,13 @@ def batch_output(view: ConfigView) -> Iterator[Found]:
         if len(entry.source_input) != 1:
             yield view.found(f"it has {len(entry.source_input)} source_input, and needs exactly one", *path)
         for name in entry.source_input:
-            if name not in inputs:
+            if name not in inputs and not view.may_complete(INPUT):
                 yield view.found(f"source_input '{name}' is not an input of the model", *path, "source_input")
         names = list(entry.target_name)
         if not names:
             yield view.found("no target_name is given: that crashes the server", *path)
         for place, name in enumerate(names):
-            if name not in outputs:
+            if name not in outputs and not view.may_complete(OUTPUT):
                 yield view.found(f"target_name '{name}' is not an output of the model", *path, "target_name", place)
             elif name in names[:place]:
                 yield view.found(f"target_name '{name}' is given twice", *path, "target_name", place)

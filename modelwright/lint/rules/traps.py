@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from modelwright.lint.completion import MAX_BATCH_SIZE
 from modelwright.lint.examples import PYTHON_MODEL
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
@@ -217,7 +218,8 @@ def silent_fallback(view: ConfigView) -> Iterator[Found]:
 )
 def nothing_to_batch(view: ConfigView) -> Iterator[Found]:
     written = view.written
-    if written.HasField("dynamic_batching") and view.message.max_batch_size < 2 and not _queues(written):
+    few = view.message.max_batch_size < 2 and not view.may_complete(MAX_BATCH_SIZE)
+    if written.HasField("dynamic_batching") and few and not _queues(written):
         yield view.found(f"max_batch_size is {view.message.max_batch_size}", "dynamic_batching")
 
 

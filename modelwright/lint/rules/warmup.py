@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.fsops import TooLargeError, read_file
+from modelwright.lint.completion import INPUT, MAX_BATCH_SIZE
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.sequences import data_problem
 from modelwright.lint.view import ConfigView
@@ -116,13 +117,11 @@ def _strings_problem(path: Path, wanted: int) -> str:
     example=Example(_warm("data_type: TYPE_FP32, dims: [ 3 ], zero_data: true"), _GOOD),
 )
 def does_not_fit(view: ConfigView) -> Iterator[Found]:
-    if not view.tensors_known:
-        return
     known = {tensor.name: tensor for tensor in view.message.input}
     for index, sample in _samples(view):
         required = [name for name, tensor in known.items() if not tensor.optional]
         given = known.keys() & set(sample.inputs)
-        if len(given) < len(required):  # the server only counts them
+        if len(given) < len(required) and not view.may_complete(INPUT):  # the server only counts them
             missing = next(name for name in required if name not in given)
             yield view.found(f"input '{missing}' is missing", "model_warmup", index)
     for path, name, entry in _inputs(view):
@@ -131,12 +130,13 @@ def does_not_fit(view: ConfigView) -> Iterator[Found]:
 
 
 def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor: Any) -> Iterator[Found]:
-    if entry.data_type != tensor.data_type:
+    if entry.data_type != tensor.data_type and not (tensor.data_type == 0 and view.may_complete(INPUT)):
         given, wanted = data_type_name(entry.data_type), data_type_name(tensor.data_type)
         yield view.found(f"input '{tensor.name}' is {given} in the warm-up, {wanted} in the model", *path)
     fits = len(entry.dims) == len(tensor.dims) and all(
         wanted in (-1, given) for given, wanted in zip(entry.dims, tensor.dims, strict=True)
     )
+    fits = fits or (not tensor.dims and view.may_complete(INPUT))
     if not fits and not any(dim < 0 for dim in entry.dims):
         message = f"input '{tensor.name}' has dims {list(entry.dims)} in the warm-up, {list(tensor.dims)} in the model"
         yield view.found(message, *path)
@@ -157,7 +157,7 @@ def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor:
 def too_large_batch(view: ConfigView) -> Iterator[Found]:
     most = max(view.message.max_batch_size, 1)
     for index, sample in _samples(view):
-        if sample.batch_size > most:
+        if sample.batch_size > most and not view.may_complete(MAX_BATCH_SIZE):
             yield view.found(
                 f"batch_size is {sample.batch_size}, the largest is {most}", "model_warmup", index, "batch_size"
             )

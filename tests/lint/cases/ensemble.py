@@ -50,6 +50,15 @@ def pair(a: Tree, b: Tree, *, batch: int = 4, x: str = "4", y: str = "4") -> Tre
     )
 
 
+FORK_A, FORK_B = step("a", "x: x", "y: y"), step("b", "x: x", "y: z")
+
+
+def ends(*steps: str, a: str = "", b: str = "") -> Tree:
+    """An ensemble with the outputs y and z, of members with these lines in their configs."""
+    members = {**member(extra=a), **member("b", extra=b)}
+    return ensemble(*steps, members=members, outputs=f"{Y} {tensor('output', 'z')}")
+
+
 def version(number: int | None, *on_disk: str) -> Tree:
     """The member has these versions and serves them all."""
     members = {
@@ -88,6 +97,31 @@ TREES: dict[str, Tree] = {
     "decoupled": one(member(), extra=DECOUPLED),
     "decoupled member": one(member(extra=DECOUPLED)),
     "decoupled member and ensemble": one(member(extra=DECOUPLED), extra=DECOUPLED),
+    "outputs of two decoupled steps": ends(FORK_A, FORK_B, a=DECOUPLED, b=DECOUPLED),
+    "outputs of a decoupled step and a plain one": ends(FORK_A, FORK_B, a=DECOUPLED),
+    "outputs of two plain steps": ends(FORK_A, FORK_B),
+    "outputs of a decoupled step and one after it": ends(FORK_A, step("b", "x: y", "y: z"), a=DECOUPLED),
+    "outputs of a decoupled step and a decoupled one after it": ends(FORK_A, step("b", "x: y", "y: z"), a=DECOUPLED, b=DECOUPLED),
+    "outputs of a plain step and a decoupled one after it": ends(FORK_A, step("b", "x: y", "y: z"), b=DECOUPLED),
+    "outputs of one decoupled step after another": ends(step("a", "x: x", "y: m"), step("b", "x: m", "y: y"), step("b", "x: m", "y: z"), a=DECOUPLED),
+    "outputs after two decoupled steps": ends(step("a", "x: x", "y: m"), step("a", "x: x", "y: n"), step("b", "x: m", "y: y"), step("b", "x: n", "y: z"), a=DECOUPLED),
+    "outputs of a decoupled step": ensemble(
+        step("a", "x: x", "y: y, z: z"),
+        members=python(DECOUPLED, name="a", outputs=f"{Y} {tensor('output', 'z')}"),
+        outputs=f"{Y} {tensor('output', 'z')}",
+    ),
+    "outputs of an ensemble with a decoupled step and of a plain step": {
+        **ensemble(ONE, members=member(extra=DECOUPLED)),
+        "f/config.pbtxt": config(f'ensemble_scheduling {{ {step("e", "x: x", "y: y")} {step("b", "x: x", "y: z")} }}', head='platform: "ensemble"', outputs=f"{Y} {tensor('output', 'z')}"),
+        "f/1/keep": "",
+        **member("b"),
+    },
+    "outputs of an ensemble that calls itself decoupled and of a plain step": {
+        **ensemble(ONE, members=member(), extra=DECOUPLED),
+        "f/config.pbtxt": config(f'ensemble_scheduling {{ {step("e", "x: x", "y: y")} {step("b", "x: x", "y: z")} }}', head='platform: "ensemble"', outputs=f"{Y} {tensor('output', 'z')}"),
+        "f/1/keep": "",
+        **member("b"),
+    },
     "two decoupled members": pair(member(extra=DECOUPLED), member("b", extra=DECOUPLED)),
     "parameters": one(member(), extra='parameters { key: "a" value { string_value: "1" } }'),
     "runtime": one(member(), extra='runtime: "model.py"'),

@@ -23,6 +23,8 @@ TREES: dict[str, Tree] = {
     "KIND_CPU": group("count: 1 kind: KIND_CPU"),
     "KIND_CPU with gpus": group("kind: KIND_CPU gpus: [0]"),
     "KIND_CPU with a negative gpu": group("kind: KIND_CPU gpus: [-1]"),
+    "KIND_AUTO with a negative gpu": group("kind: KIND_AUTO gpus: [-1]"),
+    "KIND_GPU with a negative gpu": group("kind: KIND_GPU gpus: [-1]"),
     "KIND_MODEL": group("count: 1 kind: KIND_MODEL"),
     "KIND_MODEL with gpus": group("kind: KIND_MODEL gpus: [0]"),
     "KIND_AUTO": group("kind: KIND_AUTO"),
