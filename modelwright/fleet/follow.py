@@ -24,7 +24,6 @@ from modelwright.fleet.memory import check_memory
 from modelwright.fleet.same import check_same
 from modelwright.fleet.waiting import await_state
 from modelwright.fleet.watcher import Stage, Watcher
-from modelwright.loadtest.wire.calls import address_of
 from modelwright.project.project import ProjectConfig
 from modelwright.project.signing import Signing
 from modelwright.repository import signing
@@ -33,6 +32,7 @@ from modelwright.repository.pins import folder_of
 from modelwright.repository.repository import Change, Repository
 from modelwright.repository.versions import with_ensembles
 from modelwright.text import counted, seconds
+from modelwright.triton.access import address_of
 
 TIMEOUT_S = 120.0
 _HEALTH = "its /v2/health/ready stays false until it is restarted, since it remembers that a version failed"

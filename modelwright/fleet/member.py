@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from modelwright.errors import ServerError
 from modelwright.loadtest.measure.servers import check_triton
-from modelwright.loadtest.wire.calls import address_of
+from modelwright.triton.access import address_of
 from modelwright.triton.client import Client, connect
 from modelwright.triton.releases import Release, release_of_server
 

@@ -7,25 +7,27 @@ machine. What a version takes is at least its files, once for each instance.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from modelwright.config.render import as_json
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.fleet.expected import Expected, served
 from modelwright.fleet.member import Member
-from modelwright.loadtest.wire.calls import Address, address_of
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import published_config
 from modelwright.text import size
+from modelwright.triton.access import Address, address_of
+from modelwright.triton.http import AnswerTooLargeError, BoundedConnection, MalformedAnswerError
 from modelwright.triton.layout import GOLDEN
 
 _METRICS_PORT = 8002
 _TIMEOUT_S = 2.0
+_MOST_BYTES = 1 << 26  # of metrics
 _LINE = re.compile(r'^(nv_[cg]pu_memory_(?:total|used)_bytes)(?:\{gpu_uuid="([^"]*)"\})? (\S+)$', re.MULTILINE)
 _ON_CPU = ("python",)  # backends whose instances stay on the CPU unless their group says KIND_GPU
 _DEFAULT_INSTANCES = {"onnxruntime": 2}  # on the CPU, where the config does not say
@@ -108,23 +110,23 @@ def read_memory(text: str) -> list[Memory]:
     ]
 
 
-def _metrics_addresses(address: Address) -> Iterator[tuple[str, int]]:
+def _metrics_addresses(address: Address) -> Iterator[Address]:
     """Where a server's metrics may be: in the order of Triton's ports behind its own, and on the usual one."""
-    yield address.host, address.port + (1 if address.protocol == "grpc" else 2)
+    yield Address("http", address.host, address.port + (1 if address.protocol == "grpc" else 2))
     if address.port + 2 != _METRICS_PORT:
-        yield address.host, _METRICS_PORT
+        yield Address("http", address.host, _METRICS_PORT)
 
 
-def _fetched(address: tuple[str, int]) -> str:
-    connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT_S)
+def _fetched(address: Address) -> str:
+    """Without the headers of the command: they are for the server's own port."""
+    connection = BoundedConnection(address)
     try:
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        return answer.read().decode("utf-8", "replace") if answer.status == http.HTTPStatus.OK else ""
-    except (OSError, http.client.HTTPException):
+        answer = connection.ask("GET", "/metrics", timeout_s=_TIMEOUT_S, max_bytes=_MOST_BYTES)
+    except (OSError, MalformedAnswerError, AnswerTooLargeError):
         return ""
     finally:
         connection.close()
+    return answer.body.decode("utf-8", "replace") if answer.status == HTTPStatus.OK else ""
 
 
 def _needs(member: Member, repository: Repository, wanted: Iterable[Expected], *, has_gpu: bool) -> Iterator[Need]:

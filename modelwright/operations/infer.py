@@ -97,7 +97,7 @@ def _server(project: ProjectConfig, model: str, url: str | None, default_url: st
 
 def _has_model(client: Client, model: str) -> bool:
     try:
-        return client.model_ready(model)
+        return bool(client.server()["name"]) and client.model_ready(model)
     except ServerError:  # most likely there is no server, and then one is started
         return False
 

@@ -9,7 +9,6 @@ processes and their shared memory.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -23,10 +22,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright.errors import ServerError
 from modelwright.server.patience import RAISE_IT, patience_s
+from modelwright.triton.access import address_of
+from modelwright.triton.http import AnswerTooLargeError, BoundedConnection, MalformedAnswerError
 from modelwright.triton.reasons import plain_reason
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _POLL_FAILED = re.compile(r"Poll failed for model directory '([^']+)': (.*)\"$",
 _LOADING = re.compile(r'"(?:loading: ([^"]+):\d+|successfully loaded \'([^"]+)\'|failed to load \'([^"\']+)\')')
 _TELL_S = 30  # how often is told what the server still loads
 _MOST_SHOWN = 5
+_MOST_BYTES = 1 << 28  # of an index of models
 # Every start on a machine without a GPU logs these as errors.
 _NOISE = ("CudaDriverHelper", "NVML", "DCGM", "pinned_memory_manager")
 
@@ -314,28 +316,29 @@ def _accepts(address: str) -> bool:
 
 def _server_id(address: str) -> str:
     """The --id of the server that answers at an address; empty if nothing does."""
-    connection = http.client.HTTPConnection(address, timeout=1)  # another program may hold the port and never answer
     try:
-        connection.request("GET", "/v2")
-        return str(json.loads(connection.getresponse().read()).get("name", ""))
-    except (OSError, http.client.HTTPException, ValueError, AttributeError):
-        return ""
-    finally:
-        connection.close()
+        return str(_asked(address, "GET", "/v2", timeout_s=1).get("name", ""))
+    except (OSError, ValueError, AttributeError, MalformedAnswerError, AnswerTooLargeError):
+        return ""  # another program may hold the port
 
 
 def _post(address: str, path: str) -> list[dict[str, str]]:
-    connection = http.client.HTTPConnection(address, timeout=30)
     try:
-        connection.request("POST", path)
-        answer = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        answer = _asked(address, "POST", path, timeout_s=30)
+    except (OSError, ValueError, MalformedAnswerError) as error:
         raise ServerError(f"tritonserver at {address}: {path}: {error}") from None
-    finally:
-        connection.close()
     if not isinstance(answer, list):
         raise ServerError(f"tritonserver at {address}: {path}: {answer.get('error', answer)}")
     return answer
+
+
+def _asked(address: str, method: str, path: str, timeout_s: float) -> Any:
+    connection = BoundedConnection(address_of(address))
+    try:
+        answer = connection.ask(method, path, timeout_s=timeout_s, max_bytes=_MOST_BYTES)
+        return json.loads(answer.body)
+    finally:
+        connection.close()
 
 
 def _stop(supervisor: subprocess.Popen[bytes], grace_s: float) -> None:

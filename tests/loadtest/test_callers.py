@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from modelwright.loadtest.wire.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
-from modelwright.loadtest.wire.calls import Address, CallError, address_of
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.connections import GrpcConnections
 from modelwright.loadtest.wire.encoding import grpc_request, http_request
 from modelwright.loadtest.wire.frames import message_bytes
 from modelwright.server.local import RunningServer, running
+from modelwright.triton.access import Address, address_of
 from modelwright.triton.tensors import Tensors
 from tests.loadtest.wire import Http2Peer, drain, free_port, grpc_answer, kind_of, listening
 from tests.server.models import graph, node, publish, shared_environment

@@ -10,7 +10,6 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.grpc import service_pb2
 
-from modelwright.loadtest.wire.calls import Address
 from modelwright.loadtest.wire.encoding import (
     Region,
     final_marker,
@@ -21,6 +20,7 @@ from modelwright.loadtest.wire.encoding import (
     sequence_part,
 )
 from modelwright.loadtest.wire.frames import message_bytes
+from modelwright.triton.access import Address
 from modelwright.triton.tensors import Tensors
 
 ADDRESS = Address("http", "::1", 8000)

@@ -61,7 +61,7 @@ def test_no_server_at_the_url(folder: Folder, protocol: str) -> None:
 
 
 NOT_TRITON = """\
-Error: {}: not a Triton server
+Error: what answers at {} is not a Triton server{}
   hint: give the address of its HTTP port (8000) as http://…, of its gRPC port (8001) as grpc://…
 """
 
@@ -86,15 +86,25 @@ def web_server(body: bytes) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[1]"], ids=["html", "object", "list"])
-def test_another_kind_of_server_at_the_url(folder: Folder, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        pytest.param(b"<html>hello</html>", "it answers '<html>hello</html>', which is not JSON", id="html"),
+        pytest.param(b"{}", "its answer to GET /v2: name is missing", id="object"),
+        pytest.param(b"[1]", "its answer to GET /v2: is a list", id="list"),
+    ],
+)
+def test_another_kind_of_server_at_the_url(folder: Folder, body: bytes, why: str) -> None:
     with web_server(body) as address:
-        assert refused(folder, *FLAKY, "--url", f"http://{address}") == NOT_TRITON.format(f"http://{address}")
+        url = f"http://{address}"
+        assert refused(folder, *FLAKY, "--url", url) == NOT_TRITON.format(url, f": {why}")
 
 
 def test_the_port_of_the_other_protocol(folder: Folder, server: RunningServer) -> None:
-    for url in (f"http://{server.grpc}", f"grpc://{server.http}"):
-        assert refused(folder, *FLAKY, "--url", url) == NOT_TRITON.format(url)
+    http, grpc = f"http://{server.grpc}", f"grpc://{server.http}"
+    why = ": it speaks HTTP/2: is this its gRPC port?"
+    assert refused(folder, *FLAKY, "--url", http) == NOT_TRITON.format(http, why)
+    assert refused(folder, *FLAKY, "--url", grpc) == NOT_TRITON.format(grpc, "")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.errors import ServerError
-from modelwright.loadtest.wire.calls import Address, CallError, address_of
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.encoding import http_answer, http_request
 from modelwright.loadtest.wire.http1 import HttpConnection, post
 from modelwright.server.local import RunningServer
+from modelwright.triton.access import Address, address_of
 from tests.loadtest.wire import drain, finish, free_port, kind_of, listening
 
 REQUEST = post("x", "/v2/models/m/infer", b"question", {})

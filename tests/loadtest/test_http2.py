@@ -20,7 +20,7 @@ import tritonclient.grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.connections import GrpcConnection, GrpcConnections
 from modelwright.loadtest.wire.encoding import grpc_answer as tensors_of
 from modelwright.loadtest.wire.encoding import grpc_request
@@ -42,6 +42,7 @@ from modelwright.loadtest.wire.frames import (
     message_bytes,
 )
 from modelwright.server.local import RunningServer
+from modelwright.triton.access import Address
 from tests.loadtest.wire import (
     OK_HEADERS,
     OK_TRAILERS,

@@ -14,12 +14,12 @@ import pytest
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.interface import read_interface
 from modelwright.loadtest.wire.callers import Caller, RawGrpc, RawHttp
-from modelwright.loadtest.wire.calls import Address, address_of
 from modelwright.loadtest.wire.connections import GrpcConnections
 from modelwright.loadtest.wire.encoding import grpc_request, http_request
 from modelwright.loadtest.wire.frames import message_bytes
 from modelwright.loadtest.wire.shm import SharedMemory
 from modelwright.server.local import RunningServer
+from modelwright.triton.access import Address, address_of
 from modelwright.triton.client import connect
 from modelwright.triton.tensors import Tensors
 from tests.loadtest.wire import free_port

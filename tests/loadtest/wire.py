@@ -8,8 +8,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
-from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame, message_bytes
+from modelwright.triton.access import Address
 
 OK_HEADERS = b"\x88"  # `:status: 200` in HPACK's static table
 OK_TRAILERS = b"\x00\x0bgrpc-status\x010"

@@ -29,10 +29,11 @@ from modelwright.loadtest.payloads.interface import ModelInterface, read_interfa
 from modelwright.loadtest.payloads.payloads import Payloads, check, prepare
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.loadtest.wire.callers import Caller, DecoupledGrpc, RawGrpc, RawHttp, SequenceGrpc, TritonClient
-from modelwright.loadtest.wire.calls import Address, CallError, address_of
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.connections import GrpcConnections
 from modelwright.loadtest.wire.encoding import grpc_request, http_request
 from modelwright.loadtest.wire.frames import message_bytes
+from modelwright.triton.access import Address, address_of
 from modelwright.triton.client import connect
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from modelwright.loadtest.generator.context import Pace, UserContext
 from modelwright.loadtest.locust import options, reporting
 from modelwright.loadtest.payloads.workload import Workload
 from modelwright.loadtest.wire.callers import Caller
-from modelwright.loadtest.wire.calls import address_of
+from modelwright.triton.access import address_of
 
 _BURST_NS = 50_000_000  # Locust's work between two tasks costs as much as a request
 

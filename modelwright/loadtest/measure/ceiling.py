@@ -12,8 +12,8 @@ import numpy as np
 
 from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase, Watch
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
-from modelwright.loadtest.wire.calls import address_of
 from modelwright.loadtest.wire.null_server import null_server
+from modelwright.triton.access import address_of
 
 _SHAPE = LoadShape(concurrency=32, warmup_s=0.2, duration_s=0.8)
 _FULL = 0.9  # of a core: a process that uses more is as fast as it can be

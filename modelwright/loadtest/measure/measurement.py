@@ -23,8 +23,8 @@ from modelwright.loadtest.generator.processes import Phase
 from modelwright.loadtest.generator.recording import NOT_SENT, WRONG, FailureKind
 from modelwright.loadtest.measure.latency import NEEDED, curve, latency, stability, windows
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
-from modelwright.loadtest.wire.calls import address_of
 from modelwright.text import percent
+from modelwright.triton.access import address_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

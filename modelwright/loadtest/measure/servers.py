@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.errors import RepositoryError, ServerError, ServerTimeoutError
-from modelwright.loadtest.wire.calls import Address, address_of
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first, needs_completion, published_config, serving_versions
 from modelwright.server.session import Load, Say, Served, serve
 from modelwright.suggest import did_you_mean
+from modelwright.triton.access import Address, address_of
 from modelwright.triton.client import Client, connect
 
 
@@ -53,14 +53,13 @@ def check_triton(client: Client, address: Address) -> None:
         name = client.server().get("name")
         client.index()
     except ServerError as error:
-        if not _accepts(address) or isinstance(error, ServerTimeoutError):
+        # Over gRPC, what is no gRPC server looks like one that cannot be reached.
+        if address.protocol == "http" or isinstance(error, ServerTimeoutError) or not _accepts(address):
             raise
-        name = None
-    except (AttributeError, KeyError, TypeError, ValueError):  # other JSON, or not JSON
         name = None
     if not name:
         raise ServerError(
-            f"{client.url}: not a Triton server",
+            f"what answers at {client.url} is not a Triton server",
             "give the address of its HTTP port (8000) as http://…, of its gRPC port (8001) as grpc://…",
         )
 

@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.connections import STREAM_INFER, GrpcConnections
 from modelwright.loadtest.wire.encoding import client_inputs, final_marker, grpc_answer, http_answer, sequence_part
 from modelwright.loadtest.wire.frames import message_bytes
 from modelwright.loadtest.wire.http1 import HttpConnection
 from modelwright.loadtest.wire.http2 import Call
+from modelwright.triton.access import Address
 
 if TYPE_CHECKING:
     from modelwright.triton.tensors import Tensors

@@ -1,15 +1,14 @@
-"""Addresses, errors and TCP connections that HTTP/1.1 and gRPC share."""
+"""Errors and TCP connections that HTTP/1.1 and gRPC share."""
 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
+
+from modelwright.triton.access import Address
 
 READ = 64 * 1024  # most answers fit; above 128 kB, malloc would ask the kernel for each buffer
 CLOSED = "closed", "the server closed the connection before it had answered"
-_SCHEMES = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 
 
 class CallError(Exception):
@@ -22,47 +21,6 @@ class CallError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens."""
-
-    scheme: str  # http, https, grpc or grpcs
-    host: str
-    port: int
-
-    @property
-    def protocol(self) -> Literal["http", "grpc"]:
-        return "grpc" if self.scheme.startswith("grpc") else "http"
-
-    @property
-    def is_tls(self) -> bool:
-        return self.scheme.endswith("s")
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://{self.authority}"
-
-
-def address_of(url: str) -> Address:
-    """`http://host:port`, `https://…`, `grpc://…`, `grpcs://…`, or `host:port`, which means HTTP."""
-    from modelwright.errors import ServerError
-
-    wrong = ServerError(f"'{url}' is not the URL of a server", "write http://host:port or grpc://host:port")
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    try:
-        port = parts.port
-    except ValueError:
-        raise wrong from None
-    if parts.scheme not in _SCHEMES or not parts.hostname or parts.path.strip("/"):
-        raise wrong
-    return Address(parts.scheme, parts.hostname, port or _SCHEMES[parts.scheme])
 
 
 class Connection:

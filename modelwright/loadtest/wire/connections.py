@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from gevent.event import AsyncResult
 
-from modelwright.loadtest.wire.calls import Address, CallError
+from modelwright.loadtest.wire.calls import CallError
 from modelwright.loadtest.wire.frames import END_STREAM
 from modelwright.loadtest.wire.http2 import Call, Link
+from modelwright.triton.access import Address
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.loadtest.wire.http1 import post
 
 if TYPE_CHECKING:
-    from modelwright.loadtest.wire.calls import Address
+    from modelwright.triton.access import Address
     from modelwright.triton.tensors import Tensors
 
 _HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)\r\n", re.IGNORECASE)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import gevent
 from gevent.event import Event
 
-from modelwright.loadtest.wire.calls import CLOSED, READ, Address, CallError, Connection
+from modelwright.loadtest.wire.calls import CLOSED, READ, CallError, Connection
 from modelwright.loadtest.wire.frames import (
     ACK,
     CONTINUATION,
@@ -42,6 +42,7 @@ from modelwright.loadtest.wire.frames import (
     request_headers,
     unpadded,
 )
+from modelwright.triton.access import Address
 
 _WINDOW, _LARGEST_WINDOW, _FRAME, _WANTED_FRAME = 65_535, 2**31 - 1, 16_384, 2**20
 _LAST_STREAM = 2**31 - 3  # stream ids are odd and 31 bits long
