@@ -17,7 +17,7 @@ from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature
 from modelwright.suggest import Names
-from modelwright.triton.file_types import FileType, file_type
+from modelwright.triton.file_types import ORT, FileType, file_type
 from modelwright.triton.layout import CONFIG
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import PbtxtError, Tree, Unknown, message_of, parse_tree, unknown_fields, without_unknown
@@ -26,6 +26,7 @@ from modelwright.triton.releases import Release
 
 MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups fit
 MAX_SUGGESTIONS = 100  # of models: whoever misspells more of them has another problem
+_ORT_SUFFIX = ".ort"  # onnxruntime goes by it: what has it is in its own format, and nothing else is
 EVERYWHERE = "*"  # all environments: a model's folder is the same in each
 Scanned = Signature | OnnxScanError | OSError
 
@@ -213,7 +214,7 @@ class ConfigView:
         found = {}
         for number in self.served:
             path = self.onnx_file(number)
-            if path.exists():
+            if path.exists() and not (path.suffix.lower() == _ORT_SUFFIX and seen(path) is ORT):
                 found[number] = self.repository.scan(path)
         return found
 
@@ -293,6 +294,10 @@ class RepositoryView:
     def scan(self, path: Path) -> Scanned:
         if path not in self._scans:
             try:
+                if path.suffix.lower() == _ORT_SUFFIX:
+                    raise OnnxScanError(
+                        "onnxruntime reads a file of this name in its own format (ORT), which it is not"
+                    )
                 self._scans[path] = scan(path)
             except (OnnxScanError, OSError) as error:
                 self._scans[path] = error

@@ -40,6 +40,8 @@ _GRACE_S = 5
 _DEATH_S = 60
 _NOT_POLLED = "failed to poll from model repository"
 _STUB_DIED = re.compile(r"(?:Failed to preinitialize Python stub: |terminate called after )(.*)")
+# The local onnxruntime backend says so after all checks of the stock one: the verdict is the stock backend's.
+_NATIVE = "supported by the stock container's onnxruntime backend, but not by the local server"
 _OWN_SIGNAL = "Signal ("  # the server's own end, with a stack trace that takes it seconds
 _POLL_FAILED = re.compile(r"Poll failed for model directory '(.*?)': (.*?)\"?$", re.MULTILINE)
 
@@ -149,7 +151,8 @@ class Slot:
             reason = _last_words(server, start)
             self.close()
             return Verdict("aborts", reason)
-        return Verdict("refused", self._reason(server, name, error.message(), start))
+        reason = self._reason(server, name, error.message(), start)
+        return Verdict("loads") if _NATIVE in reason else Verdict("refused", reason)
 
     def _ready(self, client: InferenceServerClient, name: str) -> Verdict:
         """The load API speaks for all versions; whether one can be called is asked too."""

@@ -152,6 +152,12 @@ def floats(*shape: int) -> Array:
         ),
         pytest.param(
             identity(),
+            config(extra='parameters { key: "inter_op_thread_count" value { string_value: "2147483648" } }'),
+            r"failed to convert '2147483648' to integral number",
+            id="thread count beyond 32 bits",
+        ),
+        pytest.param(
+            identity(),
             config(extra='parameters { key: "enable_mem_arena" value { string_value: "maybe" } }'),
             r"failed to convert 'maybe' to boolean",
             id="memory arena",
@@ -169,7 +175,19 @@ def floats(*shape: int) -> Array:
             id="sequence control",
         ),
         pytest.param(
-            identity(), config(extra=STATE), r"sequence_batching.state: supported by the stock container", id="state"
+            identity(), config(extra=STATE), r"configuration expects 2 inputs, model provides 1$", id="unknown state"
+        ),
+        pytest.param(
+            identity(),
+            config(inputs=[("x; allow_ragged_batch: true", "TYPE_FP32", [-1])]),
+            r"expects model provides input with shape \[-1\] for ragged input 'x', model provides \[-1,4\]$",
+            id="ragged input with a batch dimension",
+        ),
+        pytest.param(
+            identity(dims=["n"]),
+            config(inputs=[("x; allow_ragged_batch: true", "TYPE_FP32", [-1])], outputs=[("y; reshape { }", "TYPE_FP32", [1])]),
+            r"input.allow_ragged_batch: supported by the stock container's onnxruntime backend, but not by the local server$",
+            id="what the stock server serves and this one does not",
         ),
     ],
 )  # fmt: skip
@@ -201,14 +219,14 @@ def test_a_file_that_onnxruntime_cannot_read_is_refused_with_its_reason(load: Lo
     + [
         pytest.param(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}', id=key)
         for key, value in {
-            "intra_op_thread_count": "1",
-            "inter_op_thread_count": "1",
+            "intra_op_thread_count": " 1.5",
+            "inter_op_thread_count": "1e3",
             "execution_mode": "1",
             "enable_mem_arena": "false",
-            "enable_mem_pattern": "0",
+            "enable_mem_pattern": "off",
             "memory.enable_memory_arena_shrinkage": "cpu:0",
             "session.use_device_allocator_for_initializers": "1",
-            "share_session_between_instances": "true",
+            "share_session_between_instances": "unknown to it",
             "cudnn_conv_algo_search": "1",
         }.items()
     ]
@@ -347,17 +365,23 @@ def test_requests_of_different_shapes_are_answered_apart(load: Load, server: Run
         np.testing.assert_array_equal(answer, 2 * request)
 
 
-def test_one_bad_request_of_a_dynamic_batch_fails_alone(load: Load, client: Client, server: RunningServer) -> None:
+def test_a_request_that_fails_fails_those_that_run_with_it(load: Load, server: RunningServer) -> None:
     inputs: list[Tensor] = [("x", "TYPE_INT64", ["n", 1])]
     table = onnx.helper.make_tensor("table", onnx.TensorProto.FLOAT, [2], [10.0, 20.0])
     model = graph([node("Gather", ["table", "x"], ["y"])], inputs, [("y", "TYPE_FP32", ["n", 1])], [table])
-    text = config(8, [("x", "TYPE_INT64", [1])], [("y", "TYPE_FP32", [1])], BATCHING)
+    batching = "dynamic_batching { max_queue_delay_microseconds: 60000000 preferred_batch_size: [ 4 ] }"
+    text = config(4, [("x", "TYPE_INT64", [1])], [("y", "TYPE_FP32", [1])], batching)
     name = load(model, text)
-    requests = [np.array([[index]], np.int64) for index in (0, 7, 1, 0)]
-    first, bad, second, third = infer_together(server, name, requests)
-    assert isinstance(bad, ServerError)
-    assert "indices element out of data bounds" in bad.message
-    assert [float(np.asarray(answer).item()) for answer in (first, second, third)] == [10, 20, 10]
+    answers = infer_together(server, name, [np.array([[index]], np.int64) for index in (0, 7, 1, 0)])
+    failures = [answer.message for answer in answers if isinstance(answer, ServerError)]
+    assert len(failures) == 4
+    assert all("indices element out of data bounds" in message for message in failures)
+
+
+def test_a_string_ends_at_its_first_nul(load: Load, client: Client) -> None:
+    name = load(identity("TYPE_STRING", ["n", 3]), config_for("TYPE_STRING", [3]))
+    strings = np.array([[b"a\0b", b"\0", b"whole"]], dtype=object)
+    assert client.infer(name, {"x": strings})["y"].tolist() == [[b"a", b"", b"whole"]]
 
 
 def test_auto_completion_fills_in_what_the_configuration_leaves_out(

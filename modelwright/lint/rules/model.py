@@ -12,6 +12,7 @@ from modelwright.fsops import not_a_file, open_file
 from modelwright.lint.completion import ENSEMBLE, PLATFORMS
 from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
 from modelwright.lint.view import ConfigView, seen
+from modelwright.server.backends.onnxruntime.load_check import parse_boolean, parse_integer
 from modelwright.suggest import did_you_mean
 from modelwright.triton.accelerators import TENSORRT_PARAMETERS, TENSORRT_PRECISIONS
 from modelwright.triton.file_types import (
@@ -33,7 +34,7 @@ STOCK_BACKENDS = (
     *("tensorflow", "tensorrt", "tensorrtllm", "vllm"),
 )
 _STOCK_AGENTS = ("checksum",)
-_MAYBE_GPU = {"KIND_GPU", "KIND_AUTO"}
+THREAD_COUNTS = ("intra_op_thread_count", "inter_op_thread_count")  # parameters of the onnxruntime backend
 _BATCHING = "TRITON_BATCH_STRATEGY_PATH"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zip, zstd
@@ -152,13 +153,18 @@ def model_file_missing(view: ConfigView) -> Iterator[Found]:
             yield view.at(f"{number}/{name}", f"it {not_a_file(path)}")
         missing = str(number) in view.model.entries and not path.exists()
         if missing and not _loads_others(view):
-            yield view.at(f"{number}/{name}", "the file does not exist", fix=_present(view, number, name))
+            by_gpu = "; instances on the CPU do not read cc_model_filenames" if config.cc_model_filenames else ""
+            yield view.at(f"{number}/{name}", f"the file does not exist{by_gpu}", fix=_present(view, number, name))
 
 
 def _loads_others(view: ConfigView) -> bool:
-    """Whether every instance may load a file of cc_model_filenames instead, as instances on GPUs do."""
+    """Whether every instance may load a file of cc_model_filenames instead, as instances on GPUs do.
+
+    TensorRT has no other instances; those of other backends are on the CPU unless the config says KIND_GPU.
+    """
     config = view.message
-    return bool(config.cc_model_filenames) and config.backend != "python" and view.instance_kinds <= _MAYBE_GPU
+    on_gpu = config.backend == "tensorrt" or view.instance_kinds == {"KIND_GPU"}
+    return bool(config.cc_model_filenames) and config.backend != "python" and on_gpu
 
 
 def _present(view: ConfigView, number: int, name: str) -> str:
@@ -232,8 +238,9 @@ def unknown_agent(view: ConfigView) -> Iterator[Found]:
     "MW109",
     "invalid parameter value for the onnxruntime backend",
     Severity.ERROR,
-    why="The backend reads some parameters as numbers or booleans. The model does not load with a value that the "
-    "backend cannot read.",
+    why="The backend reads some parameters as whole numbers of 32 bits or as booleans (true, on, 1, false, off, 0). "
+    "The model does not load with another value. Such a thread count was seen to end the whole server, with all other "
+    "models (24.10 and 26.06).",
     fix="Write a whole number, or true or false, as the parameter needs.",
     example=Example(
         'parameters { key: "intra_op_thread_count" value { string_value: "two" } }',
@@ -251,14 +258,15 @@ def bad_parameter(view: ConfigView) -> Iterator[Found]:
 
 
 def _parameter_problem(key: str, value: str) -> str:
-    if key in ("intra_op_thread_count", "inter_op_thread_count", "execution_mode"):
-        try:
-            number = int(value)
-        except ValueError:
-            return f"'{value}' is not a whole number"
-        return f"{number} is neither 0 nor 1" if key == "execution_mode" and number not in (0, 1) else ""
-    if key in ("enable_mem_arena", "enable_mem_pattern", "share_session_between_instances"):
-        return "" if value.lower() in ("true", "false", "0", "1") else f"'{value}' is neither true nor false"
+    if key in THREAD_COUNTS and parse_integer(value) is None:
+        return f"'{value}' is not a whole number of 32 bits: it can end the whole server"
+    if key == "execution_mode":
+        mode = parse_integer(value)
+        if mode is None:
+            return f"'{value}' is not a whole number of 32 bits"
+        return f"{mode} is neither 0 nor 1" if mode not in (0, 1) else ""
+    if key in ("enable_mem_arena", "enable_mem_pattern"):
+        return "" if parse_boolean(value) is not None else f"'{value}' is neither true nor false"
     return ""
 
 

@@ -95,7 +95,8 @@ def opset_too_new(view: ConfigView) -> Iterator[Found]:
     "inputs or outputs differ from the file's",
     Severity.ERROR,
     why="The config must list every input of the file that has no default value, and may list only inputs and outputs "
-    "that the file has.",
+    "that the file has. The backend counts: the inputs that are not optional, the controls, the states and the entries "
+    "of batch_input must be as many as the file's inputs.",
     fix="Use the file's names.",
     example=Example(
         'input [ { name: "z", data_type: TYPE_FP32, dims: [ 2 ] } ]',
@@ -114,23 +115,48 @@ def other_tensors(view: ConfigView) -> Iterator[Found]:
                     fix = did_you_mean(tensor.name, names)
                     yield view.found(f"{file} has no {side} '{tensor.name}'", side, index, fix=fix)
         fed = list(_fed(config))
-        if len(fed) != len(scan.inputs) and set(fed) <= known["input"]:
-            yield view.found(f"{file} has {len(scan.inputs)} inputs, the config {len(fed)}: {_odd(fed, scan)}", "input")
+        # The backend compares numbers. An input or a control that the file lacks is an error of its own.
+        named = {tensor.name for tensor in config.input} | {name for name, _, _ in controls(config)}
+        if len(fed) != len(scan.inputs) and named <= known["input"]:
+            count = f"{file} has {len(scan.inputs)} inputs, the config {len(fed)}"
+            yield view.found(f"{count}: {_odd(config, fed, scan)}", *_place(config))
+
+
+def controls(config: Any) -> Iterator[tuple[str, int, Any]]:
+    """(tensor, index of its control_input, control) of each control that the sequence batcher sends."""
+    for index, entry in enumerate(config.sequence_batching.control_input):
+        for control in entry.control:
+            yield entry.name, index, control
 
 
 def _fed(config: Any) -> Iterator[str]:
-    """Names of the inputs that the model always gets, from a request or from the server itself."""
+    """Names of the inputs that the backend counts: an entry of batch_input is one, whatever names it has."""
     yield from (tensor.name for tensor in config.input if not tensor.optional)
-    yield from (entry.name for entry in config.sequence_batching.control_input)
+    yield from (name for name, _, _ in controls(config))
     yield from (state.input_name for state in config.sequence_batching.state)
-    for entry in config.batch_input:
-        yield from entry.target_name
+    yield from (next(iter(entry.target_name), "") for entry in config.batch_input)
 
 
-def _odd(fed: list[str], scan: Signature) -> str:
-    """Which inputs make the count differ: the backend only compares counts."""
+def _place(config: Any) -> tuple[str, ...]:
+    """Where the config says its inputs."""
+    for field in ("input", "batch_input", "sequence_batching"):
+        if config.HasField(field) if field == "sequence_batching" else len(getattr(config, field)):
+            return (field,)
+    return ()
+
+
+def _odd(config: Any, fed: list[str], scan: Signature) -> str:
+    """Which inputs make the number differ."""
     required = {value.name for value in scan.inputs}
     missing, twice = sorted(required - set(fed)), sorted({name for name in fed if fed.count(name) > 1})
+    unknown = sorted(set(fed) - required - {value.name for value in scan.overridable})
+    more = [name for entry in config.batch_input for name in entry.target_name[1:]]
+    if missing and missing[0] in more:
+        return f"a batch_input counts as one; '{missing[0]}' is another target_name"
+    if missing and any(entry.name == missing[0] for entry in config.sequence_batching.control_input):
+        return f"the control_input '{missing[0]}' has no control, so nothing is sent"
+    if unknown:
+        return f"'{unknown[0]}' is not one of the file's"
     if missing:
         return f"'{missing[0]}' is missing or optional"
     return f"'{twice[0]}' is given twice" if twice else f"'{sorted(set(fed) - required)[0]}' has a default value"
@@ -176,7 +202,9 @@ def other_type(view: ConfigView) -> Iterator[Found]:
     why="The dims of outputs must be exactly the model's; inputs may give a size to a dynamic dimension. With "
     "max_batch_size above 0 the first dimension is the batch, and the config leaves it out. The server goes by what "
     "onnxruntime infers from the graph, which may be more than the file declares: where a config names a size that the "
-    "file leaves open, onnxruntime is asked, unless it does not load the file.",
+    "file leaves open, onnxruntime is asked, unless it does not load the file. An input with allow_ragged_batch gets "
+    "the elements of all requests, one after the other: the model's shape must be [-1]. The dims of outputs that "
+    "batch_output cuts are not compared.",
     fix="Use the file's dims; if the model batches, without the batch dimension.",
     example=Example(
         'input [ { name: "x", data_type: TYPE_FP32, dims: [ 3 ] } ]',
@@ -186,6 +214,10 @@ def other_type(view: ConfigView) -> Iterator[Found]:
 )
 def other_shape(view: ConfigView) -> Iterator[Found]:
     for number, side, index, tensor, value, batched in _pairs(view):
+        if side == "input" and tensor.allow_ragged_batch:
+            yield from _other_ragged(view, number, index, tensor, value)
+        if not _compares(view, side, tensor):
+            continue
         dims = [int(dim) for dim in (tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)]
         declared = plain_dims(value)
         if batched and declared and declared[0] != -1:
@@ -200,6 +232,22 @@ def other_shape(view: ConfigView) -> Iterator[Found]:
             shape = "no shape" if value.dims is None and side == "input" else list(actual)
             message = f"'{tensor.name}' has shape {given} in the config, {shape} in {_file(view, number)}"
             yield view.found(message, side, index, "dims")
+
+
+def _compares(view: ConfigView, side: str, tensor: Any) -> bool:
+    """Whether the backend compares a tensor's dims: not those of ragged inputs and of batch_output's targets."""
+    if side == "input":
+        return not tensor.allow_ragged_batch
+    return not any(tensor.name in entry.target_name for entry in view.message.batch_output)
+
+
+def _other_ragged(view: ConfigView, number: int, index: int, tensor: Any, value: Value) -> Iterator[Found]:
+    file, dims = _file(view, number), plain_dims(value)
+    if tensor.optional:
+        yield view.found(f"'{tensor.name}' is ragged and optional", "input", index, "allow_ragged_batch")
+    elif dims != [-1]:
+        message = f"the ragged input '{tensor.name}' has shape {dims} in {file}; expected [-1], without the batch"
+        yield view.found(message, "input", index, "allow_ragged_batch")
 
 
 def _fits(given: Sequence[int], actual: Sequence[int], *, narrows: bool, dims: Sequence[int]) -> bool:
@@ -226,7 +274,7 @@ def fixed_batch(view: ConfigView) -> Iterator[Found]:
             yield view.found(message, "max_batch_size")
     for number, side, index, tensor, value, batched in _pairs(view):
         actual = plain_dims(value)
-        if batched and actual and actual[0] != -1:
+        if batched and actual and actual[0] != -1 and _compares(view, side, tensor):
             message = f"'{tensor.name}' has shape {actual} in {_file(view, number)}: its first dimension is fixed"
             yield view.found(message, side, index)
 
@@ -336,39 +384,6 @@ def optional_batched(view: ConfigView) -> Iterator[Found]:
 
 
 @rule(
-    "MW611",
-    "control tensor does not fit the file",
-    Severity.ERROR,
-    why="The sequence batcher sends each control to an input of shape [1] (without the batch) and of the type of the "
-    "control's values.",
-    fix="Add such an input to the model, or remove the control.",
-    example=Example(
-        'sequence_batching { control_input [ { name: "START", control [ { kind: CONTROL_SEQUENCE_START, '
-        "fp32_false_true: [ 0, 1 ] } ] } ] }",
-        "",
-        base=_ONNX,
-    ),
-)
-def control_tensors(view: ConfigView) -> Iterator[Found]:
-    for number, scan in view.onnx.items():
-        known = {value.name: value for value in scan.inputs}
-        batched = view.completed(scan).max_batch_size > 0
-        for index, entry in enumerate(view.message.sequence_batching.control_input):
-            path = ("sequence_batching", "control_input", index)
-            if entry.name not in known:
-                yield view.found(f"{_file(view, number)} has no input '{entry.name}'", *path)
-                continue
-            value = known[entry.name]
-            dims = plain_dims(value)[1:] if batched else plain_dims(value)
-            if dims != [1]:
-                yield view.found(f"'{entry.name}' has dims {dims} in {_file(view, number)}; expected [1]", *path)
-            wanted = _control_type(entry)
-            actual = BY_ONNX[value.elem_type].config if value.elem_type in BY_ONNX else element_type(value.elem_type)
-            if wanted and wanted != actual:
-                yield view.found(f"'{entry.name}' is {actual} in {_file(view, number)}; expected {wanted}", *path)
-
-
-@rule(
     "MW612",
     "output with another number of rows",
     Severity.ERROR,
@@ -390,13 +405,3 @@ def other_number_of_rows(view: ConfigView) -> Iterator[Found]:
                         f"'{found.output}' has '{found.name}' rows in {_file(view, number)}, inputs '{found.rows}'"
                     )
                     yield view.found(message, "output", served[found.output])
-
-
-def _control_type(entry: Any) -> str:
-    for control in entry.control:
-        for field, name in (("int32", "TYPE_INT32"), ("fp32", "TYPE_FP32"), ("bool", "TYPE_BOOL")):
-            if len(getattr(control, f"{field}_false_true")):
-                return name
-        if control.data_type:
-            return data_type_name(control.data_type)
-    return ""

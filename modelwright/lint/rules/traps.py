@@ -16,7 +16,7 @@ from modelwright.triton.layout import own_file
 # Parameters that the onnxruntime backend reads (its README and src/onnxruntime.cc); it ignores all others.
 _ONNX_PARAMETERS = (
     *("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern"),
-    *("share_session_between_instances", "memory.enable_memory_arena_shrinkage", "TRITON_BATCH_STRATEGY_PATH"),
+    *("memory.enable_memory_arena_shrinkage", "TRITON_BATCH_STRATEGY_PATH"),
     *("session.use_device_allocator_for_initializers", "cudnn_conv_algo_search", "gpu_mem_limit"),
     *("arena_extend_strategy", "do_copy_in_default_stream"),
 )

@@ -26,7 +26,7 @@ def _warm(rest: str, head: str = 'name: "one", batch_size: 1') -> str:
 _GOOD = _warm("data_type: TYPE_FP32, dims: [ 2 ], zero_data: true")
 
 
-def _samples(view: ConfigView) -> Iterator[tuple[int, Any]]:
+def samples_that_run(view: ConfigView) -> Iterator[tuple[int, Any]]:
     """(index, warm-up) of those that run: batch_size is not 0, and some instance group is not passive."""
     groups = view.message.instance_group
     if groups and all(group.passive for group in groups):
@@ -36,7 +36,7 @@ def _samples(view: ConfigView) -> Iterator[tuple[int, Any]]:
 
 def _inputs(view: ConfigView) -> Iterator[tuple[tuple[str | int, ...], str, Any]]:
     """(path, name, input) of every warm-up that runs."""
-    for index, sample in _samples(view):
+    for index, sample in samples_that_run(view):
         for name in sorted(sample.inputs):
             yield ("model_warmup", index, "inputs", name), name, sample.inputs[name]
 
@@ -118,7 +118,7 @@ def _strings_problem(path: Path, wanted: int) -> str:
 )
 def does_not_fit(view: ConfigView) -> Iterator[Found]:
     known = {tensor.name: tensor for tensor in view.message.input}
-    for index, sample in _samples(view):
+    for index, sample in samples_that_run(view):
         required = [name for name, tensor in known.items() if not tensor.optional]
         given = known.keys() & set(sample.inputs)
         if len(given) < len(required) and not view.may_complete(INPUT):  # the server only counts them
@@ -156,7 +156,7 @@ def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor:
 )
 def too_large_batch(view: ConfigView) -> Iterator[Found]:
     most = max(view.message.max_batch_size, 1)
-    for index, sample in _samples(view):
+    for index, sample in samples_that_run(view):
         if sample.batch_size > most and not view.may_complete(MAX_BATCH_SIZE):
             yield view.found(
                 f"batch_size is {sample.batch_size}, the largest is {most}", "model_warmup", index, "batch_size"

@@ -3,15 +3,18 @@
 A case says what lies on the disk and nothing about right or wrong: the real server's verdicts are recorded in
 `verdicts.json` (`python -m tests.lint.differential --record`). Both sides of a bound are cases of their own.
 
+The local server's onnxruntime backend follows the stock one: what it checks, and in which words, is read from that
+one's source and was seen by running it (24.10 and 26.06). Ragged batches, `batch_input`, `batch_output` and states it
+checks as that one does, and then says that it cannot serve them: such a verdict is `loads`. Where its verdict and that
+of the stock backend differ, the stock one's is right, and the local backend is to be mended before a new record.
+
 What the local server cannot exercise, and what therefore has no case here:
 
 * KIND_GPU, KIND_AUTO with `gpus`, `profile`, `optimization.cuda`, `priority`, NVDLA devices beside a GPU: there is none.
 * TensorRT, PyTorch, TensorFlow, OpenVINO, DALI and FIL backends, what they complete (tests/lint/test_completion.py), and
   the accelerators inside onnxruntime.
 * Fields younger than 24.10, the local server's release, where a newer release takes them.
-* onnxruntime with ragged batches, `batch_input`, `batch_output` or implicit state: the local server's own backend
-  refuses them, with a message that says so, and the stock one has them. Cases of those fields use the Python backend.
-* `max_batch_size` of TensorRT engines, `cc_model_filenames` (no compute capability), `model_operations` libraries.
+* `max_batch_size` of TensorRT engines, `cc_model_filenames` on a GPU, `model_operations` libraries.
 * The `checksum` agent, which the stock container has.
 * Unreadable files: tests run as root, who reads everything.
 """

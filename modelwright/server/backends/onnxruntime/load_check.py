@@ -13,6 +13,7 @@ This module imports nothing but the standard library: the server's environment h
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Config = dict[str, Any]  # a ModelConfig, or a part of it, as JSON
@@ -36,8 +37,26 @@ CONFIG_TYPES = {
 }
 
 
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]+)")
+_TRUE, _FALSE = ("true", "on", "1"), ("false", "off", "0")
+
+
 class LoadCheckError(Exception):
     """The stock backend refuses to load this model with this configuration; the message is nearly its own."""
+
+
+def parse_integer(text: str) -> int | None:
+    """What C++'s std::stoi reads of a parameter: blanks, then a number, and whatever follows. None where it throws."""
+    found = _NUMBER.match(text)
+    if found is None or len(found[2]) > 10:
+        return None
+    number = int(found[1] + found[2])
+    return number if -(2**31) <= number < 2**31 else None
+
+
+def parse_boolean(text: str) -> bool | None:
+    """A parameter as the backend reads it; None for what is no boolean."""
+    return True if text.lower() in _TRUE else False if text.lower() in _FALSE else None
 
 
 def describe(nodes: list[Any]) -> TensorTypes:
@@ -62,11 +81,12 @@ def validate(config: Config, session: Any) -> None:
     Raises LoadCheckError.
     """
     inputs = describe(session.get_inputs())
-    controls = sequence_controls(config)
-    expected = sum(not entry.get("optional") for entry in config["input"]) + len(controls)
-    for name, data_type in controls.items():
+    expected = sum(not entry.get("optional") for entry in config["input"]) + len(config.get("batch_input", []))
+    for name, data_type in sequence_controls(config):
         check_control(config, name, data_type, inputs)
-    if len(inputs) != expected:
+        expected += 1
+    expected += len(config.get("sequence_batching", {}).get("state", []))
+    if len(inputs) != expected:  # numbers are compared, not names
         raise refusal(config, f"configuration expects {expected} inputs, model provides {len(inputs)}")
     inputs.update(describe(session.get_overridable_initializers()))
     for entry in config["input"]:
@@ -82,16 +102,21 @@ def refusal(config: Config, reason: str) -> LoadCheckError:
     return LoadCheckError(f"unable to load model '{config['name']}', {reason}")
 
 
-def sequence_controls(config: Config) -> dict[str, str]:
-    """{tensor: configuration type} of the control inputs that a sequence batcher adds to every request."""
-    controls: dict[str, str] = {}
+def sequence_controls(config: Config) -> list[tuple[str, str]]:
+    """(tensor, configuration type) of each control that a sequence batcher adds to every request.
+
+    A control_input without controls has none, whether the model has the tensor or not.
+    """
+    controls: list[tuple[str, str]] = []
     for control_input in config.get("sequence_batching", {}).get("control_input", []):
         for control in control_input.get("control", []):
+            if not isinstance(control.get("kind", ""), str):  # a number that no kind has stays a number in JSON
+                raise LoadCheckError("attempt to access JSON non-string as string")
             data_type = control.get("data_type", "TYPE_INVALID")
             for key, kind in (("fp32", "TYPE_FP32"), ("bool", "TYPE_BOOL"), ("int32", "TYPE_INT32")):
                 if control.get(f"{key}_false_true"):
                     data_type = kind
-            controls[control_input["name"]] = data_type
+            controls.append((control_input["name"], data_type))
     return controls
 
 
@@ -124,9 +149,29 @@ def check_tensor(config: Config, entry: Config, kind: str, tensors: TensorTypes)
             config,
             f"configuration expects datatype {entry['data_type']} for {kind} '{name}', model provides {model_type}",
         )
-    dims = config_dims(entry)
+    if entry.get("allow_ragged_batch"):
+        check_ragged(config, entry, model_dims)
+    elif kind == "input" or name not in batch_output_targets(config):
+        check_shape(config, name, model_dims, config_dims(entry), exact=kind == "output")
+
+
+def check_ragged(config: Config, entry: Config, model_dims: list[int]) -> None:
+    """A ragged input is the elements of all requests, one after the other: it has no batch dimension."""
+    expects = f"configuration expects model provides input with shape [-1] for ragged input '{entry['name']}'"
+    if entry.get("optional"):
+        raise refusal(config, f"{expects}, which is not supported for optional input")
+    if model_dims != [-1]:
+        raise refusal(config, f"{expects}, model provides {shape(model_dims)}")
+
+
+def batch_output_targets(config: Config) -> set[str]:
+    """Outputs that the backend cuts by the inputs' shapes: their own shapes may be any."""
+    return {name for entry in config.get("batch_output", []) for name in entry.get("target_name", [])}
+
+
+def check_shape(config: Config, name: str, model_dims: list[int], dims: list[int], exact: bool) -> None:
     if model_dims:
-        check_dims(config, name, model_dims, dims, exact=kind == "output")
+        check_dims(config, name, model_dims, dims, exact)
     elif any(dim != 1 for dim in dims):
         raise refusal(
             config,
@@ -169,3 +214,22 @@ def check_dims(config: Config, name: str, model_dims: list[int], dims: list[int]
 
 def shape(dims: list[int]) -> str:
     return "[" + ",".join(str(dim) for dim in dims) + "]"
+
+
+def validate_warmup(config: Config, session: Any) -> None:
+    """Check that each warm-up gives the model's inputs, for a model that is not run here.
+
+    The stock backend binds what a warm-up gives and runs the model: what the sequence batcher and the states add to
+    requests is not there. Raises LoadCheckError.
+    """
+    needed = {node.name for node in session.get_inputs()}
+    needed -= {name for entry in config.get("batch_input", []) for name in entry.get("target_name", [])}
+    known = needed | {node.name for node in session.get_overridable_initializers()}
+    for sample in config.get("model_warmup", []):
+        given = set(sample.get("inputs", {}))
+        if sample.get("batch_size") and (needed - given or given - known):
+            missing = [f"Missing Input: {name}" for name in sorted(needed - given)]
+            unknown = [
+                f"Failed to retrieve the ONNX input tensor info from '{name}'." for name in sorted(given - known)
+            ]
+            raise LoadCheckError(f"failed to run warmup sample '{sample.get('name', '')}': {(missing + unknown)[0]}")

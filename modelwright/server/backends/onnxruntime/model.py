@@ -4,7 +4,10 @@ The stock container has a native library for `backend: "onnxruntime"`; the local
 repository and the same config.pbtxt. A model that loads here should load there, and one that the stock backend refuses
 is refused here, with nearly the same message. The rules are those of triton-inference-server's onnxruntime_backend
 (`src/onnxruntime.cc`). A model that needs what is missing here (implicit sequence state, batch inputs and outputs,
-ragged batches, GPUs) is refused when it loads.
+ragged batches, GPUs) is refused when it loads, after all checks of the stock backend.
+
+It has the stock backend's faults, too: a request that onnxruntime fails on fails those that run with it, and a string
+ends at its first NUL. One differs: a thread count that ends the whole stock server is refused here.
 
 Runs in the server environment's interpreter, which has only numpy and triton_python_backend_utils, as the stock
 container's has. onnxruntime lies in the folder `packages` beside this file, where Python models do not see it. The
@@ -22,7 +25,17 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from load_check import Config, LoadCheckError, TensorTypes, config_dims, describe, validate
+from load_check import (
+    Config,
+    LoadCheckError,
+    TensorTypes,
+    config_dims,
+    describe,
+    parse_boolean,
+    parse_integer,
+    validate,
+    validate_warmup,
+)
 
 # Imported when first needed: tritonserver starts a process only for auto-completion, which often needs no session.
 ort: Any = None
@@ -63,11 +76,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config: Config = json.loads(args["model_config"])
         self.max_batch_size = config["max_batch_size"]
-        refuse_unsupported(config)
         self.session = create_session(config, Path(args["model_repository"], args["model_version"]))
         self.run_options = create_run_options(config)
         try:
             validate(config, self.session)
+            refuse_unsupported(config, self.session)
         except LoadCheckError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         self.input_ranks = {
@@ -80,16 +93,15 @@ class TritonPythonModel:
         self.bfloat16 = {node.name for node in nodes if node.type == BFLOAT16}
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer a dynamic batch: requests whose tensors fit together run as one."""
+        """Answer a dynamic batch in one run. If that fails, all of its requests do, as in the stock backend."""
         responses: list[Any] = [None] * len(requests)
-        groups: dict[Any, list[Batched]] = {}
+        batch: list[Batched] = []
         for index, request in enumerate(requests):
             try:
-                feeds = self.read(request)
-                groups.setdefault(self.group_key(index, feeds), []).append((index, request, feeds))
+                batch.append((index, request, self.read(request)))
             except Exception as error:
                 responses[index] = failure(error)
-        for group in groups.values():
+        for group in [batch] if self.max_batch_size > 0 else [[item] for item in batch]:
             for index, response in self.answer(group):
                 responses[index] = response
         return responses
@@ -105,20 +117,11 @@ class TritonPythonModel:
             feeds[name] = array.reshape(()) if self.input_ranks.get(name) == 0 else array
         return feeds
 
-    def group_key(self, index: int, feeds: dict[str, Array]) -> Any:
-        """Equal for requests that can be concatenated; unique for those of a model without batching."""
-        if self.max_batch_size == 0:
-            return index
-        return tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in feeds.items()))
-
     def answer(self, group: list[Batched]) -> list[tuple[int, Any]]:
-        """Run requests together; if that fails, one by one, so that only the faulty ones fail."""
         try:
-            return self.run(group)
+            return self.run(group) if group else []
         except Exception as error:
-            if len(group) == 1:
-                return [(group[0][0], failure(error))]
-        return [answer for item in group for answer in self.answer([item])]
+            return [(index, failure(error)) for index, _, _ in group]
 
     def run(self, group: list[Batched]) -> list[tuple[int, Any]]:
         """One inference for all requests: concatenated, run, split. Returns (index, response) pairs."""
@@ -180,9 +183,12 @@ def failure(error: Exception) -> Any:
 
 
 def decode(name: str, array: Array) -> Array:
-    """Bytes to str: onnxruntime's Python API would use the repr of a bytes object."""
+    """Bytes to str: onnxruntime's Python API would use the repr of a bytes object.
+
+    A string ends at its first NUL: the stock backend gives onnxruntime C strings.
+    """
     try:
-        flat = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+        flat = [item.partition(b"\0")[0].decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
     except UnicodeDecodeError as error:
         raise ValueError(f"input '{name}': the local server takes strings in UTF-8 only: {error}") from None
     return object_array(flat, array.shape)
@@ -290,8 +296,6 @@ def session_options(config: Config, folder: Path) -> Any:
     options.inter_op_num_threads = max(0, integer(config, "inter_op_thread_count", 0))
     options.enable_cpu_mem_arena = boolean(config, "enable_mem_arena", True)
     options.enable_mem_pattern = boolean(config, "enable_mem_pattern", True)
-    # Instances are processes here and cannot share a session; an invalid value is still an error.
-    boolean(config, "share_session_between_instances", False)
     key = "session.use_device_allocator_for_initializers"
     if parameter(config, key) is not None:
         options.add_session_config_entry(key, parameter(config, key))
@@ -330,21 +334,18 @@ def parameter(config: Config, key: str) -> str | None:
 
 def integer(config: Config, key: str, default: int) -> int:
     value = parameter(config, key)
-    if value is None:
-        return default
-    try:
-        return int(value)
-    except ValueError:
-        raise pb_utils.TritonModelException(f"failed to convert '{value}' to integral number") from None
+    number = default if value is None else parse_integer(value)
+    if number is None:
+        raise pb_utils.TritonModelException(f"failed to convert '{value}' to integral number")
+    return number
 
 
 def boolean(config: Config, key: str, default: bool) -> bool:
     value = parameter(config, key)
-    if value is None:
-        return default
-    if value.lower() not in ("true", "1", "false", "0"):
+    found = default if value is None else parse_boolean(value)
+    if found is None:
         raise pb_utils.TritonModelException(f"failed to convert '{value}' to boolean")
-    return value.lower() in ("true", "1")
+    return found
 
 
 # Auto-completion
@@ -378,12 +379,13 @@ def complete_io(tensors: TensorTypes, max_batch_size: int) -> list[Config]:
     return entries
 
 
-def refuse_unsupported(config: Config) -> None:
-    """Refuse a model that only the stock container can serve."""
+def refuse_unsupported(config: Config, session: Any) -> None:
+    """Refuse a model that only the stock container can serve; it would load there."""
     found = [field for field in ("batch_input", "batch_output") if config.get(field)]
     found += ["sequence_batching.state"] if config.get("sequence_batching", {}).get("state") else []
     found += ["input.allow_ragged_batch"] if any(i.get("allow_ragged_batch") for i in config["input"]) else []
     if found:
+        validate_warmup(config, session)
         raise pb_utils.TritonModelException(
             f"unable to load model '{config['name']}': {', '.join(found)}: supported by the stock container's "
             "onnxruntime backend, but not by the local server"
