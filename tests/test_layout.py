@@ -17,7 +17,7 @@ PACKAGE = "modelwright"
 
 # Bottom to top. A package imports from the floors below it; packages of one floor do not import each other in a circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("archives", "errors", "fsops", "digest", "gpus", "programs", "progress", "suggest", "tools", "text"),
+    ("archives", "errors", "extras", "fsops", "digest", "gpus", "programs", "progress", "suggest", "tools", "text"),
     ("triton", "charts"),
     ("project", "onnx", "server", "environments"),
     ("facts", "verification", "lint"),

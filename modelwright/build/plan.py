@@ -101,6 +101,8 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
 def _shown(flat: Mapping[tuple[str, ...], Any], path: tuple[str, ...]) -> str:
     if path not in flat:
         return "(none)"
+    if path[0] == "tools" and flat[path] is None:
+        return "(not installed)"
     text = str(flat[path])
     return text if len(text) <= 40 else f"{text[:37]}…"
 

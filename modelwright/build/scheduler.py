@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from modelwright import extras
 from modelwright.build.contexts import Contexts, checkpoints_of
 from modelwright.build.executor import Done, Executor, Failed, Job
 from modelwright.build.listener import Listener
@@ -51,13 +52,15 @@ class Scheduler:
     def run(self, start_executor: Callable[[], Executor]) -> Built:
         """Run every step that must. A model that fails stops, for whatever reason; the others go on.
 
-        No executor starts when all is cached. Raises DiskFullError, which concerns all models.
+        No executor starts when all is cached. Raises what concerns all models: DiskFullError, and a ModelwrightError
+        where the extra is not installed that every build needs.
         """
         steps = self._workspace.steps
         waiting = self._take_cached(steps)
         self._listener.planned(len(steps), len(steps) - len(waiting))
         if not waiting:
             return self.built
+        extras.require("a build", "build")
         executor = start_executor()
         try:
             while waiting or self._in_flight:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from modelwright.operations.scaffold import Scaffold
 
 
+_REPLAY = "publish them, and load them on a real server"
+
+
 @click.command("new", cls=CommandWithKinds)
 @click.argument("name")
 @click.option("--kind", type=KindName(), help="The kind of source.  [default: torch]")
@@ -84,6 +87,8 @@ def adopt_command(project: Project, path: Path, names: tuple[str, ...], into: Pa
 
 def _print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
     """The builders that were written, all that was not carried over, and what to type next."""
+    from modelwright.operations.scaffold import missing_requirement
+
     rows = [["model", "", "versions", "files", "size", "builder"]]
     for item in adopted.models:
         if item.status != "failed":
@@ -101,7 +106,11 @@ def _print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
         click.echo("Error: nothing was adopted", err=True)
         return
     click.echo()
-    click.echo(f"Next: {program()} build --replay    publish them, and load them on a real server")
+    if requirement := missing_requirement("prebuilt"):
+        install = typed(f"pip install '{requirement}'")
+        tables.print_next({install: "what a build needs", f"{program()} build --replay": _REPLAY})
+    else:
+        click.echo(f"Next: {program()} build --replay    {_REPLAY}")
 
 
 def _adopted_as_data(adopted: Adoption) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.hints import error_text, typed
 from modelwright.errors import ModelwrightError
@@ -78,11 +79,19 @@ def command(function: F) -> F:
 
 @contextlib.contextmanager
 def errors_shown(code: int = 1) -> Iterator[None]:
-    """Turn a ModelwrightError into `Error: …`, a hint and exit code `code`; Ctrl-C into a line and exit code 130."""
+    """Turn a ModelwrightError into `Error: …`, a hint and exit code `code`; Ctrl-C into a line and exit code 130.
+
+    A module of an extra that is not installed is such an error, too.
+    """
     try:
         yield
     except ModelwrightError as error:
         fail(error, code)
+    except ModuleNotFoundError as error:
+        missing = extras.as_missing(error)
+        if missing is None:
+            raise
+        fail(missing, code)
     except KeyboardInterrupt:
         click.echo("interrupted; nothing half done was published", err=True)
         sys.exit(_INTERRUPTED)

@@ -10,7 +10,7 @@ import click
 
 from modelwright.cli import tables
 from modelwright.cli.command import errors_shown
-from modelwright.cli.hints import executable, path_from
+from modelwright.cli.hints import executable, path_from, typed
 
 if TYPE_CHECKING:
     from modelwright.operations.init import Started
@@ -32,6 +32,7 @@ def init_command(project: Path, folder: Path | None, target: str | None, keep: b
 def _print_started(started: Started) -> None:
     """The files that were written, and what to type next."""
     from modelwright.operations.init import EXAMPLE
+    from modelwright.operations.scaffold import missing_requirement
 
     here = Path.cwd()
     place = path_from(here, started.root)
@@ -43,6 +44,8 @@ def _print_started(started: Started) -> None:
     click.echo()
     program = executable(started.root)
     steps = {} if started.root == here else {f"cd {shlex.quote(place)}": ""}
+    if requirement := missing_requirement("onnx"):
+        steps[typed(f"pip install '{requirement}'")] = "what a build needs; lint and adopt do without"
     steps |= {
         f"{program} build": "build the example, verify it, publish version 1",
         f"{program} infer {EXAMPLE}": "send it a sample, on a real server",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.command import Finite, command
 from modelwright.errors import LoadError, ModelwrightError
@@ -40,6 +42,17 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         if not numbers or min(numbers) <= 0:
             self.fail(f"'{value}' is not a list of numbers above 0, such as 1,4,16", param, ctx)
         return numbers
+
+
+def measuring(function: F) -> F:
+    """`command`, for what measures: all that a load test needs is looked for before any of it is imported."""
+
+    @wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        extras.require("a load test", "load", LoadError)
+        return function(*arguments, **options)
+
+    return command(wrapped)  # type: ignore[return-value]
 
 
 @click.group("load")
@@ -124,7 +137,7 @@ setting_options = _options(
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows in a request.")
 @shape_options
 @setting_options
-@command
+@measuring
 def run_command(
     project: Project,
     names: tuple[str, ...],
@@ -159,7 +172,7 @@ def run_command(
 @click.option("--batch", type=Numbers(), default="1", show_default=True, help="Rows in a request.")
 @shape_options
 @setting_options
-@command
+@measuring
 def sweep_command(
     project: Project,
     names: tuple[str, ...],
@@ -196,7 +209,7 @@ def sweep_command(
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows in a request.")
 @shape_options
 @setting_options
-@command
+@measuring
 def slo_command(
     project: Project,
     name: str,
@@ -265,7 +278,7 @@ def slo_command(
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
 @click.option("--rate", type=Finite(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
 @setting_options
-@command
+@measuring
 def ab_command(
     project: Project,
     names: tuple[str, ...],

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.command import Finite, as_json, command, json_option, progress, wait_option, why_option
 from modelwright.cli.servers import server_options, terms_of
+from modelwright.errors import FleetError
 from modelwright.text import seconds
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def rollout_command(
     """
     from modelwright.cli.watch import watcher_for
 
+    extras.require("a rollout", "load", FleetError)
     asked, settings = _asked(name, version, canary, options), _settings(options)
     if dry_run:
         planned = project.plan_rollout(asked, settings)

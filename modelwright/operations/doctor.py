@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from modelwright import __version__, tools
+from modelwright import __version__, extras, tools
 from modelwright.environments.interpreters import Interpreter
 from modelwright.environments.own import find as find_environment
 from modelwright.errors import ProjectError, ProjectNotFoundError
@@ -157,7 +157,7 @@ def _project(machine: Machine) -> list[Row]:
 
 
 def _onnxruntime(machine: Machine) -> list[Row]:
-    rows = _libraries(machine, "onnxruntime", ("onnxruntime",), "pip install onnxruntime", needed=True)
+    rows = _libraries(machine, "onnxruntime", ("onnxruntime",), extras.install("build"), needed=True)
     version, project = machine.installed("onnxruntime"), machine.project
     if rows[0].state == "ok" and project and version != project.target.onnxruntime:
         wanted = project.target.onnxruntime
@@ -167,7 +167,11 @@ def _onnxruntime(machine: Machine) -> list[Row]:
 
 
 def _onnx(machine: Machine) -> list[Row]:
-    return _libraries(machine, "onnx", ("onnx",), "pip install onnx", needed=True)
+    return _libraries(machine, "onnx", ("onnx",), extras.install("build"), needed=True)
+
+
+def _client(machine: Machine) -> list[Row]:
+    return _libraries(machine, "tritonclient", ("tritonclient",), extras.install("client"), needed=True)
 
 
 def _kinds(machine: Machine) -> list[Row]:
@@ -403,6 +407,6 @@ def _import(machine: Machine, code: str) -> Ran:
 
 
 _CHECKS: tuple[Callable[[Machine], list[Row]], ...] = (
-    _python, _modelwright, _project, _onnxruntime, _onnx, _kinds, _environments, _techniques, _uv, _server, _disk,
-    _docker, _compose, _gpu, _tensorrt, _mlflow,
+    _python, _modelwright, _project, _onnxruntime, _onnx, _client, _kinds, _environments, _techniques, _uv, _server,
+    _disk, _docker, _compose, _gpu, _tensorrt, _mlflow,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from modelwright import extras
 from modelwright.build.lock_files import Say
 from modelwright.errors import SpecError, located
 from modelwright.fsops import disk_errors
@@ -162,7 +163,8 @@ def missing_requirement(kind: str, template: str | None = None, installed: Calla
 
     `installed` says of an import name whether it is there.
     """
-    missing = [needs.install for needs in find(kind).needs if not all(map(installed, needs.modules))]
+    missing = [] if all(map(installed, extras.EXTRAS["build"])) else [extras.requirement("build")]
+    missing += [needs.install for needs in find(kind).needs if not all(map(installed, needs.modules))]
     if template is not None:
         more = find(kind).templates[template]
         missing += [] if all(map(installed, more.modules)) else [more.install]

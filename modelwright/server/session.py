@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelwright import extras
 from modelwright.errors import ServerError, ServerTimeoutError
 from modelwright.server import environment
 from modelwright.server.environment import Environment
@@ -99,6 +100,7 @@ def serve(
     default that follows from what it loads. `stop_grace_s` is what requests in flight get at the end. Raises
     ServerError when the server cannot be installed or does not start.
     """
+    extras.require("a local server", "client", ServerError)
     made = environment.ensure(folder, target, say)
     mode: Mode = "poll" if poll else "explicit"
     with running(

@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modelwright import extras
 from modelwright.errors import ServerError, ServerTimeoutError
 from modelwright.text import printable
 from modelwright.triton.access import NO_ACCESS, Access, Address, address_of
@@ -60,6 +61,7 @@ def connect(url: str, timeout_s: float = 60, access: Access = NO_ACCESS) -> Clie
     connecting to the last byte of the answer. Raises ServerError for another URL, and for certificates that cannot be
     used.
     """
+    extras.require("talking to a server", "client", ServerError)
     address = address_of(url)
     access.check(address)
     return Client(address, timeout_s, access)

@@ -42,7 +42,7 @@ def test_the_seed_reaches_the_processes_that_send(given: int | None, used: int) 
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab_module, "find_spec", lambda name: None if name == "hpack" else object())
-    with pytest.raises(LoadError, match="load tests need hpack: not installed") as raised:
+    monkeypatch.setattr("modelwright.extras.find_spec", lambda name: None if name == "hpack" else object())
+    with pytest.raises(LoadError, match="a load test needs hpack: not installed") as raised:
         lab_module.check_installed()
     assert raised.value.hint == "pip install 'modelwright[load]'"

