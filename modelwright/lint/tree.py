@@ -57,6 +57,11 @@ class ModelFolder:
             self._listed[name] = list_entries(entry.path) if entry and entry.kind == "folder" else ({}, "")
         return self._listed[name]
 
+    def has(self, relative: str) -> bool:
+        """Whether there is such a name in the model's folder, or in one of its folders: `file`, or `folder/file`."""
+        folder, _, name = relative.rpartition("/")
+        return relative in self.overrides or name in (self.inside(folder) if folder else self.entries)
+
     def locate(self, relative: str) -> Path:
         """The real place of a path that is relative to the model's folder."""
         if relative in self.overrides:

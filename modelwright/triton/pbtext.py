@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -118,20 +119,35 @@ def _through_value(scope: tuple[Field, ...], step: str | int) -> tuple[Field, ..
 # ---- text -> tree
 
 _STRING_BODY = r"""(?:\\(?:[abfnrtv\\?'"0-7]|x[0-9a-fA-F]|u[0-9a-fA-F]{4}|U00[01][0-9a-fA-F]{5})[^%s\\\n\0]*)*"""
+_SPACE = r"[ \t\r\n\v\f]*"
+_NAME_PATTERN = "[A-Za-z_][A-Za-z0-9_]*"
+_NUMBER_PATTERN = r"""(?: 0[xX][0-9a-fA-F]+ | 0[0-7]+
+    | (?: (?:0|[1-9][0-9]*) (?:\.[0-9]*)? | \.[0-9]+ ) (?:[eE][+-]?[0-9]+)? [fF]? ) (?![A-Za-z0-9_.])"""
+_STRING_PATTERN = rf""" "[^"\\\n\0]*{_STRING_BODY % '"'}" | '[^'\\\n\0]*{_STRING_BODY % "'"}' """
+# Space and a token. After space some alternative always matches, so this never goes back.
 _TOKEN = re.compile(
     rf"""
-      [ \t\r\n\v\f]+ | \#[^\n\0]*
-    | (?P<name> [A-Za-z_][A-Za-z0-9_]* )
-    | (?P<number> (?: 0[xX][0-9a-fA-F]+ | 0[0-7]+
-          | (?: (?:0|[1-9][0-9]*) (?:\.[0-9]*)? | \.[0-9]+ ) (?:[eE][+-]?[0-9]+)? [fF]? ) (?![A-Za-z0-9_.]) )
-    | (?P<string> "[^"\\\n\0]*{_STRING_BODY % '"'}" | '[^'\\\n\0]*{_STRING_BODY % "'"}' )
-    | (?P<symbol> [][{{}}<>:,;-] )
-    | (?P<fault> . )
+    {_SPACE}
+    (?: ( {_NAME_PATTERN} ) | ( {_NUMBER_PATTERN} ) | ( {_STRING_PATTERN} ) | ( [][{{}}<>:,;-] )
+      | ( \Z ) | ( \#[^\n\0]* ) | ( . ) )
     """,
     re.VERBOSE | re.DOTALL,
 )
-_NAME, _NUMBER, _STRING, _SYMBOL, _FAULT = range(1, 6)
-_END = 6
+_NAME, _NUMBER, _STRING, _SYMBOL, _END, _COMMENT, _FAULT = range(1, 8)
+# What most of a config consists of, each in one match: `name: value`, `name: [ 1, 2 ]` and `name {`, without comments
+# inside. A string is matched where no other can follow, since adjacent ones are one.
+_WORD = f"(?: {_NAME_PATTERN} | {_NUMBER_PATTERN} )"
+_FIELD = re.compile(
+    rf"""
+    ( {_NAME_PATTERN} ) {_SPACE} (?: : {_SPACE}
+    (?: ( -? {_WORD} | (?: {_STRING_PATTERN} ) (?= {_SPACE} [^\s"'\#] ) )
+      | ( \[ {_SPACE} -? {_WORD} (?: {_SPACE} , {_SPACE} -? {_WORD} ){{0,63}} {_SPACE} \] ) )
+      | :? {_SPACE} ( \{{ ) )
+    """,
+    re.VERBOSE,
+)
+_ITEM = re.compile(r"[^][\s,]+")
+_NEWLINE = re.compile("\n")
 _QUOTES = ('"', "'")
 _DIGITS = tuple(".0123456789")
 _ELEMENT = ("plain", "list")
@@ -155,38 +171,34 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = _TOKEN.finditer(text)
-        self._line, self._line_start = 1, 0  # of the token in `_kind`, `_word`, `_at`
-        self._at = 0
-        self._kind, self._word = _END, ""
+        self._lines = [0, *(match.end() for match in _NEWLINE.finditer(text))]  # where each starts
+        self._kind, self._word, self._at = _END, "", 0  # the next token
         self._ended = 0  # where the last token ended that was taken
-        self._next()
+        self._advance(0)
 
     def _next(self) -> None:
-        self._ended = self._at + len(self._word)
-        for match in self._tokens:
-            kind = match.lastindex
-            if kind is None:
-                continue
-            at = match.start()
-            newlines = self._text.count("\n", self._at, at)
-            if newlines:
-                self._line += newlines
-                self._line_start = self._text.rfind("\n", 0, at) + 1
-            self._kind, self._word, self._at = kind, match[0], at
-            if kind == _FAULT:
-                self._fail(_lexical_error(self._text, at))
-            return
-        self._finish()
+        self._advance(self._at + len(self._word))
 
-    def _finish(self) -> None:
-        at = len(self._text)
-        self._line += self._text.count("\n", self._at, at)
-        self._line_start = self._text.rfind("\n", 0, at) + 1
-        self._kind, self._word, self._at = _END, "", at
+    def _advance(self, ended: int) -> None:
+        """Go to the token after this place."""
+        self._ended = ended
+        match = _TOKEN.match(self._text, ended)
+        while match and match.lastindex == _COMMENT:
+            match = _TOKEN.match(self._text, match.end())
+        assert match
+        kind = match.lastindex
+        assert kind
+        self._kind, self._word, self._at = kind, match[kind], match.start(kind)
+        if kind == _FAULT:
+            self._fail(_lexical_error(self._text, self._at))
+
+    def _place(self, at: int) -> tuple[int, int]:
+        """Line and column, from 1."""
+        line = bisect_right(self._lines, at)
+        return line, at - self._lines[line - 1] + 1
 
     def _fail(self, message: str) -> NoReturn:
-        raise PbtxtError(self._line, self._at - self._line_start + 1, message)
+        raise PbtxtError(*self._place(self._at), message)
 
     def _expected(self, what: str) -> NoReturn:
         self._fail(f"expected {what}, got {_quoted(self._word) if self._word else 'the end of the file'}")
@@ -217,7 +229,11 @@ class _Parser:
         return found
 
     def _field(self, fields: list[Field], depth: int) -> None:
-        name, line, column = self._word, self._line, self._at - self._line_start + 1
+        usual = _FIELD.match(self._text, self._at)
+        if usual and (usual[2] or usual[3] or depth < MAX_DEPTH):
+            self._usual_field(fields, usual, depth)
+            return
+        name, (line, column) = self._word, self._place(self._at)
         self._next()
         colon = self._word == ":"
         if colon:
@@ -228,6 +244,18 @@ class _Parser:
         value, children = self._value(name, colon, depth)
         fields.append(Field(name, line, column, value, children, "plain", line, column))
 
+    def _usual_field(self, fields: list[Field], match: re.Match[str], depth: int) -> None:
+        """A field as _FIELD matches it."""
+        name, (line, column) = match[1], self._place(self._at)
+        self._advance(match.end())
+        if match[2]:
+            fields.append(Field(name, line, column, match[2], (), "plain", line, column))
+        elif match[3]:
+            for item in _ITEM.finditer(self._text, *match.span(3)):
+                fields.append(Field(name, *self._place(item.start()), item[0], (), "list", line, column))
+        else:
+            fields.append(Field(name, line, column, None, self.message("}", depth + 1), "plain", line, column))
+
     def _list(self, fields: list[Field], name: str, line: int, column: int, colon: bool, depth: int) -> None:
         self._next()
         if self._word == "]":
@@ -235,7 +263,7 @@ class _Parser:
             self._next()
             return
         while True:
-            at_line, at_column = self._line, self._at - self._line_start + 1
+            at_line, at_column = self._place(self._at)
             value, children = self._value(name, colon, depth)
             fields.append(Field(name, at_line, at_column, value, children, "list", line, column))
             if self._word == "]":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from modelwright.fsops import open_file
@@ -61,6 +62,7 @@ def read_plan(path: Path) -> PlanHeader | FileType:
     return PlanHeader(".".join(map(str, version)) if serialisation == 0 else "")
 
 
+@cache
 def tensorrt_in(release: str) -> TensorRtOf:
     """What is known of the TensorRT in a release's container."""
     names = known_releases()

@@ -35,7 +35,7 @@ STOCK_BACKENDS = (
 )
 _STOCK_AGENTS = ("checksum",)
 THREAD_COUNTS = ("intra_op_thread_count", "inter_op_thread_count")  # parameters of the onnxruntime backend
-_BATCHING = "TRITON_BATCH_STRATEGY_PATH"
+_BATCHING, _BATCHING_FILE = "TRITON_BATCH_STRATEGY_PATH", "batchstrategy.so"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zip, zstd
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,.-]+")  # what shlex.quote does not quote, without the slash
@@ -292,9 +292,9 @@ def batching_library(view: ConfigView) -> Iterator[Found]:
         if path.is_file() and not _is_library(path):
             yield view.found(f"'{path}' is not a shared library", "parameters", _BATCHING)
     else:
-        for file in ["batchstrategy.so", *(f"{number}/batchstrategy.so" for number in view.served)]:
+        for file in [_BATCHING_FILE, *(f"{number}/{_BATCHING_FILE}" for number in view.served)]:
             path = view.model.locate(file)
-            if path.is_file() and not _is_library(path):
+            if view.model.has(file) and path.is_file() and not _is_library(path):
                 yield view.at(file, "the file is not a shared library")
 
 

@@ -15,8 +15,15 @@ _TENSORRT = "tensorrt_plan"
 _X = 'input [ { name: "x", data_type: TYPE_FP32, dims: [ 2 ]'
 
 
-def tensors(view: ConfigView) -> Iterator[tuple[str, int, Any, str]]:
+def tensors(view: ConfigView) -> list[tuple[str, int, Any, str]]:
     """(side, index, tensor, its name in messages), inputs first."""
+    if "tensors" not in view.kept:
+        view.kept["tensors"] = list(_tensors(view))
+    found: list[tuple[str, int, Any, str]] = view.kept["tensors"]
+    return found
+
+
+def _tensors(view: ConfigView) -> Iterator[tuple[str, int, Any, str]]:
     for side in ("input", "output"):
         for index, tensor in enumerate(getattr(view.message, side)):
             yield side, index, tensor, f"{side} '{tensor.name}'" if tensor.name else f"{side} {index}"
