@@ -85,7 +85,7 @@ class ServedView:
         """What onnxruntime is given for a request. Raises ConfigError for one that does not fit the model."""
         self._check(request)
         rows = len(next(iter(request.values()))) if self.batched else 0
-        feed = {tensor.name: self._to_model(tensor, request[tensor.name]) for tensor in self.tensors.inputs}
+        feed = {tensor.name: self._to_model(tensor, _c_strings(request[tensor.name])) for tensor in self.tensors.inputs}
         return feed | control_values(self.config, rows)
 
     @property
@@ -140,6 +140,15 @@ class ServedView:
             return (*batch, *reshaped(array.shape[len(batch) :], before, after))
         except ValueError as error:
             raise ConfigError(f"'{tensor.name}': {error}", "correct dims and reshape in `serving`") from None
+
+
+def _c_strings(array: Array) -> Array:
+    """Strings up to their first NUL: the onnxruntime backend gives the model C strings."""
+    if array.dtype != object or not any(b"\0" in item for item in array.flat):
+        return array
+    cut = array.copy()
+    cut.ravel()[:] = [item.partition(b"\0")[0] for item in array.flat]  # a copy is contiguous: this writes into it
+    return cut
 
 
 # A graph that gives the same answers as a model which onnxruntime's CPU cannot run. It lies beside that model, and is

@@ -25,3 +25,8 @@ def is_missing_here(reason: str) -> bool:
 def plain_reason(text: str) -> str:
     """The server's message without the traceback and the exception's name that its Python backend adds."""
     return _EXCEPTION.sub("", _TRACEBACK.sub("", text)).strip().rstrip(";").strip()
+
+
+def fails_its_batch(reason: str) -> bool:
+    """Whether a request's error is one of the onnxruntime backend, which gives it to all requests that ran together."""
+    return "onnx runtime error" in reason

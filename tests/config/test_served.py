@@ -66,6 +66,14 @@ def test_a_reshape_stands_between_clients_and_the_model(tmp_path: Path) -> None:
     assert answer["y"].tolist() == [[[3], [7], [11]], [[15], [19], [23]]]
 
 
+def test_a_string_ends_at_its_first_nul(tmp_path: Path) -> None:
+    proto = model(
+        [("Identity", ["x"], ["y"])], [("x", TensorProto.STRING, ["b", 2])], [("y", TensorProto.STRING, ["b", 2])]
+    )
+    answer = view(tmp_path, proto).run({"x": np.array([[b"a\0b", b"c"]], object)})
+    assert answer["y"].tolist() == [[b"a", b"c"]]
+
+
 def test_outputs_that_are_not_served_are_not_computed(tmp_path: Path) -> None:
     served = view(tmp_path, SCALARS, 0, outputs=declared(sum=[]))
     assert list(served.run({"x": np.ones(3, np.float32), "rate": np.ones(1, np.float32)})) == ["sum"]

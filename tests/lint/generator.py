@@ -19,6 +19,7 @@ from hypothesis.strategies import DrawFn
 
 from modelwright.triton.model_config_pb2 import schema
 from tests.lint.cases import Case
+from tests.lint.generator_native import add_native, add_parameter, file_name
 from tests.lint.trees import DECOUPLED_PY, MODEL_PY, Content, Dir, Onnx, Tree
 
 FAULT_PERCENT = 2
@@ -129,17 +130,20 @@ def onnx_models(draw: DrawFn) -> Tree:
     draft = Draft(draw, "m")
     _heading(draft, "onnxruntime")
     tensors = _onnx_tensors(draft)
+    draft.fault_percent = SECTION_FAULT_PERCENT
+    add_native(draft, tensors)
+    draft.fault_percent = FAULT_PERCENT
     inputs, outputs = tensors["input"], tensors["output"]
     model = Onnx(tuple(inputs), tuple(outputs), ir=draft.near([8, 10], [13, 14]), opset=draft.near([13, 17], [26, 27]))
     if draft.chance(15):
         _forget(draft)
-    if draft.chance(20):
+    if draft.chance(20) and not draft.config.HasField("sequence_batching"):
         draft.config.dynamic_batching.preferred_batch_size.extend(_preferred(draft))
     if draft.chance(20):
-        _onnx_parameter(draft)
+        add_parameter(draft)
     draft.config.instance_group.add(count=1)
     cut = draft.near([None], [0, -7])
-    draft.files["1/model.onnx"] = model if cut is None else model.data()[:cut]
+    draft.files[f"1/{file_name(draft)}"] = model if cut is None else model.data()[:cut]
     return draft.tree()
 
 
@@ -492,12 +496,6 @@ def _forget(draft: Draft) -> None:
     """Leave out what auto-completion fills in."""
     for section in draft.one(["input"], ["output"], ["input", "output"], ["input", "output", "max_batch_size"]):
         draft.config.ClearField(section)
-
-
-def _onnx_parameter(draft: Draft) -> None:
-    key = draft.one("intra_op_thread_count", "execution_mode", "enable_mem_arena")
-    values = {"intra_op_thread_count": ["1", "0"], "execution_mode": ["0", "1"], "enable_mem_arena": ["true", "0"]}
-    draft.config.parameters[key].string_value = draft.near(values[key], ["2.5", "abc", ""])
 
 
 # --- ensembles --------------------------------------------------------------------------------------------------------

@@ -260,6 +260,18 @@ def raise_for_nan(request: Any) -> Any:
     return request
 
 
+def test_a_bad_request_may_fail_its_neighbours_in_onnxruntime() -> None:
+    """The stock server's onnxruntime backend gives the error of a run to all of its requests."""
+
+    def run(requests: list[Any]) -> list[Any]:
+        try:
+            return [raise_for_nan(request) for request in requests]
+        except ValueError as error:
+            raise ValueError(f"onnx runtime error: {error}") from None
+
+    assert together(run)
+
+
 def test_ragged_requests_that_are_padded_together() -> None:
     """With allow_ragged_batch requests of several sizes meet in one `execute`."""
     samples: list[Tensors] = [{"x": np.ones(size, np.float32)} for size in (2, 3, 5)]
