@@ -7,24 +7,23 @@ beyond. About half of the repositories load: few faults in what every model has,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf import text_format
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from modelwright.triton.model_config_pb2 import schema
 from tests.lint.cases import Case
+from tests.lint.completing import forgetful, is_whole
+from tests.lint.draft import FAULT_PERCENT, Draft
 from tests.lint.generator_native import add_native, add_parameter, file_name
+from tests.lint.streams import decoupled_ensembles
 from tests.lint.trees import DECOUPLED_PY, MODEL_PY, Content, Dir, Onnx, Tree
 
-FAULT_PERCENT = 2
 SECTION_FAULT_PERCENT = 5
-Value = TypeVar("Value")
 TYPES = ["TYPE_FP32", "TYPE_INT32", "TYPE_INT64", "TYPE_BOOL", "TYPE_STRING", "TYPE_FP16", "TYPE_UINT8"]
 SIZES = {"TYPE_FP32": 4, "TYPE_INT32": 4, "TYPE_INT64": 8, "TYPE_BOOL": 1, "TYPE_FP16": 2, "TYPE_UINT8": 1}
 
@@ -63,64 +62,31 @@ def _drawn(count: int, first_seed: int) -> list[Tree]:
     return drawn
 
 
-@dataclass
-class Draft:
-    """A model under construction: its config and its files."""
-
-    draw: DrawFn
-    name: str
-    config: Any = field(default_factory=lambda: schema().ModelConfig())
-    files: dict[str, Content] = field(default_factory=dict)
-    fault_percent: int = FAULT_PERCENT
-
-    def chance(self, percent: int) -> bool:
-        """Rarely true. False is the simpler choice when hypothesis shrinks.
-
-        Not from a larger range: beyond 127 values hypothesis draws the bounds far too often.
-        """
-        return self.draw(st.integers(0, 99)) >= 100 - percent
-
-    def one(self, *values: Value) -> Value:
-        return self.draw(st.sampled_from(values))
-
-    def near(self, good: Sequence[Value], bad: Sequence[Value]) -> Value:
-        """A good value, or rarely a bad one."""
-        return self.draw(st.sampled_from(list(bad if bad and self.fault() else good)))
-
-    def fault(self) -> bool:
-        return self.chance(self.fault_percent)
-
-    @property
-    def batched(self) -> bool:
-        return bool(self.config.max_batch_size > 0)
-
-    def tree(self) -> dict[str, Content]:
-        text = text_format.MessageToString(self.config)
-        files = {"config.pbtxt": _mutated(self, text), **self.files}
-        return {f"{self.name}/{name}": content for name, content in files.items()}
-
-
-# --- the three kinds of repository ------------------------------------------------------------------------------------
+# --- the kinds of repository ------------------------------------------------------------------------------------------
 
 
 @st.composite
 def repositories(draw: DrawFn) -> Tree:
-    kind = draw(st.sampled_from(["python"] * 6 + ["onnx"] * 3 + ["ensemble"] * 2))
-    return draw({"python": python_models, "onnx": onnx_models, "ensemble": ensembles}[kind]())
+    kinds = {"python": python_models, "onnx": onnx_models, "ensemble": ensembles, "streams": decoupled_ensembles}
+    kind = draw(st.sampled_from(["python"] * 6 + ["onnx"] * 3 + ["ensemble"] * 2 + ["streams"] * 2))
+    return draw(kinds[kind]())
 
 
 @st.composite
 def python_models(draw: DrawFn) -> Tree:
-    """One Python model with any sections."""
+    """One Python model with any sections. The config of some lacks what auto_complete_config fills in, or does not."""
     draft = Draft(draw, "m")
     _heading(draft, "python")
     _tensors(draft)
-    draft.fault_percent = SECTION_FAULT_PERCENT
+    forgets = draft.chance(35) and is_whole(draft)
+    draft.fault_percent = 0 if forgets else SECTION_FAULT_PERCENT
     for percent, section in SECTIONS:
         if draft.chance(percent):
             section(draft)
-    draft.fault_percent = FAULT_PERCENT
+    draft.fault_percent = 0 if forgets else FAULT_PERCENT
     _versions(draft)
+    if forgets:
+        forgetful(draft)
     return draft.tree()
 
 
@@ -154,7 +120,11 @@ def ensembles(draw: DrawFn) -> Tree:
     whole = Draft(draw, "e")
     whole.config.max_batch_size = whole.one(0, 2, 4)
     shape = whole.one([4], [2, -1], [-1])
+    forgets = whole.chance(30)
+    whole.fault_percent = 0 if forgets else FAULT_PERCENT
     composing = [_composing_model(draw, name, whole, shape) for name in "abc"[:count]]
+    if forgets:
+        forgetful(composing[0])
     _ensemble(whole, [model.name for model in composing], shape)
     tree: dict[str, Content] = {}
     for draft in [*composing, whole]:
@@ -174,6 +144,11 @@ def _heading(draft: Draft, backend: str) -> None:
         config.platform = "onnxruntime_onnx" if backend == "onnxruntime" else "anything"
     if draft.chance(1):
         config.runtime = "libtriton_nonsense.so"
+    elif backend == "python" and draft.chance(5):
+        config.runtime = draft.near(
+            ["libtriton_python.so", "./libtriton_python.so", "../python/libtriton_python.so", "/libtriton_python.so"],
+            ["../libtriton_python.so", "../none/libtriton_python.so", "1", "model.py", "../1/model.py"],
+        )
 
 
 def _tensors(draft: Draft) -> None:
@@ -350,7 +325,7 @@ def _instances(draft: Draft) -> None:
         group.name = draft.one("", "", "group")
         group.passive = draft.chance(5)
         group.host_policy = draft.one("", "", "cpu_0", "any")
-        group.gpus.extend(draft.near([[]], [[0]] if group.kind != kinds.KIND_AUTO else []))
+        group.gpus.extend(draft.near([[]], [[0] if group.kind != kinds.KIND_AUTO else [-1]]))
         group.profile.extend(draft.near([[]], [["0"]]))
         if draft.chance(30):
             group.rate_limiter.priority = draft.one(0, 1)
@@ -503,7 +478,7 @@ def _forget(draft: Draft) -> None:
 
 def _composing_model(draw: DrawFn, name: str, whole: Draft, shape: Sequence[int]) -> Draft:
     """x → y of the ensemble's shape and type, or something else."""
-    draft = Draft(draw, name)
+    draft = Draft(draw, name, fault_percent=whole.fault_percent)
     _heading(draft, "python")
     batch = whole.config.max_batch_size
     draft.config.max_batch_size = draft.near([batch, batch + 4], [1, 0])
@@ -543,32 +518,3 @@ def _ensemble(draft: Draft, composing: Sequence[str], shape: Sequence[int]) -> N
     if draft.fault():
         version = "a file"
     draft.files["1"] = version
-
-
-# --- the text ---------------------------------------------------------------------------------------------------------
-
-
-def _mutated(draft: Draft, text: str) -> str:
-    """Rarely, a slip of the pen."""
-    lines = text.splitlines()
-    if not lines or not draft.chance(FAULT_PERCENT + 1):
-        return text
-    at = draft.draw(st.integers(0, len(lines) - 1))
-    lines[at : at + 1] = draft.one(*_slips(lines[at]))
-    return "\n".join(lines) + "\n"
-
-
-def _slips(line: str) -> list[list[str]]:
-    name = line.split(":")[0].split("{")[0].strip()
-    return [
-        [line.replace(name, f"{name[:-1]}", 1)],
-        [line.replace(name, f"{name}s", 1)],
-        [line, line],
-        [],
-        [line.replace("_", "", 1)],
-        [line.replace("TYPE_", "", 1)],
-        [line.replace(":", "", 1)],
-        [f"{line};"],
-        [f"# {line}"],
-        [line.replace('"', "", 1)],
-    ]

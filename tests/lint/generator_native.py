@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.triton.model_config_pb2 import schema
 
 if TYPE_CHECKING:
-    from tests.lint.generator import Draft
+    from tests.lint.draft import Draft
 
     Tensors = dict[str, list[tuple[str, str, tuple[Any, ...]]]]
 
