@@ -8,6 +8,7 @@
     ├── ConfigError           the ModelConfig made from a model.yaml
     ├── StepError             a build step: the user's code, an export, a download
     ├── VerifyError           a built model that differs from its source, or fails a gate
+    ├── TensorFileError       an .npz file that is damaged, or not what it should be
     ├── LintError             a repository that tritonserver would refuse
     ├── StoreError            the artifact store, or the disk
     │   └── DiskFullError     no room: nothing else will succeed either
@@ -48,6 +49,10 @@ class ModelwrightError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class TensorFileError(ModelwrightError):
+    pass
 
 
 class ProjectError(ModelwrightError):

@@ -85,6 +85,8 @@ def sentence(text: str) -> str:
 
 def printable(text: str) -> str:
     """What somebody else wrote, for one line of a terminal: control characters and line breaks are escaped."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )

@@ -249,6 +249,19 @@ def test_only_the_command_line_prints_or_exits() -> None:
     assert wrong == []
 
 
+def test_one_module_writes_to_the_terminal() -> None:
+    """cli/terminal.py escapes what names of files and answers of servers may hold; nothing is printed past it."""
+    wrong = []
+    for module, path in SOURCES.items():
+        if package_of(module) != "cli" or module.endswith(".terminal"):
+            continue
+        for node in ast.walk(tree_of(path)):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called in PRINTS - {"sys.exit"} or called.endswith(("Console", "stdout.buffer.write")):
+                wrong.append(f"{module}:{node.lineno} {called}")  # type: ignore[attr-defined]
+    assert wrong == []
+
+
 def test_no_two_classes_have_one_name() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for module, path in SOURCES.items():

@@ -13,6 +13,7 @@ from modelwright.api import Project
 from modelwright.cli.command import Finite, as_json, command, json_option
 from modelwright.cli.hints import program, typed
 from modelwright.cli.load import Numbers
+from modelwright.cli.terminal import say
 from modelwright.errors import LoadError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def bench_command(
     from modelwright.bench.rounds import BenchPlan
     from modelwright.bench.served import ServedPlan
     from modelwright.cli.load_display import ConsoleProgress
-    from modelwright.cli.tables import console
+    from modelwright.cli.terminal import console
     from modelwright.loadtest.measure.progress import Progress
     from modelwright.operations.bench import write_report
 
@@ -82,7 +83,7 @@ def bench_command(
             _print(result, gap=number > 0)
     if html:
         write_report(results, html)
-        click.echo(f"Report: {html}", err=True)
+        say(f"Report: {html}", err=True)
     if not any(row.measured for result in results for row in result.contenders):
         sys.exit(1)
 
@@ -99,18 +100,18 @@ def _print(result: BenchResult, *, gap: bool) -> None:
     from modelwright.cli.tables import print_table
 
     if gap:
-        click.echo()
+        say()
     if result.batches:
         print_table([words.TIMES_HEAD, *words.times(result)])
-        click.echo()
+        say()
     print_table([words.FACTS_HEAD, *words.facts(result)])
     for line in words.left_out(result):
-        click.echo(typed(line))
-    click.echo()
+        say(typed(line))
+    say()
     for line in (*words.how(result), words.where(result)):
-        click.echo(line)
+        say(line)
     for note in result.notes:
-        click.echo(f"Warning: {note}", err=True)
+        say(f"Warning: {note}", err=True)
 
 
 @click.command("pick")
@@ -136,15 +137,15 @@ def pick_command(
     if as_data:
         as_json(_as_data(picked))
         return
-    click.echo(f"{picked.choice.best}")
-    click.echo(f"  {picked.choice.reason}")
+    say(f"{picked.choice.best}")
+    say(f"  {picked.choice.reason}")
     for line in picked.choice.left_out:
-        click.echo(f"  not compared: {typed(line)}")
+        say(f"  not compared: {typed(line)}")
     if picked.alias and picked.changed and picked.file:
-        click.echo(f"{project.config.shown(picked.file)}: {picked.alias} serves {picked.choice.best} now")
-        click.echo(f"Next: {program()} build {picked.alias}    publish it")
+        say(f"{project.config.shown(picked.file)}: {picked.alias} serves {picked.choice.best} now")
+        say(f"Next: {program()} build {picked.alias}    publish it")
     elif picked.alias:
-        click.echo(f"{picked.alias} serves {picked.choice.best} already")
+        say(f"{picked.alias} serves {picked.choice.best} already")
 
 
 def _as_data(picked: Picked) -> dict[str, Any]:

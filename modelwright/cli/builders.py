@@ -15,6 +15,7 @@ from modelwright.cli import tables
 from modelwright.cli.command import as_json, command, errors_shown, json_option, names_argument, progress
 from modelwright.cli.hints import path_from, program, typed
 from modelwright.cli.kinds import CommandWithKinds, KindName
+from modelwright.cli.terminal import say, say_data
 from modelwright.errors import ModelwrightError, SpecError
 from modelwright.project.project import ProjectConfig
 
@@ -49,16 +50,16 @@ def _print_new(project: ProjectConfig, scaffold: Scaffold) -> None:
     from modelwright.operations.scaffold import missing_requirement
 
     if scaffold.what:
-        click.echo(f"Saw {scaffold.what}")
+        say(f"Saw {scaffold.what}")
     for folder in scaffold.folders:
-        click.echo(f"Wrote {project.shown(folder)}/")
+        say(f"Wrote {project.shown(folder)}/")
         for path in sorted(folder.iterdir()):
-            click.echo(f"  {path.name}")
+            say(f"  {path.name}")
     for note in scaffold.notes:
-        click.echo(f"Note: {note}")
+        say(f"Note: {note}")
     for task in scaffold.written.left:
-        click.echo(f"Left to you: {task}")
-    click.echo()
+        say(f"Left to you: {task}")
+    say()
     here, folder = Path.cwd(), scaffold.folders[-1]
     edit = f"edit {path_from(here, folder / scaffold.written.edit)}"
     steps = {} if scaffold.builds else {edit: "give it what is left to you"}
@@ -98,19 +99,21 @@ def _print_adopted(project: ProjectConfig, adopted: Adoption) -> None:
     if len(rows) > 1:
         tables.print_table(rows)
     if adopted.left:
-        click.echo("" if len(rows) == 1 else "\nNot carried over:")
+        say()
+        if len(rows) > 1:
+            say("Not carried over:")
         tables.print_table(
             [["model", "what", "why"], *([item.model or "-", item.thing, item.why] for item in adopted.left)]
         )
     if not adopted.any_adopted:
-        click.echo("Error: nothing was adopted", err=True)
+        say("Error: nothing was adopted", err=True)
         return
-    click.echo()
+    say()
     if requirement := missing_requirement("prebuilt"):
         install = typed(f"pip install '{requirement}'")
         tables.print_next({install: "what a build needs", f"{program()} build --replay": _REPLAY})
     else:
-        click.echo(f"Next: {program()} build --replay    {_REPLAY}")
+        say(f"Next: {program()} build --replay    {_REPLAY}")
 
 
 def _adopted_as_data(adopted: Adoption) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def export_schema_command(output: Path | None) -> None:
     from modelwright.operations import schema
 
     if output is None:
-        click.echo(schema.schema_text(), nl=False)
+        say_data(schema.schema_text())
         return
     with errors_shown():
         try:

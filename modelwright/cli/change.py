@@ -22,6 +22,7 @@ from modelwright.cli.command import (
 )
 from modelwright.cli.hints import typed
 from modelwright.cli.servers import following, server_options
+from modelwright.cli.terminal import say
 
 if TYPE_CHECKING:
     from modelwright.operations.change import Changed
@@ -145,30 +146,30 @@ def _print(changed: Changed, as_data: bool) -> None:
         as_json(asdict(changed))
         return
     for line in changed.says:
-        click.echo(line)
+        say(line)
     if not changed.changes:
-        click.echo(f"Nothing to do: {changed.model} is served like that already.")
+        say(f"Nothing to do: {changed.model} is served like that already.")
     elif not changed.done:
-        click.echo("Nothing was changed: this was a dry run.")
+        say("Nothing was changed: this was a dry run.")
     for server in changed.servers:
-        click.echo(f"{server.url} follows, after {text.seconds(server.seconds)}")
+        say(f"{server.url} follows, after {text.seconds(server.seconds)}")
     if changed.undo and changed.done:
-        click.echo(f"Undo: {typed(changed.undo)}")
+        say(f"Undo: {typed(changed.undo)}")
 
 
 def _print_collected(found: Collected) -> None:
     for line in found.tidied:
-        click.echo(line)
+        say(line)
     for item in found.retired:
-        click.echo(f"{_named(item)} leaves the repository and is kept as retired")
+        say(f"{_named(item)} leaves the repository and is kept as retired")
     for item in found.deleted:
-        click.echo(f"{_named(item)} was retired, and is deleted: {text.size(item.size_bytes)}")
+        say(f"{_named(item)} was retired, and is deleted: {text.size(item.size_bytes)}")
     for item in found.stays:
-        click.echo(f"{_named(item)} stays: {item.why}")
+        say(f"{_named(item)} stays: {item.why}")
     if not (found.tidied or found.retired or found.deleted):
-        click.echo("Nothing to do.")
+        say("Nothing to do.")
     elif not found.done:
-        click.echo("Nothing was changed: this was a dry run.")
+        say("Nothing was changed: this was a dry run.")
 
 
 def _named(item: Old) -> str:

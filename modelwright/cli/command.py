@@ -17,6 +17,7 @@ import click
 from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.hints import error_text, typed
+from modelwright.cli.terminal import say, say_data, say_lines
 from modelwright.errors import ModelwrightError
 from modelwright.project.plan_places import PLAN_BUILDERS
 from modelwright.project.project import LONGEST_TIMEOUT_S
@@ -93,19 +94,19 @@ def errors_shown(code: int = 1) -> Iterator[None]:
             raise
         fail(missing, code)
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing half done was published", err=True)
+        say("interrupted; nothing half done was published", err=True)
         sys.exit(_INTERRUPTED)
 
 
 def fail(error: ModelwrightError, code: int = 1) -> NoReturn:
     """Print an error as all of them are printed, and exit."""
-    click.echo(f"Error: {error_text(error)}", err=True)
+    say_lines(f"Error: {error_text(error)}", err=True)
     sys.exit(code)
 
 
 def as_json(value: Any) -> None:
     """Print a result for machines."""
-    click.echo(json.dumps(value, indent=1, default=_plain))
+    say_data(json.dumps(value, indent=1, default=_plain) + "\n")
 
 
 def _plain(value: Any) -> str:
@@ -114,7 +115,7 @@ def _plain(value: Any) -> str:
 
 def progress(text: str) -> None:
     """Print a line of progress on standard error, so that standard output holds the result alone."""
-    click.echo(typed(text), err=True)
+    say(typed(text), err=True)
 
 
 def quiet(text: str) -> None:

@@ -12,6 +12,7 @@ import click
 
 from modelwright.cli.command import as_json, json_option
 from modelwright.cli.hints import typed
+from modelwright.cli.terminal import say
 
 if TYPE_CHECKING:
     from modelwright.operations.doctor import Row
@@ -34,12 +35,12 @@ def print_doctor(rows: Sequence[Row]) -> None:
     """A line for each row, its fix below it, and the verdict."""
     width = max(len(row.what) for row in rows)
     for row in rows:
-        click.echo(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
+        say(f"{row.state:<8}  {row.what:<{width}}  {row.detail}".rstrip())
         if row.fix:
-            click.echo(f"{'':<8}  {'':<{width}}  → {typed(row.fix)}")
+            say(f"{'':<8}  {'':<{width}}  → {typed(row.fix)}")
     bad = [row.what for row in rows if row.needed and row.state in ("missing", "broken")]
-    click.echo()
-    click.echo(f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work.")
+    say()
+    say(f"Does not work yet: {', '.join(bad)}." if bad else "Building on the CPU and serving here work.")
 
 
 def doctor_as_data(rows: Sequence[Row]) -> dict[str, Any]:

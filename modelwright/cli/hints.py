@@ -55,9 +55,21 @@ def typed(text: str) -> str:
 
 
 def error_text(error: ModelwrightError) -> str:
-    """An error as it is printed: its message, and its hint below. Names of files in it may hold control characters."""
-    text = f"{error.message}\n  hint: {typed(error.hint)}" if error.hint else error.message
-    return "\n".join(map(printable, text.split("\n")))
+    """An error as it is printed: its message, and its hint below.
+
+    What it says of files and servers may hold anything: lines after the first are indented, and none looks like ours.
+    """
+    lines = [*_indented(error.message), *_indented(f"  hint: {typed(error.hint)}" if error.hint else "")]
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> list[str]:
+    first, *more = map(printable, text.split("\n"))
+    return [line for line in (first, *map(_below, more)) if line]
+
+
+def _below(line: str) -> str:
+    return line if line.startswith("  ") and not line.lstrip().startswith("hint:") else f"    {line}"
 
 
 def _program_for(name: str) -> str:

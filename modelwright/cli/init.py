@@ -11,6 +11,7 @@ import click
 from modelwright.cli import tables
 from modelwright.cli.command import errors_shown
 from modelwright.cli.hints import executable, path_from, typed
+from modelwright.cli.terminal import say
 
 if TYPE_CHECKING:
     from modelwright.operations.init import Started
@@ -36,12 +37,12 @@ def _print_started(started: Started) -> None:
 
     here = Path.cwd()
     place = path_from(here, started.root)
-    click.echo(f"Wrote {place}/" if place != "." else "Wrote")
+    say(f"Wrote {place}/" if place != "." else "Wrote")
     for name in started.written:
-        click.echo(f"  {name}")
+        say(f"  {name}")
     for name in started.kept:
-        click.echo(f"Kept {name} as it was")
-    click.echo()
+        say(f"Kept {name} as it was")
+    say()
     program = executable(started.root)
     steps = {} if started.root == here else {f"cd {shlex.quote(place)}": ""}
     if requirement := missing_requirement("onnx"):

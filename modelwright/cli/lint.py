@@ -10,6 +10,7 @@ import click
 
 from modelwright.api import Project, lint_repository
 from modelwright.cli.command import errors_shown
+from modelwright.cli.terminal import say_data, say_lines
 from modelwright.errors import REPORTS, ProjectNotFoundError
 
 _COULD_NOT_RUN = 2  # 1 means that it found something
@@ -49,17 +50,18 @@ def lint_command(
 
     with errors_shown(_COULD_NOT_RUN):
         if explain:
-            click.echo(explained(find_rule(explain)))
+            say_lines(explained(find_rule(explain)))
             return
         if path is None:
             report = _project(folder).lint(target=target, auto_complete=not complete)
         else:
             report = lint_repository(path, target=target, auto_complete=not complete)
-    click.echo(FORMATS[format_name](report))
+    shown = FORMATS[format_name](report)
+    say_data(f"{shown}\n") if format_name in ("json", "sarif") else say_lines(shown)
     for crash in report.crashes:
         problem = "".join(traceback.format_exception(crash.error))
         hint = f"this is a bug in Modelwright; please report it at {REPORTS}, with the model's config.pbtxt"
-        click.echo(f"Error: {crash.model}: rule {crash.rule} cannot look at it\n{problem}  hint: {hint}", err=True)
+        say_lines(f"Error: {crash.model}: rule {crash.rule} cannot look at it\n{problem}  hint: {hint}", err=True)
     if report.crashes:
         sys.exit(_COULD_NOT_RUN)
     if report.errors or (strict and report.warnings):

@@ -14,6 +14,7 @@ import click
 from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.command import Finite, command
+from modelwright.cli.terminal import say, say_data, say_lines
 from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project.project import ProjectConfig
 
@@ -308,7 +309,7 @@ def ab_command(
     for reason in left_out:
         setting.progress.say(reason)
     if not found:
-        click.echo("Nothing to compare: no model has two versions.")
+        say("Nothing to compare: no model has two versions.")
         return
     plan = ab.Plan(rounds, seconds, warmup, seed=options["seed"], metrics=metrics(metric_names))
     models = [pairing.model for pairing in found]
@@ -327,12 +328,12 @@ def compare_command(project: Project, first: Path, second: Path) -> None:
     from modelwright.loadtest.gate.compare import compare, text
     from modelwright.loadtest.report import output
 
-    click.echo(text(compare(output.read(first), output.read(second)), (str(first), str(second))))
+    say_lines(text(compare(output.read(first), output.read(second)), (str(first), str(second))))
 
 
 def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
     from modelwright.cli.load_display import ConsoleProgress
-    from modelwright.cli.tables import console
+    from modelwright.cli.terminal import console
     from modelwright.loadtest.locust.options import shapes
     from modelwright.loadtest.measure.lab import Setting
     from modelwright.loadtest.payloads.workload import Workload
@@ -389,8 +390,11 @@ def _record(
             kind, models, findings, command=command, is_local=setting.url is None, slo=slo, gates=gates
         )
         report = output.write(result, folder)
-        click.echo(result.model_dump_json(indent=1) if options["as_data"] else load_text.text(result))
-        click.echo(f"Report: {setting.project.shown(report)}", err=True)
+        if options["as_data"]:
+            say_data(result.model_dump_json(indent=1) + "\n")
+        else:
+            say_lines(load_text.text(result))
+        say(f"Report: {setting.project.shown(report)}", err=True)
         return result
 
     try:

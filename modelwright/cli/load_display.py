@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelwright.loadtest.measure.progress import MeasurementDisplay, Progress
-from modelwright.text import milliseconds
+from modelwright.text import milliseconds, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
 _KEEP_NS = 1_000_000_000
 _EVERY_S = 0.25
@@ -29,14 +30,14 @@ class ConsoleProgress(Progress):
         self._console = console
 
     def say(self, text: str) -> None:
-        self._console.print(text, style="dim", markup=False, soft_wrap=True)
+        self._console.print(printable(text), style="dim", soft_wrap=True)
 
     @contextlib.contextmanager
     def display(self, label: str) -> Iterator[MeasurementDisplay]:
         if not self._console.is_terminal:
             yield MeasurementDisplay()
             return
-        with self._console.status(f"{label}: warming up") as status:
+        with self._console.status(_text(f"{label}: warming up")) as status:
             yield _StatusLine(status, label)
 
 
@@ -59,7 +60,7 @@ class _StatusLine(MeasurementDisplay):
             self._recent.popleft()
         if time.monotonic() - self._shown_s >= _EVERY_S:
             self._shown_s = time.monotonic()
-            self._status.update(f"{self._label}: {self._words(newest, left_s)}")
+            self._status.update(_text(f"{self._label}: {self._words(newest, left_s)}", self._failed))
 
     def _words(self, newest: int, left_s: float) -> str:
         rows = np.concatenate(self._recent)
@@ -71,6 +72,20 @@ class _StatusLine(MeasurementDisplay):
             p50, p99 = np.percentile(good["end_ns"] - good["start_ns"], [50, 99]) * 1e-6
             words.append(f"p50 {milliseconds(p50)}  p99 {milliseconds(p99)}")
         if self._failed:
-            words.append(f"[red]{self._failed:,} failed[/red]")
+            words.append(_failures(self._failed))
         words.append(f"{max(left_s, 0):.0f} s left" if self._is_warm else "warming up")
         return "  ".join(words)
+
+
+def _failures(count: int) -> str:
+    return f"{count:,} failed"
+
+
+def _text(words: str, failed: int = 0) -> Text:
+    """Names in a line may hold brackets, so it is no markup."""
+    from rich.text import Text
+
+    text = Text(printable(words))
+    if failed:
+        text.highlight_words([_failures(failed)], "red")
+    return text

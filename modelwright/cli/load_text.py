@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelwright.loadtest.document import Failure, Gate, Measurement, MetricVerdict, Result
-from modelwright.text import change, exact, milliseconds, number, percent, with_unit
+from modelwright.text import change, exact, milliseconds, number, percent, printable, with_unit
 
 _HEAD = ("load", "req/s", "p50", "p90", "p99", "p99.9", "queue", "compute", "failed", "")
 
@@ -15,12 +15,9 @@ _METRIC_HEAD = ("metric", "baseline", "candidate", "change", "interval", "allowe
 def text(result: Result) -> str:
     if result.gates:
         return "\n\n".join(_gate(gate) for gate in result.gates)
-    parts = [_table([_HEAD, *(_row(measured) for measured in result.measurements)])]
-    parts += result.notes
-    parts += _remarks(result.measurements)
-    if result.slo:
-        parts.append(result.slo.explanation)
-    return "\n".join(parts)
+    remarks = [*result.notes, *_remarks(result.measurements), *([result.slo.explanation] if result.slo else [])]
+    table = _table([_HEAD, *(_row(measured) for measured in result.measurements)])
+    return "\n".join([table, *map(printable, remarks)])
 
 
 def line(measured: Measurement) -> str:
@@ -63,7 +60,7 @@ def _gate(gate: Gate) -> str:
     attribution = gate.attribution
     lines.append(f"  cause: {attribution.cause}: {attribution.explanation}")
     lines += [f"  differs: {difference}" for difference in attribution.differences]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _metric(item: MetricVerdict) -> tuple[str, ...]:
@@ -99,6 +96,7 @@ def _when(failure: Failure) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

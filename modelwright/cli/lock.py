@@ -9,6 +9,7 @@ import click
 
 from modelwright.api import Project
 from modelwright.cli.command import as_json, command, json_option, names_argument, progress, quiet
+from modelwright.cli.terminal import say
 from modelwright.text import counted
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def _show(project: Project, results: Sequence[LockedModel | LockedSources], noth
         return
     for result in results:
         changes = ", ".join(result.changes) or ("written" if result.written else "up to date")
-        click.echo(f"{project.config.shown(result.file)}: {_count(result)}; {changes}")
+        say(f"{project.config.shown(result.file)}: {_count(result)}; {changes}")
     if not results:
-        click.echo(nothing)
+        say(nothing)
 
 
 def _as_data(project: Project, result: LockedModel | LockedSources) -> dict[str, Any]:

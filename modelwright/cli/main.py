@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import click
 
 from modelwright import __version__
+from modelwright.cli.terminal import guarded
+from modelwright.text import printable
 
 # Command → the module in this package and the function in it, in the order in which a user meets them.
 COMMANDS = {
@@ -54,6 +55,10 @@ COMMANDS = {
 class _LazyGroup(click.Group):
     """Imports a command when it is asked for; suggests a name for one that does not exist."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
+        return super().main(*args, **extra)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -68,7 +73,7 @@ class _LazyGroup(click.Group):
         from modelwright.suggest import did_you_mean
 
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            ctx.fail(f"no command '{args[0]}': {did_you_mean(args[0], COMMANDS)}")
+            ctx.fail(f"no command '{printable(args[0])}': {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
@@ -83,10 +88,6 @@ class _LazyGroup(click.Group):
 @click.pass_context
 def main(ctx: click.Context, folder: Path | None) -> None:
     """Build, verify and serve a Triton model repository."""
-    for stream in (sys.stdout, sys.stderr):
-        # A message may hold what the terminal cannot show: part of a name, or what a builder's code raised.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     ctx.obj = folder or Path.cwd()
 
 

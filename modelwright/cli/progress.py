@@ -9,11 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import click
-
 from modelwright.build.listener import Listener
+from modelwright.cli.terminal import say
 from modelwright.errors import ModelwrightError
-from modelwright.text import counted
+from modelwright.text import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -81,7 +80,7 @@ class Lines(Silent):
         self._line(f"{step.model} {step.name}: failed")
 
     def _line(self, text: str) -> None:
-        click.echo(text, err=True)
+        say(text, err=True)
 
 
 class Display(Lines):
@@ -106,7 +105,7 @@ class Display(Lines):
         if cached < steps:
             from rich.live import Live
 
-            from modelwright.cli.tables import console
+            from modelwright.cli.terminal import console
 
             where = console(stderr=True)
             self._live = Live(get_renderable=self._render, console=where, transient=True, refresh_per_second=8)
@@ -131,7 +130,7 @@ class Display(Lines):
 
     def _line(self, text: str) -> None:
         if self._live:
-            self._live.console.print(text, markup=False, soft_wrap=True)  # above what is redrawn
+            self._live.console.print(printable(text), soft_wrap=True)  # above what is redrawn
         else:
             super()._line(text)
 

@@ -23,6 +23,7 @@ from modelwright.cli.command import (
     wait_option,
 )
 from modelwright.cli.hints import error_text, typed
+from modelwright.cli.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from modelwright.operations.remote import RemoteDifference, RemoteModelDifference
@@ -112,14 +113,14 @@ def _print_pushed(pushed: Pushed) -> None:
         tables.print_table(rows + [_push_row(change) for change in changes])
     _print_notes(pushed.plan.says)
     for model, why in pushed.left_out.items():
-        click.echo(f"Left out: {model}: {typed(why)}", err=True)
+        say(f"Left out: {model}: {typed(why)}", err=True)
     if not changes:
-        click.echo(f"Nothing to push: {text.counted(len(pushed.plan.models), 'model')} up to date at {pushed.url}.")
+        say(f"Nothing to push: {text.counted(len(pushed.plan.models), 'model')} up to date at {pushed.url}.")
     elif pushed.dry_run:
-        click.echo(f"{text.size(pushed.plan.size_bytes)} to {pushed.url}; nothing was changed (--dry-run).")
+        say(f"{text.size(pushed.plan.size_bytes)} to {pushed.url}; nothing was changed (--dry-run).")
     else:
-        click.echo(f"{text.size(pushed.plan.size_bytes)} to {pushed.url} in {pushed.seconds:.1f} s.")
-        click.echo(f"Serve it: tritonserver --model-repository={served_as(pushed.url)}")
+        say(f"{text.size(pushed.plan.size_bytes)} to {pushed.url} in {pushed.seconds:.1f} s.")
+        say(f"Serve it: tritonserver --model-repository={served_as(pushed.url)}")
 
 
 def _push_row(change: ModelChange) -> list[str]:
@@ -137,11 +138,11 @@ def print_pulled(pulled: Pulled, project: Project) -> None:
     _print_notes(pulled.says)
     where = tables.shown(project.config)
     if not changes:
-        click.echo(f"Nothing to pull: {where} has what is at {pulled.url}.")
+        say(f"Nothing to pull: {where} has what is at {pulled.url}.")
         return
     size = text.size(sum(change.size_bytes for change in changes))
     said = "nothing was changed (--dry-run)" if pulled.dry_run else f"into {where} in {pulled.seconds:.1f} s"
-    click.echo(f"{size} from {pulled.url}; {said}." if pulled.dry_run else f"{size} from {pulled.url} {said}.")
+    say(f"{size} from {pulled.url}; {said}." if pulled.dry_run else f"{size} from {pulled.url} {said}.")
 
 
 def _pull_row(change: PulledModel) -> list[str]:
@@ -157,9 +158,9 @@ def _print_difference(found: RemoteDifference) -> None:
     _print_notes(dict.fromkeys((*found.push_says, *found.pull_says)))
     for name, error in (("push", found.push_error), ("pull", found.pull_error)):
         if error is not None:
-            click.echo(f"Error: {name}: {error_text(error)}", err=True)
+            say_lines(f"Error: {name}: {error_text(error)}", err=True)
     if found.is_same:
-        click.echo(f"No difference: {found.url} holds what is here.")
+        say(f"No difference: {found.url} holds what is here.")
 
 
 def _difference_row(model: RemoteModelDifference) -> list[str]:
@@ -181,7 +182,7 @@ def _change_text(change: ModelChange | PulledModel | None) -> str:
 
 def _print_notes(says: Iterable[str]) -> None:
     for line in says:
-        click.echo(typed(line))
+        say(typed(line))
 
 
 def _numbers(numbers: Iterable[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.command import Finite, as_json, command, json_option, progress, wait_option, why_option
 from modelwright.cli.servers import server_options, terms_of
+from modelwright.cli.terminal import say
 from modelwright.errors import FleetError
 from modelwright.text import seconds
 
@@ -87,7 +89,7 @@ def rollout_command(
     asked, settings = _asked(name, version, canary, options), _settings(options)
     if dry_run:
         planned = project.plan_rollout(asked, settings)
-        as_json(asdict(planned)) if as_data else click.echo("\n".join(planned.says))
+        as_json(asdict(planned)) if as_data else _say_each(planned.says)
         return
     # A pipeline that is stopped sends SIGTERM. The canary is put back, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -116,16 +118,21 @@ def _settings(options: dict[str, Any]) -> RolloutSettings:
     )
 
 
+def _say_each(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
+
+
 def _print(result: RolledOut) -> None:
-    click.echo(f"{result.model} version {result.version} on {result.canary}: {result.judged.text}")
-    click.echo(f"  compared with version {result.served}, {result.baseline}")
+    say(f"{result.model} version {result.version} on {result.canary}: {result.judged.text}")
+    say(f"  compared with version {result.served}, {result.baseline}")
     for note in result.judged.notes:
-        click.echo(f"  {note}")
+        say(f"  {note}")
     for reason in result.judged.against:
-        click.echo(f"  against it: {reason}")
+        say(f"  against it: {reason}")
     for server in result.servers:
-        click.echo(f"{server.url} serves version {result.version}, after {seconds(server.seconds)}")
+        say(f"{server.url} serves version {result.version}, after {seconds(server.seconds)}")
     if result.unrecorded:
-        click.echo(result.unrecorded)
+        say(result.unrecorded)
     if not result.judged.passed:
-        click.echo(f"{result.model} version {result.version} does not go live; version {result.served} is served")
+        say(f"{result.model} version {result.version} does not go live; version {result.served} is served")

@@ -22,6 +22,7 @@ from modelwright.cli.command import (
     quiet,
     startup_timeout_option,
 )
+from modelwright.cli.terminal import say
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.project.project import ProjectConfig
 
@@ -49,7 +50,7 @@ def serve_command(
     # Service managers send SIGTERM. It stops the server as Ctrl-C does: requests in flight may finish.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ports = Ports(http_port, grpc_port, metrics_port)
-    with project.serve(ports=ports, poll=poll, environment=environment, say=click.echo) as served:
+    with project.serve(ports=ports, poll=poll, environment=environment, say=say) as served:
         _print_served(project.config, served, environment)
         with suppress(KeyboardInterrupt):
             served.wait()
@@ -61,16 +62,16 @@ def _print_served(project: ProjectConfig, served: Served, environment: str) -> N
     from modelwright.operations.serve import configured
     from modelwright.server.environment import SERVER_VERSION
 
-    click.echo(f"tritonserver {SERVER_VERSION} serves {tables.shown(project)}")
-    click.echo(f"  HTTP {served.http}  gRPC {served.grpc}  metrics {served.metrics}")
+    say(f"tritonserver {SERVER_VERSION} serves {tables.shown(project)}")
+    say(f"  HTTP {served.http}  gRPC {served.grpc}  metrics {served.metrics}")
     if environment:
         models = ", ".join(configured(project, environment))
-        click.echo(f"  environment {environment}: {models}; any other model: its config.pbtxt")
+        say(f"  environment {environment}: {models}; any other model: its config.pbtxt")
     for name, reason in served.refused.items():
-        click.echo(f"  {name} does not load: {reason}")
+        say(f"  {name} does not load: {reason}")
     for name, version in served.ready():
-        click.echo(f"  {name} version {version}")
-    click.echo(f"  log: {project.shown(served.log)}; Ctrl-C stops it")
+        say(f"  {name} version {version}")
+    say(f"  log: {project.shown(served.log)}; Ctrl-C stops it")
 
 
 @click.command("infer")
@@ -116,14 +117,14 @@ def _input(given: str) -> tuple[str, Any]:
 def _print_answer(answer: Answer) -> None:
     """The best classes of outputs that have labels; the shape and the first values of the others."""
     for name, classes in answer.classes.items():
-        click.echo(f"{answer.model} {name}:")
+        say(f"{answer.model} {name}:")
         for item in classes:
-            click.echo(f"  {item.label or item.index:<12} {item.score:>10.4f}")
+            say(f"  {item.label or item.index:<12} {item.score:>10.4f}")
     for name, array in answer.outputs.items():
         output = _output_as_data(array)
         values = ", ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in output["values"])
         rest = ", …" if output["more"] else ""
-        click.echo(f"{answer.model} {name}: {output['dtype']} {output['shape']} [{values}{rest}]")
+        say(f"{answer.model} {name}: {output['dtype']} {output['shape']} [{values}{rest}]")
 
 
 def _answer_as_data(answer: Answer) -> dict[str, Any]:

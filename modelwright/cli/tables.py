@@ -5,20 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from modelwright import text
 from modelwright.cli.hints import error_text, program, typed
+from modelwright.cli.terminal import console, say, say_lines
 from modelwright.errors import ModelwrightError
 from modelwright.facts.compared_with import ComparedWith
 from modelwright.project.project import ProjectConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from modelwright.build.outcome import Outcome
     from modelwright.build.plan import BuildPlan
     from modelwright.operations.replay import Replayed
@@ -42,13 +38,6 @@ _WORDS = {
 }
 
 
-@cache
-def console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, emoji=False)
-
-
 # --- build ------------------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +49,7 @@ def print_outcomes(
 ) -> None:
     """The table of a build, its errors, and what to type next. `problem`: why nothing could be replayed."""
     if not outcomes:
-        click.echo(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {program()} new NAME")
+        say(f"{project.shown(project.builders)} holds no model.yaml yet. Make one: {program()} new NAME")
         return
     on_request = [outcome.model for outcome in outcomes if outcome.status == "on request"]
     outcomes = [outcome for outcome in outcomes if outcome.status != "on request"]
@@ -78,23 +67,23 @@ def print_outcomes(
     for outcome in outcomes:
         if outcome.error and str(outcome.error) not in told:
             told.add(str(outcome.error))
-            click.echo(err=True)
-            click.echo(f"Error: {error_text(outcome.error)}", err=True)
+            say(err=True)
+            say_lines(f"Error: {error_text(outcome.error)}", err=True)
             if outcome.log and outcome.log.exists():
-                click.echo(f"  log: {project.shown(outcome.log)}", err=True)
+                say(f"  log: {project.shown(outcome.log)}", err=True)
     _print_skipped({outcome.model: outcome.reason for outcome in outcomes if outcome.status == "skipped"}, err=True)
     for outcome in outcomes:
         if outcome.reason and outcome.status != "skipped":
-            click.echo(f"Held back: {outcome.model}: {outcome.reason}", err=True)
+            say(f"Held back: {outcome.model}: {outcome.reason}", err=True)
     _print_warnings(outcomes)
     failures = [result for result in results or () if result.verdict == "failed"]
     for failure in failures:
         where = f"{failure.model} version {failure.version}" + (f", {failure.url}" if failure.url else "")
-        click.echo(f"Error: {where}: {failure.detail}", err=True)
+        say(f"Error: {where}: {failure.detail}", err=True)
     if problem:
-        click.echo(f"Error: replay: {error_text(problem)}", err=True)
+        say_lines(f"Error: replay: {error_text(problem)}", err=True)
     if not problem and not failures and not any(outcome.status in ("failed", "held") for outcome in outcomes):
-        click.echo()
+        say()
         print_next(_hints([outcome.model for outcome in outcomes]))
 
 
@@ -102,7 +91,7 @@ def _print_skipped(reasons: Mapping[str, str], *, err: bool = False) -> None:
     """Models that cannot be made here, a line for each reason."""
     for reason in dict.fromkeys(reasons.values()):
         models = [model for model, why in reasons.items() if why == reason]
-        click.echo(f"Skipped: {', '.join(models)}: {reason}", err=err)
+        say(f"Skipped: {', '.join(models)}: {reason}", err=err)
 
 
 def _print_notes(outcomes: Sequence[Outcome]) -> None:
@@ -110,25 +99,25 @@ def _print_notes(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         if outcome.note:
             stays = "" if outcome.status == "config" else "; its config.pbtxt stays as it is"  # a lost one comes back
-            click.echo(f"Not served: {outcome.model}: {typed(outcome.note)}{stays}", err=True)
+            say(f"Not served: {outcome.model}: {typed(outcome.note)}{stays}", err=True)
 
 
 def _print_warnings(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         for warning in outcome.warnings:
-            click.echo(f"Warning: {typed(warning)}", err=True)
+            say(f"Warning: {typed(warning)}", err=True)
 
 
 def _print_on_request(models: Sequence[str]) -> None:
     if models:
-        click.echo(f"Built on request only: {', '.join(models)}. Build them: {program()} build --all")
+        say(f"Built on request only: {', '.join(models)}. Build them: {program()} build --all")
 
 
 def print_nothing_to_do(project: ProjectConfig, models: int) -> None:
     """The answer of a build of this many models that changed nothing."""
-    click.echo(f"Nothing to do: {models} model{'s' if models != 1 else ''} up to date in {shown(project)}.")
+    say(f"Nothing to do: {models} model{'s' if models != 1 else ''} up to date in {shown(project)}.")
     command = program()
-    click.echo(f"Serve them: {command} serve    Look closer: {command} status")
+    say(f"Serve them: {command} serve    Look closer: {command} status")
 
 
 def _outcome_table(outcomes: Sequence[Outcome], results: Sequence[Replayed] | None) -> list[list[str]]:
@@ -178,10 +167,10 @@ def _hints(names: Sequence[str]) -> dict[str, str]:
 
 
 def print_next(steps: Mapping[str, str]) -> None:
-    click.echo("Next:")
+    say("Next:")
     width = max(map(len, steps))
     for step, purpose in steps.items():
-        click.echo(f"  {step:<{width}}  {purpose}".rstrip())
+        say(f"  {step:<{width}}  {purpose}".rstrip())
 
 
 def outcomes_as_data(
@@ -228,16 +217,16 @@ def print_plan(plan: BuildPlan) -> None:
     todo = [entry for entry in plan if entry.status != "cached"]
     for entry in todo:
         where = f"; {entry.step.where}" if entry.step.where else ""
-        click.echo(f"{_VERBS[entry.status]:<6}{entry.step.model} {entry.step.name}: {entry.reason}{where}")
+        say(f"{_VERBS[entry.status]:<6}{entry.step.model} {entry.step.name}: {entry.reason}{where}")
     for model, reason in plan.waiting.items():
-        click.echo(f"wait  {model}: {reason}")
+        say(f"wait  {model}: {reason}")
     _print_skipped(plan.skipped)
     _print_on_request(plan.left_out)
     once = [entry for entry in todo if entry.status != "shared"]
     shared = f", {len(todo) - len(once)} shared" if len(todo) > len(once) else ""
-    click.echo(f"{len(plan)} steps: {len(once)} to run{shared}, {len(plan) - len(todo)} up to date")
+    say(f"{len(plan)} steps: {len(once)} to run{shared}, {len(plan) - len(todo)} up to date")
     for text_of_error in dict.fromkeys(map(error_text, plan.errors.values())):
-        click.echo(f"Error: {text_of_error}", err=True)
+        say_lines(f"Error: {text_of_error}", err=True)
 
 
 def plan_as_data(plan: BuildPlan) -> list[dict[str, Any]]:
@@ -272,7 +261,7 @@ def print_status(project: ProjectConfig, models: Sequence[ModelStatus]) -> None:
         rows.append([item.model, versions, size, text.metrics(item.metrics), created, _state(item)])
     print_table(rows)
     _print_skipped({item.model: item.reason for item in models if item.state == "skipped"})
-    click.echo(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
+    say(f"Target: Triton {project.target.name}, onnxruntime {project.target.onnxruntime}")
 
 
 def _state(item: ModelStatus) -> str:
@@ -301,10 +290,11 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Columns by width on a pipe, so that nothing is cut; rich's table on a terminal."""
+    rows = [[text.printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
         for row in rows:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
     from rich.table import Table
 

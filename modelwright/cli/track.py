@@ -11,6 +11,7 @@ import click
 from modelwright import text
 from modelwright.api import Project
 from modelwright.cli.command import as_json, command, dry_run_option, json_option, progress, quiet, wait_option
+from modelwright.cli.terminal import say
 
 if TYPE_CHECKING:
     from modelwright.tracking.recorder import Sent
@@ -44,7 +45,7 @@ def track_push_command(project: Project, name: str, wait: bool, as_data: bool) -
     if as_data:
         as_json(asdict(done))
         return
-    click.echo(f"{', '.join(done.models)}: {text.size(done.size_bytes)} to runs:/{done.run} in {done.seconds:.1f} s.")
+    say(f"{', '.join(done.models)}: {text.size(done.size_bytes)} to runs:/{done.run} in {done.seconds:.1f} s.")
 
 
 @track_command.command("pull")
@@ -65,11 +66,11 @@ def _print(sent: Sent) -> None:
     for model, numbers in sent.registered.items():
         for own, theirs in sorted(numbers.items()):
             also = "" if own == theirs else f", as version {theirs} of MLflow"
-            click.echo(f"{model} version {own} is registered{also}")
+            say(f"{model} version {own} is registered{also}")
     for model, version in sent.live.items():
-        click.echo(f"{model}: live is {f'version {version}' if version is not None else 'nothing'}")
+        say(f"{model}: live is {f'version {version}' if version is not None else 'nothing'}")
     if sent.recorded or sent.live or not sent.problem:
         done = f"{text.counted(sent.recorded, 'run')} recorded." if sent.recorded or sent.live else "Nothing to record."
-        click.echo(done)
+        say(done)
     if sent.problem:
-        click.echo(f"Error: {sent.problem}; still waiting: {', '.join(sent.waiting) or 'nothing'}", err=True)
+        say(f"Error: {sent.problem}; still waiting: {', '.join(sent.waiting) or 'nothing'}", err=True)

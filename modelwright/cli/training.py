@@ -9,6 +9,7 @@ import click
 from modelwright.api import Project
 from modelwright.cli.command import command
 from modelwright.cli.hints import path_from
+from modelwright.cli.terminal import say
 
 
 @click.command("preview")
@@ -19,4 +20,4 @@ from modelwright.cli.hints import path_from
 def preview_command(project: Project, name: str, output: Path | None, augment: str | None) -> None:
     """Draw augmented samples of a builder: the originals in the first column."""
     drawn = project.preview(name, output, augment=augment)
-    click.echo(f"Wrote {path_from(Path.cwd(), drawn.file)}")
+    say(f"Wrote {path_from(Path.cwd(), drawn.file)}")

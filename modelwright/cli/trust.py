@@ -11,6 +11,7 @@ from modelwright import text
 from modelwright.api import Project
 from modelwright.cli.command import as_json, command, json_option, names_argument, progress, wait_option, why_option
 from modelwright.cli.hints import typed
+from modelwright.cli.terminal import say, say_data
 
 if TYPE_CHECKING:
     from modelwright.operations.fsck import Checkup
@@ -74,22 +75,22 @@ def _data(project: Project, found: Checkup) -> dict[str, Any]:
 def _print(project: Project, found: Checkup, repair: bool) -> None:
     for damage in found.repaired:
         assert damage.remedy is not None
-        click.echo(f"{project.config.shown(damage.place)}: {damage.problem}")
-        click.echo(f"  repaired: {damage.remedy.says}")
+        say(f"{project.config.shown(damage.place)}: {damage.problem}")
+        say(f"  repaired: {damage.remedy.says}")
     for damage in found.damages:
         place = project.config.shown(damage.place)
-        click.echo(f"{place}: {damage.problem}")
+        say(f"{place}: {damage.problem}")
         if place in found.failed:
-            click.echo(f"  not repaired: {found.failed[place].message}")
+            say(f"  not repaired: {found.failed[place].message}")
         elif damage.remedy:
-            click.echo(f"  repair: {damage.remedy.says}")
+            say(f"  repair: {damage.remedy.says}")
         elif damage.hint:
-            click.echo(f"  hint: {typed(damage.hint)}")
+            say(f"  hint: {typed(damage.hint)}")
         else:
-            click.echo("  no copy of it was found: restore it from a backup, or name a remote (--remote URL)")
+            say("  no copy of it was found: restore it from a backup, or name a remote (--remote URL)")
     for note in found.notes:
-        click.echo(f"note: {note}")
-    click.echo(_summary(found, repair))
+        say(f"note: {note}")
+    say(_summary(found, repair))
 
 
 def _summary(found: Checkup, repair: bool) -> str:
@@ -124,7 +125,7 @@ def sign_command(
         as_json([{"model": item.model, "version": item.version, "new": item.new} for item in found])
         return
     for item in found:
-        click.echo(f"{item.model}: version {item.version} {'is signed now' if item.new else 'was signed before'}")
+        say(f"{item.model}: version {item.version} {'is signed now' if item.new else 'was signed before'}")
 
 
 @click.command("sbom")
@@ -136,4 +137,4 @@ def sbom_command(project: Project, name: str, version: int | None) -> None:
 
     Default: the newest version.
     """
-    click.echo(project.sbom(name, version), nl=False)
+    say_data(project.sbom(name, version))

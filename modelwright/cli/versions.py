@@ -15,6 +15,7 @@ from modelwright.api import Project
 from modelwright.cli.command import as_json, command, json_option
 from modelwright.cli.hints import typed
 from modelwright.cli.tables import print_table
+from modelwright.cli.terminal import say
 
 if TYPE_CHECKING:
     from modelwright.operations.diff import DiffSide, VersionDiff
@@ -60,13 +61,13 @@ def _print_versions(found: ModelVersions) -> None:
         rows.append([*row, *([runs] if pipeline else [])])
     print_table(rows)
     if found.promoted is not None:
-        click.echo(
+        say(
             f"Version {found.promoted} is promoted: newer ones are published, and not served. "
             + typed(f"End that: modelwright promote {found.model} latest")
         )
     for line in (found.problem, *(item.problem for item in found.versions)):
         if line:
-            click.echo(f"Warning: {line}", err=True)
+            say(f"Warning: {line}", err=True)
 
 
 def _state(item: VersionStatus, found: ModelVersions) -> str:
@@ -105,8 +106,8 @@ def diff_command(project: Project, name: str, before: int | None, after: int | N
 
 def _print_diff(found: VersionDiff) -> None:
     one, other, parts = found.before, found.after, found.differences
-    click.echo(f"{found.model}: version {one.version} ({one.place}) and version {other.version} ({other.place})")
-    click.echo()
+    say(f"{found.model}: version {one.version} ({one.place}) and version {other.version} ({other.place})")
+    say()
     rows: list[tuple[str, Sequence[str]]] = []
     if parts.note:
         rows.append(("manifest", [parts.note]))
@@ -127,7 +128,7 @@ def _print_diff(found: VersionDiff) -> None:
     width = len("signature")
     for name, lines in rows:
         for index, line in enumerate(lines or [_SAME]):
-            click.echo(f"{name if index == 0 else '':<{width}}  {line}")
+            say(f"{name if index == 0 else '':<{width}}  {line}")
 
 
 def _step_lines(step: StepDifference) -> Iterator[str]:
@@ -165,14 +166,14 @@ def history_command(project: Project, name: str, last: int | None, as_data: bool
         breaks = [asdict(item) for item in found.breaks]
         as_json({"events": [event.as_json() for event in events], "breaks": breaks, "lines": found.lines})
     elif not found.lines and not found.breaks:
-        click.echo("Nothing has happened yet.")
+        say("Nothing has happened yet.")
     else:
         _print_events(events)
-        click.echo(f"{text.counted(found.lines, 'event')} in {file}" + _verdict(found))
+        say(f"{text.counted(found.lines, 'event')} in {file}" + _verdict(found))
     for item in found.breaks:
-        click.echo(f"Error: {file}: line {item.line} {item.problem}", err=True)
+        say(f"Error: {file}: line {item.line} {item.problem}", err=True)
     if found.breaks:
-        click.echo("  hint: restore the journal from a backup; what it says from there on may not be so", err=True)
+        say("  hint: restore the journal from a backup; what it says from there on may not be so", err=True)
         sys.exit(1)
 
 

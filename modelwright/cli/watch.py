@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import click
-
+from modelwright.cli.terminal import say
 from modelwright.fleet.watcher import Stage, Watcher
+from modelwright.text import printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -33,7 +33,7 @@ def watcher_for(*, watch: bool, as_data: bool) -> Iterator[Watcher]:
 
 class _Remarks(Watcher):
     def say(self, text: str) -> None:
-        click.echo(text, err=True)
+        say(text, err=True)
 
 
 class _Lines(_Remarks):
@@ -44,7 +44,7 @@ class _Lines(_Remarks):
 
     def server(self, url: str, stage: Stage, text: str = "") -> None:
         taken_s = time.monotonic() - self._started
-        click.echo(f"{taken_s:6.1f} s  {url}  {stage}" + (f": {text}" if text else ""), err=True)
+        say(f"{taken_s:6.1f} s  {url}  {stage}" + (f": {text}" if text else ""), err=True)
 
 
 class _Table(_Remarks):
@@ -57,7 +57,7 @@ class _Table(_Remarks):
     def __enter__(self) -> _Table:
         from rich.live import Live
 
-        from modelwright.cli.tables import console
+        from modelwright.cli.terminal import console
 
         self._live = Live(get_renderable=self._render, console=console(stderr=True), refresh_per_second=4)
         self._live.start()
@@ -74,7 +74,7 @@ class _Table(_Remarks):
 
     def say(self, text: str) -> None:
         if self._live:
-            self._live.console.print(text, markup=False, soft_wrap=True)
+            self._live.console.print(printable(text), soft_wrap=True)
 
     def _render(self) -> Table:
         from rich.table import Table

@@ -16,6 +16,7 @@ from modelwright.lint.rule import Found, Rule, Severity
 from modelwright.lint.tree import ModelFolder, RepositoryTree, is_hidden
 from modelwright.lint.view import EVERYWHERE, ConfigView, Options, RepositoryView
 from modelwright.project.ignores import Ignore
+from modelwright.text import printable
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,6 @@ def _finding(rule: Rule, model: str, found: Found, view: ConfigView | None) -> F
     if line is None and view is not None and found.file == view.file and found.path:
         line = view.line(found.path)
     return Finding(rule, model, printable(found.file), line, printable(found.message), printable(found.fix or rule.fix))
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: names of files and tensors can hold line breaks, control characters or invalid bytes."""
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _model_of(file: str, tree: RepositoryTree) -> str:

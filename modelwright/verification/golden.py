@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelwright.triton.tensors import Tensors, load_tensors, save_tensors
+from modelwright.triton.arrays import datatype_of
+from modelwright.triton.dtypes import BY_NAME
+from modelwright.triton.tensors import Tensors, damage_named, load_tensors, save_tensors
 from modelwright.verification.samples import pack, requests, unpack
 
 MOST = 64  # samples kept in a version: enough to check one, small enough to copy with it
@@ -25,9 +27,16 @@ def save_golden(path: Path, inputs: Sequence[Tensors], outputs: Sequence[Tensors
 
 
 def load_golden(path: Path) -> tuple[list[Tensors], list[Tensors]]:
-    """(inputs, outputs), sample by sample."""
+    """(inputs, outputs), sample by sample. Raises TensorFileError."""
     tensors = load_tensors(path)
-    return part_of(tensors, "input/"), part_of(tensors, "output/")
+    with damage_named(path):
+        for name, array in tensors.items():
+            if datatype_of(array) not in BY_NAME:
+                raise ValueError(f"'{name}' is {array.dtype}, which no tensor is")
+        inputs, outputs = part_of(tensors, "input/"), part_of(tensors, "output/")
+        if not outputs or (inputs and len(inputs) != len(outputs)):
+            raise ValueError(f"it has {len(inputs)} inputs and {len(outputs)} outputs")
+        return inputs, outputs
 
 
 def part_of(tensors: Tensors, prefix: str) -> list[Tensors]:

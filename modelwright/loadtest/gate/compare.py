@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelwright.loadtest.document import Measurement, Result
-from modelwright.text import change, number
+from modelwright.text import change, number, printable
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ def text(comparison: Comparison, names: tuple[str, str] = ("A", "B")) -> str:
     for name, labels in (("A", comparison.only_a), ("B", comparison.only_b)):
         if labels:
             lines += ["", f"Only in {name}: {', '.join(labels)}"]
-    return "\n".join([*lines, "", "No verdict: for one that allows for noise, use `modelwright load ab`."])
+    return "\n".join(
+        [*map(printable, lines), "", "No verdict: for one that allows for noise, use `modelwright load ab`."]
+    )
 
 
 def _table(rows: Sequence[ComparedFigure]) -> list[str]:

@@ -14,19 +14,18 @@ import base64
 import binascii
 import json
 import math
-import pickle
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import LoadError, one_line
+from modelwright.errors import LoadError, TensorFileError, one_line
+from modelwright.fsops import open_file, read_file
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
 from modelwright.loadtest.payloads.samples import MAX_BYTES, check_fits, check_names, dtype_of, matches
 from modelwright.text import size
 from modelwright.triton.arrays import is_float, rounded_to
-from modelwright.triton.tensors import Tensors, load_tensors
+from modelwright.triton.tensors import Tensors, damage_named, load_tensors
 from modelwright.verification.samples import unpacked_columns, unstacked
 
 if TYPE_CHECKING:
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _LENGTH_BYTES = 4  # in front of each string
-# What numpy, zipfile and zlib raise on damaged or malicious files.
-_DAMAGE = (
-    *(ValueError, KeyError, TypeError, IndexError, OverflowError, EOFError, MemoryError, NotImplementedError),
-    *(RuntimeError, AttributeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
-)
 
 
 def read_samples(
@@ -109,14 +103,11 @@ def _with_dimensions(interface: ModelInterface, sample: Tensors) -> Tensors:
 def load_npz(path: Path) -> Tensors:
     """Its arrays, strings as `tensors.save_tensors` stores them. Raises LoadError, also if it unpacks to too much."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with damage_named(path), open_file(path) as file, zipfile.ZipFile(file) as archive:
             _check_bytes(sum(member.file_size for member in archive.infolist()), path)  # a small file can hold much
         return load_tensors(path)
-    except _DAMAGE as error:
-        hint = "write it with numpy.savez"
-        if "allow_pickle" in str(error):
-            hint = "its strings are pickled, which could run code: save them as bytes, array.astype('S')"
-        raise LoadError(f"{path}: cannot be read as .npz: {one_line(error)}", hint) from None
+    except TensorFileError as error:
+        raise LoadError(error.message, error.hint) from None
 
 
 def _bytes_of(array: Array) -> Array:
@@ -133,7 +124,7 @@ def _bytes_of(array: Array) -> Array:
 
 def _json(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[int]]) -> list[Tensors]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_file(path, MAX_BYTES))
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{path}: not JSON: {one_line(error)}") from None
     return [
@@ -293,7 +284,7 @@ def _raw_files(
     sample = {}
     for tensor in interface.inputs:
         if tensor.name in found:
-            data, where = found[tensor.name].read_bytes(), f"{found[tensor.name]}"
+            data, where = read_file(found[tensor.name], MAX_BYTES), f"{found[tensor.name]}"
             lines = tensor.datatype == "BYTES"
             array = _objects(data.removesuffix(b"\n").split(b"\n")) if lines else _from_raw(tensor, data, where)
             sample[tensor.name] = shaped(tensor, array, shapes.get(tensor.name), where)
