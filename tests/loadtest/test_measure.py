@@ -170,7 +170,8 @@ def test_a_phase_that_was_cut_short_is_as_long_as_it_lasted() -> None:
     short = phase(rows(500, over_s=5), complete=False, notes=["stopped by Ctrl-C"], clients=[])
     short.until_ns = START + 5 * SECOND
     found = measured(short)
-    assert (found.measured_s, found.complete, found.validity.reasons) == (5, False, ["stopped by Ctrl-C"])
+    reasons = ["stopped by Ctrl-C", "measured 5 s of the 10 s that were asked for"]
+    assert (found.measured_s, found.complete, found.validity.reasons) == (5, False, reasons)
     assert found.throughput == pytest.approx(100, abs=0.4)
     assert (found.client.cpu_cores, found.client.ceiling, found.client.loop_lag_p99_ms) == ([], None, None)
 
@@ -180,7 +181,8 @@ def test_a_phase_that_ended_in_its_warm_up_measured_nothing() -> None:
     short.until_ns = START - SECOND // 2
     found = measured(short)
     assert (found.measured_s, found.throughput, found.windows, found.requests.succeeded) == (0, 0, [], 0)
-    assert found.validity.reasons == ["stopped by Ctrl-C", "no request was measured"]
+    reasons = ["stopped by Ctrl-C", "measured 0 s of the 10 s that were asked for", "no request was measured"]
+    assert found.validity.reasons == reasons
 
 
 def test_what_the_server_does_not_account_for_is_network_and_client() -> None:

@@ -152,7 +152,9 @@ def _usage(pace: Pace) -> dict[str, Any]:
 
 
 def _sleep_until(time_ns: int) -> None:
-    gevent.sleep(max(0.0, (time_ns - time.monotonic_ns()) / 1e9))
+    """gevent's clock stands still while other code runs, so one sleep may end too early."""
+    while (left_ns := time_ns - time.monotonic_ns()) > 0:
+        gevent.sleep(left_ns / 1e9)
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ def add_to(parser: Any) -> None:
     group.add_argument("--sequence-length", type=int, default=10, help="requests a sequence, of sequence models")
     group.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second of all users together")
     group.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="of an open loop")
-    group.add_argument("--warmup", type=float, default=1.0, help="seconds from the start that do not count")
+    group.add_argument(
+        "--warmup", type=float, default=1.0, help="seconds that do not count, after all users have started"
+    )
     group.add_argument(
         "--output", default="", help="folder for result.json, CSV and report; default: .modelwright/load/…"
     )

@@ -13,93 +13,39 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary, WeakSet
 
 import gevent
 from gevent.lock import RLock
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from modelwright.errors import ModelwrightError, ServerError
-from modelwright.loadtest.document import Measurement, Target
-from modelwright.loadtest.generator.context import LoopLag, UserContext, allow_many_connections
+from modelwright.errors import ModelwrightError
+from modelwright.loadtest.document import Measurement
+from modelwright.loadtest.generator.context import UserContext, allow_many_connections
 from modelwright.loadtest.generator.processes import Phase
-from modelwright.loadtest.generator.recording import FailureKind, Record, clock_offset_ns
 from modelwright.loadtest.locust import options
+from modelwright.loadtest.locust.records import Gathered, Sending
 from modelwright.loadtest.locust.statistics import feed
+from modelwright.loadtest.locust.timeline import Timeline, sleep_until
 from modelwright.loadtest.measure.measurement import label_of, load_of, measurement, target_of
 from modelwright.loadtest.measure.run import Findings
-from modelwright.loadtest.measure.server_side import Snapshot, difference, snapshot
 from modelwright.loadtest.payloads.workload import Workload
 from modelwright.loadtest.report import output
-from modelwright.triton.client import connect
 
 _log = logging.getLogger("modelwright")
 _MESSAGE = "modelwright_rows"
 _FINISH = "modelwright_finish"  # to workers: send the rest of your records
+_STARTED = "modelwright_started"  # from workers: how many of its users have started
 _LAST = "modelwright_last"  # from workers: all records are sent
 _GIVE_UP = "modelwright_give_up"
 _FLUSH_S = 1.0
 _LAST_S = 5.0  # a worker that has not sent its last rows by then is lost
+_POLL_S = 0.05
 _DRAIN_S = 3.0  # for requests in flight, when a test ends
 _FOLDER = Path(".modelwright") / "load"
-
-
-@dataclass
-class _Sending:
-    """This process's context for one workload, and its usage since then."""
-
-    context: UserContext
-    lag: LoopLag = field(default_factory=LoopLag)
-    cpu_s: float = field(default_factory=time.process_time)
-    began_s: float = field(default_factory=time.monotonic)
-
-    def message(self, key: str) -> dict[str, Any]:
-        """The records since the last message."""
-        recorder, context = self.context.recorder, self.context
-        checked, recorder.checked = recorder.checked, 0
-        return {
-            "workload": key,
-            "rows": recorder.take(),
-            "failures": [asdict(failure) for failure in recorder.failures],
-            "checked": checked,
-            "offset_ns": clock_offset_ns(),
-            "client": self._usage(),
-            "version": context.interface.version,
-            "payload": context.payloads.description,
-            "payload_bytes": context.request_bytes,
-        }
-
-    def _usage(self) -> dict[str, Any]:
-        import psutil
-
-        return {
-            "cpu_s": time.process_time() - self.cpu_s,
-            "wall_s": time.monotonic() - self.began_s,
-            "memory_bytes": psutil.Process().memory_info().rss,
-            "loop_lag_p99_ms": self.lag.p99_ms(),
-        }
-
-
-@dataclass
-class _Gathered:
-    """The merged records of one workload, in the process that writes the result. Times are times of day."""
-
-    workload: Workload
-    target: Target
-    record: Record = field(default_factory=Record)
-    clients: dict[str, dict[str, Any]] = field(default_factory=dict)  # by worker
-    before: Snapshot | None = None
-
-    def snapshot(self) -> Snapshot | None:
-        try:
-            with connect(self.workload.url, timeout_s=10) as client:
-                return snapshot(client, self.workload.model, self.target.version, None)
-        except ServerError:
-            return None
 
 
 class Reporting:
@@ -107,15 +53,20 @@ class Reporting:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._sending: dict[str, _Sending] = {}
-        self._gathered: dict[str, _Gathered] = {}
-        self._began_ns = self._ended_ns = self._spawned_ns = 0
+        self._sending: dict[str, Sending] = {}
+        self._gathered: dict[str, Gathered] = {}
+        self._timeline = Timeline(0, 0)
+        self._is_spawned = False
+        self.unstarted: WeakSet[Any] = WeakSet()  # users of this process that are made and have not started
+        self._started: dict[str, int] = {}  # how many users, by worker
+        self._starting: Any = None
         self._finished: set[str] = set()  # workers whose last rows are here
         self._is_written = self._has_given_up = False
         self._lock = RLock()
         self._flushing: Any = None
         if isinstance(environment.runner, MasterRunner):
             environment.runner.register_message(_MESSAGE, self._from_worker)
+            environment.runner.register_message(_STARTED, self._worker_started)
             environment.runner.register_message(_LAST, self._worker_finished)
             environment.runner.register_message(_GIVE_UP, self._worker_gave_up)
         if isinstance(environment.runner, WorkerRunner):
@@ -133,7 +84,7 @@ class Reporting:
             if key not in self._sending:
                 context = UserContext(workload)
                 context.first_answer()
-                self._sending[key] = _Sending(context)
+                self._sending[key] = Sending(context)
             return self._sending[key].context
 
     def give_up(self, error: ModelwrightError) -> None:
@@ -159,27 +110,62 @@ class Reporting:
         gevent.spawn(runner.quit if self._environment.parsed_options.headless else runner.stop)
 
     def _begin(self, **_: Any) -> None:
-        self._began_ns = time.time_ns()
-        self._spawned_ns = self._ended_ns = 0
+        given, runner = self._environment.parsed_options, self._environment.runner
+        self._timeline = Timeline(given.warmup, getattr(given, "run_time", None) or 0)
+        self._is_spawned = False
+        self._started.clear()
         self._finished.clear()
         self._is_written = self._has_given_up = False
         self._sending.clear()
         self._gathered.clear()
-        runner = self._environment.runner
         if not isinstance(runner, WorkerRunner):
             # Locust sends custom options to its workers, but not the number of all users.
-            self._environment.parsed_options.all_users = runner.target_user_count
+            given.all_users = runner.target_user_count
         if not isinstance(runner, MasterRunner):
             self._flushing = gevent.spawn(self._flush_again)
+        if self._starting is not None:
+            self._starting.kill()
+        self._starting = gevent.spawn(self._watch_start)
 
     def _spawned(self, **_: Any) -> None:
-        """All users have started. Fired again when Locust replaces the users of a lost worker."""
-        self._spawned_ns = self._spawned_ns or time.time_ns()
+        """Locust has made all users. They have not started yet: the first of a process prepares its requests."""
+        self._is_spawned = True
 
-    def _start_ns(self) -> int:
-        """The measurement begins after the warm-up, when all users have started."""
-        warmup_s: float = self._environment.parsed_options.warmup
-        return max(self._began_ns + round(warmup_s * 1e9), self._spawned_ns)
+    def _watch_start(self) -> None:
+        """Wait until all users of all processes have started, then take the server's statistics after the warm-up."""
+        if isinstance(self._environment.runner, WorkerRunner):
+            self._tell_started()
+        while not self._all_have_started():
+            gevent.sleep(_POLL_S)
+        self._flush()
+        self._timeline.users_have_started()
+        sleep_until(self._timeline.start_ns)
+        _log.info("all users have started, and the warm-up is over: measuring")
+        for gathered in self._gathered.values():
+            gathered.begin()
+
+    def _tell_started(self) -> NoReturn:
+        """Tell the master how many users of this worker have started, whenever that changes."""
+        runner, told = self._environment.runner, 0
+        while True:
+            started = runner.user_count - len(self.unstarted)
+            if started != told:
+                self._flush()
+                runner.send_message(_STARTED, started)
+                told = started
+            gevent.sleep(_POLL_S)
+
+    def _all_have_started(self) -> bool:
+        runner = self._environment.runner
+        if not isinstance(runner, MasterRunner) or not self._is_spawned:
+            return self._is_spawned and not self.unstarted
+        started = [self._started.get(client.id) for client in runner.clients.all if client.state != "missing"]
+        if len(started) < len(runner.clients):
+            return None not in started  # nobody knows how many users a lost worker had
+        return bool(sum(filter(None, started)) >= runner.target_user_count)
+
+    def _worker_started(self, environment: Environment, msg: Any, **_: Any) -> None:
+        self._started[msg.node_id] = msg.data
 
     def _flush_again(self) -> None:
         while True:
@@ -201,21 +187,19 @@ class Reporting:
     def _gather(self, worker: str, data: dict[str, Any]) -> None:
         key = data["workload"]
         if key not in self._gathered:
-            self._gathered[key] = _Gathered(workload := Workload.from_json(key), target_of(workload, data))
-            gevent.spawn_later(max(0.0, (self._start_ns() - time.time_ns()) / 1e9), self._take_before, key)
+            self._gathered[key] = Gathered(workload := Workload.from_json(key), target_of(workload, data))
         gathered = self._gathered[key]
         if worker not in gathered.clients:
             _log.info("first records of %s from %s", gathered.workload.model, worker)
-        failures = [FailureKind(**item) for item in data["failures"]]
-        gathered.record.add(data["rows"], failures, data["checked"], data["offset_ns"])
-        gathered.clients[worker] = data["client"]
-
-    def _take_before(self, key: str) -> None:
-        if key in self._gathered:
-            self._gathered[key].before = self._gathered[key].snapshot()
+        gathered.add(worker, data)
 
     def _stopping(self, **_: Any) -> None:
-        self._ended_ns = self._ended_ns or time.time_ns()
+        if not isinstance(self._environment.runner, WorkerRunner):
+            self._timeline.stop()
+        if self._starting is not None:
+            self._starting.kill()
+        for gathered in self._gathered.values():
+            gathered.end()
         self._drain()  # Locust kills users during a request: the slowest requests would be missing
 
     def _end(self, **_: Any) -> None:
@@ -295,17 +279,17 @@ class Reporting:
         _log.error("%s", message)
         self._environment.process_exit_code = 1
 
-    def _measurement(self, gathered: _Gathered) -> Measurement:
+    def _measurement(self, gathered: Gathered) -> Measurement:
         given = self._environment.parsed_options
-        start_ns = self._start_ns()
-        shape = options.shape(given, given.all_users or 1, max(self._ended_ns - start_ns, 0) / 1e9)
+        start_ns, until_ns = self._timeline.measured_ns()
+        shape = options.shape(given, given.all_users or 1, self._timeline.asked_s())
         load = load_of(shape, gathered.workload.batch, len(gathered.clients))
-        phase = Phase(start_ns, max(self._ended_ns, start_ns), gathered.record, list(gathered.clients.values()))
+        phase = Phase(start_ns, until_ns, gathered.record, list(gathered.clients.values()))
         lost = [worker for worker in gathered.clients if self._is_lost(worker)]
         phase.complete = not lost
         phase.notes = [f"worker {worker} was lost; what it had sent is kept" for worker in lost]
         label = f"{gathered.workload.model} {label_of(load)}"
-        return measurement(label, gathered.target, load, phase, difference(gathered.before, gathered.snapshot()), None)
+        return measurement(label, gathered.target, load, phase, gathered.server(), None)
 
     def _is_lost(self, worker: str) -> bool:
         runner = self._environment.runner

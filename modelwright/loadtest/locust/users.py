@@ -42,6 +42,10 @@ class TritonUser(User):  # type: ignore[misc]
     context: UserContext
     caller: Caller
 
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        reporting.of(environment).unstarted.add(self)
+
     def workload(self) -> Workload:
         """What this user sends, and where. Raises ModelwrightError if model or URL is missing or wrong."""
         given = options.workload(self.environment.parsed_options, str(self.host or self.environment.host or ""))
@@ -64,6 +68,8 @@ class TritonUser(User):  # type: ignore[misc]
             self.caller = self.context.caller()
         except ModelwrightError as error:
             reporting.of(self.environment).give_up(error)  # `infer` ends this user; here, Locust would log a traceback
+        finally:
+            reporting.of(self.environment).unstarted.discard(self)
 
     def on_stop(self) -> None:
         if hasattr(self, "caller"):
@@ -118,3 +124,5 @@ def _add_options(parser: Any) -> None:
 def _prepare(environment: Any, **_: Any) -> None:
     """A master has no users that would create it, and needs it before its workers send anything."""
     reporting.of(environment)
+    # Locust sets the timer of --run-time next, by gevent's clock, which has stood still while modules were imported.
+    gevent.get_hub().loop.update_now()

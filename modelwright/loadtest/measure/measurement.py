@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_LAG = 0.05  # of the measured p99
 MAX_OF_CEILING = 0.5
+_WHOLE = 0.99  # of the time that was asked for
 _MS = 1e-6
 
 
@@ -83,7 +84,7 @@ def measurement(
     rows = phase.measured()
     good = rows[rows["code"] == 0]
     service_ns, response_ns = good["end_ns"] - good["start_ns"], good["end_ns"] - good["intended_ns"]
-    measured_s = max((phase.until_ns - phase.start_ns) * 1e-9, 0.0)
+    measured_s = _measured_s(phase)
     # Requests that ended in the measured time: about as many are in flight at its end as at its start.
     ended = phase.record.rows()
     ended = ended[(ended["end_ns"] >= phase.start_ns) & (ended["end_ns"] < phase.until_ns)]
@@ -99,7 +100,7 @@ def measurement(
         load=load,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         measured_s=measured_s,
-        complete=phase.complete,
+        complete=phase.complete and not _is_short(load, measured_s),
         requests=_requests(rows, phase),
         throughput=throughput,
         inferences=throughput * load.batch,
@@ -113,6 +114,14 @@ def measurement(
         client=client,
         validity=_validity(load, phase, rows, service, client, throughput, max_lag),
     )
+
+
+def _measured_s(phase: Phase) -> float:
+    return max((phase.until_ns - phase.start_ns) * 1e-9, 0.0)
+
+
+def _is_short(load: OfferedLoad, measured_s: float) -> bool:
+    return measured_s < _WHOLE * load.duration_s
 
 
 def _requests(rows: NDArray[Any], phase: Phase) -> Requests:
@@ -189,6 +198,9 @@ def _validity(
     max_lag: float,
 ) -> Validity:
     reasons = [*phase.notes]
+    measured_s = _measured_s(phase)
+    if _is_short(load, measured_s):
+        reasons.append(f"measured {measured_s:.3g} s of the {load.duration_s:.3g} s that were asked for")
     if not len(rows):
         reasons.append("no request was measured")
     elif service.count == 0:
