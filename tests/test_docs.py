@@ -76,15 +76,16 @@ def test_make_help_lists_every_target() -> None:
 
 
 def test_the_release_data_agrees_with_the_shared_one() -> None:
-    """The package's own file may hold more (numpy of the container's Python, notes); what the shared one holds is equal."""
+    """The package's own file may hold more (later releases, numpy, notes); what the shared one holds is equal."""
     shared_file = ROOT.parent / "shared" / "data" / "triton_releases.json"
     if not shared_file.is_file():
         pytest.skip("no shared folder beside this checkout")
     shared = json.loads(shared_file.read_text())
     own = json.loads((ROOT / "modelwright/triton/data/triton_releases.json").read_text())
     releases = shared.pop("releases")
-    assert shared.items() <= own.items()
-    assert list(own["releases"]) == list(releases)
+    for name, facts in shared.items():
+        assert facts.items() <= own[name].items(), name
+    assert list(own["releases"])[: len(releases)] == list(releases)
     for version, facts in releases.items():
         assert facts.items() <= own["releases"][version].items(), version
 

@@ -39,7 +39,10 @@ def summary(report: LintReport) -> str:
     errors, warnings = len(report.errors), len(report.warnings)
     found = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if errors or warnings else "clean:"
     rest = f" ({len(report.ignored)} ignored, with reasons)" if report.ignored else ""
-    where = f"{_count(report.models, 'model')} for Triton {report.options.target.name}"
+    target = report.options.target
+    where = f"{_count(report.models, 'model')} for Triton {target.name}"
+    if not target.onnxruntime:
+        rest += "; no source states its onnxruntime: opsets and IR versions were not checked"
     return f"{found} {where}{rest}" if found == "clean:" else f"{found} in {where}{rest}"
 
 

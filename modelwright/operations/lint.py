@@ -11,7 +11,7 @@ from modelwright.lint.tree import RepositoryTree
 from modelwright.lint.view import Options
 from modelwright.project.project import FILE, ProjectConfig, find
 from modelwright.triton.layout import CONFIG
-from modelwright.triton.releases import known_releases, release
+from modelwright.triton.releases import newest_whole, release
 
 
 def lint_project(project: ProjectConfig, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
@@ -27,7 +27,7 @@ def lint_project(project: ProjectConfig, *, target: str | None = None, auto_comp
 def lint_repository(path: Path, *, target: str | None = None, auto_complete: bool = True) -> LintReport:
     """Lint any repository, also one that was not built here.
 
-    Where it lies in a project, release and ignores are the project's; elsewhere the release is the newest. Raises
+    Where it lies in a project, release and ignores are the project's; elsewhere the release is the newest known. Raises
     ModelwrightError for a folder that is not a repository, and for an unknown release.
     """
     _check_root(path)
@@ -39,8 +39,8 @@ def lint_repository(path: Path, *, target: str | None = None, auto_complete: boo
 
 
 def _lint(root: Path, project: ProjectConfig | None, target: str | None, auto_complete: bool) -> LintReport:
-    name = target or (project.target.name if project else known_releases()[-1])
-    options = Options(release(name), auto_complete)
+    name = target or (project.target.name if project else newest_whole())
+    options = Options(release(name, whole=False), auto_complete)
     ignores = project.ignores if project else ()
     check_ignores(ignores, FILE)
     return lint(RepositoryTree.read(root), options, ignores)

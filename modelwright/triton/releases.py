@@ -12,7 +12,8 @@ from modelwright.errors import ProjectError
 
 # Where no source names a release's numpy: what all others have, and what the local server's Python backend works with.
 _NUMPY = "1.26.4"
-
+_PYTHON = "3.12"  # likewise: all releases from 24.11 on have it
+_UNLIMITED = 2**31
 
 TESTED_WITH = "26.07"  # what a new project is for, unless it says otherwise
 
@@ -22,8 +23,8 @@ class Release:
     """One Triton release, as in the stock `-py3` container of that month."""
 
     name: str  # "26.07"
-    server: str  # "2.71.0"
-    onnxruntime: str  # "1.27.0"
+    server: str  # "2.71.0"; empty where no source states it
+    onnxruntime: str  # "1.27.0"; empty where no source states it
     python: str  # "3.12": the interpreter of the Python backend
     numpy: str  # "1.26.4": the only package that models of the Python backend find there
     max_opset: int  # of the ai.onnx domain, as that onnxruntime accepts it
@@ -40,8 +41,11 @@ def _data() -> dict[str, Any]:
     return data
 
 
-def release(name: str) -> Release:
-    """One release. Raises ProjectError for an unknown name."""
+def release(name: str, *, whole: bool = True) -> Release:
+    """One release. Raises ProjectError for an unknown name, and for one whose onnxruntime no source states.
+
+    With `whole` false such a release comes without onnxruntime and its limits, for who can do without: the linter.
+    """
     data = _data()
     if name not in data["releases"]:
         known = list(data["releases"])
@@ -50,12 +54,17 @@ def release(name: str) -> Release:
             f"known releases are {known[0]} to {known[-1]}, written like '{known[-1]}'",
         )
     row = data["releases"][name]
-    limits = data["onnxruntime"][row["onnxruntime"]]
+    if row["onnxruntime"] is None and whole:
+        raise ProjectError(
+            f"Triton {name}: no source states its onnxruntime, so what its models may use is not known",
+            f"the newest release that is known is {newest_whole()}; `lint` takes {name}, without what depends on it",
+        )
+    limits = data["onnxruntime"].get(row["onnxruntime"], {"max_opset": _UNLIMITED, "max_ir": _UNLIMITED})
     return Release(
         name=name,
-        server=row["server"],
-        onnxruntime=row["onnxruntime"],
-        python=row["python"],
+        server=row["server"] or "",
+        onnxruntime=row["onnxruntime"] or "",
+        python=row["python"] or _PYTHON,
         numpy=row["numpy"] or _NUMPY,
         max_opset=limits["max_opset"],
         max_ir=limits["max_ir"],
@@ -65,6 +74,12 @@ def release(name: str) -> Release:
 def known_releases() -> list[str]:
     """Every release in the data, oldest first."""
     return list(_data()["releases"])
+
+
+def newest_whole() -> str:
+    """The newest release of which sources state what models may use."""
+    names: list[str] = [name for name, row in _data()["releases"].items() if row["onnxruntime"]]
+    return names[-1]
 
 
 def release_of_server(version: str) -> str | None:
@@ -79,6 +94,8 @@ def older_than(name: str, since: str) -> bool:
 
 def has_older_onnxruntime(target: Release, since: str) -> bool:
     """Whether a release has an older onnxruntime than the release named `since`."""
+    if not target.onnxruntime:
+        return older_than(target.name, since)
     ours, theirs = (tuple(map(int, text.split("."))) for text in (target.onnxruntime, release(since).onnxruntime))
     return ours < theirs
 

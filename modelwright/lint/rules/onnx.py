@@ -318,7 +318,8 @@ def not_servable(view: ConfigView) -> Iterator[Found]:
     example=Example("", "", base=_ONNX, fault_files={"1/model.onnx": Onnx(external="weights.bin")}),
 )
 def external_weights(view: ConfigView) -> Iterator[Found]:
-    anywhere = _version(view.options.target.onnxruntime) < _INSIDE_SINCE
+    onnxruntime = view.options.target.onnxruntime
+    anywhere = bool(onnxruntime) and _version(onnxruntime) < _INSIDE_SINCE
     for number, scan in view.onnx.items():
         folder = _weights_folder(view, number)
         problems: dict[str, str] = {}
