@@ -26,7 +26,8 @@ not do what its config suggests. The exit code is 0 without errors, 1 with error
 and 2 if the linter could not run. `modelwright build` lints before it publishes, and publishes nothing with errors.
 
 A server completes configs unless it runs with `--disable-auto-complete-config`. If your server has that flag, give it
-to the linter, too.
+to the linter, too. Where the server completes, the linter does what the onnxruntime backend does, and says nothing of
+what only the server can know: what a Python model's `auto_complete_config` or another backend's file fills in.
 
 To ignore a rule in a project, write it into `modelwright.toml` with the reason:
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.lint.completion import ENSEMBLE, MAX_BATCH_SIZE, POLICY
+from modelwright.lint.python_code import COMPLETES
 from modelwright.lint.rule import Absent, Example, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
@@ -258,10 +259,19 @@ def unknown_tensors(view: ConfigView) -> Iterator[Found]:
             for name in sorted(getattr(step, field)):
                 if name not in known and not composing.may_complete(side):
                     message = f"'{step.model_name}' has no {side} '{name}'"
-                    yield view.found(message, *path, field, name, fix=did_you_mean(name, known))
+                    fix = did_you_mean(name, known) if known else _undeclared(composing, side)
+                    yield view.found(message, *path, field, name, fix=fix)
         for tensor in composing.message.input:
             if tensor.name not in step.input_map and not tensor.optional:
                 yield view.found(f"input '{tensor.name}' of '{step.model_name}' is not mapped", *path, "input_map")
+
+
+def _undeclared(composing: ConfigView, side: str) -> str:
+    """What to do where a composing model's config lists no tensors of a side at all."""
+    fix = f"List the {side}s of '{composing.model.name}' in its config"
+    if composing.message.backend == "python" and composing.options.auto_complete:
+        return f"{fix}, or add them in {COMPLETES} of its model.py."
+    return f"{fix}."
 
 
 @dataclass(frozen=True)
@@ -398,20 +408,39 @@ def two_streams(view: ConfigView) -> Iterator[Found]:
     composing = list(composing_models(view))
     if any(not model.decoupled and model.may_complete(POLICY) for _, _, model in composing):
         return
-    streams: dict[str, int] = dict.fromkeys((tensor.name for tensor in view.message.input), 0)
+    # {tensor: the decoupled step that its values come from}, -1 for none.
+    streams: dict[str, int] = dict.fromkeys((tensor.name for tensor in view.message.input), -1)
     for index, step, decoupled in _in_order(
         streams, [(index, step, model.decoupled) for index, step, model in composing]
     ):
-        sources = [streams[name] for name in step.input_map.values()]
-        if len(set(sources)) > 1:
-            yield view.found(f"'{step.model_name}' reads from different decoupled models", _FIELD, "step", index)
+        sources = list(step.input_map.values())
+        meeting = _meeting(view, streams, sources)
+        if meeting:
+            yield view.found(f"'{step.model_name}' reads {meeting}", _FIELD, "step", index)
             return
-        stream = max(streams.values()) + 1 if decoupled else sources[0]
+        stream = index if decoupled else streams[sources[0]]
         streams.update((name, stream) for name in step.output_map.values())
-    ends = {tensor.name: streams[tensor.name] for tensor in view.message.output if tensor.name in streams}
-    if len(set(ends.values())) > 1:
-        first, other = next(iter(ends)), next(name for name in ends if ends[name] != next(iter(ends.values())))
-        yield view.found(f"'{first}' and '{other}' do not come after the same decoupled model", "output")
+    meeting = _meeting(view, streams, [tensor.name for tensor in view.message.output if tensor.name in streams])
+    if meeting:
+        yield view.found(f"the outputs do not belong together: {meeting}", "output")
+
+
+def _meeting(view: ConfigView, streams: Mapping[str, int], names: list[str]) -> str:
+    """Which two of some tensors come from different streams of responses; '' if none do."""
+    other = next((name for name in names if streams[name] != streams[names[0]]), None)
+    if other is None:
+        return ""
+
+    def origin(name: str) -> str:
+        index = streams[name]
+        model = view.message.ensemble_scheduling.step[index].model_name if index >= 0 else ""
+        return (
+            f"'{name}', after the decoupled '{model}' of step {index}"
+            if model
+            else f"'{name}', after no decoupled model"
+        )
+
+    return f"{origin(names[0])}, and {origin(other)}"
 
 
 def _in_order(known: Mapping[str, int], steps: list[tuple[int, Any, bool]]) -> Iterator[tuple[int, Any, bool]]:

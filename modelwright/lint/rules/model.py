@@ -118,7 +118,8 @@ def negative_max_batch_size(view: ConfigView) -> Iterator[Found]:
 )
 def unknown_backend(view: ConfigView) -> Iterator[Found]:
     backend, library = view.message.backend, f"libtriton_{view.message.backend}.so"
-    if not backend or backend in STOCK_BACKENDS or view.message.runtime not in ("", library):
+    runtime = view.message.runtime
+    if not backend or backend in STOCK_BACKENDS or (runtime and not _is_own(backend, runtime)):
         return
     folders = ["", *(f"{number}/" for number in view.served)]
     if not any(view.model.locate(f"{folder}{library}").exists() for folder in folders):
@@ -190,7 +191,7 @@ def runtime_missing(view: ConfigView) -> Iterator[Found]:
     for folder in [*(f"{number}/" for number in view.served), ""]:
         if view.model.locate(f"{folder}{runtime}").exists():
             if not _stays(runtime):
-                yield view.found(f"'{runtime}' leads out of the folder '{view.model.name}/{folder}'", "runtime")
+                yield view.found(f"'{runtime}' leads out of '{view.model.name}/{folder}'", "runtime")
             elif not _is_library(view.model.locate(f"{folder}{runtime}")):
                 yield view.found(f"'{runtime}' is not a library", "runtime")
             return

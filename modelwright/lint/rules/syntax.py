@@ -116,10 +116,9 @@ def unreadable(view: ConfigView) -> Iterator[Found]:
     "MW005",
     "no config.pbtxt",
     Severity.ERROR,
-    why="A model needs a config unless the server completes it. With auto-completion (the server's default), models of "
-    "onnxruntime, tensorrt, openvino and dali and SavedModels load without one, and so do Python models: one without "
-    "auto_complete_config has no inputs and outputs then. The pytorch backend completes nothing, and no backend a "
-    "GraphDef: their files do not say enough.",
+    why="A model needs a config unless the server completes one. With auto-completion (the server's default) it does "
+    "that for files of onnxruntime, tensorrt, openvino and dali, for SavedModels, and for Python models, by their "
+    "auto_complete_config. It cannot for PyTorch's files and GraphDefs, which do not say enough.",
     fix="Write a config.",
     example=Example("", "", fault_files={"config.pbtxt": Absent()}, auto_complete=False),
     on_text=True,
@@ -130,8 +129,8 @@ def no_config(view: ConfigView) -> Iterator[Found]:
     if not view.options.auto_complete:
         yield view.at("", "config.pbtxt is missing, and the server completes nothing (--disable-auto-complete-config)")
     elif completes_nothing(view.filled):
-        kind = view.filled.platform or view.filled.backend
-        yield view.at("", f"config.pbtxt is missing, and the server cannot complete one from a file of {kind}")
+        kind = "PyTorch" if view.filled.backend == "pytorch" else "a GraphDef"
+        yield view.at("", f"config.pbtxt is missing, and the server cannot complete one for {kind}")
 
 
 @rule(
