@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-import traceback
 from pathlib import Path
 
 import click
@@ -44,21 +44,25 @@ def lint_command(
 
     Exit code 0: no errors; 1: errors (with --strict also: warnings); 2: the linter could not run.
     """
-    from modelwright.lint.explain import explain as explained
-    from modelwright.lint.formats import FORMATS
-    from modelwright.lint.registry import find_rule
-
+    gc.disable()  # nearly all that is made is kept until the end
     with errors_shown(_COULD_NOT_RUN):
         if explain:
+            from modelwright.lint.explain import explain as explained
+            from modelwright.lint.registry import find_rule
+
             say_lines(explained(find_rule(explain)))
             return
         if path is None:
             report = _project(folder).lint(target=target, auto_complete=not complete)
         else:
             report = lint_repository(path, target=target, auto_complete=not complete)
+    from modelwright.lint.formats import FORMATS
+
     shown = FORMATS[format_name](report)
     say_data(f"{shown}\n") if format_name in ("json", "sarif") else say_lines(shown)
     for crash in report.crashes:
+        import traceback
+
         problem = "".join(traceback.format_exception(crash.error))
         hint = f"this is a bug in Modelwright; please report it at {REPORTS}, with the model's config.pbtxt"
         say_lines(f"Error: {crash.model}: rule {crash.rule} cannot look at it\n{problem}  hint: {hint}", err=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -119,6 +118,8 @@ def _bytes(content: bytes | Onnx | TensorRtPlan | Zip) -> bytes:
 
 def zip_bytes(content: Zip) -> bytes:
     """The archive that a Zip stands for."""
+    import zipfile
+
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name in content.names:

@@ -11,11 +11,13 @@ The decorator makes a `Rule` of the function. `registry.py` collects the rules f
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from types import FunctionType
 
 
 class Severity(Enum):
@@ -173,7 +175,7 @@ def rule(
     """Make a rule of a check. The name of its parameter says what it looks at: `view`, `model` or `repository`."""
 
     def made(check: Check) -> Rule:
-        scope = _SCOPES[next(iter(inspect.signature(check).parameters))]
+        scope = _SCOPES[cast("FunctionType", check).__code__.co_varnames[0]]
         return Rule(id, title, severity, why, fix, example, check, scope, unexercised, on_text)
 
     return made

@@ -13,7 +13,6 @@ from modelwright.lint import completion
 from modelwright.lint.python_code import PythonCode
 from modelwright.lint.rule import Found
 from modelwright.lint.tree import ModelFolder, RepositoryTree
-from modelwright.onnx.runtime import load_session, session_values
 from modelwright.onnx.scan import OnnxScanError, scan
 from modelwright.onnx.signature import Signature
 from modelwright.suggest import Names
@@ -315,6 +314,8 @@ class RepositoryView:
 
     def inferred(self, path: Path, graph_level: int) -> dict[str, list[int]]:
         if (path, graph_level) not in self._inferred:
+            from modelwright.onnx.runtime import load_session, session_values  # for the few rules that load a model
+
             try:
                 # onnxruntime opens what it is told to, and reading a pipe never ends.
                 able = all((path.parent / name).is_file() for name in self._weights(path))

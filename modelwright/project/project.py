@@ -18,11 +18,6 @@ from modelwright.project.tracking import Tracking, read_tracking
 from modelwright.suggest import did_you_mean
 from modelwright.triton.releases import Release, release
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 FILE = "modelwright.toml"
 _IGNORE_HINT = 'write: [[lint.ignore]] and rule = "MW902", models = ["bert*"], reason = "we run with --rate-limit"'
 _SERVER_HINT = "write: [server] and startup_timeout = 1800"
@@ -111,6 +106,10 @@ def root_of(start: Path) -> Path | None:
 
 def load(root: Path) -> ProjectConfig:
     """Read `root`/modelwright.toml. Raises ProjectError naming the file and the field."""
+    if sys.version_info >= (3, 11):  # imported here: `lint` of any folder reads no such file
+        import tomllib
+    else:
+        import tomli as tomllib
     file = root / FILE
     try:
         data = tomllib.loads(read_text(file))

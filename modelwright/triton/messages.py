@@ -21,8 +21,16 @@ def is_repeated(field: Any) -> bool:
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
 
 
+def is_map_entry(message: Any) -> bool:
+    """Whether a message type is that of a map's entries: one with options and these two fields.
+
+    Reading the options would import the messages that describe messages, which takes longer than to lint a model.
+    """
+    return bool(message.has_options) and [field.name for field in message.fields] == ["key", "value"]
+
+
 def is_map(field: Any) -> bool:
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+    return field.message_type is not None and is_map_entry(field.message_type)
 
 
 def map_value(field: Any) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from modelwright.triton.messages import is_repeated
+from modelwright.triton.messages import is_map_entry, is_repeated
 from modelwright.triton.model_config_pb2 import schema
 
 MAX_DEPTH = 64  # ModelConfig's own messages nest six deep
@@ -135,13 +135,13 @@ _TOKEN = re.compile(
 )
 _NAME, _NUMBER, _STRING, _SYMBOL, _END, _COMMENT, _FAULT = range(1, 8)
 # What most of a config consists of, each in one match: `name: value`, `name: [ 1, 2 ]` and `name {`, without comments
-# inside. A string is matched where no other can follow, since adjacent ones are one.
-_WORD = f"(?: {_NAME_PATTERN} | {_NUMBER_PATTERN} )"
+# inside. Values are words, whole numbers, and strings without escapes where no other can follow: adjacent ones are one.
+_WORD = rf"-? (?: {_NAME_PATTERN} | (?:0|[1-9][0-9]*) (?![A-Za-z0-9_.]) )"
 _FIELD = re.compile(
     rf"""
     ( {_NAME_PATTERN} ) {_SPACE} (?: : {_SPACE}
-    (?: ( -? {_WORD} | (?: {_STRING_PATTERN} ) (?= {_SPACE} [^\s"'\#] ) )
-      | ( \[ {_SPACE} -? {_WORD} (?: {_SPACE} , {_SPACE} -? {_WORD} ){{0,63}} {_SPACE} \] ) )
+    (?: ( {_WORD} | (?: "[^"\\\n\0]*" | '[^'\\\n\0]*' ) (?= {_SPACE} [^\s"'\#] ) )
+      | ( \[ {_SPACE} {_WORD} (?: {_SPACE} , {_SPACE} {_WORD} ){{0,63}} {_SPACE} \] ) )
       | :? {_SPACE} ( \{{ ) )
     """,
     re.VERBOSE,
@@ -373,11 +373,11 @@ def _slot(field: Any) -> _Slot:
     return _Slot(
         repeated=is_repeated(field),
         # Key and value of a map's entry count as written even if they are empty.
-        presence=field.has_presence or field.containing_type.GetOptions().map_entry,
+        presence=field.has_presence or is_map_entry(field.containing_type),
         oneof=field.containing_oneof.name if field.containing_oneof else None,
         convert=None if message else _converter(field),
         message=message,
-        entry=_class_of(message) if message and message.GetOptions().map_entry else None,
+        entry=_class_of(message) if message and is_map_entry(message) else None,
     )
 
 
@@ -665,7 +665,7 @@ def _walk(fields: Sequence[Field], owner: Any, path: str) -> Iterator[tuple[Fiel
 def _index(field: Field, found: Any, count: int) -> str:
     if not is_repeated(found) or field.form not in _ELEMENT:
         return ""
-    if found.message_type and found.message_type.GetOptions().map_entry:
+    if found.message_type and is_map_entry(found.message_type):
         return f'["{field.key or ""}"]'
     return f"[{count}]"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError
@@ -37,7 +37,7 @@ class Release:
 
 @cache
 def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((files("modelwright.triton") / "data/triton_releases.json").read_text())
+    data: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("triton_releases.json").read_text())
     return data
 
 

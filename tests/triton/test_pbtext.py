@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelwright.triton.messages import is_map_entry
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import (
     MAX_DEPTH,
+    Field,
     PbtxtError,
     Unknown,
     invalid_strings,
@@ -332,3 +336,35 @@ def test_it_imports_no_framework() -> None:
     heavy = ("torch", "onnx", "onnxruntime", "numpy", "grpc")
     code = f"import sys; from modelwright.triton.pbtext import parse_message; parse_message('name: \"x\"'); print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
+
+
+def test_the_entries_of_maps_are_known_without_reading_options() -> None:
+    waiting = list(schema().DESCRIPTOR.message_types_by_name.values())
+    for message in waiting:
+        waiting += message.nested_types
+        assert is_map_entry(message) == message.GetOptions().map_entry, message.full_name
+    assert any(map(is_map_entry, waiting))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dims: [ 1, -2 , 0x10, 010, 1.5, inf ]",
+        "dims: [ " + "1, " * 100 + "1 ]",
+        "name: 'a' # not \"b\"\n 'c'",
+        'name: "a"\n"b"; x { y: 1, }',
+        "a { b: - 1 c: -1 }",
+    ],
+)
+def test_a_usual_field_and_the_same_one_with_comments_are_read_alike(text: str) -> None:
+    """Comments between tokens keep the parser from reading a field in one match."""
+    spaced = re.sub(r"""("[^"]*"|'[^']*'|#.*\n)|([][{}:,;])""", r"\1\2 #\n", text)
+    assert [(field.name, field.value) for field in _flat(parse_tree(text).roots)] == [
+        (field.name, field.value) for field in _flat(parse_tree(spaced).roots)
+    ]
+
+
+def _flat(fields: Sequence[Field]) -> Iterator[Field]:
+    for field in fields:
+        yield field
+        yield from _flat(field.children)

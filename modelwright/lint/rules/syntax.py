@@ -9,6 +9,7 @@ from modelwright.lint.completion import completes_nothing
 from modelwright.lint.rule import Absent, Example, Folder, Found, Severity, rule
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
+from modelwright.triton.messages import is_map_entry
 from modelwright.triton.model_config_pb2 import schema
 from modelwright.triton.pbtext import Unknown, invalid_strings, unknown_enum_values
 from modelwright.triton.releases import fields_since, older_than
@@ -84,7 +85,7 @@ def _set_fields(message: Any, wanted: dict[str, str]) -> Iterator[tuple[tuple[st
 
 
 def _inner(field: Any, value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    if field.message_type.GetOptions().map_entry:
+    if is_map_entry(field.message_type):
         if field.message_type.fields_by_name["value"].message_type is not None:
             yield from (((field.name, key), value[key]) for key in value)
     elif hasattr(value, "DESCRIPTOR"):
