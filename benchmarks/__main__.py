@@ -23,6 +23,7 @@ NAMES = (
     "tabular",
     "remotes",
     "lint",
+    "install",
     "agreement",
     "generator",
     "gate",

@@ -11,9 +11,9 @@ from modelwright.errors import ModelwrightError
 
 # Extra → what it brings, by import name. What several bring belongs to the first: nobody installs less than that.
 EXTRAS = {
-    "build": ("numpy", "onnx", "onnxruntime", "tritonclient"),
-    "client": ("numpy", "tritonclient"),
-    "load": ("numpy", "tritonclient", "locust", "hpack", "psutil"),
+    "build": ("numpy", "rich", "tritonclient", "onnx", "onnxruntime"),
+    "client": ("numpy", "rich", "tritonclient"),
+    "load": ("numpy", "rich", "tritonclient", "locust", "hpack", "psutil"),
 }
 # Modules that come with others of an extra.
 _BROUGHT_BY = {"ml_dtypes": "numpy", "grpc": "tritonclient", "geventhttpclient": "tritonclient", "gevent": "locust"}

@@ -22,6 +22,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "benchmarks/README.md",
     "docs/bench.md",
+    "docs/ci.md",
     "docs/kinds.md",
     "docs/variants.md",
     "docs/lint.md",

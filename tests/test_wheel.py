@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from modelwright import Project
 from modelwright.cli.main import COMMANDS
@@ -63,7 +65,7 @@ def run(command):
     return done.output if ended else repr(done.exception)
 print(json.dumps({command[0]: run(command) for command in json.load(sys.stdin)}))
 """
-BIG = {"aiohttp", "grpcio", "numpy", "onnx", "onnxruntime", "torch", "tritonclient"}
+BIG = {"aiohttp", "grpcio", "numpy", "onnx", "onnxruntime", "pygments", "torch", "tritonclient"}
 ENSEMBLE = """platform: "ensemble"
 max_batch_size: 0
 input [{ name: "image", data_type: TYPE_FP32, dims: [ -1, 1, -1, -1 ] }]
@@ -102,6 +104,17 @@ def repository_of_three(root: Path) -> Path:
     return root
 
 
+def run_on_terminal(environment: Path, folder: Path, *command: str) -> str:
+    """Where tables and progress are drawn with what the wheel alone does not bring."""
+    here, there = pty.openpty()
+    done = subprocess.run(command, cwd=folder, env=variables(environment), stdout=there, stderr=there)
+    os.close(there)
+    with os.fdopen(here, "rb") as terminal:
+        text = terminal.read1(100_000).decode()
+    assert done.returncode == 0, text
+    return text
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
@@ -130,12 +143,35 @@ def test_the_wheel_alone_lints_and_adopts(bare: Path, tmp_path: Path) -> None:
     models = repository_of_three(tmp_path / "models")
     assert run(bare, tmp_path, "modelwright", "lint", "models").startswith("clean: 3 models for ")
     run(bare, tmp_path, "modelwright", "init", "project")
-    adopted = run(bare, tmp_path / "project", "modelwright", "adopt", str(models))
+    adopted = run_on_terminal(bare, tmp_path / "project", "modelwright", "adopt", str(models))
     assert re.findall(r"^(\w+) +adopted", adopted, re.MULTILINE) == ["all", "plain", "sobel"]
     (models / "sobel/config.pbtxt").write_text(SOBEL.replace('"edges"', '"corners"'))
     found = subprocess.run(["modelwright", "lint", "models"], cwd=tmp_path, env=variables(bare), capture_output=True)
     assert found.returncode == 1
     assert b"model.onnx has no output 'corners'" in found.stdout  # the file was read
+
+
+@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 1)])
+def test_the_github_action_lints(bare: Path, tmp_path: Path, strict: str, code: int) -> None:
+    models = repository_of_three(tmp_path / "with space/models")
+    with (models / "sobel/config.pbtxt").open("a") as config:
+        config.write("dynamic_batching { }\n")  # a warning: max_batch_size is 0
+    (tmp_path / "modelwright").symlink_to(bare)  # what its step before makes
+    given = {"path": "with space/models", "target": "26.07", "strict": strict, "sarif": "lint.sarif"}
+    done = run_step("Lint", given, tmp_path, variables(bare) | {"RUNNER_TEMP": str(tmp_path)})
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "::warning file=with space/models/sobel/config.pbtxt,line=" in done.stdout
+    assert json.loads((tmp_path / "lint.sarif").read_text())["version"] == "2.1.0"
+
+
+def run_step(name: str, inputs: dict[str, str], folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A step of action.yml as GitHub runs it: `shell: bash` is these arguments, inputs without a value are defaults."""
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    (step,) = (step for step in action["runs"]["steps"] if step.get("name") == name)
+    values = {key: str(given["default"]) for key, given in action["inputs"].items()} | inputs
+    given = {key: values[text.removeprefix("${{ inputs.").removesuffix(" }}")] for key, text in step["env"].items()}
+    bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    return subprocess.run(bash, cwd=folder, env=env | given, capture_output=True, text=True)
 
 
 def test_every_command_of_the_wheel_alone_works_or_says_what_to_install(bare: Path, tmp_path: Path) -> None:

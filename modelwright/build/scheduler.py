@@ -57,10 +57,11 @@ class Scheduler:
         """
         steps = self._workspace.steps
         waiting = self._take_cached(steps)
+        if waiting:
+            extras.require("a build", "build")
         self._listener.planned(len(steps), len(steps) - len(waiting))
         if not waiting:
             return self.built
-        extras.require("a build", "build")
         executor = start_executor()
         try:
             while waiting or self._in_flight:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from modelwright import text
@@ -289,9 +290,9 @@ def status_as_data(models: Sequence[ModelStatus]) -> list[dict[str, Any]]:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns by width on a pipe, so that nothing is cut; rich's table on a terminal."""
+    """Columns by width on a pipe, so that nothing is cut; rich's table on a terminal, where rich is installed."""
     rows = [[text.printable(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or find_spec("rich") is None:
         widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
         for row in rows:
             say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
