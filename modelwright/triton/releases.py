@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ProjectError
+from modelwright.fsops import read_text
 
 # Where no source names a release's numpy: what all others have, and what the local server's Python backend works with.
 _NUMPY = "1.26.4"
@@ -37,7 +38,7 @@ class Release:
 
 @cache
 def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(Path(__file__).with_name("data").joinpath("triton_releases.json").read_text())
+    data: dict[str, Any] = json.loads(read_text(Path(__file__).with_name("data") / "triton_releases.json"))
     return data
 
 
