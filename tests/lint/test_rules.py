@@ -79,3 +79,13 @@ def test_bfloat16_is_served_from_the_release_on_whose_backend_takes_it(
     report = lint(RepositoryTree.read(tmp_path), Options(release(target)))
     assert [item.rule.id for item in report.errors] == rules * 2  # the input and the output
     assert all("is of BFLOAT16" in item.message for item in report.errors)
+
+
+@pytest.mark.parametrize(("kind", "rules"), [("KIND_CPU", []), ("KIND_GPU", ["MW109", "MW109"])])
+def test_parameters_of_the_cuda_provider_matter_on_gpus(tmp_path: Path, kind: str, rules: list[str]) -> None:
+    fields = "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in {"cudnn_conv_algo_search": "3", "arena_extend_strategy": "kNextPowerOfTwo"}.items()
+    )
+    example = Example(f"{fields}instance_group [ {{ kind: {kind} }} ]", "", base="onnxruntime")
+    assert [item.rule.id for item in linted(example, tmp_path, fault=True).errors] == rules

@@ -34,6 +34,8 @@ STOCK_BACKENDS = (
     *("tensorflow", "tensorrt", "tensorrtllm", "vllm"),
 )
 _STOCK_AGENTS = ("checksum",)
+_CHOICES = {"execution_mode": 1}  # {parameter: the highest number}; the lowest is 0
+_GPU_CHOICES = {"cudnn_conv_algo_search": 2, "arena_extend_strategy": 1}  # read for instances on GPUs
 THREAD_COUNTS = ("intra_op_thread_count", "inter_op_thread_count")  # parameters of the onnxruntime backend
 _BATCHING, _BATCHING_FILE = "TRITON_BATCH_STRATEGY_PATH", "batchstrategy.so"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
@@ -253,19 +255,20 @@ def bad_parameter(view: ConfigView) -> Iterator[Found]:
     if view.message.backend != "onnxruntime":
         return
     for key, parameter in view.message.parameters.items():
-        problem = _parameter_problem(key, parameter.string_value)
+        problem = _parameter_problem(key, parameter.string_value, "KIND_GPU" in view.instance_kinds)
         if problem:
             yield view.found(f"{key}: {problem}", "parameters", key)
 
 
-def _parameter_problem(key: str, value: str) -> str:
-    if key in THREAD_COUNTS and parse_integer(value) is None:
+def _parameter_problem(key: str, value: str, on_gpu: bool) -> str:
+    number = parse_integer(value)
+    if key in THREAD_COUNTS and number is None:
         return f"'{value}' is not a whole number of 32 bits: it can end the whole server"
-    if key == "execution_mode":
-        mode = parse_integer(value)
-        if mode is None:
+    if key in _CHOICES or (on_gpu and key in _GPU_CHOICES):
+        most = (_CHOICES | _GPU_CHOICES)[key]
+        if number is None:
             return f"'{value}' is not a whole number of 32 bits"
-        return f"{mode} is neither 0 nor 1" if mode not in (0, 1) else ""
+        return "" if 0 <= number <= most else f"{number} is not {' or '.join(map(str, range(most + 1)))}"
     if key in ("enable_mem_arena", "enable_mem_pattern"):
         return "" if parse_boolean(value) is not None else f"'{value}' is neither true nor false"
     return ""
