@@ -445,6 +445,13 @@ def _meeting(view: ConfigView, streams: Mapping[str, int], names: list[str]) -> 
 
 def _in_order(known: Mapping[str, int], steps: list[tuple[int, Any, bool]]) -> Iterator[tuple[int, Any, bool]]:
     """Each step as soon as all tensors that it reads are known. Steps that wait for each other never come."""
-    while ready := [entry for entry in steps if known.keys() >= set(entry[1].input_map.values())]:
-        yield ready[0]
-        steps = [entry for entry in steps if entry is not ready[0]]
+    moved = True
+    while moved:
+        waiting, moved = [], False
+        for entry in steps:
+            if known.keys() >= set(entry[1].input_map.values()):
+                moved = True
+                yield entry
+            else:
+                waiting.append(entry)
+        steps = waiting
