@@ -25,7 +25,7 @@ from modelwright.triton.releases import Release
 
 MAX_BYTES = 1_000_000  # a config is a page or two; ten thousand instance groups fit
 MAX_SUGGESTIONS = 100  # of models: whoever misspells more of them has another problem
-_ORT_SUFFIX = ".ort"  # onnxruntime goes by it: what has it is in its own format, and nothing else is
+ORT_SUFFIX = ".ort"  # onnxruntime goes by it: what has it is in its own format, and nothing else is
 EVERYWHERE = "*"  # all environments: a model's folder is the same in each
 Scanned = Signature | OnnxScanError | OSError
 
@@ -213,7 +213,7 @@ class ConfigView:
         found = {}
         for number in self.served:
             path = self.onnx_file(number)
-            if path.exists() and not (path.suffix.lower() == _ORT_SUFFIX and seen(path) is ORT):
+            if path.exists() and not (path.suffix.lower() == ORT_SUFFIX and seen(path) is ORT):
                 found[number] = self.repository.scan(path)
         return found
 
@@ -293,7 +293,7 @@ class RepositoryView:
     def scan(self, path: Path) -> Scanned:
         if path not in self._scans:
             try:
-                if path.suffix.lower() == _ORT_SUFFIX:
+                if path.suffix.lower() == ORT_SUFFIX:
                     raise OnnxScanError(
                         "onnxruntime reads a file of this name in its own format (ORT), which it is not"
                     )

@@ -18,6 +18,8 @@ from modelwright.lint.view import Options
 from modelwright.onnx.identity import identity_model
 from modelwright.triton.releases import release
 from tests.conftest import ROOT
+from tests.lint.cases.native import TREES as NATIVE
+from tests.lint.trees import write as write_tree
 
 RULES = list(all_rules().values())
 
@@ -89,3 +91,10 @@ def test_parameters_of_the_cuda_provider_matter_on_gpus(tmp_path: Path, kind: st
     )
     example = Example(f"{fields}instance_group [ {{ kind: {kind} }} ]", "", base="onnxruntime")
     assert [item.rule.id for item in linted(example, tmp_path, fault=True).errors] == rules
+
+
+@pytest.mark.parametrize("case", ["ragged input", "batch input", "batch output of other dims"])
+def test_rows_of_ragged_tensors_are_no_batch(tmp_path: Path, case: str) -> None:
+    write_tree(NATIVE[case], tmp_path / "repository")
+    report = lint(RepositoryTree.read(tmp_path / "repository"), Options(release("26.07")))
+    assert report.findings == ()

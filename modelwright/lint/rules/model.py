@@ -34,6 +34,7 @@ STOCK_BACKENDS = (
     *("tensorflow", "tensorrt", "tensorrtllm", "vllm"),
 )
 _STOCK_AGENTS = ("checksum",)
+_LONGEST_VALUE = 40  # in a message
 _CHOICES = {"execution_mode": 1}  # {parameter: the highest number}; the lowest is 0
 _GPU_CHOICES = {"cudnn_conv_algo_search": 2, "arena_extend_strategy": 1}  # read for instances on GPUs
 THREAD_COUNTS = ("intra_op_thread_count", "inter_op_thread_count")  # parameters of the onnxruntime backend
@@ -262,6 +263,7 @@ def bad_parameter(view: ConfigView) -> Iterator[Found]:
 
 def _parameter_problem(key: str, value: str, on_gpu: bool) -> str:
     number = parse_integer(value)
+    value = value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}…"
     if key in THREAD_COUNTS and number is None:
         return f"'{value}' is not a whole number of 32 bits: it can end the whole server"
     if key in _CHOICES or (on_gpu and key in _GPU_CHOICES):

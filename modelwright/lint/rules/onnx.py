@@ -12,7 +12,7 @@ from typing import Any
 
 from modelwright.lint.completion import cannot_batch, plain_dims
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
-from modelwright.lint.view import ConfigView, seen
+from modelwright.lint.view import ORT_SUFFIX, ConfigView, seen
 from modelwright.onnx.rows import other_rows
 from modelwright.onnx.signature import ExternalTensor, Signature, Value, element_type
 from modelwright.suggest import did_you_mean
@@ -47,7 +47,9 @@ def not_onnx(view: ConfigView) -> Iterator[Found]:
         if is_:
             yield view.at(_file(view, number), f"it is {is_.what}", fix=f"{is_.fix}.")
         else:
-            yield view.at(_file(view, number), str(found))
+            named = view.onnx_file(number).suffix.lower() == ORT_SUFFIX
+            fix = "Give it another name, such as model.onnx." if named else ""
+            yield view.at(_file(view, number), str(found), fix=fix)
 
 
 @rule(
@@ -114,12 +116,13 @@ def other_tensors(view: ConfigView) -> Iterator[Found]:
                 if tensor.name not in names:
                     fix = did_you_mean(tensor.name, names)
                     yield view.found(f"{file} has no {side} '{tensor.name}'", side, index, fix=fix)
-        fed = list(_fed(config))
+        fed = list(fed_inputs(config))
         # The backend compares numbers. An input or a control that the file lacks is an error of its own.
         named = {tensor.name for tensor in config.input} | {name for name, _, _ in controls(config)}
         if len(fed) != len(scan.inputs) and named <= known["input"]:
             count = f"{file} has {len(scan.inputs)} inputs, the config {len(fed)}"
-            yield view.found(f"{count}: {_odd(config, fed, scan)}", *_place(config))
+            odd, fix = _odd(config, fed, scan)
+            yield view.found(f"{count}: {odd}", *_place(config), fix=fix)
 
 
 def controls(config: Any) -> Iterator[tuple[str, int, Any]]:
@@ -129,7 +132,7 @@ def controls(config: Any) -> Iterator[tuple[str, int, Any]]:
             yield entry.name, index, control
 
 
-def _fed(config: Any) -> Iterator[str]:
+def fed_inputs(config: Any) -> Iterator[str]:
     """Names of the inputs that the backend counts: an entry of batch_input is one, whatever names it has."""
     yield from (tensor.name for tensor in config.input if not tensor.optional)
     yield from (name for name, _, _ in controls(config))
@@ -145,21 +148,28 @@ def _place(config: Any) -> tuple[str, ...]:
     return ()
 
 
-def _odd(config: Any, fed: list[str], scan: Signature) -> str:
-    """Which inputs make the number differ."""
+def _odd(config: Any, fed: list[str], scan: Signature) -> tuple[str, str]:
+    """Which inputs make the number differ, and what to do; '' is the rule's own fix."""
     required = {value.name for value in scan.inputs}
     missing, twice = sorted(required - set(fed)), sorted({name for name in fed if fed.count(name) > 1})
     unknown = sorted(set(fed) - required - {value.name for value in scan.overridable})
     more = [name for entry in config.batch_input for name in entry.target_name[1:]]
     if missing and missing[0] in more:
-        return f"a batch_input counts as one; '{missing[0]}' is another target_name"
+        return (
+            f"a batch_input counts as one, and '{missing[0]}' is its second target_name",
+            "Give it its own batch_input.",
+        )
     if missing and any(entry.name == missing[0] for entry in config.sequence_batching.control_input):
-        return f"the control_input '{missing[0]}' has no control, so nothing is sent"
+        return f"the control_input '{missing[0]}' has no control, so nothing is sent to it", "Write its control."
     if unknown:
-        return f"'{unknown[0]}' is not one of the file's"
+        return f"the file has no '{unknown[0]}'", did_you_mean(unknown[0], required)
     if missing:
-        return f"'{missing[0]}' is missing or optional"
-    return f"'{twice[0]}' is given twice" if twice else f"'{sorted(set(fed) - required)[0]}' has a default value"
+        return f"'{missing[0]}' is missing or optional", ""
+    if twice and sum(name == twice[0] for name, _, _ in controls(config)) > 1:
+        return f"'{twice[0]}' gets two controls", "Give each control an input of its own."
+    if twice:
+        return f"'{twice[0]}' is given twice", "Give it once: as an input, a control, a state or a batch_input."
+    return f"'{sorted(set(fed) - required)[0]}' has a default value", "Set optional: true for it."
 
 
 def _pairs(view: ConfigView) -> Iterator[tuple[int, str, int, Any, Value, bool]]:
@@ -400,9 +410,18 @@ def other_number_of_rows(view: ConfigView) -> Iterator[Found]:
         config = view.completed(scan)
         if config.max_batch_size > 0:
             served = {tensor.name: index for index, tensor in enumerate(config.output)}
-            for found in other_rows(scan.inputs, scan.outputs):
-                if found.output in served:
+            no_rows = _without_rows(config)
+            for found in other_rows([value for value in scan.inputs if value.name not in no_rows], scan.outputs):
+                if found.output in served and found.output not in no_rows:
                     message = (
                         f"'{found.output}' has '{found.name}' rows in {_file(view, number)}, inputs '{found.rows}'"
                     )
                     yield view.found(message, "output", served[found.output])
+
+
+def _without_rows(config: Any) -> set[str]:
+    """Tensors whose first dimension is not the batch: ragged ones, and what the backend makes of them."""
+    names = {tensor.name for tensor in config.input if tensor.allow_ragged_batch}
+    for entry in (*config.batch_input, *config.batch_output):
+        names.update(entry.target_name)
+    return names

@@ -7,20 +7,21 @@ from collections.abc import Iterator
 
 from modelwright.lint.rule import Example, Found, Severity, rule
 from modelwright.lint.rules.model import THREAD_COUNTS
+from modelwright.lint.rules.onnx import fed_inputs
 from modelwright.lint.view import ConfigView
 from modelwright.server.backends.onnxruntime.load_check import parse_integer
 
 _MANY_THREADS = 128
-_WHOLE = re.compile(r"\s*[+-]?[0-9]+")
+_WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 
 
 @rule(
     "MW920",
-    "thread count that was hardly meant",
+    "number that was hardly meant",
     Severity.WARNING,
-    why="Each instance of an ONNX model starts that many threads of its own: hundreds of them wait for each other. The "
-    "backend reads the number in front of a value and ignores what follows: 1.5 and 1e3 are 1.",
-    fix="Write a whole number, at most the number of cores divided by the number of instances.",
+    why="The onnxruntime backend reads the number in front of a value and ignores what follows: 1.5 and 1e3 are 1. "
+    "Each instance starts as many threads of its own as it is told: hundreds of them wait for each other.",
+    fix="Write a whole number; of threads, at most the cores divided by the instances.",
     example=Example(
         'parameters { key: "intra_op_thread_count" value { string_value: "500" } }',
         'parameters { key: "intra_op_thread_count" value { string_value: "2" } }',
@@ -47,13 +48,18 @@ def odd_thread_count(view: ConfigView) -> Iterator[Found]:
     "batch_input's targets. A model with a wrong one loads, and every request fails.",
     fix="Use the file's names.",
     example=Example(
-        'batch_input [ { kind: BATCH_ELEMENT_COUNT, target_name: "n", data_type: TYPE_FP32, source_input: "x" } ]',
-        "",
+        'sequence_batching { state [ { input_name: "x", output_name: "z", data_type: TYPE_FP32, dims: [ 2 ] } ] }\n'
+        "input [ ]",
+        'sequence_batching { state [ { input_name: "x", output_name: "y", data_type: TYPE_FP32, dims: [ 2 ] } ] }\n'
+        "input [ ]",
         base="onnxruntime",
+        auto_complete=False,
     ),
 )
 def unknown_states(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
+        if len(list(fed_inputs(view.completed(scan)))) != len(scan.inputs):
+            continue  # MW604
         file = f"{number}/{view.filled.default_model_filename}"
         inputs = {value.name for value in (*scan.inputs, *scan.overridable)}
         outputs = {value.name for value in scan.outputs}

@@ -20,6 +20,8 @@ _ONNX_PARAMETERS = (
     *("session.use_device_allocator_for_initializers", "cudnn_conv_algo_search", "gpu_mem_limit"),
     *("arena_extend_strategy", "do_copy_in_default_stream"),
 )
+# Parameters that people use and that no release has.
+_UNRELEASED = {"share_session_between_instances": "Remove it: it was proposed for the backend, and is in no release."}
 
 
 @rule(
@@ -266,9 +268,8 @@ def unknown_parameter(view: ConfigView) -> Iterator[Found]:
         for key in sorted(view.message.parameters):
             if key not in _ONNX_PARAMETERS:
                 near = did_you_mean(key, _ONNX_PARAMETERS)
-                yield view.found(
-                    f"the backend ignores '{key}'", "parameters", key, fix=near if near.startswith("did") else ""
-                )
+                fix = _UNRELEASED.get(key, near if near.startswith("did") else "")
+                yield view.found(f"the backend ignores '{key}'", "parameters", key, fix=fix)
 
 
 @rule(
