@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +19,19 @@ from modelwright.errors import DiskFullError, LockedError, RepositoryError, Stor
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100
 _CHUNK = 1 << 16
+_LEAST_ROOM = 4096  # bytes: a page
 _LARGEST_CHUNK = 1 << 26
 MOST_TEXT_BYTES = 50_000_000
+
+
+_DISK_HINTS = {
+    errno.EIO: "the disk, or its connection, fails: see to it",
+    errno.EFBIG: "files may not become that large here: see `ulimit -f`, and what the filesystem takes",
+    errno.EMFILE: "raise how many files a process may open: ulimit -n 4096",
+    errno.ENFILE: "this machine has too many files open",
+    errno.ENAMETOOLONG: "put the project into a folder with a shorter path, or shorten the name",
+    errno.ESTALE: "the network filesystem lost the file: mount it again",
+}
 
 
 class TooLargeError(OSError):
@@ -188,13 +200,40 @@ def remove_tree(folder: Path) -> None:
 
 
 def disk_error(error: OSError, where: Path) -> StoreError | None:
-    """The error for a full disk or quota, a read-only filesystem or a missing permission; None for any other error."""
+    """The error for a disk that takes or gives nothing: full, read-only, damaged, not allowed. None otherwise."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space and run the same command again; nothing is lost"
         return DiskFullError(f"{where}: {error.strerror}", hint)
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return StoreError(f"{error.filename or where}: {error.strerror}", "make it writable for this user")
+    if error.errno in _DISK_HINTS:
+        return StoreError(f"{error.filename or where}: {error.strerror}", _DISK_HINTS[error.errno])
     return None
+
+
+def is_full(place: Path) -> bool:
+    """Whether the disk of a file or folder (where it is, or would be) has no room, or takes no more files."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with contextlib.suppress(OSError):
+        status = os.statvfs(place)
+        return status.f_bavail * status.f_frsize < _LEAST_ROOM or (status.f_files > 0 and status.f_favail == 0)
+    return False
+
+
+def log_file(path: Path) -> Path:
+    """Where a log is written: `path`, or a file of that name in the temporary folder, where `path` takes nothing.
+
+    What a server or another program prints may be lost; no command fails for want of a place for it.
+    """
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            if not is_full(path):
+                return path
+    with contextlib.suppress(OSError):
+        return Path(tempfile.mkdtemp(prefix="modelwright-")) / path.name
+    return Path(os.devnull)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from modelwright import fsops
 from modelwright.digest import sha256_file
-from modelwright.fsops import TooLargeError, open_file, read_file, read_text
+from modelwright.fsops import TooLargeError, is_full, log_file, open_file, read_file, read_text, write_cache
 
 
 def _socket(path: Path) -> None:
@@ -95,3 +95,20 @@ def test_a_text_has_the_line_ends_of_python(tmp_path: Path) -> None:
     with pytest.raises(UnicodeDecodeError):
         read_text(tmp_path / "f")
     assert read_text(tmp_path / "f", errors="replace") == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_log_goes_elsewhere_where_its_place_takes_nothing(tmp_path: Path) -> None:
+    assert log_file(tmp_path / "logs/x.log") == tmp_path / "logs/x.log"
+    (tmp_path / "file").write_text("")
+    elsewhere = log_file(tmp_path / "file/x.log")
+    assert elsewhere.name == "x.log"
+    assert elsewhere.parent.is_dir()
+    assert not is_full(tmp_path / "not/there")
+
+
+def test_a_cache_that_cannot_be_saved_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    write_cache(tmp_path / "file/cache.json", "{}")
+    write_cache(tmp_path / "cache.json", "{}")
+    assert (tmp_path / "cache.json").read_text() == "{}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.json", "file"]

@@ -217,7 +217,9 @@ def test_files_of_others_are_read_by_fsops_only() -> None:
 
 def is_plain_read(call: ast.Call) -> bool:
     called, given = ast.unparse(call.func), [ast.unparse(item) for item in call.args]
-    if "files(" in called or (called == "tarfile.open" and not given):  # data of the package; what is open already
+    if (
+        "files(" in called or "__file__" in called or (called == "tarfile.open" and not given)
+    ):  # data of the package; what is open already
         return False
     name = called.rpartition(".")[2]
     if name in ("read_text", "read_bytes"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.bench.child import ChildAnswer, ChildFailure, Evaluate, Load, PrepareBatch, TimeBatch
+from modelwright.fsops import log_file
 from modelwright.triton.tensors import Tensors
 
 _PATIENCE_S = 300.0  # for one order; torch.compile of a large model takes minutes
@@ -31,8 +32,7 @@ class Child:
 
     def __init__(self, load: Load, threads: int, cache: Path, log: Path) -> None:
         ours, theirs = Pipe()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        with log_file(log).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

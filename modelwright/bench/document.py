@@ -120,8 +120,12 @@ def place(folder: Path, model: str) -> Path:
 def write(result: BenchResult, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(result.model_dump_json(indent=1), encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(result.model_dump_json(indent=1), encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path, again: str) -> BenchResult:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -19,11 +23,12 @@ from modelwright.api import Project
 from modelwright.cli.hints import error_text, typed
 from modelwright.cli.terminal import say, say_data, say_lines
 from modelwright.errors import ModelwrightError
+from modelwright.fsops import disk_error, is_full
 from modelwright.project.plan_places import PLAN_BUILDERS
 from modelwright.project.project import LONGEST_TIMEOUT_S
 
 F = TypeVar("F", bound=Callable[..., Any])
-_INTERRUPTED = 130  # 128 + SIGINT
+_stopped_by: list[int] = []  # signals that this command was stopped by
 
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
 
@@ -82,10 +87,12 @@ def command(function: F) -> F:
 def errors_shown(code: int = 1) -> Iterator[None]:
     """Turn a ModelwrightError into `Error: …`, a hint and exit code `code`; Ctrl-C into a line and exit code 130.
 
-    A module of an extra that is not installed is such an error, too.
+    A module of an extra that is not installed is such an error, too, and so is a disk that takes or gives nothing.
+    SIGTERM stops a command as Ctrl-C does, with exit code 143.
     """
     try:
-        yield
+        with _terminable():
+            yield
     except ModelwrightError as error:
         fail(error, code)
     except ModuleNotFoundError as error:
@@ -93,9 +100,48 @@ def errors_shown(code: int = 1) -> Iterator[None]:
         if missing is None:
             raise
         fail(missing, code)
+    except OSError as error:
+        known = disk_error(error, Path(error.filename or _full_disk() or Path.cwd()))
+        if known is None:
+            raise
+        fail(known, code)
     except KeyboardInterrupt:
         say("interrupted; nothing half done was published", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(stopped_code())
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raises KeyboardInterrupt for SIGTERM, which service managers and pipelines send: what was started is stopped."""
+
+    def stop(number: int, _: object) -> None:
+        _stopped_by.append(number)
+        raise KeyboardInterrupt
+
+    _stopped_by.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stopped_code() -> int:
+    """The exit code of a command that was stopped: as shells have it, 128 and the number of the signal."""
+    return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
+
+
+def _full_disk() -> Path | None:
+    """Of the places that this project writes to, one whose disk is full. A write that fails does not say where."""
+    places = [Path.cwd(), Path(tempfile.gettempdir())]
+    context = click.get_current_context(silent=True)
+    with contextlib.suppress(ModelwrightError):
+        project = Project.find(context.obj if context else Path.cwd()).config
+        places = [project.state, project.repository, project.root, *places]
+    return next((place for place in places if is_full(place)), None)
 
 
 def fail(error: ModelwrightError, code: int = 1) -> NoReturn:

@@ -13,7 +13,7 @@ import click
 
 from modelwright import extras
 from modelwright.api import Project
-from modelwright.cli.command import Finite, command
+from modelwright.cli.command import Finite, command, stopped_code
 from modelwright.cli.terminal import say, say_data, say_lines
 from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project.project import ProjectConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelwright.loadtest.report.output import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
-FAILED, INCONCLUSIVE, INTERRUPTED = 1, 3, 130
+FAILED, INCONCLUSIVE = 1, 3
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -389,11 +389,11 @@ def _record(
         result = output.result_of(
             kind, models, findings, command=command, is_local=setting.url is None, slo=slo, gates=gates
         )
-        report = output.write(result, folder)
-        if options["as_data"]:
+        if options["as_data"]:  # before it is written: the disk may be full
             say_data(result.model_dump_json(indent=1) + "\n")
         else:
             say_lines(load_text.text(result))
+        report = output.write(result, folder)
         say(f"Report: {setting.project.shown(report)}", err=True)
         return result
 
@@ -408,7 +408,7 @@ def _record(
         raise
     result = written(found)
     if not result.complete:
-        sys.exit(INTERRUPTED if findings.interrupted else FAILED)
+        sys.exit(stopped_code() if findings.interrupted else FAILED)
     if any(measured.requests.succeeded == 0 for measured in result.measurements):
         sys.exit(FAILED)
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -91,8 +90,6 @@ def rollout_command(
         planned = project.plan_rollout(asked, settings)
         as_json(asdict(planned)) if as_data else _say_each(planned.says)
         return
-    # A pipeline that is stopped sends SIGTERM. The canary is put back, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with watcher_for(watch=watch, as_data=as_data) as watcher:
         result = project.rollout(asked, settings, watcher=watcher)
     as_json(asdict(result) | {"passed": result.judged.passed}) if as_data else _print(result)

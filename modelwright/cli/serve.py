@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from modelwright.cli.command import (
     progress,
     quiet,
     startup_timeout_option,
+    stopped_code,
 )
 from modelwright.cli.terminal import say
 from modelwright.errors import ModelwrightError, ServerError
@@ -44,17 +44,19 @@ _MOST_VALUES = 8  # of an output, that are shown
 def serve_command(
     project: Project, http_port: int, grpc_port: int, metrics_port: int, poll: bool, environment: str
 ) -> None:
-    """Serve the repository with a local tritonserver."""
+    """Serve the repository with a local tritonserver, until Ctrl-C (exit code 130) or SIGTERM (143).
+
+    Requests in flight may finish. Exit code 1: the server ended by itself, or did not start.
+    """
     from modelwright.server.local import Ports
 
-    # Service managers send SIGTERM. It stops the server as Ctrl-C does: requests in flight may finish.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ports = Ports(http_port, grpc_port, metrics_port)
     with project.serve(ports=ports, poll=poll, environment=environment, say=say) as served:
         _print_served(project.config, served, environment)
         with suppress(KeyboardInterrupt):
             served.wait()
             raise ServerError(f"tritonserver ended by itself; see {project.config.shown(served.log)}")
+    sys.exit(stopped_code())
 
 
 def _print_served(project: ProjectConfig, served: Served, environment: str) -> None:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from modelwright.errors import ServerError
+from modelwright.errors import DiskFullError, ServerError
+from modelwright.fsops import is_full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,8 @@ def pip_install(
     variables = os.environ | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_NO_INPUT": "1"}
     with log.open("a") as output:
         code = subprocess.call([*command, *pins], stdout=output, stderr=subprocess.STDOUT, env=variables)
+    if code != 0 and is_full(target):
+        raise DiskFullError(f"{target}: No space left on device", f"free some space: {whose} packages take about 1 GB")
     if code != 0:
         raise _pip_error(log, whose)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from modelwright.bench.bench import Asked, bench
 from modelwright.bench.contenders import contests
 from modelwright.bench.document import BenchResult, place, write
-from modelwright.errors import LoadError
+from modelwright.errors import LoadError, StoreError
 from modelwright.fsops import disk_errors
 from modelwright.loadtest.measure.lab import Setting
 from modelwright.loadtest.measure.progress import Progress
@@ -17,13 +17,17 @@ from modelwright.project.project import ProjectConfig
 
 
 def bench_models(project: ProjectConfig, names: Sequence[str], asked: Asked, progress: Progress) -> list[BenchResult]:
-    """One result a builder, in the order of the names."""
+    """One result a builder, in the order of the names. Where one cannot be kept, a note of it says so."""
     setting = Setting(project, project.repository, Workload(url="", model=""), progress)
     results = []
     for contest in contests(project, names):
         result = bench(project, contest, asked, setting)
-        with disk_errors(project.state):
-            write(result, place(project.state, result.model))
+        try:
+            with disk_errors(project.state):
+                write(result, place(project.state, result.model))
+        except StoreError as error:
+            lost = f"not kept for `pick`: {error.message}"
+            result = result.model_copy(update={"notes": [*result.notes, lost]})
         results.append(result)
     return results
 

@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright.errors import ServerError
+from modelwright.fsops import log_file
 from modelwright.server.patience import RAISE_IT, patience_s
 from modelwright.triton.access import address_of
 from modelwright.triton.http import AnswerTooLargeError, BoundedConnection, MalformedAnswerError
@@ -134,7 +135,7 @@ def running(
         raise ServerError(f"{repository}: the model repository does not exist", "build it: modelwright build")
     if ports is not None:
         _check_free(host, ports)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = log_file(log)
     if startup_timeout_s is None:
         startup_timeout_s = patience_s(repository, models if mode == "explicit" else ["*"])
     with ExitStack() as stack:

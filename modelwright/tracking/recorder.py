@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from modelwright.errors import ModelwrightError, TrackingError
-from modelwright.fsops import locked
+from modelwright.fsops import locked, log_file
 from modelwright.project.project import FILE, ProjectConfig
 from modelwright.project.tracking import EMBEDDED
 from modelwright.repository.repository import Repository
@@ -174,8 +174,7 @@ def run_child(
 
     Raises TrackingError where it takes longer than `patience_s`, or dies.
     """
-    log = project.logs / "mlflow.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = log_file(project.logs / "mlflow.log")
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", command],

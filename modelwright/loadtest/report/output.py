@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright import __version__, tools
 from modelwright.errors import LoadError
-from modelwright.fsops import read_text
+from modelwright.fsops import disk_errors, read_text
 from modelwright.loadtest.document import Gate, MachineFacts, Result, SloResult
 
 if TYPE_CHECKING:
@@ -82,8 +82,13 @@ def write(result: Result, folder: Path) -> Path:
 
 def _write(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with disk_errors(path):
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def read(path: Path) -> Result:
