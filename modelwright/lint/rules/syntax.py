@@ -118,7 +118,7 @@ def unreadable(view: ConfigView) -> Iterator[Found]:
     "no config.pbtxt",
     Severity.ERROR,
     why="A model needs a config unless the server completes one. With auto-completion (the server's default) it does "
-    "that for files of onnxruntime, tensorrt, openvino and dali, for SavedModels, and for Python models, by their "
+    "that for files of onnxruntime, tensorrt and openvino, for SavedModels, and for Python models, by their "
     "auto_complete_config. It cannot for PyTorch's files and GraphDefs, which do not say enough.",
     fix="Write a config.",
     example=Example("", "", fault_files={"config.pbtxt": Absent()}, auto_complete=False),
