@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from modelwright.lint.examples import base_text, files_of
+from modelwright.lint.pretty import config_lines, json_lines
 from modelwright.lint.registry import all_rules
 from modelwright.lint.rule import GROUPS, Absent, FileContent, Folder, Locked, Onnx, Rule, Symlink, TensorRtPlan, Zip
 
@@ -65,7 +68,7 @@ def document() -> str:
     """docs/lint.md."""
     rules = all_rules()
     parts = [_INTRODUCTION.format(count=len(rules))]
-    parts += [f"For {what}:\n\n```\n{base_text(base)}```\n" for base, what in _BASES.items()]
+    parts += [f"For {what}:\n\n```\n{_base_text(base)}\n```\n" for base, what in _BASES.items()]
     parts.append("\n".join([*_table(rules), ""]))
     for digit, title in GROUPS.items():
         parts.append(f"## {title}\n")
@@ -94,31 +97,35 @@ def _shown(rule: Rule, *, fault: bool) -> str:
     """What differs: lines of the config, and files that only one of the two has."""
     example = rule.example
     ours, theirs = files_of(example, fault=fault), files_of(example, fault=not fault)
-    lines = (example.fault if fault else example.fixed).splitlines()
+    lines = config_lines(example.fault if fault else example.fixed)
     lines = lines if example.fault != example.fixed else []
     for name in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(name, Absent()), theirs.get(name, Absent())
         if (mine != other and name != "m/config.pbtxt") or (mine != other and not isinstance(mine, str)):
-            lines.append(f"{name}{_content(mine)}")
+            lines += _content(name, mine)
     flag = "" if example.auto_complete else "with --disable-auto-complete-config"
     return "\n".join([*lines, flag] if flag and fault else lines) or "(without it)"
 
 
-def _content(content: FileContent) -> str:
-    if isinstance(content, Absent):
-        return "  missing"
-    if isinstance(content, Folder):
-        return "/"
-    if isinstance(content, Locked):
-        return "/  not readable for the server's user"
-    if isinstance(content, Symlink):
-        return f" → {content.target}"
-    if isinstance(content, Onnx | TensorRtPlan | Zip):
-        return f"  {content}"
+def _base_text(base: str) -> str:
+    return "\n".join(config_lines(base_text(base)))
+
+
+def _content(name: str, content: FileContent) -> list[str]:
+    """A file in an example: its name, and what it is or holds."""
+    if isinstance(content, str | Symlink | Onnx | TensorRtPlan | Zip):
+        lines = [f"→ {content.target}"] if isinstance(content, Symlink) else _text_lines(str(content))
+        return [name, *(f"    {line}" for line in lines)] if len(lines) > 1 else [f"{name}  {''.join(lines)}".rstrip()]
     if isinstance(content, bytes):
-        return f"  {len(content):,} bytes"
-    text = " ".join(content.split())
-    return f"  {text}" if 1 < len(text) < 120 else ""
+        return [f"{name}  {len(content):,} bytes"]
+    kinds = {Absent: "  missing", Folder: "/", Locked: "/  not readable for the server's user"}
+    return [f"{name}{kinds[type(content)]}"]
+
+
+def _text_lines(text: str) -> list[str]:
+    if text.startswith("{"):
+        return json_lines(json.loads(text))
+    return config_lines(text) if text.startswith(("backend", "platform", "name:")) else text.rstrip().splitlines()
 
 
 def _indented(text: str) -> str:

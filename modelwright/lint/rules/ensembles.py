@@ -18,6 +18,7 @@ from modelwright.suggest import did_you_mean
 from modelwright.triton.model_config_pb2 import data_type_name
 
 _FIELD = "ensemble_scheduling"
+_EITHER = 'For an ensemble write platform: "ensemble" instead of the backend; else remove ensemble_scheduling.'
 
 
 def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str], version: int = -1) -> str:
@@ -56,7 +57,7 @@ def composing_models(view: ConfigView) -> Iterator[tuple[int, Any, ConfigView]]:
     example=Example(f"{_GOOD}\ninstance_group [ {{ count: 1 }} ]", _GOOD, base=ENSEMBLE),
 )
 def not_for_ensembles(view: ConfigView) -> Iterator[Found]:
-    if view.is_ensemble:
+    if view.is_ensemble and view.message.platform == ENSEMBLE:
         for field in ("instance_group", "model_warmup"):
             if len(getattr(view.message, field)):
                 yield view.found(f"an ensemble cannot have {field}", field)
@@ -73,9 +74,10 @@ def not_for_ensembles(view: ConfigView) -> Iterator[Found]:
     example=Example("ensemble_scheduling { }", _GOOD, base=ENSEMBLE),
 )
 def half_ensemble(view: ConfigView) -> Iterator[Found]:
-    platform = view.message.platform
+    platform, backend = view.message.platform, view.message.backend
     if view.is_ensemble and platform != ENSEMBLE:
-        yield view.found(f"ensemble_scheduling with platform '{platform}'", _FIELD)
+        what = f"backend '{backend}'" if backend else f"platform '{platform}'" if platform else "no platform"
+        yield view.found(f"ensemble_scheduling in a config with {what}", _FIELD, fix=_EITHER if backend else "")
     elif platform == ENSEMBLE and not view.is_ensemble:
         yield view.found("platform 'ensemble' without ensemble_scheduling", "platform")
     elif view.is_ensemble and not view.message.ensemble_scheduling.step:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelwright.fsops import not_a_file, open_file
+from modelwright.lint import spellings
 from modelwright.lint.completion import ENSEMBLE, PLATFORMS
 from modelwright.lint.rule import Absent, Example, Found, Onnx, Severity, Zip, rule
+from modelwright.lint.templates import placeholder
 from modelwright.lint.view import ConfigView, seen
 from modelwright.server.backends.onnxruntime.load_check import parse_boolean, parse_integer
-from modelwright.suggest import did_you_mean
+from modelwright.suggest import Names, did_you_mean
 from modelwright.triton.accelerators import TENSORRT_PARAMETERS, TENSORRT_PRECISIONS
 from modelwright.triton.file_types import (
     ANNEX_POINTER,
@@ -33,6 +35,7 @@ STOCK_BACKENDS = (
     *("dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "repeat", "square"),
     *("tensorflow", "tensorrt", "tensorrtllm", "vllm"),
 )
+_NO_BACKEND = 'Remove `backend`; if this is no ensemble, remove platform: "ensemble".'
 _STOCK_AGENTS = ("checksum",)
 _LONGEST_VALUE = 40  # in a message
 _CHOICES = {"execution_mode": 1}  # {parameter: the highest number}; the lowest is 0
@@ -59,7 +62,9 @@ _ONE_FILE = ("onnxruntime", "python", "tensorrt", "pytorch", "openvino")
 def name_differs(view: ConfigView) -> Iterator[Found]:
     name = view.written.name
     if name and name != view.model.name:
-        yield view.found(f"name is '{name}', the folder is '{view.model.name}'", "name")
+        unfilled = placeholder(name)
+        fix = f"This is the placeholder of a template. {unfilled.fix}" if unfilled else ""
+        yield view.found(f"name is '{name}', the folder is '{view.model.name}'", "name", fix=fix)
 
 
 @rule(
@@ -73,12 +78,22 @@ def name_differs(view: ConfigView) -> Iterator[Found]:
 def no_backend(view: ConfigView) -> Iterator[Found]:
     config = view.message
     if not config.backend and config.platform != ENSEMBLE:
-        what = (
-            f"no backend belongs to platform '{config.platform}'"
-            if config.platform
-            else "neither backend nor platform is given"
-        )
-        yield view.found(what, "platform" if config.platform else "backend")
+        if config.platform:
+            what = f"no backend belongs to platform '{config.platform}'"
+            yield view.found(what, "platform", fix=_in_place_of(config.platform))
+        else:
+            yield view.found("neither backend nor platform is given, and no file says which backend it is", "backend")
+
+
+def _in_place_of(platform: str) -> str:
+    """What to write for a platform that Triton does not have: its backend, or the platform's right name."""
+    if "ensemble" in platform.lower():
+        return 'Write platform: "ensemble".'
+    near = Names(PLATFORMS).nearest(platform.lower()) if platform not in STOCK_BACKENDS else None
+    meant = spellings.backend(platform, STOCK_BACKENDS)
+    if meant and not (near and platform.lower().count("_")):
+        return f'Write backend: "{meant}" instead of platform.'
+    return f"did you mean '{near}'?" if near else ""
 
 
 @rule(
@@ -92,9 +107,17 @@ def no_backend(view: ConfigView) -> Iterator[Found]:
 def contradicting_platform(view: ConfigView) -> Iterator[Found]:
     config = view.message
     if config.backend and config.platform == ENSEMBLE:
-        yield view.found(f"an ensemble cannot have a backend; '{config.backend}' is given", "backend")
+        what = f"an ensemble cannot have a backend, and '{config.backend}' is given"
+        yield view.found(what, "backend", fix=_NO_BACKEND)
     elif config.backend in PLATFORMS.values() and PLATFORMS.get(config.platform) != config.backend:
-        yield view.found(f"backend '{config.backend}' with platform '{config.platform}'", "platform")
+        own = [f'"{platform}"' for platform, backend in PLATFORMS.items() if backend == config.backend]
+        if config.platform:
+            belongs = PLATFORMS.get(config.platform)
+            other = f"belongs to backend '{belongs}'" if belongs else f"is not one of backend '{config.backend}'"
+            yield view.found(f"platform '{config.platform}' {other}, and backend is '{config.backend}'", "platform")
+        else:
+            fix = f"Write platform: {' or '.join(own)}."
+            yield view.found(f"backend '{config.backend}' needs a platform here", "backend", fix=fix)
 
 
 @rule(
@@ -126,12 +149,17 @@ def unknown_backend(view: ConfigView) -> Iterator[Found]:
         return
     folders = ["", *(f"{number}/" for number in view.served)]
     if not any(view.model.locate(f"{folder}{library}").exists() for folder in folders):
-        yield view.found(f"NVIDIA's container has no backend '{backend}'", "backend", fix=_near(backend))
+        yield view.found(f"NVIDIA's container has no backend '{backend}'", "backend", fix=_meant(backend))
 
 
-def _near(backend: str) -> str:
-    hint = did_you_mean(backend, STOCK_BACKENDS)
-    return hint if hint.startswith("did") else ""
+def _meant(backend: str) -> str:
+    unfilled = placeholder(backend)
+    if unfilled:
+        return f"This is the placeholder of a template. {unfilled.fix}"
+    if backend.lower() == ENSEMBLE:
+        return 'An ensemble has platform: "ensemble" and no backend.'
+    near = spellings.backend(backend, STOCK_BACKENDS)
+    return f"did you mean '{near}'? If your container has '{backend}', ignore the rule for the model." if near else ""
 
 
 @rule(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from modelwright.lint.completion import completes_nothing
 from modelwright.lint.rule import Absent, Example, Folder, Found, Severity, rule
+from modelwright.lint.spellings import enum_value
+from modelwright.lint.templates import Placeholder, placeholder
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
 from modelwright.triton.messages import is_map_entry
@@ -15,6 +18,7 @@ from modelwright.triton.pbtext import Unknown, invalid_strings, unknown_enum_val
 from modelwright.triton.releases import fields_since, older_than
 
 _SELECTED_SINCE = "24.06"
+_DEEPEST = 2  # messages inside messages that a misplaced field is looked for in
 
 
 @rule(
@@ -29,7 +33,7 @@ _SELECTED_SINCE = "24.06"
 )
 def not_a_config(view: ConfigView) -> Iterator[Found]:
     problem = view.problem
-    if problem is not None and not _unknown_values(view):
+    if problem is not None and not _unknown_values(view) and not _unfilled(view):
         yield Found(f"column {problem.column}: {problem.message}", view.file, line=problem.line)
 
 
@@ -44,8 +48,33 @@ def not_a_config(view: ConfigView) -> Iterator[Found]:
 )
 def unknown_field(view: ConfigView) -> Iterator[Found]:
     for unknown in view.unknown_fields:
-        hint = did_you_mean(unknown.name, unknown.known)
-        yield Found(f"{unknown.path}: unknown field", view.file, line=unknown.line, fix=hint)
+        yield Found(f"{unknown.path}: unknown field", view.file, line=unknown.line, fix=_meant(unknown))
+
+
+def _meant(unknown: Unknown) -> str:
+    """What to write: the field where it belongs, if another message has it, else the nearest name."""
+    home = _homes().get(unknown.name)
+    if home is None:
+        return did_you_mean(unknown.name, unknown.known)
+    return f"Write it inside {home} {{ … }}." if home else "Write it at the top level, outside other fields."
+
+
+@cache
+def _homes() -> dict[str, str]:
+    """{field: the message that has it, '' for ModelConfig} where one alone comes first on the way inwards."""
+    homes: dict[str, list[str]] = {}
+    waiting = [(schema().ModelConfig.DESCRIPTOR, "")]
+    for message, path in waiting:
+        for field in message.fields:
+            homes.setdefault(field.name, []).append(path)
+            inner = field.message_type
+            if inner is not None and not is_map_entry(inner) and _depth(path) < _DEEPEST:
+                waiting.append((inner, f"{path}.{field.name}".removeprefix(".")))
+    return {name: paths[0] for name, paths in homes.items() if len(paths) == 1 or _depth(paths[0]) < _depth(paths[1])}
+
+
+def _depth(path: str) -> int:
+    return path.count(".") + bool(path)
 
 
 @rule(
@@ -161,7 +190,8 @@ def environment_not_selectable(view: ConfigView) -> Iterator[Found]:
 )
 def unknown_value(view: ConfigView) -> Iterator[Found]:
     for unknown in _unknown_values(view):
-        hint = did_you_mean(unknown.name, unknown.known)
+        near = enum_value(unknown.name, unknown.known)
+        hint = f"did you mean '{near}'?" if near else f"known: {', '.join(unknown.known)}"
         yield Found(f"{unknown.path}: unknown value '{unknown.name}'", view.file, line=unknown.line, fix=hint)
 
 
@@ -194,3 +224,29 @@ def _may_be_invalid(data: bytes) -> bool:
         return b"\\" in data or not data.decode()
     except UnicodeDecodeError:
         return True
+
+
+@rule(
+    "MW009",
+    "template that is not filled in",
+    Severity.ERROR,
+    why="The file is the template of a config: a placeholder stands where a value belongs, so it does not parse. The "
+    "server takes every folder of a repository for a model, and fails to load this one.",
+    fix="Fill the template in, and check what comes out; keep the template itself outside the repository.",
+    example=Example("max_batch_size: ${max_batch_size}", "max_batch_size: 8"),
+    on_text=True,
+)
+def unfilled_template(view: ConfigView) -> Iterator[Found]:
+    found = _unfilled(view)
+    if found and view.problem:
+        what = f"the placeholder of a template stands here: {found.text}"
+        yield Found(what, view.file, line=view.problem.line, fix=found.fix)
+
+
+def _unfilled(view: ConfigView) -> Placeholder | None:
+    """The placeholder at the place where the text does not parse."""
+    problem = view.problem
+    if problem is None:
+        return None
+    lines = view.source.data.decode(errors="replace").split("\n")
+    return placeholder(lines[problem.line - 1], problem.column) if problem.line <= len(lines) else None

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from modelwright.lint.completion import MAX_BATCH_SIZE
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Severity, TensorRtPlan, rule
-from modelwright.lint.view import ConfigView
+from modelwright.lint.tree import is_hidden
+from modelwright.lint.view import ConfigView, RepositoryView
 from modelwright.suggest import did_you_mean
 from modelwright.triton.file_types import FileType
 from modelwright.triton.plans import PlanHeader, loads, read_plan, tensorrt_in
@@ -58,6 +59,7 @@ def _files(*built_for: str) -> dict[str, str]:
     return {"1/manifest.json": json.dumps({"made": {"plans": plans}})}
 
 
+_RECORD = '{"made": {"tensorrt": {"version": "10.13.0", "compute_capability": "8.6"}}}'
 _LOOK_UP = "NVIDIA's release notes say which TensorRT Triton {target} has: build the plan with that one."
 _BY_CAPABILITY = " ".join(f'cc_model_filenames {{ key: "{name}" value: "{name}.plan" }}' for name in _CAPABILITIES)
 _TWO_PLANS = {f"1/{name}.plan": TensorRtPlan("10.5.0.18") for name in _CAPABILITIES}
@@ -70,6 +72,7 @@ class _Seen:
     file: str
     header: PlanHeader | FileType | OSError
     record: dict[str, Any]
+    has_manifest: bool
     capability: str = ""  # of cc_model_filenames, where the file stands there
 
     @property
@@ -110,7 +113,8 @@ def _plans(view: ConfigView) -> list[_Seen]:
 def _read_plans(view: ConfigView) -> Iterator[_Seen]:
     by_file = {file: capability for capability, file in sorted(view.message.cc_model_filenames.items())}
     for number in view.served:
-        made = (manifest_record(view, number) or {}).get("made")
+        manifest = manifest_record(view, number)
+        made = (manifest or {}).get("made")
         made = made if isinstance(made, dict) else {}
         several = made.get("plans")
         for name in by_file or (view.message.default_model_filename,):
@@ -123,7 +127,8 @@ def _read_plans(view: ConfigView) -> Iterator[_Seen]:
                 header: PlanHeader | FileType | OSError = read_plan(path)
             except OSError as error:
                 header = error
-            yield _Seen(f"{number}/{name}", header, record if isinstance(record, dict) else {}, by_file.get(name, ""))
+            record = record if isinstance(record, dict) else {}
+            yield _Seen(f"{number}/{name}", header, record, manifest is not None, by_file.get(name, ""))
 
 
 @rule(
@@ -157,16 +162,19 @@ def other_tensorrt(view: ConfigView) -> Iterator[Found]:
     "MW802",
     "plan of unknown TensorRT or GPU",
     Severity.WARNING,
-    why="The TensorRT version or the compute capability of the plan is not recorded, or the release's TensorRT is not "
-    "known. Whether the plan loads shows only on the GPU.",
-    fix="Build the plan with Modelwright, or put a manifest.json with made.tensorrt beside it.",
+    why="A plan loads only with the TensorRT that built it, on a GPU of the compute capability that it was built for. "
+    "The TensorRT is in the plan's first bytes. The compute capability only a manifest.json beside the plan can say, "
+    "which Modelwright writes; without one it is not checked. One finding stands for all plans without a manifest.",
+    fix="Try the plan on a GPU of the kind that will serve it, or build it with Modelwright, or write a manifest.json "
+    f"beside it: {_RECORD}.",
     example=Example("", "", base="tensorrt", target="24.10", files=_PLAN, fixed_files=_manifest("10.5.0.18")),
     unexercised=_NO_GPU,
 )
-def cannot_compare(view: ConfigView) -> Iterator[Found]:
-    target = view.options.target.name
+def cannot_compare(repository: RepositoryView) -> Iterator[Found]:
+    target = repository.options.target.name
     runtime = tensorrt_in(target)
-    for plan in _plans(view):
+    unrecorded: list[Found] = []
+    for view, plan in _all_plans(repository):
         if not plan.version:
             if isinstance(plan.header, PlanHeader):
                 yield view.at(plan.file, "the plan's header is of a newer kind, and no manifest records its TensorRT")
@@ -174,7 +182,22 @@ def cannot_compare(view: ConfigView) -> Iterator[Found]:
             what = f"built with TensorRT {plan.version}; of Triton {target} is only known: {runtime}"
             yield view.at(plan.file, what, fix=_LOOK_UP.format(target=target))
         elif not plan.record.get("compute_capability"):
-            yield view.at(plan.file, f"built with TensorRT {plan.version}, for a GPU that no manifest records")
+            built = f"built with TensorRT {plan.version}, for a GPU that"
+            if plan.has_manifest:
+                yield view.at(plan.file, f"{built} its manifest does not record")
+            else:
+                unrecorded.append(view.at(plan.file, f"{built} nothing records"))
+    if unrecorded:
+        more = len(unrecorded) - 1
+        others = f"; the same holds for {more} other {'plan' if more == 1 else 'plans'}" if more else ""
+        yield replace(unrecorded[0], message=f"{unrecorded[0].message}{others}")
+
+
+def _all_plans(repository: RepositoryView) -> Iterator[tuple[ConfigView, _Seen]]:
+    for name in repository.tree.models:
+        view = repository.view(name)
+        if view is not None and not view.source.error and view.problem is None and not is_hidden(name):
+            yield from ((view, plan) for plan in _plans(view))
 
 
 @rule(

@@ -9,6 +9,7 @@ from modelwright.lint.completion import MAX_BATCH_SIZE
 from modelwright.lint.examples import PYTHON_MODEL
 from modelwright.lint.manifests import manifest_record
 from modelwright.lint.rule import Example, Found, Onnx, Severity, rule
+from modelwright.lint.rules.model import STOCK_BACKENDS
 from modelwright.lint.view import ConfigView
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import own_file
@@ -65,8 +66,9 @@ def ignored_rate_limiter(view: ConfigView) -> Iterator[Found]:
     "MW903",
     "accelerator that does nothing",
     Severity.WARNING,
-    why="Only the onnxruntime and tensorflow backends use execution_accelerators. Instances on the CPU ignore a GPU "
-    "accelerator, instances on the GPU ignore a CPU one, and openvino's parameters are always ignored.",
+    why="Of the backends in NVIDIA's container, only onnxruntime and tensorflow use execution_accelerators. Instances "
+    "on the CPU ignore a GPU accelerator, instances on the GPU ignore a CPU one, and openvino's parameters are always "
+    "ignored.",
     fix="Remove it, or use the backend and the instances that it is for.",
     example=Example(
         'optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }',
@@ -76,14 +78,17 @@ def ignored_rate_limiter(view: ConfigView) -> Iterator[Found]:
 def useless_accelerator(view: ConfigView) -> Iterator[Found]:
     accelerators = view.message.optimization.execution_accelerators
     path = ("optimization", "execution_accelerators")
+    backend = view.message.backend
+    if backend not in STOCK_BACKENDS:
+        return  # others have their own: paddle and fastdeploy read them
     lists = {
         "gpu_execution_accelerator": (accelerators.gpu_execution_accelerator, {"KIND_CPU"}),
         "cpu_execution_accelerator": (accelerators.cpu_execution_accelerator, {"KIND_GPU"}),
     }
     for field, (entries, others) in lists.items():
         for index, entry in enumerate(entries):
-            if view.message.backend not in ("onnxruntime", "tensorflow"):
-                yield view.found(f"the {view.message.backend} backend ignores '{entry.name}'", *path, field, index)
+            if backend not in ("onnxruntime", "tensorflow"):
+                yield view.found(f"the {backend} backend ignores '{entry.name}'", *path, field, index)
             elif view.instance_kinds <= others:
                 yield view.found(f"no instance runs on the device that '{entry.name}' is for", *path, field, index)
             elif entry.name == "openvino" and entry.parameters:
@@ -154,10 +159,10 @@ def no_cache(view: ConfigView) -> Iterator[Found]:
     "MW906",
     "useless preferred batch size",
     Severity.WARNING,
-    why="The batcher waits up to its delay for a batch of a preferred size. A size above max_queue_size (or "
-    "max_candidate_sequences) is never reached, so every batch waits for the whole delay. A size of 1 is reached by "
-    "every request, so nothing is batched.",
-    fix="Remove preferred_batch_size, or keep it below the number of requests that can wait together.",
+    why="The batcher waits up to max_queue_delay_microseconds for a batch of a preferred size. A size above "
+    "max_queue_size (or max_candidate_sequences) is never reached, so every batch waits for the whole delay. A size of "
+    "1 is reached by every request: none waits for others, and if it is the only size, nothing is batched.",
+    fix="Remove preferred_batch_size, or write sizes from 2 up to the number of requests that can wait together.",
     example=Example(
         "dynamic_batching { preferred_batch_size: [ 8 ], default_queue_policy { max_queue_size: 4 } }",
         "dynamic_batching { preferred_batch_size: [ 4 ], default_queue_policy { max_queue_size: 4 } }",
@@ -168,23 +173,29 @@ def useless_preference(view: ConfigView) -> Iterator[Found]:
     bounds = (
         (
             ("dynamic_batching",),
-            batching.preferred_batch_size,
+            batching,
             batching.default_queue_policy.max_queue_size,
             "max_queue_size",
         ),
         (
             ("sequence_batching", "oldest"),
-            oldest.preferred_batch_size,
+            oldest,
             oldest.max_candidate_sequences,
             "max_candidate_sequences",
         ),
     )
-    for path, sizes, most, name in bounds:
+    for path, batcher, most, name in bounds:
+        sizes, delay = batcher.preferred_batch_size, batcher.max_queue_delay_microseconds
         for index, size in enumerate(sizes):
             if size > most > 0:
                 yield view.found(f"{size} is above {name} {most}", *path, "preferred_batch_size", index)
-            elif size == 1 and view.message.max_batch_size > 1:
-                yield view.found("every request is a batch of 1 and runs alone", *path, "preferred_batch_size", index)
+            elif size == 1 and view.message.max_batch_size > 1 and (set(sizes) == {1} or delay):
+                what = (
+                    "every request runs alone"
+                    if set(sizes) == {1}
+                    else "no request waits for others, despite the delay"
+                )
+                yield view.found(f"with a preferred size of 1 {what}", *path, "preferred_batch_size", index)
 
 
 @rule(
