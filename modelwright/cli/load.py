@@ -96,6 +96,13 @@ setting_options = _options(
         metavar="NAME:SIZES",
         help="Tensor shapes for variable dimensions: ids:128, image:3,224,224.",
     ),
+    click.option(
+        "--range",
+        "ranges",
+        multiple=True,
+        metavar="NAME=LOW:HIGH",
+        help="Range of random numbers: ids=0:20. Default: that of golden samples; else integers 0:99, floats 0:1.",
+    ),
     click.option("--distinct", type=click.IntRange(1), default=64, show_default=True, help="Different payloads."),
     click.option(
         "--check-every",
@@ -334,7 +341,7 @@ def compare_command(project: Project, first: Path, second: Path) -> None:
 def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
     from modelwright.cli.load_display import ConsoleProgress
     from modelwright.cli.terminal import console
-    from modelwright.loadtest.locust.options import shapes
+    from modelwright.loadtest.locust.options import ranges, shapes
     from modelwright.loadtest.measure.lab import Setting
     from modelwright.loadtest.payloads.workload import Workload
 
@@ -344,6 +351,7 @@ def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
         payload=options["payload"],
         distinct=options["distinct"],
         shapes=shapes(options["shapes"]),
+        ranges=ranges(options["ranges"]),
         seed=options["seed"],
         check_every=options["check_every"],
         api=options["api"],

@@ -50,6 +50,17 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name == BY_NAME[BF16].numpy
 
 
+def largest(dtype: np.dtype[Any]) -> float:
+    """The largest number of a floating-point type."""
+    import numpy as np
+
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).max)
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).max)
+
+
 def rounded_to(tensors: dict[str, Array], types: Mapping[str, str]) -> dict[str, Array]:
     """Tensors with the floats rounded of those that are BF16 in `types`."""
     return {name: rounded(array, types.get(name, "")) for name, array in tensors.items()}

@@ -36,9 +36,25 @@ def test_every_data_type_gets_values_of_its_range() -> None:
 
 def test_integers_and_strings_are_as_asked_for() -> None:
     interface = model(InterfaceTensor("ids", "INT64", (100,)), InterfaceTensor("text", "BYTES", (1,)))
-    request = made(interface, integers=(5, 6), string_length=3)[0]
+    request = made(interface, ranges={"ids": (5, 6)}, string_length=3)[0]
     assert set(request["ids"].ravel().tolist()) == {5, 6}
     assert len(request["text"][0, 0]) == 3
+
+
+ENDS = {
+    "UINT64": (2**64 - 2, 2**64 - 1),
+    "INT8": (-128, -127),
+    "FP32": (-2.5, -2),
+    "BF16": (-2, 3),
+    "FP64": (-1e308, 1e308),
+}
+
+
+def test_ranges_of_any_type_are_kept() -> None:
+    interface = model(*(InterfaceTensor(name, name, (100,)) for name in ENDS))
+    for name, array in made(interface, ranges=ENDS)[0].items():
+        low, high = ENDS[name]
+        assert low <= array.min() < array.max() <= high
 
 
 def test_zeros_are_one_request_of_zeros_and_empty_strings() -> None:
@@ -113,15 +129,27 @@ def test_optional_inputs_are_left_out_unless_they_are_named() -> None:
         ),
         pytest.param(
             InterfaceTensor("x", "UINT8", (2,)),
-            {"integers": (0, 256)},
-            r"from 0 to 256 do not fit UINT8 \(0\.\.255\)",
+            {"ranges": {"x": (0, 256)}},
+            r"input 'x': range 0\.\.256: does not fit UINT8 \(0\.\.255\)\n  hint: give it: --range x=LOW:HIGH",
             id="range",
         ),
         pytest.param(
             InterfaceTensor("x", "INT8", (2,)),
-            {"integers": (3, 2)},
-            r"integers from 3 to 2 do not fit",
+            {"ranges": {"x": (3, 2)}},
+            r"range 3\.\.2: must be from a lower to a higher number",
             id="reversed",
+        ),
+        pytest.param(
+            InterfaceTensor("x", "INT8", (2,)), {"ranges": {"x": (0, 0.5)}}, r"must be whole numbers", id="a part"
+        ),
+        pytest.param(
+            InterfaceTensor("x", "FP16", (2,)), {"ranges": {"x": (0, 1e5)}}, r"beyond FP16 \(±6.55e\+04\)", id="FP16"
+        ),
+        pytest.param(
+            InterfaceTensor("x", "BOOL", (2,)),
+            {"ranges": {"x": (0, 1)}},
+            r"its values are BOOL, not numbers",
+            id="BOOL",
         ),
         pytest.param(InterfaceTensor("x", "FP8", (2,)), {}, r"tensors of type FP8 cannot be sent", id="unknown type"),
         pytest.param(

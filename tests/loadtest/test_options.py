@@ -27,7 +27,7 @@ def test_every_option_reaches_the_workload() -> None:
     given = parsed(
         *("--model", "m", "--model-version", "3", "--payload", "zero", "--repository", "r", "--batch", "4"),
         *("--shape", "ids:128", "--shape", "image:3,8,8", "--check-every", "0", "--api", "tritonclient"),
-        *("--sequence-length", "5"),
+        *("--sequence-length", "5", "--range", "ids=-3:20", "--range", "a=b:0=0.5:1e3"),
     )
     assert options.workload(given, "grpc://x:1") == Workload(
         "grpc://x:1",
@@ -37,6 +37,7 @@ def test_every_option_reaches_the_workload() -> None:
         repository="r",
         batch=4,
         shapes={"ids": 128, "image": [3, 8, 8]},
+        ranges={"ids": [-3, 20], "a=b:0": [0.5, 1000]},
         check_every=0,
         api="tritonclient",
         sequence_length=5,
@@ -54,6 +55,12 @@ def test_a_rate_makes_an_open_loop() -> None:
 def test_an_invalid_shape_is_refused(shape: str) -> None:
     with pytest.raises(ModelwrightError, match=r"--shape .*: must be NAME:SIZES\n  hint: such as input_ids:128"):
         options.shapes([shape])
+
+
+@pytest.mark.parametrize("given", ["ids", "ids=3", "=1:2", "ids=5:1", "ids=1:2:3", "ids=nan:1", "ids=0:inf", "ids=0:x"])
+def test_an_invalid_range_is_refused(given: str) -> None:
+    with pytest.raises(ModelwrightError, match=r"--range .*: must be NAME=LOW:HIGH\n  hint: such as input_ids=0:20"):
+        options.ranges([given])
 
 
 def test_a_name_may_have_colons() -> None:

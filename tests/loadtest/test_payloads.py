@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,37 @@ def test_a_given_shape_generates_values(tmp_path: Path) -> None:
     assert prepare(INTERFACE, repository=tmp_path, dims={"x": 2}).description == "random values, 64 distinct"
     with pytest.raises(LoadError, match=r"m version 3: --shape x: golden samples already have shapes"):
         prepare(INTERFACE, source="golden", repository=tmp_path, dims={"x": 2})
+
+
+def test_random_numbers_follow_the_golden_samples(tmp_path: Path) -> None:
+    """As they are sent: NaN is none of them, and a range that is given goes first."""
+    types = {"ids": "INT32", "x": "FP32", "other": "INT64", "flag": "BOOL"}
+    inputs = tuple(InterfaceTensor(name, datatype, (4,)) for name, datatype in types.items())
+    golden = {
+        "ids": np.array([[1, 2, 3, 4], [4, 5, 6, 19]], np.int32),
+        "x": np.array([[np.nan, -2.5, 0, 1], [7.5, 0, 0, np.inf]], np.float32),
+        "other": np.array([[100, 200, 300, 400]] * 2),
+        "flag": np.zeros((2, 4), bool),
+    }
+    publish(tmp_path, inputs=golden, outputs={"y": np.zeros((2, 2), np.float32)})
+    interface = replace(INTERFACE, inputs=inputs)
+    made = prepare(interface, source="random", repository=tmp_path, ranges={"other": [7, 8]})
+    drawn = {name: np.stack([item.inputs[name] for item in made.items]) for name in types}
+    ends = {name: (values.min(), values.max()) for name, values in drawn.items()}
+    assert (ends["ids"], ends["other"]) == ((1, 19), (7, 8))
+    assert -2.5 <= ends["x"][0] < -2
+    assert 7 < ends["x"][1] <= 7.5
+    assert made.notes == ["values are drawn from the range of the golden samples: ids 1..19, x -2.5..7.5"]
+    assert "--range ids=LOW:HIGH gives another range" in made.hint
+
+
+def test_a_given_range_is_for_random_values(tmp_path: Path) -> None:
+    publish(tmp_path)
+    assert prepare(INTERFACE, repository=tmp_path, ranges={"x": [5, 6]}).description.startswith("random values")
+    with pytest.raises(LoadError, match="--range x: for values that are drawn at random"):
+        prepare(INTERFACE, source="golden", repository=tmp_path, ranges={"x": [5, 6]})
+    with pytest.raises(LoadError, match="m has no input 'y'"):
+        prepare(INTERFACE, ranges={"y": [5, 6]})
 
 
 def test_zeros_are_one_payload(tmp_path: Path) -> None:

@@ -255,11 +255,13 @@ def _workloads(setting: Setting, pairing: Pairing) -> tuple[Workload, Workload]:
 def same_requests(template: Workload, old: tuple[Path, int], new: tuple[Path, int]) -> tuple[Workload, Workload]:
     """The workloads of two versions of a model, each of a repository. Both sides send the same.
 
-    If golden samples differ, those of the old one, without expected answers.
+    If golden samples differ, those of the old one, without expected answers. Generated values follow the old ones, too.
     """
     golden = [repository / template.model / str(version) / GOLDEN for repository, version in (old, new)]
-    if not template.payload and golden[0].is_file() and not _same_inputs(*golden):
+    is_golden = not (template.payload or template.shapes or template.ranges) and golden[0].is_file()
+    if is_golden and not _same_inputs(*golden):
         template = replace(template, payload=str(golden[0]))
+    template = replace(template, ranges_of=str(golden[0]))
     return replace(template, version=str(old[1])), replace(template, version=str(new[1]))
 
 

@@ -216,7 +216,7 @@ class UserContext:
             except CallError as error:
                 failed = error
         name = f"{self.workload.model} version {self.interface.version}"
-        hint = "send one by hand (modelwright infer), check the payload, or read the server's log"
+        hint = self.payloads.hint or "send one by hand (modelwright infer), check the payload, or read the server's log"
         raise LoadError(f"{self.workload.url}: {name}: the first {_FIRST} requests failed: {failed}", hint)
 
     def close(self) -> None:
@@ -297,6 +297,8 @@ def _payloads(workload: Workload, interface: ModelInterface) -> Payloads:
         distinct=workload.distinct,
         seed=workload.seed,
         dims=workload.shapes,
+        ranges=workload.ranges,
+        ranges_of=Path(workload.ranges_of) if workload.ranges_of else None,
     )
 
 

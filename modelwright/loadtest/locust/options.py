@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from modelwright.errors import ModelwrightError
@@ -22,6 +23,9 @@ def add_to(parser: Any) -> None:
     group.add_argument("--repository", default="model_repository", help="where golden samples are")
     group.add_argument("--batch", type=int, default=1, help="rows a request")
     group.add_argument("--shape", action="append", default=[], help="INPUT:1,128 or NAME:128 for dynamic dimensions")
+    group.add_argument(
+        "--range", action="append", default=[], help="INPUT=0:20 for random numbers; default: of golden samples if any"
+    )
     group.add_argument(
         "--check-every", type=int, default=100, help="compare one answer in N with the golden one; 0: none"
     )
@@ -46,6 +50,7 @@ def workload(options: Any, host: str) -> Workload:
         repository=options.repository,
         batch=options.batch,
         shapes=shapes(options.shape),
+        ranges=ranges(options.range),
         check_every=options.check_every,
         api=options.api,
         sequence_length=options.sequence_length,
@@ -72,3 +77,27 @@ def shapes(given: Any) -> dict[str, int | list[int]]:
             raise ModelwrightError(f"--shape {item}: must be NAME:SIZES", "such as input_ids:128 or image:3,8,8")
         made[name] = numbers[0] if len(numbers) == 1 else numbers
     return made
+
+
+def ranges(given: Any) -> dict[str, list[float]]:
+    """`--range ids=0:20`, `--range image=-1:1`. Raises ModelwrightError for anything else."""
+    made: dict[str, list[float]] = {}
+    for item in given:
+        name, _, ends = str(item).rpartition("=")
+        try:
+            low, high = (_number(end) for end in ends.split(":"))
+            is_range = math.isfinite(low) and math.isfinite(high) and low <= high
+        except (ValueError, OverflowError):
+            is_range = False
+        if not (name and is_range):
+            raise ModelwrightError(f"--range {item}: must be NAME=LOW:HIGH", "such as input_ids=0:20 or image=-1:1")
+        made[name] = [low, high]
+    return made
+
+
+def _number(text: str) -> float:
+    """An int where it is one: large ones are exact. Raises ValueError."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

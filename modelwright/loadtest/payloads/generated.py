@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.payloads.interface import InterfaceTensor, ModelInterface
+from modelwright.loadtest.payloads.ranges import has_range, range_for
 from modelwright.loadtest.payloads.samples import check_size, dtype_of, matches
 from modelwright.triton.arrays import is_float
 from modelwright.triton.tensors import Tensors
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Making:
-    """How values are generated. Floats are in 0..1, integers in `integers`, both ends included.
+    """How values are generated. Numbers are in `ranges`, else in `golden`, by input, both ends included.
 
     `dims`, per input: its whole shape, or a value for each of its variable sizes. An optional input is left out unless
-    it is named there.
+    it is named there, or in `ranges`.
     """
 
     dims: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
-    integers: tuple[int, int] = (0, 99)
+    ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    golden: Mapping[str, Sequence[float]] = field(default_factory=dict)
     string_length: int = 16
     zero: bool = False  # zeros, and empty strings
+
+    def all_ranges(self) -> dict[str, Sequence[float]]:
+        return {**self.golden, **self.ranges}
 
 
 def generate(interface: ModelInterface, making: Making, *, batch: int, distinct: int, seed: int) -> list[Tensors]:
@@ -50,24 +55,14 @@ def generate(interface: ModelInterface, making: Making, *, batch: int, distinct:
 
 
 def _wanted(interface: ModelInterface, making: Making, where: str) -> list[InterfaceTensor]:
-    named = [tensor for tensor in interface.inputs if not tensor.optional or tensor.name in making.dims]
+    named = [
+        tensor for tensor in interface.inputs if not tensor.optional or tensor.name in {*making.dims, *making.ranges}
+    ]
     wanted = named or list(interface.inputs)
     for tensor in wanted:
-        _check_integers(tensor, making, f"{where}: input '{tensor.name}'")
+        if has_range(tensor) or tensor.name in making.ranges:
+            range_for(tensor, making.all_ranges(), f"{where}: input '{tensor.name}'")
     return wanted
-
-
-def _check_integers(tensor: InterfaceTensor, making: Making, where: str) -> None:
-    import numpy as np
-
-    low, high = making.integers
-    dtype = dtype_of(tensor, where)
-    if dtype.kind not in "iu":
-        return
-    limits = np.iinfo(dtype)
-    if not limits.min <= low <= high <= limits.max:
-        shown = f"{limits.min}..{limits.max}"
-        raise LoadError(f"{where}: integers from {low} to {high} do not fit {tensor.datatype} ({shown})")
 
 
 def _shape(tensor: InterfaceTensor, making: Making, where: str) -> tuple[int, ...]:
@@ -109,10 +104,11 @@ def _values(
         return np.zeros(shape, dtype)
     if dtype.kind == "b":
         return chance.integers(0, 2, shape).astype(dtype)
+    low, high = range_for(tensor, making.all_ranges(), tensor.name)
     if is_float(dtype):
-        return chance.random(shape).astype(dtype)
-    low, high = making.integers
-    return chance.integers(low, high, shape, dtype, endpoint=True)
+        part = chance.random(shape)
+        return (low * (1 - part) + high * part).astype(dtype)  # high - low may be infinite
+    return chance.integers(int(low), int(high), shape, dtype, endpoint=True)
 
 
 def _strings(shape: tuple[int, ...], length: int, chance: np.random.Generator) -> np.ndarray[Any, Any]:

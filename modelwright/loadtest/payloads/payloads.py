@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from modelwright.errors import LoadError, VerifyError
 from modelwright.facts.verified import GoldenComparison
 from modelwright.loadtest.payloads.generated import Making, generate
 from modelwright.loadtest.payloads.interface import ModelInterface
+from modelwright.loadtest.payloads.ranges import golden_ranges
+from modelwright.loadtest.payloads.ranges import hint as range_hint
+from modelwright.loadtest.payloads.ranges import note as range_note
 from modelwright.loadtest.payloads.sample_files import load_npz, read_samples
 from modelwright.loadtest.payloads.samples import (
     check_fits,
@@ -56,12 +59,16 @@ class Payload:
 
 @dataclass(frozen=True)
 class Payloads:
-    """`description`: "golden samples of version 3, 32 distinct". `notes` are for the reader of the result."""
+    """`description`: "golden samples of version 3, 32 distinct". `notes` are for the reader of the result.
+
+    `hint`: what to do if the model refuses them.
+    """
 
     items: list[Payload]
     description: str
     tolerance: dict[str, Tolerance] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 def prepare(
@@ -73,31 +80,47 @@ def prepare(
     distinct: int = 64,
     seed: int = 7,
     dims: Mapping[str, int | Sequence[int]] | None = None,
-    integers: tuple[int, int] = (0, 99),
+    ranges: Mapping[str, Sequence[float]] | None = None,
+    ranges_of: Path | None = None,
     string_length: int = 16,
 ) -> Payloads:
     """At most `distinct` requests of `batch` rows, the same for the same seed. Raises LoadError.
 
     `source`: "golden", "random", "zero", or the path of a file or folder; "" is golden samples where `repository` has
-    some of this version and no `dims` are given, else random. `dims` are shapes, per input: see generated.Making.
+    some of this version and neither `dims` nor `ranges` are given, else random. `dims` and `ranges`, per input: see
+    generated.Making. Other numbers are in the range of the golden samples of this version, or of those at `ranges_of`.
     """
     _check_batch(interface, batch, distinct)
-    dims = dims or {}
+    dims, ranges = dims or {}, ranges or {}
+    check_known(interface, ranges, f"payload for {interface.model}: --range")
     check_known(interface, dims, f"payload for {interface.model}: --shape")
     if source == "":
-        known = repository is not None and not dims and _golden_path(interface, repository).is_file()
+        known = repository is not None and not (dims or ranges) and _golden_path(interface, repository).is_file()
         source = "golden" if known else "random"
+    if ranges and source != "random":
+        raise LoadError(f"--range {min(ranges)}: for values that are drawn at random", "use --payload random")
     if source == "golden":
         return _golden(interface, repository, batch, distinct, seed, dims)
     if source in ("random", "zero"):
-        making = Making(dims, integers, string_length, zero=source == "zero")
+        golden = ranges_of or (_golden_path(interface, repository) if repository is not None else None)
+        found = golden_ranges(interface, golden) if golden is not None and source == "random" else {}
+        making = Making(dims, ranges, found, string_length, zero=source == "zero")
         made = generate(interface, making, batch=batch, distinct=distinct, seed=seed)
-        return _described([Payload(inputs) for inputs in made], "zeros" if making.zero else "random values")
+        return _generated(interface, making, made)
     shapes = {name: [size] if isinstance(size, int) else size for name, size in dims.items()}
     samples = read_samples(interface, Path(source), shapes)
     chosen = _selected(interface, samples, batch, distinct, seed)
     items = [Payload(stacked(samples, rows, interface.max_batch_size > 0)) for rows in chosen]
     return _described(items, f"{Path(source).name}, {_counted(len(samples), 'sample')}")
+
+
+def _generated(interface: ModelInterface, making: Making, made: Sequence[Tensors]) -> Payloads:
+    items = [Payload(inputs) for inputs in made]
+    if making.zero:
+        return _described(items, "zeros")
+    followed = {name: found for name, found in making.golden.items() if name in made[0] and name not in making.ranges}
+    notes = [range_note(followed)] if followed else []
+    return replace(_described(items, "random values", notes=notes), hint=range_hint(interface, making.all_ranges()))
 
 
 def check(expected: Tensors, actual: Tensors, tolerance: Mapping[str, Tolerance]) -> str:

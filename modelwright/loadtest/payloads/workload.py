@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -31,6 +31,8 @@ class Workload:
     shapes: Mapping[str, int | list[int]] = field(
         default_factory=dict
     )  # tensor shapes by input; a number: one variable size
+    ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of generated numbers, by input
+    ranges_of: str = ""  # golden samples that they follow otherwise; "" for those of the version
     seed: int = 7
     check_every: int = 100
     api: Api = "raw"
