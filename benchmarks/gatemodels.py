@@ -1,11 +1,12 @@
 """What the gate is tried on: a model, the same with a tenth more compute, and the same with another config.
 
-versions(folder)  a project whose model `layers` has version 1 and version 2, whose server computes 10 % longer
-configs(folder)   two repositories with the same version 1, of which one has a config that serves less
+versions(folder)  a project whose model has version 1, version 2, which computes 10 % longer, and version 3, a copy of 1
+configs(folder)   two repositories with the same version 1, of which one has a config that serves a fifth less
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 from benchmarks import projects, timing
 
 MODEL = "convolutions"
-LAYERS, MORE_LAYERS = 30, 34
+LAYERS, MORE_LAYERS = 60, 68
 _CHANNELS, _SIDE = 16, 16
 _DATA = f"""\
 import numpy as np
@@ -32,13 +33,21 @@ def versions(root: Path) -> Path:
     projects.settle()
     _write(project, MORE_LAYERS, {})
     timing.build(project)
+    _copy_version(project / "model_repository" / MODEL, 1, 3)
     return project
 
 
-def configs(root: Path, changed: dict[str, object]) -> tuple[Path, Path]:
+def _copy_version(model: Path, version: int, copy: int) -> None:
+    """The same version once more: its instance is a process of its own, as a new version's is."""
+    shutil.copytree(model / str(version), model / str(copy))
+    manifest = model / str(copy) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": copy}))
+
+
+def configs(root: Path, usually: dict[str, object], changed: dict[str, object]) -> tuple[Path, Path]:
     """The project, whose repository has the changed `serving`, and the repository with the usual one."""
     project = projects.empty_project(root)
-    _write(project, LAYERS, {})
+    _write(project, LAYERS, usually)
     timing.build(project)
     usual = root / "baseline"
     shutil.copytree(project / "model_repository", usual)

@@ -83,7 +83,7 @@ def batch_latency(batch: int, rounds_ns: Sequence[Sequence[int]], seed: int) -> 
     found = estimate([math.log(value) for value in medians_ms], seed)
     low, high = found.interval(CONFIDENCE)
     calls = np.concatenate([np.asarray(calls, dtype=np.int64) for calls in rounds_ns])
-    median_ms = math.exp(found.median)
+    median_ms = math.exp(found.value)
     return BatchLatency(
         batch=batch,
         calls=len(calls),
@@ -102,7 +102,7 @@ def speedup(source: Sequence[float], other: Sequence[float], seed: int, *, highe
     sign = -1 if higher_is_better else 1
     found = estimate([sign * math.log(one / two) for one, two in pairs], seed)
     low, high = found.interval(CONFIDENCE)
-    values = {"ratio": found.median, "low": low, "high": high}
+    values = {"ratio": found.value, "low": low, "high": high}
     return Ratio(confidence=CONFIDENCE, rounds=len(pairs), **{name: math.exp(value) for name, value in values.items()})
 
 

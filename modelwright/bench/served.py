@@ -104,7 +104,7 @@ def throughput(measured: Sequence[Measurement], seed: int) -> ServedThroughput |
     found = estimate([math.log(rate) for rate in rates], seed)
     low, high = found.interval(CONFIDENCE)
     return ServedThroughput(
-        requests_per_s=math.exp(found.median),
+        requests_per_s=math.exp(found.value),
         low=math.exp(low),
         high=math.exp(high),
         p50_ms=_median(measured, "p50"),

@@ -16,13 +16,13 @@ from modelwright.charts.axes import Axis, draw_horizontal, round_step
 from modelwright.charts.figure import Figure, Key, area_key, mark_key
 from modelwright.charts.svg import WIDTH, Drawing, cross, fitted, marker, path_of, tag, text_width
 
-Outcome = Literal["pass", "fail", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive", "reported"]
 MINUS = "\N{MINUS SIGN}"
 _LEFT, _RIGHT, _TOP = 14.0, WIDTH - 14, 8.0
 _HEADING = 22.0  # the name of a group
 _PITCH = 56.0  # a line of text, the interval, the second interval
 _MIN, _MAX = -0.6, 1.0  # changes beyond these are drawn as arrows at the edge; the text has the number
-_SHAPES: dict[str, int] = {"pass": 0, "inconclusive": 3}  # circle, diamond; `fail` is a cross
+_SHAPES: dict[str, int] = {"pass": 0, "inconclusive": 3, "reported": 1}  # circle, diamond, square; `fail` is a cross
 
 
 @dataclass(frozen=True)

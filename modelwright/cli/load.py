@@ -263,28 +263,30 @@ def slo_command(
     help="The baseline is the newest version in that repository.",
 )
 @click.option(
-    "--rounds", type=click.IntRange(6), default=10, show_default=True, help="Once as many again if undecided."
+    "--rounds",
+    type=click.IntRange(7),
+    help="Of the comparison; once as many again if undecided. Default: what this machine needs, within 3 minutes.",
 )
 @click.option(
     "--seconds",
-    type=Finite(0.2),
-    default=2.0,
+    type=Finite(0.1),
+    default=0.25,
     show_default=True,
-    help="Of a measurement; longer if a p99 needs it.",
+    help="Of a measurement; longer if a percentile needs it.",
 )
-@click.option("--warmup", type=Finite(0), default=0.2, show_default=True, help="Seconds before each measurement.")
+@click.option("--warmup", type=Finite(0), default=0.05, show_default=True, help="Seconds before each measurement.")
 @click.option(
-    "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="throughput=0.05, p50=…, p99=…, compute=…"
+    "--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="cpu=0.05, throughput=…, p50=…, p99=…, compute=…"
 )
 @click.option(
     "--metric",
     "metric_names",
     multiple=True,
     metavar="NAME",
-    help="Gate only this metric; may be repeated. Default: all.",
+    help="Measure only this metric; may be repeated. Default: all but p99, which needs a fixed load.",
 )
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at saturation. Default: 32.")
-@click.option("--rate", type=Finite(0, min_open=True), help="The fixed load. Default: 70 % of capacity.")
+@click.option("--rate", type=Finite(0, min_open=True), help="Measure a fixed load, too, at so many requests a second.")
 @setting_options
 @measuring
 def ab_command(
@@ -292,7 +294,7 @@ def ab_command(
     names: tuple[str, ...],
     versions: tuple[int, ...] | None,
     baseline_repository: Path | None,
-    rounds: int,
+    rounds: int | None,
     seconds: float,
     warmup: float,
     margins: tuple[str, ...],
@@ -307,18 +309,20 @@ def ab_command(
     """
     from modelwright.loadtest.gate import ab
     from modelwright.loadtest.gate.objectives import metrics, objectives
+    from modelwright.loadtest.gate.pairings import pairings
     from modelwright.loadtest.gate.verdict import EXIT_CODES, overall
 
     setting = _setting(project.config, options)
     slo_of = objectives(project.config, margins, concurrency, rate)
     root = baseline_repository.absolute() if baseline_repository else None
-    found, left_out = ab.pairings(setting, names, versions or (), root, slo_of)
+    found, left_out = pairings(setting, names, versions or (), root, slo_of)
     for reason in left_out:
         setting.progress.say(reason)
     if not found:
         say("Nothing to compare: no model has two versions.")
         return
-    plan = ab.Plan(rounds, seconds, warmup, seed=options["seed"], metrics=metrics(metric_names))
+    chosen, with_p99 = metrics(metric_names), "p99" in metric_names
+    plan = ab.Plan(rounds, seconds, warmup, seed=options["seed"], metrics=chosen, fixed_load=with_p99)
     models = [pairing.model for pairing in found]
     result = _record(
         "ab", setting, models, options, lambda findings: _Found(gates=ab.gate(setting, found, plan, findings))

@@ -14,7 +14,7 @@ from modelwright.errors import LoadError, ServerError
 from modelwright.fleet.member import Member
 from modelwright.fleet.verdict import Limits, Recorded, Traffic, too_many_errors
 from modelwright.fleet.watcher import Watcher
-from modelwright.loadtest.gate.ab import same_requests
+from modelwright.loadtest.gate.pairings import same_requests
 from modelwright.loadtest.generator.processes import GeneratorProcesses, Phase, Watch
 from modelwright.loadtest.measure.lab import check_installed
 from modelwright.loadtest.measure.latency import NEEDED

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA = 1  # raised when a reader of the old document would misread the new one
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+MetricWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "REPORTED"]
 
 
 class _Part(BaseModel):
@@ -194,29 +195,34 @@ class SloResult(_Part):
 
 
 class Interval(_Part):
-    """A ratio candidate / baseline over rounds: the median, and its bootstrap interval."""
+    """A ratio candidate / baseline of the better quarter of the rounds of each, and its bootstrap interval."""
 
-    metric: str  # "throughput", "p50", "p99", "compute"
-    regime: str  # "saturation" or "fixed load"
+    metric: str  # "cpu", "throughput", "p50", "p99", "compute"
+    regime: str  # "saturation", "one in flight" or "fixed load"
     ratio: float
     low: float
     high: float
     confidence: float
-    baseline: float  # median of the rounds, in `unit`
+    baseline: float  # the better quartile of the rounds, in `unit`
     candidate: float
     unit: str  # "req/s" or "ms"
     rounds: int
 
 
 class MetricVerdict(_Part):
-    """An interval against its margin. `margin` is the worsening that is allowed, a share: 0.05."""
+    """An interval against its margin. `margin` is the worsening that is allowed, a share: 0.05.
+
+    `verdict` is REPORTED where the metric is not gated (`why_reported`) and nothing speaks against the candidate.
+    """
 
     interval: Interval
     margin: float
     higher_is_better: bool
-    verdict: Verdict
+    verdict: MetricWord
     p_value: float | None  # of "worse by no more than the margin", before Holm's correction
     rejected: bool  # after Holm's correction over models and metrics
+    gated: bool = True  # the calibration found that this machine can decide it at the margin
+    why_reported: str = ""  # why it is not
 
 
 class Threshold(_Part):
@@ -255,12 +261,13 @@ class Round(_Part):
 
     round: int
     order: int  # its place within the round
-    side: Literal["A", "A2", "B"]  # A2: the baseline once more, for the calibration
+    side: Literal["A", "A2", "B"]  # A2: the baseline once more, in the rounds of the calibration
     throughput: float | None
     p50_ms: float | None
     p99_ms: float | None
     compute_ms: float | None
     failed: int
+    cpu_ms: float | None = None
 
 
 class Gate(_Part):
@@ -272,7 +279,7 @@ class Gate(_Part):
     verdict: Verdict
     reasons: list[str]
     metrics: list[MetricVerdict]
-    calibration: list[MetricVerdict]  # baseline against itself, in the same rounds
+    calibration: list[MetricVerdict]  # baseline against itself, in the rounds before the comparison
     thresholds: list[Threshold]
     attribution: Attribution
     rounds: list[Round]

@@ -366,9 +366,10 @@ class Gates(BaseModel):
 class SloMargins(StrictModel):
     """By which share a candidate may be worse than its baseline before `load ab` fails it."""
 
+    cpu: float = Field(0.05, gt=0)  # CPU time of the server's processes a request
     throughput: float = Field(0.05, gt=0, lt=1)  # at saturation
-    p50: float = Field(0.05, gt=0)  # service time at the fixed load
-    p99: float = Field(0.1, gt=0)
+    p50: float = Field(0.05, gt=0)  # service time with one request in flight, and at the fixed load
+    p99: float = Field(0.1, gt=0)  # at the fixed load
     compute: float = Field(0.05, gt=0)  # the server's, of one execution at equal batch sizes
 
 

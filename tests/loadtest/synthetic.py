@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,7 +22,9 @@ from modelwright.loadtest.document import (
     Target,
     Validity,
 )
-from modelwright.loadtest.gate.rounds import Side, SideName
+from modelwright.loadtest.gate.rounds import FIXED, SATURATION, SINGLE, Side, SideName
+
+REGIMES = (SATURATION, SINGLE, FIXED)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Facts:
     """One side in one regime. Milliseconds; `outside` is network and client."""
 
     throughput: float = 1000.0
+    cpu: float | None = 1.0
     p50: float = 4.0
     p99: float | None = 9.0
     queue: float = 1.0
@@ -122,6 +125,7 @@ def server(facts: Facts) -> ServerStatistics:
         cache_hits=0,
         cpu_cores=1.0,
         memory_bytes=1,
+        cpu_ms_per_request=facts.cpu,
     )
 
 
@@ -139,22 +143,27 @@ def rounds(
     seed: int = 1,
     noise: float = 0.01,
     base: Facts = Facts(),
+    calibration: int = 8,
+    regimes: Sequence[str] = REGIMES,
     by_round: Callable[[int, SideName, Facts], Facts] | None = None,
 ) -> list[Side]:
-    """Rounds in which the candidate is the baseline with `changes`, at saturation and at the fixed load, and noise.
+    """`calibration` rounds of the baseline twice, and `count` rounds of baseline and candidate.
 
-    `noise`: of one side, the standard deviation of its logarithm. p99 has three times as much, compute half.
+    The candidate is the baseline with `changes`, at saturation and otherwise. `noise`: of one side, the standard
+    deviation of its logarithm. p99 has three times as much, compute and CPU time half.
     """
     generator = np.random.default_rng(seed)
     sides = []
-    for number in range(1, count + 1):
-        for order, name in enumerate(generator.permutation(["A", "A2", "B"]).tolist()):
-            measured: list[Measurement] = []
-            for change, mode in zip(changes, ("closed", "open"), strict=True):
+    for number in range(1, calibration + count + 1):
+        for order, name in enumerate(generator.permutation(["A", "A2" if number <= calibration else "B"]).tolist()):
+            measured: dict[str, Measurement] = {}
+            for regime in regimes:
+                change = changes[regime != SATURATION]
                 facts = _noisy(change(base) if name == "B" else base, generator, noise)
-                facts = by_round(number, name, facts) if by_round else facts
-                measured.append(measurement(facts, mode, f"round {number} {name}"))  # type: ignore[arg-type]
-            sides.append(Side(number, order, name, *measured))
+                facts = by_round(number - calibration, name, facts) if by_round else facts
+                mode: Literal["closed", "open"] = "open" if regime == FIXED else "closed"
+                measured[regime] = measurement(facts, mode, f"round {number} {name} {regime}")
+            sides.append(Side(number, order, name, measured))
     return sides
 
 
@@ -165,5 +174,6 @@ def _noisy(facts: Facts, generator: np.random.Generator, noise: float) -> Facts:
     shared = math.exp(generator.normal(0, noise))  # slow is slow in every part
     changed: dict[str, Any] = {name: getattr(facts, name) * shared for name in ("queue", "compute", "outside")}
     changed |= {"throughput": times(facts.throughput, 1), "p50": times(facts.p50, 1)}
+    changed |= {"cpu": facts.cpu and times(facts.cpu, 0.5)}
     changed |= {"p99": facts.p99 and times(facts.p99, 3), "execution": times(facts.execution, 0.5)}
     return replace(facts, **changed)

@@ -20,12 +20,15 @@ Given = Mapping[str, Any]
 
 
 def attributed(
-    busy: Given, calm: Given, regime: str = FIXED, worse: bool = True, noise: float = 0.01, failed: str = ""
+    busy: Given, calm: Given, regime: str = FIXED, worse: bool = True, noise: float = 1e-5, failed: str = ""
 ) -> Attribution:
     """The candidate with these facts in place of the baseline's, by regime."""
     at_saturation = rounds((lambda facts: replace(facts, **busy), lambda facts: facts), base=BUSY, noise=noise)
     at_fixed_load = rounds((lambda facts: facts, lambda facts: replace(facts, **calm)), base=CALM, noise=noise)
-    sides = [replace(one, fixed=other.fixed) for one, other in zip(at_saturation, at_fixed_load, strict=True)]
+    sides = [
+        replace(one, measurements={**other.measurements, SATURATION: one.measurements[SATURATION]})
+        for one, other in zip(at_saturation, at_fixed_load, strict=True)
+    ]
     return attribute(sides, regime, 1, worse, failed, ["config: x 1 → 2"])
 
 

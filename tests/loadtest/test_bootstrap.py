@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from modelwright.loadtest.gate.bootstrap import estimate, holm, rounds_needed
+from modelwright.loadtest.gate.bootstrap import GOOD, estimate, estimate_sides, holm, rounds_needed
 
 Noise = Callable[[np.random.Generator, int], NDArray[Any]]
 
@@ -47,10 +47,33 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(kind: str, rounds: in
     )  # three standard errors around 95 % are ± 3 %; drift is on the safe side
 
 
+@pytest.mark.parametrize("kind", ["quiet", "starved"])
+def test_the_interval_of_two_sides_covers_the_truth_and_is_narrow_although_rounds_were_disturbed(kind: str) -> None:
+    generator = np.random.default_rng(3)
+    covered, widths = 0, []
+    for seed in range(300):
+        both = generator.standard_normal((16, 2)) * 0.02
+        both += (generator.random((16, 2)) < 0.35) * generator.exponential(0.4, (16, 2)) * (kind == "starved")
+        low, high = estimate_sides([(one, other) for one, other in both], seed, resamples=500).interval(0.975)
+        covered += low <= 0 <= high
+        widths.append(high - low)
+    assert covered / 300 >= 0.94
+    assert np.median(widths) < 0.07
+
+
+def test_the_better_quarter_of_each_side_is_compared() -> None:
+    logs = [(0.0, 0.2), (0.0, 0.2), (0.0, 0.2), (3.0, 0.2), (0.0, 3.0), (0.0, 0.2), (0.0, 0.2), (0.0, 0.2)]
+    found = estimate_sides(logs, 1)
+    assert found.value == pytest.approx(0.2)
+    assert found.rounds == 8
+    assert found.interval(0.975) == pytest.approx((0.2, 0.2))
+    assert estimate_sides(logs, 1, 1 - GOOD).value == pytest.approx(0.2)
+
+
 def test_the_median_withstands_a_round_that_is_far_off() -> None:
     rounds = [0.01, 0.02, 0.0, 0.015, 0.005, 0.012, 0.008, 0.011, 0.009]
     calm, disturbed = estimate([*rounds, 0.01], 1), estimate([*rounds, 5.0], 1)
-    assert disturbed.median == pytest.approx(calm.median, abs=0.002)
+    assert disturbed.value == pytest.approx(calm.value, abs=0.002)
     assert disturbed.interval(0.95)[1] < 0.02
 
 
@@ -66,7 +89,7 @@ def test_an_interval_holds_its_median_and_widens_with_confidence(rounds: list[fl
     found = estimate(rounds, seed, resamples=400)
     (outer_low, outer_high), (inner_low, inner_high) = found.interval(0.975), found.interval(0.8)
     assert outer_low <= inner_low <= inner_high <= outer_high
-    assert found.median == pytest.approx(float(np.median(rounds)))
+    assert found.value == pytest.approx(float(np.median(rounds)))
     assert found.negated.interval(0.8) == pytest.approx((-inner_high, -inner_low))
 
 

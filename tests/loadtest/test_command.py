@@ -89,7 +89,7 @@ def test_ab_writes_a_gate_and_exits_by_its_verdict(folder: Folder, server: Runni
     # One metric, so one regime is measured; test_ab.py has both.
     done = folder.load(
         *("ab", "two_versions", "--versions", "9,10", "--payload", "payload.json", "--url", f"http://{server.http}"),
-        *("--repository", str(server.log.parent / "repository"), "--rounds", "6", "--seconds", "0.2"),
+        *("--repository", str(server.log.parent / "repository"), "--rounds", "7", "--seconds", "0.2"),
         *("--warmup", "0.05", "--metric", "throughput", "--concurrency", "4", "--output", "out", "--json"),
     )
     assert done.code in (0, 1, 3), done.stderr
@@ -98,8 +98,9 @@ def test_ab_writes_a_gate_and_exits_by_its_verdict(folder: Folder, server: Runni
     (gate,) = result.gates
     assert done.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[gate.verdict]
     assert (gate.model, gate.baseline, gate.candidate) == ("two_versions", "version 9", "version 10")
-    # Three sides, six rounds or twice that, after one measurement of the capacity.
-    assert len(result.measurements) in (19, 37)
+    # Two sides in 8 to 24 rounds of calibration and 7 of comparison or twice that, after two for the loads.
+    assert len(result.measurements) in [2 + 2 * (8 * times + rounds) for times in (1, 2, 3) for rounds in (7, 14)]
+    assert {item.side for item in gate.rounds} == {"A", "A2", "B"}
     assert {each.target.version for each in result.measurements} == {"9", "10"}
     # Both sides send the same one payload: that is said once.
     assert [note for note in result.notes if "distinct" in note] == [

@@ -6,27 +6,47 @@ from dataclasses import replace
 
 import pytest
 
-from modelwright.loadtest.gate.rounds import COMPUTE, P50, Pair, Side, as_rounds, compared, same_batches, too_few
+from modelwright.loadtest.gate.rounds import (
+    COMPUTE,
+    FIXED,
+    FIXED_P50,
+    P50,
+    SATURATION,
+    SINGLE,
+    THROUGHPUT,
+    Pair,
+    Pairs,
+    Side,
+    as_rounds,
+    compared,
+    same_batches,
+    too_few,
+    value_of,
+)
 from tests.loadtest.synthetic import Facts, measurement, rounds, server
 
 
 def side(name: str, p50: float) -> Side:
-    return Side(1, 1, name, None, measurement(Facts(p50=p50)))  # type: ignore[arg-type]
+    return Side(1, 1, name, {SINGLE: measurement(Facts(p50=p50), "closed")})  # type: ignore[arg-type]
 
 
-def test_the_baseline_is_the_geometric_mean_of_both() -> None:
-    found = compared([side("A", 2.0), side("A2", 8.0), side("B", 6.0)], P50).pairs
-    assert found == [Pair(pytest.approx(4.0), pytest.approx(6.0))]  # type: ignore[arg-type]
+def test_a_round_compares_the_baseline_with_the_candidate_or_with_itself() -> None:
+    assert compared([side("A", 2.0), side("B", 6.0)], P50).pairs == [Pair(2.0, 6.0)]
+    assert compared([side("A", 2.0), side("A2", 3.0)], P50, "A2").pairs == [Pair(2.0, 3.0)]
+    assert compared([side("A", 2.0), side("A2", 3.0)], P50) == Pairs([], [])
 
 
-def test_one_baseline_is_enough() -> None:
-    found = compared([side("A2", 8.0), side("B", 6.0)], P50).pairs
-    assert found == [Pair(pytest.approx(8.0), pytest.approx(6.0))]  # type: ignore[arg-type]
+def test_a_round_without_a_baseline_is_missing() -> None:
+    assert compared([side("B", 2.0)], P50).missing == ["round 1: not measured to its end"]
 
 
-def test_a_round_without_a_candidate_is_missing() -> None:
-    found = compared([side("A", 2.0), side("A2", 8.0)], P50)
-    assert (found.pairs, found.missing) == ([], ["round 1: not measured to its end"])
+def test_a_client_that_is_near_its_limit_spoils_no_throughput_and_one_that_did_not_send_does() -> None:
+    near = measurement(Facts(invalid="the client may be the limit"), "closed")
+    near = near.model_copy(update={"client": near.client.model_copy(update={"ceiling": 1500.0})})
+    assert value_of(near, THROUGHPUT) == 1000.0
+    assert value_of(measurement(Facts(invalid="late")), FIXED_P50) == "the measurement is not valid: late"
+    unsent = measurement(Facts(failures={"not sent": 814}))
+    assert value_of(unsent, FIXED_P50) == "the client did not send 814 requests"
 
 
 def ratio(baseline: Facts, candidate: Facts) -> float:
@@ -57,9 +77,9 @@ def test_a_rare_batch_size_does_not_dominate() -> None:
     ("baseline", "candidate", "why"),
     [
         ({4: 1000}, {8: 1000}, "0 executions had equal batch sizes on both sides, of 1,000"),
-        ({4: 1000, 8: 20}, {8: 1000}, "20 executions had equal batch sizes on both sides, of 1,000"),
+        ({4: 1000, 8: 9}, {8: 1000}, "9 executions had equal batch sizes on both sides, of 1,000"),
         ({4: 9000, 8: 500}, {8: 500, 16: 9000}, "500 executions had equal batch sizes on both sides, of 9,500"),
-        ({4: 10}, {4: 10}, "10 executions had equal batch sizes on both sides, of 10"),
+        ({4: 9}, {4: 9}, "9 executions had equal batch sizes on both sides, of 9"),
         ({}, {}, "0 executions had equal batch sizes on both sides, of 0"),
     ],
 )
@@ -71,9 +91,11 @@ def test_compute_of_zero_is_left_out() -> None:
     assert isinstance(same_batches(server(Facts(execution=0.0)), server(Facts())), str)
 
 
-def test_compute_needs_the_fixed_load() -> None:
-    sides = [replace(item, fixed=None) for item in rounds(count=2)]
-    assert compared(sides, COMPUTE).missing == ["round 1: not measured to its end", "round 2: not measured to its end"]
+def test_compute_needs_one_request_in_flight() -> None:
+    assert compared(rounds(count=2, calibration=0, regimes=[SATURATION]), COMPUTE).missing == [
+        "round 1: not measured to its end",
+        "round 2: not measured to its end",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +114,11 @@ def test_rounds_that_carry_an_interval(good: int, lost: int, confidence: float, 
 
 
 def test_the_document_keeps_rounds_in_order_of_measurement() -> None:
-    kept = as_rounds(list(reversed(rounds(count=3))))
-    assert [(item.round, item.order) for item in kept] == [
-        (number, order) for number in (1, 2, 3) for order in (0, 1, 2)
-    ]
+    kept = as_rounds(list(reversed(rounds(count=2, calibration=1))))
+    assert [(item.round, item.order) for item in kept] == [(n, order) for n in (1, 2, 3) for order in (0, 1)]
     facts = Facts(batches={4: 300, 8: 100}, failures={"closed": 2})
-    only = as_rounds([Side(1, 0, "A", None, measurement(facts))])[0]
+    only = as_rounds([Side(1, 0, "A", {FIXED: measurement(facts)})])[0]
     assert (only.throughput, only.p50_ms, only.p99_ms, only.failed) == (None, 4.0, 9.0, 2)
-    assert only.compute_ms == pytest.approx(1.5 * (0.75 * 1.5 + 0.25 * 2))
+    whole = as_rounds([Side(1, 0, "A", {SATURATION: measurement(facts), SINGLE: measurement(facts)})])[0]
+    assert (whole.throughput, whole.cpu_ms, whole.p50_ms, whole.failed) == (1000.0, 1.0, 4.0, 4)
+    assert whole.compute_ms == pytest.approx(1.5 * (0.75 * 1.5 + 0.25 * 2))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from modelwright.loadtest.document import BatchSize
 from modelwright.loadtest.generator.recording import RECORD, FailureKind, Record
+from modelwright.loadtest.measure.listener import triton_process
 from modelwright.loadtest.measure.server_side import Snapshot, difference, snapshot, with_cpu
 from modelwright.loadtest.measure.usage import Usage
 from modelwright.server.local import RunningServer
+from modelwright.triton.access import address_of
 from modelwright.triton.client import Client, connect
 from tests.loadtest.wire import free_port
 
@@ -127,3 +131,29 @@ def test_a_server_that_is_gone_has_no_snapshot() -> None:
 
 def test_a_model_that_is_not_served_has_no_snapshot(client: Client) -> None:
     assert snapshot(client, "nothing", "1", None) is None
+
+
+def test_the_process_of_a_server_on_this_machine_is_found_by_its_port(server: RunningServer) -> None:
+    for address in (f"http://{server.http}", f"grpc://{server.grpc.replace('127.0.0.1', 'localhost')}"):
+        assert triton_process(address_of(address)) == (server.pid, "")
+
+
+def test_what_passes_requests_on_is_not_the_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as forwarder:
+        pid, why_not = triton_process(address_of(f"http://127.0.0.1:{forwarder.getsockname()[1]}"))
+    assert pid is None
+    assert why_not.endswith(f" is {psutil.Process().name()}, which passes requests on")
+
+
+@pytest.mark.parametrize(
+    ("url", "why_not"),
+    [
+        ("http://gpu.example:8000", "the server at gpu.example:8000 is on another machine"),
+        (f"grpc://127.0.0.1:{free_port()}", "cannot be seen: it is another user's, or in a container"),
+    ],
+    ids=["elsewhere", "nobody that can be seen"],
+)
+def test_without_a_process_it_is_said_why(url: str, why_not: str) -> None:
+    pid, reason = triton_process(address_of(url))
+    assert pid is None
+    assert reason.endswith(why_not)

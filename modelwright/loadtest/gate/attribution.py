@@ -6,10 +6,11 @@ wait longer for a free instance, and under load nearly all of the difference is 
 order, and the first that holds is reported:
 
 1. errors: the candidate fails requests.
-2. compute: one execution takes longer at equal batch sizes. Its interval over rounds excludes "no change", and the
-   slowdown explains the rest: at least half of the loss of throughput at saturation; and at the fixed load at least a
-   sixth of the growth of the mean time, since a queue at 70 % of capacity multiplies a slowdown by 1 / (1 - 0.7) at
-   first (M/M/1) and by up to about six before it grows without limit.
+2. compute: one execution takes longer at equal batch sizes, or, in batches of about the same size, a request takes
+   more of the server's CPU time. Its interval over rounds excludes "no change", and the slowdown explains the rest: at
+   least half of the loss of throughput at saturation; and at the fixed load at least a sixth of the growth of the mean
+   time, since a queue at 70 % of capacity multiplies a slowdown by 1 / (1 - 0.7) at first (M/M/1) and by up to about
+   six before it grows without limit.
 3. The part that moved most, if the mean time moved at all:
    - compute, with other batch sizes → batch mix; with the same → compute.
    - queue, with smaller batches → batch mix: more executions for the same requests. With larger or the same → queue: a
@@ -24,13 +25,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 
 from modelwright.loadtest.document import Attribution, Measurement, Share
-from modelwright.loadtest.gate.bootstrap import Estimate, estimate
-from modelwright.loadtest.gate.rounds import BASELINES, COMPUTE, FIXED, SATURATION, THROUGHPUT, Side, compared
+from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, estimate_sides
+from modelwright.loadtest.gate.rounds import (
+    BASELINES,
+    COMPUTE,
+    CPU,
+    FIXED,
+    SATURATION,
+    THROUGHPUT,
+    Metric,
+    Side,
+    compared,
+)
 from modelwright.text import change, number, percent
 
 _MOVED = 0.02  # a logarithm: a smaller change does not count, however certain
@@ -42,7 +53,7 @@ _OVERLOAD = math.log(0.95 / 0.7)  # a slowdown after which 70 % of the old capac
 
 @dataclass(frozen=True)
 class _Split:
-    """The parts of a request's mean time, in milliseconds; of one side in one round, or medians over rounds."""
+    """The parts of a request's mean time, in milliseconds; of one side in one round, or over its better rounds."""
 
     total: float
     queue: float
@@ -60,6 +71,8 @@ class _Moved:
     total: Estimate
     compute: Estimate | None  # of one execution at equal batch sizes
     compute_ms: tuple[float, float]
+    cpu: Estimate | None  # the server's CPU time of a request
+    cpu_ms: tuple[float, float]
     capacity: float | None  # the loss of throughput at saturation, a logarithm
     sign: int
     regime: str
@@ -101,40 +114,42 @@ def _moved(sides: Sequence[Side], regime: str, seed: int, worse: bool) -> _Moved
     rounds = _by_round(sides, regime)
     if not rounds:
         return None
-    total = estimate([math.log(candidate.total / baseline.total) for baseline, candidate in rounds], seed)
-    at_saturation = compared(sides, THROUGHPUT).log_ratios
-    moved = _Moved(
-        baseline=_over([baseline for baseline, _ in rounds], median),
-        candidate=_over([candidate for _, candidate in rounds], median),
+    baseline, candidate = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
+    total = estimate_sides([(math.log(one.total), math.log(other.total)) for one, other in rounds], seed)
+    at_saturation = compared(sides, THROUGHPUT).logs
+    compute, compute_ms = _estimated(sides, COMPUTE, seed)
+    cpu, cpu_ms = _estimated(sides, CPU, seed)
+    return _Moved(
+        baseline=_better_half(baseline),
+        candidate=_better_half(candidate),
         total=total,
-        compute=None,
-        compute_ms=(0.0, 0.0),
-        capacity=-median(at_saturation) if at_saturation else None,
-        sign=1 if worse or total.median >= 0 else -1,
+        compute=compute,
+        compute_ms=compute_ms,
+        cpu=cpu,
+        cpu_ms=cpu_ms,
+        capacity=-estimate_sides(at_saturation, seed, 1 - GOOD).value if at_saturation else None,
+        sign=1 if worse or total.value >= 0 else -1,
         regime=regime,
     )
-    return _with_compute(moved, sides, seed)
 
 
-def _with_compute(moved: _Moved, sides: Sequence[Side], seed: int) -> _Moved:
-    """Add compute at equal batch sizes: at the fixed load, as the gate compares it, else at saturation."""
-    for regime in (FIXED, SATURATION):
-        found = compared(sides, replace(COMPUTE, regime=regime)).pairs
-        if found:
-            baseline, candidate = (median(pair.baseline for pair in found), median(pair.candidate for pair in found))
-            compute = estimate([pair.log_ratio for pair in found], seed)
-            return replace(moved, compute=compute, compute_ms=(baseline, candidate))
-    return moved
+def _estimated(sides: Sequence[Side], metric: Metric, seed: int) -> tuple[Estimate | None, tuple[float, float]]:
+    """With the medians of both sides. Compute: in the regime in which the gate compares it, else at saturation."""
+    for regime in (metric.regime, FIXED, SATURATION):
+        found = compared(sides, replace(metric, regime=regime))
+        if found.pairs:
+            medians = (median(pair.baseline for pair in found.pairs), median(pair.candidate for pair in found.pairs))
+            return estimate_sides(found.logs, seed), medians
+    return None, (0.0, 0.0)
 
 
 def _by_round(sides: Sequence[Side], regime: str) -> list[tuple[_Split, _Split]]:
     found = []
     for number_ in sorted({side.round for side in sides}):
         within = {side.side: _split(side.measured(regime)) for side in sides if side.round == number_}
-        baselines = [split for name in BASELINES if (split := within.get(name))]
-        candidate = within.get("B")
-        if baselines and candidate:
-            found.append((_over(baselines, _mean), candidate))
+        baseline, candidate = within.get("A"), within.get("B")
+        if baseline and candidate:
+            found.append((baseline, candidate))
     return found
 
 
@@ -148,18 +163,16 @@ def _split(measurement: Measurement | None) -> _Split | None:
     return _Split(total, server.queue_ms, compute, total - server.mean_ms, server.mean_batch)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _over(splits: Sequence[_Split], summary: Callable[[list[float]], float]) -> _Split:
-    batches = [split.batch for split in splits if split.batch is not None]
+def _better_half(splits: Sequence[_Split]) -> _Split:
+    """The mean of the quicker half of the rounds: a round that was disturbed says nothing of the version."""
+    quicker = sorted(splits, key=lambda split: split.total)[: (len(splits) + 1) // 2]
+    batches = [split.batch for split in quicker if split.batch is not None]
     return _Split(
-        total=summary([split.total for split in splits]),
-        queue=summary([split.queue for split in splits]),
-        compute=summary([split.compute for split in splits]),
-        outside=summary([split.outside for split in splits]),
-        batch=summary(batches) if batches else None,
+        total=fmean(split.total for split in quicker),
+        queue=fmean(split.queue for split in quicker),
+        compute=fmean(split.compute for split in quicker),
+        outside=fmean(split.outside for split in quicker),
+        batch=fmean(batches) if batches else None,
     )
 
 
@@ -185,8 +198,10 @@ def _batches(sides: Sequence[Side], regime: str, names: Sequence[str]) -> dict[i
 
 
 def _cause(moved: _Moved) -> tuple[str, str]:
-    if _compute_explains(moved):
-        return "compute", _execution(moved)
+    if moved.compute is not None and _explains(moved, moved.compute):
+        return "compute", _execution(moved, moved.compute)
+    if moved.cpu is not None and abs(_batch_growth(moved)) < _BATCH_MOVED and _explains(moved, moved.cpu):
+        return "compute", _cpu_time(moved, moved.cpu)
     if not _is_sure(moved.total, moved.sign):
         return "nothing moved", f"a request's mean time did not change: {_total(moved)}"
     part = max(_shares(moved), key=lambda share: moved.sign * (share.candidate_ms - share.baseline_ms))
@@ -199,20 +214,20 @@ def _cause(moved: _Moved) -> tuple[str, str]:
     return ("batch mix", f"{_mean_batch(moved)}; {shown}") if is_mix else (part.part, f"{shown}{_and_batch(moved)}")
 
 
-def _compute_explains(moved: _Moved) -> bool:
-    if moved.compute is None or not _is_sure(moved.compute, moved.sign):
+def _explains(moved: _Moved, slowdown: Estimate) -> bool:
+    if not _is_sure(slowdown, moved.sign):
         return False
-    by = moved.sign * moved.compute.median
+    by = moved.sign * slowdown.value
     if moved.capacity is not None and moved.sign * moved.capacity > max(_MOVED, 2 * by):
         return False
-    grew = moved.sign * moved.total.median
+    grew = moved.sign * moved.total.value
     return moved.regime == SATURATION or by >= _OVERLOAD or grew <= _AMPLIFIED * by
 
 
 def _is_sure(found: Estimate, sign: int) -> bool:
     """Whether it certainly moved in this direction, by more than _MOVED."""
     low, high = found.interval(_CONFIDENCE)
-    return sign * found.median >= _MOVED and (low > 0 if sign > 0 else high < 0)
+    return sign * found.value >= _MOVED and (low > 0 if sign > 0 else high < 0)
 
 
 def _batch_growth(moved: _Moved) -> float:
@@ -232,13 +247,20 @@ def _and_batch(moved: _Moved) -> str:
     return f"; {_mean_batch(moved)}" if abs(_batch_growth(moved)) >= _BATCH_MOVED else ""
 
 
-def _execution(moved: _Moved) -> str:
-    assert moved.compute is not None
-    low, high = map(math.exp, moved.compute.interval(_CONFIDENCE))
+def _cpu_time(moved: _Moved, cpu: Estimate) -> str:
+    before, after = moved.cpu_ms
+    return f"a request takes {number(before)} → {number(after)} ms of the server's CPU time, {_with_interval(cpu)}"
+
+
+def _with_interval(found: Estimate) -> str:
+    low, high = map(math.exp, found.interval(_CONFIDENCE))
+    return f"{change(math.exp(found.value))} ({percent(_CONFIDENCE)} interval {change(low)} … {change(high)})"
+
+
+def _execution(moved: _Moved, compute: Estimate) -> str:
     before, after = moved.compute_ms
     text = (
-        f"one execution computes {number(before)} → {number(after)} ms at equal batch sizes, "
-        f"{change(math.exp(moved.compute.median))} ({percent(_CONFIDENCE)} interval {change(low)} … {change(high)})"
+        f"one execution computes {number(before)} → {number(after)} ms at equal batch sizes, {_with_interval(compute)}"
     )
     if moved.sign * (moved.candidate.queue - moved.baseline.queue) <= _MOVED * moved.baseline.total:
         return f"{text}; a request takes {_total(moved)}"

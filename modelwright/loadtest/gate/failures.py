@@ -1,6 +1,6 @@
 """Whether a candidate fails requests that its baseline did not.
 
-The rule, over both regimes of all rounds. Requests that the client did not send are not among them: where all its
+The rule, over all regimes of all rounds. Requests that the client did not send are not among them: where all its
 connections are busy until the end, the machine may have stopped for both, and no version answered them wrongly.
 
 1. Requests without an answer (`connect`, `closed`, `timeout`) are stray if a side has them in one round only, and there
@@ -82,8 +82,8 @@ def failing(sides: Sequence[Side]) -> Failing:
 def _tallies(sides: Sequence[Side], name: str) -> dict[int, _Tally]:
     found: dict[int, _Tally] = {}
     for side in sides:
-        for measurement in (side.saturation, side.fixed):
-            if side.side == name and measurement:
+        for measurement in side.measurements.values():
+            if side.side == name:
                 found.setdefault(side.round, _Tally()).add(measurement)
     return found
 
@@ -125,8 +125,8 @@ def _of(failed: int, tallies: Sequence[_Tally]) -> str:
 def _kinds(sides: Sequence[Side]) -> str:
     counted: Counter[str] = Counter()
     for side in sides:
-        for measurement in (side.saturation, side.fixed):
-            if side.side == "B" and measurement:
+        for measurement in side.measurements.values():
+            if side.side == "B":
                 counted.update({item.kind: item.count for item in measurement.failures if item.kind != NOT_SENT})
     shown = ", ".join(f"{kind}: {count:,}" for kind, count in counted.most_common(3))
     return f" ({shown})" if shown else ""

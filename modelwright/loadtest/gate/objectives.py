@@ -30,13 +30,13 @@ def objectives(
 
 def metrics(names: Sequence[str]) -> list[Metric]:
     """The metrics of these names; without names, all. Raises LoadError for an unknown name."""
-    known = {metric.name: metric for metric in METRICS}
+    known = list(dict.fromkeys(metric.name for metric in METRICS))
     for name in names:
         if name not in known:
             raise LoadError(
                 f"--metric {name}: unknown metric", did_you_mean(name, known) or f"known: {', '.join(known)}"
             )
-    return [metric for name, metric in known.items() if name in names] or list(METRICS)
+    return [metric for metric in METRICS if metric.name in names] or list(METRICS)
 
 
 def _margin(item: str) -> tuple[str, float]:

@@ -1,52 +1,54 @@
-"""The rounds of a gate: what each side measured, and the ratio of candidate and baseline in each round.
+"""The rounds of a gate: what each side measured, and the values of the two sides that are compared.
 
-The sides of a round are A and A2, both the baseline, and B, the candidate. B is compared with the geometric mean of A
-and A2. A2 against A shows what the machine's noise does to a model that has not changed.
+The sides are A, the baseline, A2, the baseline once more, and B, the candidate. The rounds of the calibration have A
+and A2: A2 against A shows what the machine's noise does to a model that has not changed. The rounds of the comparison
+have A and B.
 
 The metrics, each in the regime that shows it best:
 
-    throughput   saturation   successful requests a second
-    p50, p99     fixed load   service time. Response time would add the client's own lag, which is the same on both
-                              sides
-    compute      fixed load   the server's time for one execution, at equal batch sizes
+    cpu          saturation      CPU time of the server's processes a successful request
+    throughput   saturation      successful requests a second
+    p50          one in flight   service time, of a request that waits for no other: a neighbour moves it least
+    compute      one in flight   the server's time for one execution, at equal batch sizes
+    p50, p99     fixed load      service time, where a fixed load is measured. Response time would add the client's own
+                                 lag, which is the same on both sides
 
-Compute is compared at the fixed load, where executions overlap little. At saturation every instance is busy all the
-time: instances that share cores slow each other down, and a candidate with more instances would seem to compute longer.
-Batch sizes differ between sides whenever anything else does, so sizes are compared one by one: the mean of log ratios,
-weighted by the executions that both sides have. A size that ran a few times counts for little.
+Compute is compared where executions do not overlap. At saturation every instance is busy all the time: instances that
+share cores slow each other down, and a candidate with more instances would seem to compute longer. Sizes of batches are
+compared one by one: the mean of log ratios, weighted by the executions that both sides have.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from modelwright.loadtest.document import Measurement, Round, ServerStatistics
 from modelwright.loadtest.gate.bootstrap import rounds_needed
 from modelwright.loadtest.measure.latency import NEEDED
+from modelwright.loadtest.measure.measurement import MAX_OF_CEILING
 
 SideName = Literal["A", "A2", "B"]
-SATURATION, FIXED = "saturation", "fixed load"
+SATURATION, SINGLE, FIXED = "saturation", "one in flight", "fixed load"
 BASELINES: tuple[SideName, ...] = ("A", "A2")
-_MIN_EXECUTIONS = 30  # of equal batch sizes in a round, to compare
+_MIN_EXECUTIONS = 10  # of equal batch sizes in a round, to compare
 _ENOUGH = 0.8  # of the rounds
 _MIN_SHARE = 0.1  # of the executions of the side that has fewer
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side measured in one round; None if it was not measured."""
+    """What one side measured in one round, by regime."""
 
     round: int
     order: int  # its place within the round
     side: SideName
-    saturation: Measurement | None
-    fixed: Measurement | None
+    measurements: Mapping[str, Measurement]
 
     def measured(self, regime: str) -> Measurement | None:
-        return self.saturation if regime == SATURATION else self.fixed
+        return self.measurements.get(regime)
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,16 @@ class Metric:
     regime: str
     unit: str
     higher_is_better: bool = False
+    explains: bool = False  # a part of what another metric has as a whole
 
 
+CPU = Metric("cpu", SATURATION, "ms")
 THROUGHPUT = Metric("throughput", SATURATION, "req/s", higher_is_better=True)
-P50 = Metric("p50", FIXED, "ms")
-P99 = Metric("p99", FIXED, "ms")
-COMPUTE = Metric("compute", FIXED, "ms")
-METRICS = (THROUGHPUT, P50, P99, COMPUTE)
+P50 = Metric("p50", SINGLE, "ms")
+COMPUTE = Metric("compute", SINGLE, "ms", explains=True)
+FIXED_P50 = Metric("p50", FIXED, "ms")
+FIXED_P99 = Metric("p99", FIXED, "ms")
+METRICS = (CPU, THROUGHPUT, P50, COMPUTE, FIXED_P50, FIXED_P99)
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,6 @@ class Pair:
 
     baseline: float
     candidate: float
-
-    @property
-    def log_ratio(self) -> float:
-        return math.log(self.candidate / self.baseline)
 
 
 @dataclass(frozen=True)
@@ -84,56 +85,76 @@ class Pairs:
     missing: list[str]
 
     @property
-    def log_ratios(self) -> list[float]:
-        return [pair.log_ratio for pair in self.pairs]
+    def logs(self) -> list[tuple[float, float]]:
+        return [(math.log(pair.baseline), math.log(pair.candidate)) for pair in self.pairs]
 
 
-def compared(
-    sides: Sequence[Side], metric: Metric, baselines: Sequence[SideName] = BASELINES, candidate: SideName = "B"
-) -> Pairs:
-    """Candidate against the geometric mean of the baselines, round by round."""
+def compared(sides: Sequence[Side], metric: Metric, candidate: SideName = "B") -> Pairs:
+    """Candidate and baseline, round by round; with `candidate` "A2" those of the calibration."""
     pairs, missing = [], []
-    for number in sorted({side.round for side in sides}):
-        within = {side.side: side for side in sides if side.round == number}
-        found = [_pair(within.get(name), within.get(candidate), metric) for name in baselines]
-        good = [pair for pair in found if isinstance(pair, Pair)]
-        if good:
-            baseline = _geometric_mean([pair.baseline for pair in good])
-            pairs.append(Pair(baseline, baseline * math.exp(sum(pair.log_ratio for pair in good) / len(good))))
+    for number, (baseline, other) in sorted(_rounds_with(sides, candidate).items()):
+        pair = _pair(baseline, other, metric)
+        if isinstance(pair, Pair):
+            pairs.append(pair)
         else:
-            missing.append(f"round {number}: {next(pair for pair in found if isinstance(pair, str))}")
+            missing.append(f"round {number}: {pair}")
     return Pairs(pairs, missing)
 
 
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+def _rounds_with(sides: Sequence[Side], candidate: SideName) -> dict[int, tuple[Side | None, Side]]:
+    """{round: its baseline, the other side} of the rounds that have the other side."""
+    baselines = {side.round: side for side in sides if side.side == "A"}
+    return {side.round: (baselines.get(side.round), side) for side in sides if side.side == candidate}
 
 
-def _pair(baseline: Side | None, candidate: Side | None, metric: Metric) -> Pair | str:
+def _pair(baseline: Side | None, candidate: Side, metric: Metric) -> Pair | str:
     """The values of both sides, or why they cannot be compared."""
     measured = []
-    for side in (candidate, baseline):
+    for side in (baseline, candidate):
         found = side.measured(metric.regime) if side else None
         if found is None or not found.complete:
             return "not measured to its end"
         measured.append(found)
     if metric.name == COMPUTE.name:
-        return same_batches(measured[1].server, measured[0].server)
+        return same_batches(measured[0].server, measured[1].server)
     values = [value_of(item, metric) for item in measured]
     for value in values:
         if isinstance(value, str):
             return value
-    return Pair(*(float(value) for value in reversed(values)))
+    return Pair(*(float(value) for value in values))
 
 
 def value_of(measurement: Measurement, metric: Metric) -> float | str:
-    """The client's value, or why it does not count. Not for compute, which needs two sides."""
-    if measurement.validity.verdict == "INVALID":
-        return f"the measurement is not valid: {'; '.join(measurement.validity.reasons)}"
+    """The value, or why it does not count. Not for compute, which needs two sides."""
+    if metric.name == CPU.name:
+        return (measurement.server and measurement.server.cpu_ms_per_request) or "the server's CPU time is not known"
+    spoiled = why_spoiled(measurement)
+    if spoiled:
+        return spoiled
     if metric.name == THROUGHPUT.name:
         return measurement.throughput or "no request succeeded"
     count, needed = measurement.service.count, NEEDED[metric.name]
     return measurement.service.percentiles_ms[metric.name] or f"{count:,} requests, {needed:,} are needed"
+
+
+def why_spoiled(measurement: Measurement) -> str:
+    """Why the client's figures are not the server's: it sent late, or not at all; "" where they are.
+
+    A client that is near its own limit spoils nothing: it is on both sides.
+    """
+    if measurement.requests.not_sent:
+        return f"the client did not send {measurement.requests.not_sent:,} requests"
+    if measurement.validity.verdict == "VALID" or client_limits(measurement):
+        return ""
+    return f"the measurement is not valid: {'; '.join(measurement.validity.reasons)}"
+
+
+def client_limits(measurement: Measurement) -> bool:
+    """Whether the client may be the limit of a throughput: it can send less than twice as much."""
+    ceiling = measurement.client.ceiling
+    return (
+        measurement.load.mode == "closed" and ceiling is not None and measurement.throughput > MAX_OF_CEILING * ceiling
+    )
 
 
 def values(sides: Sequence[Side], metric: Metric, name: SideName = "B") -> tuple[list[float], list[str]]:
@@ -180,27 +201,28 @@ def same_batches(baseline: ServerStatistics | None, candidate: ServerStatistics 
 
 
 def as_rounds(sides: Sequence[Side]) -> list[Round]:
-    """The sides in the document's form. `compute_ms`: of one execution, over all batch sizes."""
+    """The sides in the document's form."""
     ordered = sorted(sides, key=lambda side: (side.round, side.order))
     return [_round(side) for side in ordered]
 
 
 def _round(side: Side) -> Round:
-    fixed, saturation = side.fixed, side.saturation
-    percentiles = fixed.service.percentiles_ms if fixed else {}
+    saturation, single, fixed = (side.measured(regime) for regime in (SATURATION, SINGLE, FIXED))
     return Round(
         round=side.round,
         order=side.order,
         side=side.side,
         throughput=saturation.throughput if saturation else None,
-        p50_ms=percentiles.get("p50"),
-        p99_ms=percentiles.get("p99"),
-        compute_ms=_mean_compute_ms(fixed.server) if fixed else None,
-        failed=sum(item.requests.failed for item in (saturation, fixed) if item),
+        cpu_ms=saturation.server.cpu_ms_per_request if saturation and saturation.server else None,
+        p50_ms=next((item.service.percentiles_ms["p50"] for item in (single, fixed) if item), None),
+        p99_ms=fixed.service.percentiles_ms["p99"] if fixed else None,
+        compute_ms=_mean_compute_ms(single.server) if single else None,
+        failed=sum(item.requests.failed for item in side.measurements.values()),
     )
 
 
 def _mean_compute_ms(server: ServerStatistics | None) -> float | None:
+    """Of one execution, over all batch sizes."""
     executions = sum(batch.executions for batch in server.batches) if server else 0
     if server is None or not executions:
         return None

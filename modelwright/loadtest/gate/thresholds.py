@@ -8,7 +8,7 @@ from statistics import median
 
 from modelwright.loadtest.document import Threshold, Verdict
 from modelwright.loadtest.gate.bootstrap import estimate
-from modelwright.loadtest.gate.rounds import P50, P99, THROUGHPUT, Metric, Side, too_few, values
+from modelwright.loadtest.gate.rounds import FIXED_P50, FIXED_P99, THROUGHPUT, Metric, Side, too_few, values
 from modelwright.project.spec import Slo
 from modelwright.text import number, percent
 
@@ -19,8 +19,8 @@ def thresholds(sides: Sequence[Side], slo: Slo, seed: int, confidence: float) ->
     As for a metric: FAIL or PASS if the interval over rounds is wholly on one side of the bound.
     """
     bounds = (
-        ("p50_ms", P50, slo.p50_ms),
-        ("p99_ms", P99, slo.p99_ms),
+        ("p50_ms", FIXED_P50, slo.p50_ms),
+        ("p99_ms", FIXED_P99, slo.p99_ms),
         ("throughput_min", THROUGHPUT, slo.throughput_min),
     )
     return [

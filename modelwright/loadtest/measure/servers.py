@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.errors import RepositoryError, ServerError, ServerTimeoutError
+from modelwright.loadtest.measure.listener import triton_process
 from modelwright.project.project import ProjectConfig
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first, needs_completion, published_config, serving_versions
@@ -20,15 +21,17 @@ from modelwright.triton.client import Client, connect
 
 @dataclass(frozen=True)
 class ServerUnderTest:
-    """`local` is its process, if it was started here."""
+    """`local` is its process, if it was started here; `listener`, of another one, its process id if it is known."""
 
     url: str  # of the protocol that the test uses
     repository: Path | None  # where golden samples and manifests are
     local: Served | None = None
+    listener: int | None = None
+    why_no_pid: str = ""
 
     @property
     def pid(self) -> int | None:
-        return self.local.pid if self.local else None
+        return self.local.pid if self.local else self.listener
 
     def gone(self) -> str:
         """How the local server ended; "" while it runs, and for a server that was not started here."""
@@ -44,7 +47,9 @@ def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
         raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
     with connect(address.url, timeout_s=5) as client:
         check_triton(client, address)
-    return ServerUnderTest(address.url, repository if repository.is_dir() else None)
+    listener, why_not = triton_process(address)
+    there = repository if repository.is_dir() else None
+    return ServerUnderTest(address.url, there, listener=listener, why_no_pid=why_not)
 
 
 def check_triton(client: Client, address: Address) -> None:

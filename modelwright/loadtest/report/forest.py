@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from modelwright import text as fmt
 from modelwright.charts.figure import Figure
 from modelwright.charts.intervals import IntervalRow, IntervalTitles, Outcome, Span, intervals
-from modelwright.loadtest.document import Gate, MetricVerdict, Verdict
+from modelwright.loadtest.document import Gate, MetricVerdict, MetricWord
 from modelwright.loadtest.report import words
 
-_OUTCOMES: Mapping[Verdict, Outcome] = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "inconclusive"}
+_OUTCOMES: Mapping[MetricWord, Outcome] = {
+    "PASS": "pass",
+    "FAIL": "fail",
+    "INCONCLUSIVE": "inconclusive",
+    "REPORTED": "reported",
+}
 
 
 def forest(gate: Gate) -> Figure | None:
@@ -57,6 +62,6 @@ def _name(item: MetricVerdict) -> str:
 def _caption(gate: Gate) -> str:
     first = gate.metrics[0].interval
     return (
-        f"Median of {fmt.counted(first.rounds, 'round')} and the {fmt.percent(first.confidence)} interval. "
+        f"The better quarter of {fmt.counted(first.rounds, 'round')} and the {fmt.percent(first.confidence)} interval. "
         "Wholly in the part that is worse than allowed, an interval fails; wholly outside it, it passes."
     )

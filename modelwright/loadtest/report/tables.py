@@ -147,7 +147,7 @@ def _ceiling(of: ClientHealth) -> str:
 
 
 def metrics(gate: Gate) -> Table:
-    head = ["metric", "regime", "baseline", "candidate", "change", "interval", "allowed", "p", "verdict"]
+    head = ["metric", "regime", "baseline", "candidate", "change", "interval", "allowed", "p", "gated", "verdict"]
     rows: list[list[Cell]] = [
         [
             item.interval.metric,
@@ -158,11 +158,15 @@ def metrics(gate: Gate) -> Table:
             f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
             f"{MINUS if item.higher_is_better else '+'}{fmt.percent(item.margin)}",
             fmt.NOT_KNOWN if item.p_value is None else f"{item.p_value:.3g}{', rejected' if item.rejected else ''}",
+            "yes" if item.gated else f"no: {item.why_reported}",
             Badge(item.verdict),
         ]
         for item in gate.metrics
     ]
-    note = "p: of “worse by no more than the margin”; rejected after Holm's correction over models and metrics."
+    note = (
+        "p: of “worse by no more than the margin”; rejected after Holm's correction over models and metrics. A metric "
+        "that is not gated is reported: it can stop a version, and does not pass one."
+    )
     return Table("Intervals", head, rows, frozenset(range(2, 8)), note)
 
 
@@ -174,12 +178,15 @@ def calibration(gate: Gate) -> Table | None:
             words.change(item.interval.ratio),
             f"{words.change(item.interval.low)} to {words.change(item.interval.high)}",
             f"± {fmt.percent(item.margin)}",
-            Badge(item.verdict),
+            "yes" if item.gated else f"no: {item.why_reported}",
         ]
         for item in gate.calibration
     ]
-    head = ["metric", "regime", "change", "interval", "margin", "verdict"]
-    note = "The baseline against itself in the same rounds: what this machine's noise alone can do."
+    head = ["metric", "regime", "change", "interval", "margin", "gated"]
+    note = (
+        "The baseline against itself, before the comparison: what this machine's noise alone can do. A metric is gated "
+        "if the interval lies within its margin."
+    )
     return Table("Calibration A/A", head, rows, frozenset(range(2, 5)), note) if rows else None
 
 
@@ -192,13 +199,14 @@ def thresholds(gate: Gate) -> Table | None:
 
 
 def rounds(gate: Gate) -> Table:
-    head = ["round", "order", "side", "req/s", "p50", "p99", "compute", "failed"]
+    head = ["round", "order", "side", "req/s", "cpu", "p50", "p99", "compute", "failed"]
     rows: list[list[Cell]] = [
         [
             str(item.round),
             str(item.order),
             item.side,
             fmt.number(item.throughput),
+            fmt.milliseconds(item.cpu_ms),
             fmt.milliseconds(item.p50_ms),
             fmt.milliseconds(item.p99_ms),
             fmt.milliseconds(item.compute_ms),
@@ -206,8 +214,8 @@ def rounds(gate: Gate) -> Table:
         ]
         for item in gate.rounds
     ]
-    note = f"A: baseline, B: candidate, A2: the baseline once more. Seed of the order: {gate.seed}."
-    return Table("Rounds", head, rows, frozenset({0, 1, 3, 4, 5, 6, 7}), note)
+    note = f"A: baseline, B: candidate, A2: the baseline once more, in the calibration. Seed of the order: {gate.seed}."
+    return Table("Rounds", head, rows, frozenset({0, 1, 3, 4, 5, 6, 7, 8}), note)
 
 
 # --- where ------------------------------------------------------------------------------------------------------------
