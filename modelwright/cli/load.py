@@ -389,18 +389,19 @@ def _record(
     """
     from modelwright.cli import load_text
     from modelwright.loadtest.measure.run import Findings
+    from modelwright.loadtest.measure.servers import is_on_this_machine
     from modelwright.loadtest.report import output
 
     folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
     # A gate shows its rounds instead of its sixty measurements.
     findings = Findings(_ignore if kind == "ab" else lambda measured: setting.progress.say(load_text.line(measured)))
 
+    is_local = setting.url is None or is_on_this_machine(setting.url)
+
     def written(found: _Found | None) -> Result:
         slo, gates = found.slo if found else None, found.gates if found else ()
         command = ["modelwright", *sys.argv[1:]]
-        result = output.result_of(
-            kind, models, findings, command=command, is_local=setting.url is None, slo=slo, gates=gates
-        )
+        result = output.result_of(kind, models, findings, command=command, is_local=is_local, slo=slo, gates=gates)
         if options["as_data"]:  # before it is written: the disk may be full
             say_data(result.model_dump_json(indent=1) + "\n")
         else:

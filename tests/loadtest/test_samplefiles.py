@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ ONE_TEXT = ModelInterface("m", "1", 8, (InterfaceTensor("text", "BYTES", (1,)),)
         pytest.param(PLAIN, {"data": [{"x": {"content": [1, 2], "shape": [2]}}]}, [{"x": [1, 2]}], id="content"),
         pytest.param(PLAIN, {"data": [{"x": {"b64": B64}}]}, [{"x": [1, 2]}], id="b64"),
         pytest.param(PLAIN, {"data": [{"x": {"content": {"b64": B64}, "shape": [2]}}]}, [{"x": [1, 2]}], id="b64 in content"),
+        pytest.param(PLAIN, {"data": [{"x": {"content": [1, 2, 3, 4], "shape": [2, 2]}}]}, [{"x": [1, 2]}, {"x": [3, 4]}], id="the batch in the shape"),
+        pytest.param(ONE_TEXT, {"text": [["a"], ["b"]]}, [{"text": [b"a"]}, {"text": [b"b"]}], id="the batch in lists"),
+        pytest.param(PLAIN, {"data": [{"x": [1, 2]}], "validation_data": [{"y": [3]}]}, [{"x": [1, 2]}], id="answers to compare"),
         pytest.param(IMAGE, {"x": [1, 2, 3, 4]}, [{"x": [[[1, 2], [3, 4]]]}], id="a flat row in the model's shape"),
         pytest.param(VARIABLE, {"x": {"content": [1, 2, 3, 4], "shape": [1, 4]}}, [{"x": [[1, 2, 3, 4]]}], id="shape"),
         pytest.param(VARIABLE, {"x": [[1, 2], [3, 4]]}, [{"x": [[1, 2], [3, 4]]}], id="nested"),
@@ -153,6 +157,8 @@ def test_a_folder_of_files_in_the_order_of_their_names(tmp_path: Path) -> None:
         pytest.param(TWO, {"bias": [1]}, r"sample 0: input 'x' of m is missing\n  hint: the sample has bias", id="missing"),
         pytest.param(PLAIN, {"x": [1, 2, 3]}, r"input 'x': shape \[2\] takes 2 values, got 3", id="too many values"),
         pytest.param(PLAIN, {"x": [[1], [2]]}, r"input 'x': the model takes \[2\], got \[2, 1\]", id="rank"),
+        pytest.param(replace(PLAIN, max_batch_size=0), {"x": [[1, 2]]}, r"takes \[2\], got \[1, 2\]", id="no batch dimension"),
+        pytest.param(TWO, {"x": [[1, 2]], "bias": [3]}, r"input 'x': the model takes \[2\], got \[1, 2\]", id="one with the batch"),
         pytest.param(PLAIN, {"x": [[1], [2, 3]]}, r"input 'x': .*inhomogeneous.*\n  hint: a tensor is rectangular", id="ragged"),
         pytest.param(TEXT, {"text": [["a"], ["b", "c"]]}, r"lists of different lengths", id="ragged strings"),
         pytest.param(PLAIN, {"x": ["a", "b"]}, r"the model takes FP32, got \['a', 'b'\]", id="strings for numbers"),

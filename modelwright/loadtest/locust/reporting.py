@@ -32,6 +32,7 @@ from modelwright.loadtest.locust.statistics import feed
 from modelwright.loadtest.locust.timeline import Timeline, sleep_until
 from modelwright.loadtest.measure.measurement import label_of, load_of, measurement, target_of
 from modelwright.loadtest.measure.run import Findings
+from modelwright.loadtest.measure.servers import is_on_this_machine
 from modelwright.loadtest.payloads.workload import Workload
 from modelwright.loadtest.report import output
 
@@ -267,7 +268,8 @@ class Reporting:
             given = self._environment.parsed_options.output
             folder = output.folder_for(_FOLDER, Path(given) if given else None, "locust", models)
             command = ["locust", *sys.argv[1:]]
-            result = output.result_of("run", models, findings, command=command, is_local=False)
+            is_local = any(is_on_this_machine(measured.target.url) for measured in findings.measurements)
+            result = output.result_of("run", models, findings, command=command, is_local=is_local)
             _log.info("report: %s", output.write(result, folder))
             if not result.complete:
                 self._fail("the result is not complete")

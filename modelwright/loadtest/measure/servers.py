@@ -52,6 +52,26 @@ def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
     return ServerUnderTest(address.url, there, listener=listener, why_no_pid=why_not)
 
 
+def is_on_this_machine(url: str) -> bool:
+    """Whether a name or address in a URL is of this machine. Another end of a tunnel (ssh -L) looks the same."""
+    address = address_of(url)
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(_is_own(family, place[0]) for family, _, _, _, place in found)
+
+
+def _is_own(family: int, address: str | int) -> bool:
+    """The system binds a socket to the machine's own addresses only."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 def check_triton(client: Client, address: Address) -> None:
     """Raises ServerError if the server at the URL is not a Triton server, but a web server for example."""
     try:

@@ -1,11 +1,13 @@
 """Samples from users' files, checked against the model before anything is sent.
 
     x.npz     `input/<name>` or `<name>`: N samples along the first axis, as in golden.npz
-    x.json    {name: value}, a list of these, or perf_analyzer's {"data": [{name: [...] or {"content", "shape"}}]}
+    x.json    {name: value}, a list of these, or perf_analyzer's {"data": [{name: [...] or {"content", "shape"}}]},
+              whose validation_data is not compared
     folder/   .npz and .json files, in the order of their names; or, as for perf_analyzer, one file per input, named as
               the input: raw and little-endian, strings a line each
 
-A value is without the batch dimension. Formats of perf_analyzer: its docs/input_data.md and src/data_loader.cc.
+A value is without the batch dimension; in .json it may have it, and is several samples then. Formats of perf_analyzer:
+its docs/input_data.md and src/data_loader.cc.
 """
 
 from __future__ import annotations
@@ -127,9 +129,20 @@ def _json(interface: ModelInterface, path: Path, shapes: Mapping[str, Sequence[i
         data = json.loads(read_file(path, MAX_BYTES))
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{path}: not JSON: {one_line(error)}") from None
-    return [
+    samples = [
         _sample(interface, entry, shapes, f"{path}: sample {i}") for i, entry in enumerate(_entries(data, interface))
     ]
+    return [row for sample in samples for row in _rows(interface, sample)]
+
+
+def _rows(interface: ModelInterface, sample: Tensors) -> list[Tensors]:
+    """A sample that has the batch dimension, although the format is without it, is as many samples as it has rows."""
+    dims = {tensor.name: (-1, *tensor.dims) for tensor in interface.inputs}
+    counts = {array.shape[0] if matches(dims[name], array.shape) else None for name, array in sample.items()}
+    count = counts.pop() if len(counts) == 1 else None
+    if not interface.max_batch_size or count is None:
+        return [sample]
+    return [{name: array[index, ...] for name, array in sample.items()} for index in range(count)]
 
 
 def _entries(data: Any, interface: ModelInterface) -> list[Any]:
