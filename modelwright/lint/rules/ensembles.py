@@ -375,7 +375,9 @@ def runs_itself(view: ConfigView) -> Iterator[Found]:
     for _, step, path in steps(view):
         composing = view.repository.view(step.model_name, view.environment) if not step.model_namespace else None
         if composing is not None and any(_runs(other, view.model.name) for other in composing.reached()):
-            yield view.found(f"'{step.model_name}' runs '{view.model.name}' again", *path, "model_name")
+            own = step.model_name == view.model.name
+            what = "the ensemble runs itself" if own else f"'{step.model_name}' runs '{view.model.name}' again"
+            yield view.found(what, *path, "model_name")
 
 
 def _runs(view: ConfigView, name: str) -> bool:

@@ -31,7 +31,7 @@ def gpus_without_use(view: ConfigView) -> Iterator[Found]:
     "MW402",
     "invalid profile",
     Severity.ERROR,
-    why="`profile` lists TensorRT optimization profiles by index. Other backends do not have them.",
+    why="`profile` lists TensorRT optimisation profiles by index. Other backends do not have them.",
     fix='Remove `profile`; for TensorRT write an index from 0 as a string: profile: [ "0" ].',
     example=Example('instance_group [ { kind: KIND_CPU, profile: [ "0" ] } ]', "instance_group [ { kind: KIND_CPU } ]"),
 )

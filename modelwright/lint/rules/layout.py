@@ -104,7 +104,7 @@ def ignored_version(view: ConfigView) -> Iterator[Found]:
     Severity.WARNING,
     why="The server loads those versions of version_policy { specific } that exist. For the others it only writes a "
     "line to its log, and reports the model as ready.",
-    fix="Publish the version, or remove it from the list.",
+    fix="Add the version, or remove it from the list.",
     example=Example(
         "version_policy { specific { versions: [ 1, 2 ] } }", "version_policy { specific { versions: [ 1 ] } }"
     ),

@@ -101,7 +101,7 @@ def _in_place_of(platform: str) -> str:
     "platform and backend contradict each other",
     Severity.ERROR,
     why="Each platform belongs to one backend. An ensemble has a platform and no backend.",
-    fix="Remove `platform`, except for an ensemble.",
+    fix="Remove `platform`, or write the backend that it belongs to.",
     example=Example('backend: "onnxruntime"\nplatform: "tensorrt_plan"', 'backend: "onnxruntime"', base="onnxruntime"),
 )
 def contradicting_platform(view: ConfigView) -> Iterator[Found]:

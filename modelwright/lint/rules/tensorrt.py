@@ -137,7 +137,7 @@ def _read_plans(view: ConfigView) -> Iterator[_Seen]:
     Severity.ERROR,
     why="A plan loads only with the TensorRT version that built it, which its first bytes name. A version-compatible "
     "plan also loads with later versions of the same major one (and one of 8 in 10, of 10 in 11), if the server runs "
-    "with --backend-config=tensorrt,version-compatible=true. That a plan is one, only its manifest.json says.",
+    "with --backend-config=tensorrt,version-compatible=true. Whether a plan is one stands only in its manifest.json.",
     fix="Build the plan again in the release's container, or choose the release that it was built for. If it is "
     "version compatible and your server takes such plans, ignore the rule for the model.",
     example=Example(
@@ -163,8 +163,8 @@ def other_tensorrt(view: ConfigView) -> Iterator[Found]:
     "plan of unknown TensorRT or GPU",
     Severity.WARNING,
     why="A plan loads only with the TensorRT that built it, on a GPU of the compute capability that it was built for. "
-    "The TensorRT is in the plan's first bytes. The compute capability only a manifest.json beside the plan can say, "
-    "which Modelwright writes; without one it is not checked. One finding stands for all plans without a manifest.",
+    "The TensorRT is in the plan's first bytes. The compute capability is not: a manifest.json beside the plan records "
+    "it, which Modelwright writes. Without one it is not checked; one finding stands for all such plans.",
     fix="Try the plan on a GPU of the kind that will serve it, or build it with Modelwright, or write a manifest.json "
     f"beside it: {_RECORD}.",
     example=Example("", "", base="tensorrt", target="24.10", files=_PLAN, fixed_files=_manifest("10.5.0.18")),
@@ -179,7 +179,7 @@ def cannot_compare(repository: RepositoryView) -> Iterator[Found]:
             if isinstance(plan.header, PlanHeader):
                 yield view.at(plan.file, "the plan's header is of a newer kind, and no manifest records its TensorRT")
         elif loads(plan.version, plan.compatible, runtime) is None:
-            what = f"built with TensorRT {plan.version}; of Triton {target} is only known: {runtime}"
+            what = f"built with TensorRT {plan.version}; Triton {target} has {runtime}, more is not known"
             yield view.at(plan.file, what, fix=_LOOK_UP.format(target=target))
         elif not plan.record.get("compute_capability"):
             built = f"built with TensorRT {plan.version}, for a GPU that"
@@ -277,8 +277,8 @@ def too_few_rows(view: ConfigView) -> Iterator[Found]:
     "MW806",
     "dims that no profile of the plan takes",
     Severity.ERROR,
-    why="At load the server makes buffers for the dims of the config. It refuses dims that are larger than those of "
-    "the profile, and a request with smaller ones than it takes fails.",
+    why="At load the server makes buffers for the dims of the config. It refuses dims above the profile's largest, "
+    "and a request with dims below its smallest fails.",
     fix="Write dims that a profile takes, -1 for a range of sizes, or build the plan with such a profile.",
     example=Example(
         "", "", base="tensorrt", target="24.10", files=_PLAN, fault_files=_profiles(size=1), fixed_files=_profiles()
@@ -333,7 +333,7 @@ def no_such_profile(view: ConfigView) -> Iterator[Found]:
     "MW808",
     "plan for another GPU than cc_model_filenames says",
     Severity.ERROR,
-    why="cc_model_filenames maps a GPU's compute capability to the plan that it loads. A plan of another one does not "
+    why="cc_model_filenames maps a GPU's compute capability to the plan that it loads. A plan for another one does not "
     "load there, unless it was built hardware compatible.",
     fix="Name the file that was built for this compute capability, or build one.",
     example=Example(

@@ -101,8 +101,8 @@ def useless_accelerator(view: ConfigView) -> Iterator[Found]:
     Severity.WARNING,
     why="The cache's key is the model's name, the version number and the inputs. If a version's files are replaced "
     "under the same number, the server answers with old responses until they are evicted.",
-    fix="Publish each change under a new version number, as Modelwright does: its manifest.json shows what belongs to "
-    "a version.",
+    fix="Give each change a new version number, and ignore this rule. Modelwright does so: the manifest.json that it "
+    "writes lists a version's files, and they are compared with it here.",
     example=Example(
         "response_cache { enable: true }",
         "response_cache { enable: true }",
@@ -124,7 +124,7 @@ def _changeable(view: ConfigView, number: int) -> str:
     """
     manifest = manifest_record(view, number)
     if manifest is None:
-        return "the version has no manifest"
+        return "no manifest.json says which files belong to the version"
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
         return "its manifest cannot be read"
