@@ -29,6 +29,7 @@ PLATFORMS = {
     "tensorrt_plan": "tensorrt",
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",
+    "torch_aoti": "pytorch",  # packages of AOTInductor, model.pt2 (core's constants.h)
 }
 # Backends whose model file cannot be a folder.
 _PLAIN_FILES = ("tensorrt", "pytorch")
@@ -48,6 +49,9 @@ def with_backend(written: Any, model: ModelFolder) -> Any:
     config.CopyFrom(written)
     config.name = config.name or _text(model.name)
     _fill_tensorflow(config, model)
+    if config.platform == "torch_aoti":
+        config.backend = config.backend or "pytorch"
+        config.default_model_filename = config.default_model_filename or "model.pt2"
     for backend in ("tensorrt", "onnxruntime", "openvino", "pytorch", "python"):
         if config.backend or config.platform in ("tensorflow_savedmodel", "tensorflow_graphdef"):
             break

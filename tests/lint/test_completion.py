@@ -142,3 +142,13 @@ def test_what_the_text_of_a_model_says_of_completion(code: str, expected: bool) 
 def test_a_file_that_cannot_be_read_may_complete(tmp_path: Path) -> None:
     (tmp_path / "large.py").write_bytes(b"#" * 1_000_001)
     assert [PythonCode.read(tmp_path / name).may_complete for name in ("gone.py", "large.py", ".")] == [True] * 3
+
+
+@pytest.mark.parametrize(("file", "expected"), [("model.pt2", set()), ("model.pt", {"MW106"})])
+def test_a_package_of_aotinductor_is_a_model_of_the_pytorch_backend(
+    tmp_path: Path, file: str, expected: set[str]
+) -> None:
+    text = f'backend: "pytorch"\nplatform: "torch_aoti"\n{INPUT}\n{OUTPUT}'
+    write({f"m/1/{file}": Zip(("m/archive_format", "m/data/aotinductor/model/a.so")), "m/config.pbtxt": text}, tmp_path)
+    report = lint(RepositoryTree.read(tmp_path), Options(release("26.07"), True))
+    assert {item.rule.id for item in report.findings if item.rule.severity.value == "error"} == expected

@@ -522,7 +522,7 @@ def other_kind(view: ConfigView) -> Iterator[Found]:
 )
 def no_tensors(view: ConfigView) -> Iterator[Found]:
     config = view.message
-    if config.platform == "pytorch_libtorch" and not config.runtime and view.exists:
+    if config.platform in ("pytorch_libtorch", "torch_aoti") and not config.runtime and view.exists:
         for side in ("input", "output"):
             if not getattr(config, side):
                 yield view.found(f"the config lists no {side}s, and the pytorch backend needs them", side)
