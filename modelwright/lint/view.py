@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -205,10 +206,14 @@ class ConfigView:
         """Where the server looks for a file of a version: in the folder with the plain number."""
         return self.model.locate(f"{version}/{name}")
 
+    def leaves(self, name: str) -> bool:
+        """Whether a file that the config names for its versions lies outside the model's folder. None is opened."""
+        return posixpath.normpath(f"version/{name}").split("/")[0] == ".."
+
     @cached_property
     def scans(self) -> dict[int, Scanned]:
         """{version: what its ONNX file declares, or why it cannot be read}. Empty for other backends."""
-        if self.filled.backend != "onnxruntime":
+        if self.filled.backend != "onnxruntime" or self.leaves(self.filled.default_model_filename):
             return {}
         found = {}
         for number in self.served:
@@ -228,7 +233,8 @@ class ConfigView:
 
     def python_code(self, version: int) -> PythonCode:
         """A version's model.py, or what default_model_filename names."""
-        return self.repository.python_code(self.model_file(version, self.filled.default_model_filename))
+        name = self.filled.default_model_filename
+        return PythonCode(None) if self.leaves(name) else self.repository.python_code(self.model_file(version, name))
 
     def inferred(self, version: int) -> dict[str, list[int]]:
         """{output: dims} as onnxruntime infers them, -1 where dynamic; empty where it does not load the file.

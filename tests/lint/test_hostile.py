@@ -324,3 +324,26 @@ def test_code_that_warns_is_no_fault(tmp_path: Path) -> None:
     code = 'PATTERN = "\\d"\nONE = 1if True else 0\n' + PYTHON_MODEL
     write({"m/config.pbtxt": GOOD, "m/1/model.py": code}, tmp_path)
     assert rules_of(linted(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("backend", ["python", "onnxruntime", "tensorrt", "pytorch"])
+def test_a_file_outside_the_models_folder_is_not_opened(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config names it, and a config may come from anybody: none of it shows in a message."""
+    (tmp_path / "secret").write_text("hunter2\n")
+    config = f'{base_text(backend)}default_model_filename: "../../../secret"\n'
+    config += 'cc_model_filenames { key: "9.0" value: "../../../secret" }\n'
+    write({"m/config.pbtxt": config, "m/1/keep": ""}, tmp_path / "repository")
+    monkeypatch.setattr(os, "open", _watched(os.open, tmp_path / "secret"))
+    report = linted(tmp_path / "repository")
+    assert "MW118" in rules_of(report)
+    assert not [item for item in report.findings if "hunter2" in item.message]
+
+
+def _watched(opened: Callable[..., int], secret: Path) -> Callable[..., int]:
+    def watched(path: Path, *more: object, **options: object) -> int:
+        assert Path(path).resolve() != secret
+        return opened(path, *more, **options)
+
+    return watched

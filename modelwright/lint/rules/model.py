@@ -502,12 +502,40 @@ def other_kind(view: ConfigView) -> Iterator[Found]:
     if config.backend not in _WANTED or config.runtime or config.cc_model_filenames:
         return
     name, (format_, accepted) = config.default_model_filename, _WANTED[config.backend]
+    if view.leaves(name):
+        return
     if config.backend == "openvino" and not name.endswith(".xml"):
         return  # it reads ONNX and other formats, too
     for number in view.served:
         is_ = seen(view.model_file(number, name))
         if is_ and is_ not in accepted:
             yield view.at(f"{number}/{name}", f"it is {is_.what}, not {format_}", fix=f"{is_.fix}.")
+
+
+@rule(
+    "MW118",
+    "model file outside the model's folder",
+    Severity.WARNING,
+    why="The server joins the name to the version's folder and opens what is there, wherever that is: the file of "
+    "another model, or any file of the machine. It is not part of the model, so it is not copied or uploaded with it, "
+    "and changes without a new version. The linter does not open it.",
+    fix="Put the file into the version's folder, and name it there.",
+    example=Example(
+        'default_model_filename: "../../shared.onnx"',
+        'default_model_filename: "model.onnx"',
+        base="onnxruntime",
+        files={"/shared.onnx": Onnx()},
+    ),
+)
+def file_outside(view: ConfigView) -> Iterator[Found]:
+    config = view.message
+    if config.backend not in _ONE_FILE:
+        return
+    named: dict[tuple[str, ...], str] = {("default_model_filename",): config.default_model_filename}
+    named |= {("cc_model_filenames", key): config.cc_model_filenames[key] for key in sorted(config.cc_model_filenames)}
+    for path, name in named.items():
+        if view.leaves(name) and any(view.model_file(number, name).exists() for number in view.served):
+            yield view.found(f"'{name}' is outside the model's folder", *path)
 
 
 @rule(

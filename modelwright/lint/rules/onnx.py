@@ -366,7 +366,8 @@ def _weights_problem(view: ConfigView, folder: str, external: ExternalTensor, an
     end = external.offset + (external.length or 0)
     if status.st_size >= end:
         return ""
-    is_ = seen(path)
+    inside = planned or real.is_relative_to(view.model.path.resolve())
+    is_ = seen(path) if inside else None  # a message may quote it
     return f"are {is_.what}" if is_ else f"are incomplete: the file has {status.st_size:,} bytes of {end:,}"
 
 

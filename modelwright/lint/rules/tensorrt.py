@@ -119,7 +119,7 @@ def _read_plans(view: ConfigView) -> Iterator[_Seen]:
         several = made.get("plans")
         for name in by_file or (view.message.default_model_filename,):
             path = view.model_file(number, name)
-            if not path.is_file():
+            if view.leaves(name) or not path.is_file():
                 continue
             record = several.get(name) if isinstance(several, dict) else None
             record = made.get("tensorrt") if record is None and not by_file else record

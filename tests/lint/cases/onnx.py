@@ -330,6 +330,8 @@ TREES: dict[str, Tree] = {
     "file given and leaves the version": {**onnx(None, 'default_model_filename: "../model.onnx"'), "m/model.onnx": Onnx()},
     "file is a directory with model.onnx": {**without(onnx(), "m/1/model.onnx"), "m/1/model.onnx/model.onnx": Onnx()},
     "file is an empty directory": {**without(onnx(), "m/1/model.onnx"), "m/1/model.onnx": Dir()},
+    "file given and leaves the model": {**onnx(None, 'default_model_filename: "../../../outside/model.onnx"'), "../outside/model.onnx": Onnx()},
+    "file given and leaves the model for nothing": onnx(None, 'default_model_filename: "../../../outside/model.onnx"'),
     "file is a link inside the model": {**without(onnx(), "m/1/model.onnx"), "m/model.onnx": Onnx(), "m/1/model.onnx": Link("../model.onnx")},
     "file is a link outside": {**without(onnx(), "m/1/model.onnx"), "../outside/model.onnx": Onnx(), "m/1/model.onnx": Link("../../../outside/model.onnx")},
     "file is a dangling link": {**without(onnx(), "m/1/model.onnx"), "m/1/model.onnx": Link("gone.onnx")},
