@@ -1,9 +1,13 @@
 """What the stock container's onnxruntime backend checks beyond tensors: see the package's docstring for whose verdicts."""
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from tests.lint.cases.build import X, Y, onnx, without
 from tests.lint.cases.misc import parameter
 from tests.lint.cases.onnx import FP32, graph_inputs_of, tensor
-from tests.lint.trees import Onnx, OnnxTensor, Tree
+from tests.lint.trees import Content, Onnx, OnnxTensor, Tree
 
 START = "kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1]"
 END = "kind: CONTROL_SEQUENCE_END int32_false_true: [0, 1]"
@@ -57,9 +61,23 @@ def warmup(*inputs: str, batch_size: int = 1) -> str:
     return f'model_warmup [{{ name: "s" batch_size: {batch_size} {" ".join(inputs)} }}]'
 
 
-def named(name: str, content: Onnx | bytes | None = None) -> Tree:
+def named(name: str, content: Content | None = None) -> Tree:
     tree = without(onnx(None, f'default_model_filename: "{name}"'), "m/1/model.onnx")
     return {**tree, f"m/1/{name}": content or Onnx()}
+
+
+@cache
+def ort_format() -> bytes:
+    """The plain model in onnxruntime's own format."""
+    import onnxruntime
+
+    with TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = f"{folder}/model.ort"
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        onnxruntime.InferenceSession(Onnx().data(), options, providers=["CPUExecutionProvider"])
+        return Path(folder, "model.ort").read_bytes()
 
 
 CONTROLLED = graph_inputs_of(CONTROL)
@@ -154,6 +172,8 @@ TREES: dict[str, Tree] = {
     "file named .pt": named("model.pt"),
     "file named .ort": named("model.ort"),
     "file named .ORT": named("model.ORT"),
+    "file named .ort, of that format": named("model.ort", ort_format),
+    "file named .onnx, of the format .ort": named("network.onnx", ort_format),
     "file without suffix": named("model"),
     "file named .pt that is not ONNX": named("model.pt", b"PK\x03\x04" + bytes(100)),
     "BF16": onnx(
