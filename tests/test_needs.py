@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.fence.sitecustomize import MARK_OF
 from tests.needs import allowed, pytest_collection_modifyitems, require
 from tests.server.models import shared_environment
@@ -72,3 +75,23 @@ def test_what_shares_a_fixture_is_kept_in_one_process(shared: str, request: pyte
     if not request.config.getoption("loadgroup", False):
         pytest.skip("the tests run in one process")
     assert request.node.nodeid.endswith("@tests/test_needs.py")
+
+
+# Where `make test-NAME` looks for the tests with a mark.
+FOLDERS = {
+    "timing": "tests/loadtest",
+    "mlflow": "tests/kinds tests/tracking",
+    "models": "tests/models",
+    "tensorrt": "tests/tensorrt",
+    "tensorflow": "tests/tensorflow",
+}
+
+
+@pytest.mark.parametrize("mark", FOLDERS)
+def test_make_looks_where_the_tests_with_the_mark_are(mark: str) -> None:
+    assert re.search(rf"^\t@\$\(PYTEST\) -m {mark} {FOLDERS[mark]}$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = [path for path in (ROOT / "tests").rglob("test_*.py") if f"mark.{mark}" in path.read_text()]
+    folders = [ROOT / folder for folder in FOLDERS[mark].split()]
+    elsewhere = [path for path in named if not any(path.is_relative_to(folder) for folder in folders)]
+    assert [path.name for path in elsewhere if path.name != Path(__file__).name] == []
+    assert named
