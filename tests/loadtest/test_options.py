@@ -51,6 +51,15 @@ def test_a_rate_makes_an_open_loop() -> None:
     assert shape == LoadShape(None, 100.0, "constant", 2, 60)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--rate", "-1"), ("--rate", "nan"), ("--warmup", "inf"), ("--check-every", "-1"), ("--sequence-length", "0")],
+)
+def test_a_number_that_means_nothing_is_refused(option: str, value: str) -> None:
+    with pytest.raises(ModelwrightError, match=rf"{option} {value}: must be a number of at least"):
+        options.workload(parsed("--model", "m", option, value), "http://x:1")
+
+
 @pytest.mark.parametrize("shape", ["ids", "ids:", ":3", "ids:x", "ids:3,", "ids:-1", ""])
 def test_an_invalid_shape_is_refused(shape: str) -> None:
     with pytest.raises(ModelwrightError, match=r"--shape .*: must be NAME:SIZES\n  hint: such as input_ids:128"):

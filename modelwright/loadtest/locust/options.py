@@ -41,7 +41,15 @@ def add_to(parser: Any) -> None:
     )
 
 
+_LEAST = {"rate": 0, "warmup": 0, "check_every": 0, "batch": 1, "sequence_length": 1}
+
+
 def workload(options: Any, host: str) -> Workload:
+    """Raises ModelwrightError for options that mean nothing. The web interface, too, sets them."""
+    for name, least in _LEAST.items():
+        value = getattr(options, name)
+        if not (math.isfinite(value) and value >= least):
+            raise ModelwrightError(f"--{name.replace('_', '-')} {value:g}: must be a number of at least {least}")
     return Workload(
         url=host,
         model=options.model,
