@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from modelwright.server.local import Ports
     from modelwright.server.session import Served
     from modelwright.tracking.recorder import Sent
+    from modelwright.triton.access import Access
 
 Names = str | Iterable[str]
 Say = Callable[[str], Any]
@@ -169,17 +170,26 @@ class Project:
 
         return lint_project(self.config, target=target, auto_complete=auto_complete)
 
-    def verify(self, names: Names = (), *, urls: Iterable[str] = (), say: Say = _quiet) -> list[Replayed]:
+    def verify(
+        self,
+        names: Names = (),
+        *,
+        urls: Iterable[str] = (),
+        access: Access | None = None,
+        exact: bool = False,
+        say: Say = _quiet,
+    ) -> list[Replayed]:
         """Send golden samples to servers and compare the answers. One result a version and URL.
 
         `urls` are http://host:port or grpc://host:port; without them a local server is started that serves every
         version, and is asked over both protocols. `max_abs_error` is in units of the output. Raises RepositoryError for
         an unknown name, VerifyError when nothing is published, ServerError for a server that cannot be reached. A
-        version whose answers differ is a result with the verdict "failed".
+        version whose answers differ is a result with the verdict "failed"; with `exact`, so is one that a server
+        serves and the repository lacks. `access` has headers and certificates for `urls`.
         """
         from modelwright.operations.replay import verify
 
-        return verify(self.config, _listed(names), _listed(urls), say=say)
+        return verify(self.config, _listed(names), _listed(urls), access=access, exact=exact, say=say)
 
     def verify_if_changed(self, names: Names = (), *, say: Say = _quiet) -> list[Replayed] | None:
         """`verify` on a local server what is not known to have passed there as it is; None when there is nothing such.
@@ -407,6 +417,7 @@ class Project:
         inputs: Mapping[str, Any] | None = None,
         *,
         url: str | None = None,
+        access: Access | None = None,
         version: str = "",
         sample: int = 0,
         top: int = 3,
@@ -415,13 +426,23 @@ class Project:
         """Send one request: `inputs` (arrays or nested lists by name), or else the golden sample of that number.
 
         Arrays have the batch dimension where the model has one; one that lacks it gets a batch of 1. `url` is the
-        server; without one, that of `modelwright serve` on port 8000, or one that is started for this call. `top`
-        classes come back of an output with labels. Raises ServerError when the server refuses, ModelwrightError for
-        inputs that the model does not have.
+        server, reached with `access`; without one, that of `modelwright serve` on port 8000, or one that is started for
+        this call. `top` classes come back of an output with labels. Raises ServerError when the server refuses,
+        ModelwrightError for inputs that the model does not have.
         """
         from modelwright.operations.infer import infer
 
-        return infer(self.config, model, url=url, version=version, sample=sample, inputs=inputs, top=top, say=say)
+        return infer(
+            self.config,
+            model,
+            url=url,
+            access=access,
+            version=version,
+            sample=sample,
+            inputs=inputs,
+            top=top,
+            say=say,
+        )
 
     def bench(self, names: Names, asked: Asked | None = None, *, progress: Progress | None = None) -> list[BenchResult]:
         """Measure the variants of these models side by side. One result a builder; `pick` uses the last of each.

@@ -14,6 +14,7 @@ import click
 from modelwright import extras
 from modelwright.api import Project
 from modelwright.cli.command import Finite, command, stopped_code
+from modelwright.cli.servers import access_of, access_options, needs_url
 from modelwright.cli.terminal import say, say_data, say_lines
 from modelwright.errors import LoadError, ModelwrightError
 from modelwright.project.project import ProjectConfig
@@ -126,6 +127,7 @@ setting_options = _options(
     click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Generator processes."),
     click.option("--seed", type=int, default=7, show_default=True, help="Seed of arrivals, payloads and order."),
     click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: .modelwright/load/…"),
+    access_options,
     click.option("--json", "as_data", is_flag=True, help="Print the result document instead of a table."),
 )
 
@@ -362,7 +364,9 @@ def _setting(project: ProjectConfig, options: dict[str, Any]) -> Setting:
         shared_memory=options["shared_memory"],
         sequence_length=options["sequence_length"],
         timeout_s=options["timeout"],
+        access=access_of(options),
     )
+    needs_url(workload.access, options["url"])
     repository = (options["repository"] or project.repository).absolute()
     progress = ConsoleProgress(console(stderr=True))
     return Setting(project, repository, workload, progress, options["url"], options["protocol"], options["processes"])
@@ -391,6 +395,7 @@ def _record(
     from modelwright.loadtest.measure.run import Findings
     from modelwright.loadtest.measure.servers import is_on_this_machine
     from modelwright.loadtest.report import output
+    from modelwright.triton.access import without_secrets
 
     folder = output.folder_for(setting.project.state / "load", options["output"], kind, models)
     # A gate shows its rounds instead of its sixty measurements.
@@ -400,7 +405,7 @@ def _record(
 
     def written(found: _Found | None) -> Result:
         slo, gates = found.slo if found else None, found.gates if found else ()
-        command = ["modelwright", *sys.argv[1:]]
+        command = ["modelwright", *without_secrets(sys.argv[1:])]
         result = output.result_of(kind, models, findings, command=command, is_local=is_local, slo=slo, gates=gates)
         if options["as_data"]:  # before it is written: the disk may be full
             say_data(result.model_dump_json(indent=1) + "\n")

@@ -85,7 +85,7 @@ def rollout_command(
     from modelwright.cli.watch import watcher_for
 
     extras.require("a rollout", "load", FleetError)
-    asked, settings = _asked(name, version, canary, options), _settings(options)
+    asked, settings = _asked(name, version, canary, options), _settings(canary, options)
     if dry_run:
         planned = project.plan_rollout(asked, settings)
         as_json(asdict(planned)) if as_data else _say_each(planned.says)
@@ -107,11 +107,14 @@ def _asked(name: str, version: int, canary: str, options: dict[str, Any]) -> Can
     return Canary(name, version, canary, options["urls"], load, limits)
 
 
-def _settings(options: dict[str, Any]) -> RolloutSettings:
+def _settings(canary: str, options: dict[str, Any]) -> RolloutSettings:
     from modelwright.operations.rollout import RolloutSettings
 
     return RolloutSettings(
-        options["why"], options["wait"], terms_of(options), lambda who: progress(f"waiting for {who}")
+        options["why"],
+        options["wait"],
+        terms_of(options | {"canary": canary}),
+        lambda who: progress(f"waiting for {who}"),
     )
 
 

@@ -22,6 +22,7 @@ from modelwright.cli.command import (
     startup_timeout_option,
     stopped_code,
 )
+from modelwright.cli.servers import access_of, access_options, needs_url
 from modelwright.cli.terminal import say
 from modelwright.errors import ModelwrightError, ServerError
 from modelwright.project.project import ProjectConfig
@@ -85,6 +86,7 @@ def _print_served(project: ProjectConfig, served: Served, environment: str) -> N
 @click.option("--sample", default=0, show_default=True, help="Which golden sample to send.")
 @click.option("--input", "given", multiple=True, metavar="NAME=JSON", help="Send this instead of a sample.")
 @click.option("--top", default=3, show_default=True, help="How many classes to show.")
+@access_options
 @startup_timeout_option
 @json_option
 @command
@@ -97,10 +99,14 @@ def infer_command(
     given: tuple[str, ...],
     top: int,
     as_data: bool,
+    **options: Any,
 ) -> None:
     """Send a sample; print the answer, with labels."""
-    inputs = dict(map(_input, given))
-    answer = project.infer(name, inputs, url=url, version=model_version, sample=sample, top=top, say=progress)
+    inputs, access = dict(map(_input, given)), access_of(options)
+    needs_url(access, url)
+    answer = project.infer(
+        name, inputs, url=url, access=access, version=model_version, sample=sample, top=top, say=progress
+    )
     as_json(_answer_as_data(answer)) if as_data else _print_answer(answer)
 
 
@@ -152,12 +158,24 @@ def _output_as_data(array: Any) -> dict[str, Any]:
 @click.option(
     "--url", "urls", multiple=True, help="A server to check; may be repeated. Default: a local one, both protocols."
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="With --url: fail also for models and versions that the server serves and the repository lacks.",
+)
+@access_options
 @startup_timeout_option
 @json_option
 @command
-def verify_command(project: Project, names: tuple[str, ...], urls: tuple[str, ...], as_data: bool) -> None:
+def verify_command(
+    project: Project, names: tuple[str, ...], urls: tuple[str, ...], exact: bool, as_data: bool, **options: Any
+) -> None:
     """Send golden samples to a server, and compare the answers."""
-    results = project.verify(names, urls=urls, say=quiet if as_data else progress)
+    access = access_of(options)
+    needs_url(access, urls)
+    if exact and not urls:
+        raise ServerError("--exact: is for servers at --url", "give --url URL")
+    results = project.verify(names, urls=urls, access=access, exact=exact, say=quiet if as_data else progress)
     as_json(tables.replays_as_data(results)) if as_data else tables.print_replays(results)
     if any(result.verdict == "failed" for result in results):
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The options of every command that has servers follow a change."""
+"""The options of every command that talks to servers at URLs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,71 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from modelwright.cli.command import Finite
+from modelwright.errors import ServerError
 
 if TYPE_CHECKING:
     from modelwright.fleet.follow import Servers, Terms
+    from modelwright.triton.access import Access
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+ACCESS = ("headers", "ca_cert", "client_cert", "client_key", "max_answer_gb")
+_pem = click.Path(exists=True, dir_okay=False)
+_BYTES_PER_GB = 1_000_000_000
+
+
+def access_options(function: F) -> F:
+    """How servers at URLs are reached; `access_of` makes an Access of them."""
+    for option in (
+        click.option(
+            "--max-answer",
+            "max_answer_gb",
+            type=Finite(0, min_open=True),
+            metavar="GB",
+            help="How much of an answer is taken in; default: 2, what a message of gRPC can have.",
+        ),
+        click.option(
+            "--client-key", type=_pem, metavar="FILE", help="The key of --client-cert, if it is not in there."
+        ),
+        click.option("--client-cert", type=_pem, metavar="FILE", help="What this client shows of itself, in PEM."),
+        click.option(
+            "--ca-cert",
+            type=_pem,
+            metavar="FILE",
+            help="Who signed the server's certificate, in PEM, for https, grpcs.",
+        ),
+        click.option(
+            "--header",
+            "headers",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Goes with every request to a --url; may be repeated. Its value is shown and recorded nowhere.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def access_of(options: dict[str, Any]) -> Access:
+    """What `access_options` gave, taken out of the options. Raises ServerError for what is no header."""
+    from modelwright.triton.access import MAX_ANSWER_BYTES, Access, headers_of
+
+    given = {name: options.pop(name) for name in ACCESS}
+    most = given["max_answer_gb"]
+    return Access(
+        headers_of(given["headers"]),
+        given["ca_cert"] or "",
+        given["client_cert"] or "",
+        given["client_key"] or "",
+        max(1, int(most * _BYTES_PER_GB)) if most else MAX_ANSWER_BYTES,
+    )
+
+
+def needs_url(access: Access, urls: Any) -> None:
+    """Raises ServerError where headers or certificates are given and no server to use them with."""
+    if not urls and (access.headers or access.has_certificates):
+        raise ServerError("--header, --ca-cert, --client-cert: are for servers at --url", "give --url URL")
 
 
 def server_options(function: F) -> F:
@@ -41,19 +101,22 @@ def server_options(function: F) -> F:
         ),
     ):
         function = option(function)
-    return function
+    return access_options(function)
 
 
 def terms_of(options: dict[str, Any]) -> Terms:
-    """What `server_options` gave."""
+    """What `server_options` gave; access is taken out of the options."""
     from modelwright.fleet.follow import Terms
 
-    return Terms(options["timeout_s"], options["allow_other_release"], options["ignore_memory"])
+    access = access_of(options)
+    needs_url(access, options["urls"] or options.get("canary"))
+    return Terms(options["timeout_s"], options["allow_other_release"], options["ignore_memory"], access)
 
 
 @contextlib.contextmanager
 def following(options: dict[str, Any], *, as_data: bool) -> Iterator[Servers | None]:
     """The servers that are to follow; takes what `server_options` gave out of the options. None without --url."""
+    terms = terms_of(options)
     urls = options.pop("urls")
     given = {name: options.pop(name) for name in ("watch", "timeout_s", "allow_other_release", "ignore_memory")}
     if not urls:
@@ -63,4 +126,4 @@ def following(options: dict[str, Any], *, as_data: bool) -> Iterator[Servers | N
     from modelwright.fleet.follow import Servers
 
     with watcher_for(watch=given["watch"], as_data=as_data) as watcher:
-        yield Servers(urls, terms_of(given), watcher)
+        yield Servers(urls, terms, watcher)

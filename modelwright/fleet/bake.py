@@ -21,6 +21,7 @@ from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
 from modelwright.repository.repository import Repository
 from modelwright.text import milliseconds, number, rate
+from modelwright.triton.access import Access
 
 SideName = Literal["served", "new"]
 _SIDES: tuple[SideName, ...] = ("served", "new")
@@ -119,6 +120,7 @@ def baking(
     load: BakeLoad,
     canary: str,
     watcher: Watcher,
+    access: Access,
     sides: dict[SideName, Recorded] | None = None,
     agreed_rate: float | None = None,
 ) -> Iterator[Bake]:
@@ -127,7 +129,7 @@ def baking(
     `sides` go on from an earlier bake, and so does the rate.
     """
     check_installed()
-    workloads = _workloads(repository, model, versions, urls)
+    workloads = _workloads(repository, model, versions, urls, access)
     with (
         TemporaryDirectory(prefix="modelwright-canary-") as folder,
         GeneratorProcesses(workloads, 1, Path(folder)) as generators,
@@ -138,10 +140,15 @@ def baking(
 
 
 def _workloads(
-    repository: Repository, model: str, versions: tuple[int, int], urls: Mapping[SideName, str]
+    repository: Repository, model: str, versions: tuple[int, int], urls: Mapping[SideName, str], access: Access
 ) -> dict[str, Workload]:
     template = Workload(
-        url="", model=model, repository=str(repository.root), check_every=_CHECK_EVERY, timeout_s=_TIMEOUT_S
+        url="",
+        model=model,
+        repository=str(repository.root),
+        check_every=_CHECK_EVERY,
+        timeout_s=_TIMEOUT_S,
+        access=access,
     )
     served, new = versions
     both = same_requests(template, (repository.root, served), (repository.root, new))

@@ -32,7 +32,7 @@ from modelwright.repository.pins import folder_of
 from modelwright.repository.repository import Change, Repository
 from modelwright.repository.versions import with_ensembles
 from modelwright.text import counted, seconds
-from modelwright.triton.access import address_of
+from modelwright.triton.access import NO_ACCESS, Access, address_of
 
 TIMEOUT_S = 120.0
 _HEALTH = "its /v2/health/ready stays false until it is restarted, since it remembers that a version failed"
@@ -45,6 +45,7 @@ class Terms:
     timeout_s: float = TIMEOUT_S
     allow_other_release: bool = False
     ignore_memory: bool = False
+    access: Access = NO_ACCESS
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def fleet(project: ProjectConfig, repository: Repository, servers: Servers) -> I
     with contextlib.ExitStack() as stack:
         members = []
         for url in dict.fromkeys(address_of(url).url for url in servers.urls):
-            member = stack.enter_context(reach(url, terms.timeout_s))
+            member = stack.enter_context(reach(url, terms.timeout_s, terms.access))
             check_release(member, project.target, allow_other=terms.allow_other_release)
             servers.watcher.server(member.url, "reached", f"Triton {member.release}, {member.control}")
             members.append(member)

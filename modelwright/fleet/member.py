@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from modelwright.errors import ServerError
 from modelwright.loadtest.measure.servers import check_triton
-from modelwright.triton.access import address_of
+from modelwright.triton.access import NO_ACCESS, Access, address_of
 from modelwright.triton.client import Client, connect
 from modelwright.triton.releases import Release, release_of_server
 
@@ -75,13 +75,13 @@ class Member:
 
 
 @contextlib.contextmanager
-def reach(url: str, timeout_s: float = 60) -> Iterator[Member]:
+def reach(url: str, timeout_s: float = 60, access: Access = NO_ACCESS) -> Iterator[Member]:
     """A server at a URL, HTTP or gRPC. `timeout_s` limits each call, loading a model too.
 
     Raises ServerError for one that cannot be reached, is no Triton server, or keeps its repository API to others.
     """
-    address = address_of(url)
-    with connect(address.url, timeout_s) as client:
+    address = address_of(url, access)
+    with connect(url, timeout_s, access) as client:
         check_triton(client, address)
         described = client.server()
         yield Member(

@@ -210,6 +210,7 @@ class _Rollout:
 
     def _judged(self, served_version: int, baseline: Baseline) -> Judged:
         asked, watcher, url = self.asked, self.servers.watcher, self.canary.url
+        access = self.servers.terms.access
         versions = served_version, asked.version
         urls: dict[SideName, str] = {"served": url, "new": url}
         if baseline == "on another server":
@@ -219,13 +220,15 @@ class _Rollout:
         which: tuple[SideName, ...] = ("served", "new")
         if baseline == "before it":
             only: dict[SideName, str] = {"served": url}
-            with baking(self.repository, asked.model, versions, only, asked.load, url, watcher) as first:
+            with baking(self.repository, asked.model, versions, only, asked.load, url, watcher, access) as first:
                 first.run(asked.limits, ("served",))
                 sides, rate = first.sides, first.rate
             urls.pop("served")
             which = ("new",)
         self._load_canary()
-        with baking(self.repository, asked.model, versions, urls, asked.load, url, watcher, sides, rate) as bake:
+        with baking(
+            self.repository, asked.model, versions, urls, asked.load, url, watcher, access, sides, rate
+        ) as bake:
             before = counts(self.canary, asked.model, asked.version)
             bake.run(asked.limits, which)
             after = counts(self.canary, asked.model, asked.version)

@@ -14,6 +14,7 @@ from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first, readable
 from modelwright.server.session import Say
 from modelwright.suggest import did_you_mean
+from modelwright.triton.access import NO_ACCESS, Access
 from modelwright.triton.arrays import numpy_dtype
 from modelwright.triton.client import Client, connect
 from modelwright.triton.dtypes import BY_NAME
@@ -52,6 +53,7 @@ def infer(
     model: str,
     *,
     url: str | None = None,
+    access: Access | None = None,
     version: str = "",
     sample: int = 0,
     inputs: Mapping[str, Any] | None = None,
@@ -61,11 +63,12 @@ def infer(
 ) -> Answer:
     """Send one request: the golden sample of this number, or `inputs`, which are arrays or nested lists.
 
-    Without `url`, the server at `default_url` is asked; when it does not have the model, a server is started for this
-    call. `version` is the newest that is served unless given. `top` classes are returned of an output with labels.
-    Raises ServerError when the server refuses the request, ModelwrightError for inputs that are not the model's.
+    `access` has headers and certificates for `url`. Without `url`, the server at `default_url` is asked; when it does
+    not have the model, a server is started for this call. `version` is the newest that is served unless given. `top`
+    classes are returned of an output with labels. Raises ServerError when the server refuses the request,
+    ModelwrightError for inputs that are not the model's.
     """
-    with _server(project, model, url, default_url, say) as client:
+    with _server(project, model, url, access or NO_ACCESS, default_url, say) as client:
         config = client.config(model)
         tensors = _given(model, config, inputs) if inputs else _sample(project, model, config, sample)
         labelled = [entry["name"] for entry in config.get("output", []) if entry.get("label_filename")]
@@ -79,9 +82,11 @@ def infer(
 
 
 @contextlib.contextmanager
-def _server(project: ProjectConfig, model: str, url: str | None, default_url: str, say: Say) -> Iterator[Client]:
+def _server(
+    project: ProjectConfig, model: str, url: str | None, access: Access, default_url: str, say: Say
+) -> Iterator[Client]:
     """The server that was asked for; else the default one, if it has the model; else one for this call."""
-    with connect(url or default_url) as client:
+    with connect(url or default_url, access=access if url else NO_ACCESS) as client:
         if url or _has_model(client, model):
             yield client
             return

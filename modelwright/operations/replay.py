@@ -37,6 +37,7 @@ from modelwright.repository.versions import (
 )
 from modelwright.server import environment
 from modelwright.server.session import Load, Say, Served, serve
+from modelwright.triton.access import NO_ACCESS, Access
 from modelwright.triton.client import Client, connect
 from modelwright.triton.layout import CONFIG, MANIFEST, WARMUP
 from modelwright.triton.reasons import is_missing_here
@@ -62,25 +63,63 @@ class Replayed:
     detail: str = ""
 
 
-def verify(project: ProjectConfig, names: Sequence[str] = (), urls: Sequence[str] = (), *, say: Say) -> list[Replayed]:
+def verify(
+    project: ProjectConfig,
+    names: Sequence[str] = (),
+    urls: Sequence[str] = (),
+    *,
+    access: Access | None = None,
+    exact: bool = False,
+    say: Say,
+) -> list[Replayed]:
     """Replay the versions of these models, or of all, on these servers.
 
-    Without URLs on a local server that serves these versions, over both protocols. Raises VerifyError when nothing is
+    Without URLs on a local server that serves these versions, over both protocols. With `exact` what a server at a URL
+    serves, of these models or of all, and the repository lacks, fails. Raises VerifyError when nothing is
     published; a version that fails, or cannot be read, is in the result.
     """
     repository = Repository.of(project)
     versions, unreadable = readable(repository, names)
     if not versions and not unreadable:
         raise VerifyError("nothing is published yet", "build first: modelwright build")
-    results = _replay_on(project, repository, versions, urls, say) if versions else []
+    results = _replay_on(project, repository, versions, urls, say, access or NO_ACCESS) if versions else []
+    if exact:
+        results += [extra for url in urls for extra in _extras(project, repository, names, url, access or NO_ACCESS)]
     return results + [_unreadable(item) for item in unreadable]
 
 
+def _extras(
+    project: ProjectConfig, repository: Repository, names: Sequence[str], url: str, access: Access
+) -> list[Replayed]:
+    """What a server serves and the repository lacks."""
+    known = repository.models()
+    where = project.shown(repository.root)
+    found = []
+    with connect(url, access=access) as client:
+        for (model, version), reason in sorted(_served(client).items()):
+            if reason or (names and model not in names):
+                continue
+            if model not in known:
+                detail = f"the server serves it, and {where} has no such model"
+            elif int(version) not in repository.versions(model):
+                has = ", ".join(map(str, repository.versions(model))) or "none"
+                detail = f"the server serves it, and {where} has no such version, but {has}"
+            else:
+                continue
+            found.append(Replayed(model, int(version), url, "failed", detail=detail))
+    return found
+
+
 def _replay_on(
-    project: ProjectConfig, repository: Repository, versions: Sequence[Published], urls: Sequence[str], say: Say
+    project: ProjectConfig,
+    repository: Repository,
+    versions: Sequence[Published],
+    urls: Sequence[str],
+    say: Say,
+    access: Access = NO_ACCESS,
 ) -> list[Replayed]:
     if urls:
-        return replay(repository, versions, urls)
+        return replay(repository, versions, urls, access=access)
     with serving_all(project, versions, project.logs / "replay.log", say) as served:
         return replay(repository, versions, served.urls, served.refused, served.request_timeout_s)
 
@@ -143,6 +182,7 @@ def replay(
     urls: Sequence[str],
     refused: Mapping[str, str] | None = None,
     timeout_s: float = 60,
+    access: Access = NO_ACCESS,
 ) -> list[Replayed]:
     """Replay each version on each URL. A version whose files differ from its manifest fails without a request.
 
@@ -154,7 +194,7 @@ def replay(
     results = []
     here = "" if refused is None else tools.instruction_set()  # of the server's CPU, where that is known
     with contextlib.ExitStack() as stack:
-        clients = {url: stack.enter_context(connect(url, timeout_s)) for url in urls}
+        clients = {url: stack.enter_context(connect(url, timeout_s, access)) for url in urls}
         served = {url: _served(client) for url, client in clients.items()}
         for item in versions:
             damage = _damage(repository, item)

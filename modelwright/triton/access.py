@@ -5,17 +5,17 @@ One `Access` serves all URLs of a command. Its headers can be secrets: they are 
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from modelwright.errors import ServerError
 from modelwright.text import printable, size
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 MAX_ANSWER_BYTES = 2**31 - 1  # what one message of gRPC carries at most
@@ -31,12 +31,71 @@ _URL_HINT = "write http://host:port or grpc://host:port"
 
 
 @dataclass(frozen=True)
+class Access:
+    """What every request to a server carries, and how much of an answer is taken in.
+
+    The files are PEM. Without `ca_cert` the system's authorities are trusted; a `client_cert` may have its key in the
+    same file.
+    """
+
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_cert: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Access:
+        """From what `asdict` makes of one, or JSON of that."""
+        return Access(**{**data, "headers": tuple((name, value) for name, value in data.get("headers", ()))})
+
+    @property
+    def has_certificates(self) -> bool:
+        return bool(self.ca_cert or self.client_cert or self.client_key)
+
+    def tls_context(self, module: Any = None) -> Any:
+        """A context of `module`, which is ssl or gevent's. Raises ServerError naming the file that cannot be used."""
+        module = module or importlib.import_module("ssl")  # late: it takes longer to import than a plan to make
+        # Not create_default_context: that of gevent makes the standard library's contexts, unless it has patched it.
+        context = module.SSLContext(module.PROTOCOL_TLS_CLIENT)  # checks certificates and host names
+        try:
+            if self.ca_cert:
+                context.load_verify_locations(self.ca_cert)
+            else:
+                context.load_default_certs()
+        except OSError as error:
+            raise ServerError(
+                f"--ca-cert {self.ca_cert}: {_reason(error)}", "it must be a file in PEM format"
+            ) from None
+        if self.client_cert:
+            try:
+                # An encrypted key would ask for its password on the terminal, and hang a pipeline.
+                context.load_cert_chain(self.client_cert, self.client_key or None, password=_no_password)
+            except (OSError, ValueError) as error:
+                files = " and ".join(filter(None, (self.client_cert, self.client_key)))
+                hint = "both must be in PEM format, belong together, and the key must not be encrypted"
+                raise ServerError(f"--client-cert {files}: {_reason(error)}", hint) from None
+        return context
+
+    def too_large(self, where: str) -> ServerError:
+        """The error for an answer above the limit."""
+        return ServerError(
+            f"{where}: its answer is larger than {size(self.max_answer_bytes)}",
+            "if it is what the model answers, raise the limit: --max-answer GB",
+        )
+
+
+NO_ACCESS = Access()
+
+
+@dataclass(frozen=True)
 class Address:
     """Where a server listens."""
 
     scheme: str  # http, https, grpc or grpcs
     host: str
     port: int
+    access: Access = NO_ACCESS
 
     @property
     def protocol(self) -> Literal["http", "grpc"]:
@@ -56,10 +115,11 @@ class Address:
         return f"{self.scheme}://{self.authority}"
 
 
-def address_of(url: str) -> Address:
+def address_of(url: str, access: Access = NO_ACCESS) -> Address:
     """`http://host:port`, `https://…`, `grpc://…`, `grpcs://…`, or `host:port`, which means HTTP.
 
-    Raises ServerError for anything else. A login in the URL is refused, since URLs are printed and recorded.
+    Raises ServerError for anything else, and for certificates that cannot be used. A login in the URL is refused, since
+    URLs are printed and recorded.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -71,69 +131,22 @@ def address_of(url: str) -> Address:
         raise ServerError(f"{parts.scheme}://…@{printable(parts.hostname or '')}: a login in the URL", hint)
     if parts.scheme not in PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
         raise ServerError(f"'{printable(url)}' is not the URL of a server", _URL_HINT)
-    return Address(parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port)
+    address = Address(parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port, access)
+    _check_certificates(address)
+    return address
 
 
-@dataclass(frozen=True)
-class Access:
-    """What every request to a server carries, and how much of an answer is taken in.
-
-    The files are PEM. Without `ca_cert` the system's authorities are trusted; a `client_cert` may have its key in the
-    same file.
-    """
-
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    ca_cert: str = ""
-    client_cert: str = ""
-    client_key: str = ""
-    max_answer_bytes: int = MAX_ANSWER_BYTES
-
-    @property
-    def has_certificates(self) -> bool:
-        return bool(self.ca_cert or self.client_cert or self.client_key)
-
-    def check(self, address: Address) -> None:
-        """Raises ServerError for certificates where nothing would use them, and files that cannot be used."""
-        if self.has_certificates and not address.is_tls:
-            secure = f"{address.scheme}s://{address.authority}"
-            raise ServerError(
-                f"{address.url}: --ca-cert, --client-cert and --client-key are for encrypted connections",
-                f"give the URL as {secure}, or leave them out",
-            )
-        if self.client_key and not self.client_cert:
-            raise ServerError("--client-key: needs --client-cert FILE, the certificate that it belongs to")
-        if address.is_tls:
-            self.tls_context()
-
-    def tls_context(self) -> ssl.SSLContext:
-        """Raises ServerError naming the file that cannot be used."""
-        import ssl
-
-        try:
-            context = ssl.create_default_context(cafile=self.ca_cert or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ServerError(
-                f"--ca-cert {self.ca_cert}: {_reason(error)}", "it must be a file in PEM format"
-            ) from None
-        if self.client_cert:
-            try:
-                # An encrypted key would ask for its password on the terminal, and hang a pipeline.
-                context.load_cert_chain(self.client_cert, self.client_key or None, password=_no_password)
-            except (OSError, ssl.SSLError, ValueError) as error:
-                files = " and ".join(filter(None, (self.client_cert, self.client_key)))
-                hint = "both must be in PEM format, belong together, and the key must not be encrypted"
-                raise ServerError(f"--client-cert {files}: {_reason(error)}", hint) from None
-        return context
-
-    def too_large(self, where: str) -> ServerError:
-        """The error for an answer above the limit."""
-        return ServerError(
-            f"{where}: its answer is larger than {size(self.max_answer_bytes)}",
-            "if it is what the model answers, raise the limit: --max-answer GB",
+def _check_certificates(address: Address) -> None:
+    access = address.access
+    if access.has_certificates and not address.is_tls:
+        raise ServerError(
+            f"{address.url}: --ca-cert, --client-cert and --client-key are for encrypted connections",
+            f"give the URL as {address.scheme}s://{address.authority}, or leave them out",
         )
-
-
-NO_ACCESS = Access()
+    if access.client_key and not access.client_cert:
+        raise ServerError("--client-key: needs --client-cert FILE, the certificate that it belongs to")
+    if access.has_certificates:
+        access.tls_context()
 
 
 def headers_of(given: Iterable[str]) -> tuple[tuple[str, str], ...]:

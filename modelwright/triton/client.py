@@ -62,18 +62,15 @@ def connect(url: str, timeout_s: float = 60, access: Access = NO_ACCESS) -> Clie
     used.
     """
     extras.require("talking to a server", "client", ServerError)
-    address = address_of(url)
-    access.check(address)
-    return Client(address, timeout_s, access)
+    return Client(address_of(url, access), timeout_s)
 
 
 class Client:
     """Calls to one server. Every failure raises a ServerError that names the server and the model."""
 
-    def __init__(self, address: Address, timeout_s: float, access: Access = NO_ACCESS) -> None:
+    def __init__(self, address: Address, timeout_s: float) -> None:
         self.url = address.url
         self._address = address
-        self._access = access
         self._timeout_s = timeout_s
         self._is_grpc = address.protocol == "grpc"
         self._connections: Any = _Shared() if self._is_grpc else threading.local()
@@ -201,10 +198,10 @@ class Client:
 
     def _opened(self) -> RestCalls | GrpcCalls:
         if not self._is_grpc:
-            return RestCalls(self._address, self._access, self._timeout_s)
+            return RestCalls(self._address, self._timeout_s)
         from modelwright.triton.grpc_calls import GrpcCalls
 
-        return GrpcCalls(self._address, self._access, self._timeout_s)
+        return GrpcCalls(self._address, self._timeout_s)
 
     def _call(self, model: str, method: str, *arguments: Any, **options: Any) -> Any:
         """One call over either protocol. Its errors become ServerError."""
@@ -219,7 +216,7 @@ class Client:
         except (NotTritonError, MalformedAnswerError) as error:
             raise self._not_triton(str(error), getattr(error, "hint", "")) from None
         except AnswerTooLargeError:
-            raise self._access.too_large(self._where(model)) from None
+            raise self._address.access.too_large(self._where(model)) from None
         except OSError as error:
             raise self._unreachable(model, error) from None
 
@@ -231,7 +228,7 @@ class Client:
         if status == "StatusCode.DEADLINE_EXCEEDED":
             return self._unreachable(model, TimeoutError())
         if status == "StatusCode.RESOURCE_EXHAUSTED" and "larger than max" in message:
-            return self._access.too_large(self._where(model))
+            return self._address.access.too_large(self._where(model))
         return self._refused(model, message)
 
     def _refused(self, model: str, message: str) -> ServerError:

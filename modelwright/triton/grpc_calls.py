@@ -18,8 +18,10 @@ _MOST_BYTES = 2**31 - 1  # a message's length is a signed 32-bit number to grpc
 class GrpcCalls:
     """Calls of any thread: all share one channel. They raise InferenceServerException."""
 
-    def __init__(self, address: Address, access: Access, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float) -> None:
         from tritonclient import grpc
+
+        access = address.access
 
         # Short waits, to notice soon that a server is back.
         arguments = [
@@ -31,9 +33,7 @@ class GrpcCalls:
         self._client = grpc.InferenceServerClient(
             address.authority,
             ssl=address.is_tls,
-            root_certificates=access.ca_cert or None,
-            private_key=(access.client_key or access.client_cert) or None,
-            certificate_chain=access.client_cert or None,
+            **certificates_of(access),
             channel_args=arguments,
         )
         self._options: dict[str, Any] = {"client_timeout": timeout_s, "headers": metadata_of(access)}
@@ -75,6 +75,15 @@ class GrpcCalls:
     ) -> Tensors:
         result = self._client.infer(name, inputs, model_version=version, outputs=outputs, **options, **self._options)
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+def certificates_of(access: Access) -> dict[str, str | None]:
+    """The files, as tritonclient's gRPC client takes them."""
+    return {
+        "root_certificates": access.ca_cert or None,
+        "private_key": access.client_key or access.client_cert or None,
+        "certificate_chain": access.client_cert or None,
+    }
 
 
 def metadata_of(access: Access) -> dict[str, str] | None:

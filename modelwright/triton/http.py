@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from modelwright.triton.access import Address
 
@@ -45,12 +44,9 @@ class HttpAnswer:
 class BoundedConnection:
     """Kept alive between requests, and opened again where the server has closed it. For one thread at a time."""
 
-    def __init__(
-        self, address: Address, context: ssl.SSLContext | None = None, headers: Iterable[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._context = context
-        self._headers = tuple(headers)
+        self._context = address.access.tls_context() if address.is_tls else None
         self._socket: Any = None
 
     def __del__(self) -> None:  # of a thread that has ended
@@ -95,7 +91,7 @@ class BoundedConnection:
         self._socket.settimeout(_left_s(deadline))
         request.putrequest(method, path, skip_accept_encoding=True)
         own = {"Accept-Encoding": "identity", "Content-Length": str(len(body)), **headers}
-        for name, value in (*own.items(), *self._headers):
+        for name, value in (*own.items(), *self._address.access.headers):
             request.putheader(name, value)
         bounded: Any = _Bounded(self._socket, deadline, max_bytes + _HEAD_BYTES)
         try:

@@ -19,7 +19,7 @@ from modelwright.triton.model_config_pb2 import schema
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelwright.triton.access import Access, Address
+    from modelwright.triton.access import Address
     from modelwright.triton.http import HttpAnswer
     from modelwright.triton.tensors import Tensors
 
@@ -64,11 +64,10 @@ class RefusedError(Exception):
 class RestCalls:
     """Calls of one thread. They raise what BoundedConnection.ask raises, RefusedError and NotTritonError."""
 
-    def __init__(self, address: Address, access: Access, timeout_s: float) -> None:
-        context = access.tls_context() if address.is_tls else None
-        self._connection = BoundedConnection(address, context, access.headers)
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._connection = BoundedConnection(address)
         self._timeout_s = timeout_s
-        self._max_answer_bytes = access.max_answer_bytes
+        self._max_answer_bytes = address.access.max_answer_bytes
 
     def close(self) -> None:
         self._connection.close()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +20,7 @@ from modelwright import tools
 from modelwright.api import Project
 from modelwright.digest import sha256_file
 from modelwright.errors import ServerError
+from modelwright.operations import replay
 from modelwright.operations.infer import infer
 from modelwright.repository import policy
 from modelwright.server.environment import ensure
@@ -105,6 +107,25 @@ def test_a_table_for_people(built: Sandbox, server: RunningServer) -> None:
     assert lines[0] == "model version server replay max error"
     assert lines[1] == f"doubled 1 grpc://{server.grpc} not served -"
     assert lines[2] == f"doubled 2 grpc://{server.grpc} ok 0.0e+00"
+
+
+def test_exact_fails_for_what_the_server_serves_and_the_repository_lacks(
+    built: Sandbox, server: RunningServer, tmp_path: Path
+) -> None:
+    lacking = tmp_path / "model_repository"
+    shutil.copytree(built.project.repository, lacking)
+    shutil.rmtree(lacking / "plus_one")
+    shutil.rmtree(lacking / "doubled/2")
+    project = replace(built.project, repository=lacking)
+    url = f"http://{server.http}"
+    assert {row.verdict for row in replay.verify(project, urls=[url], say=print)} <= {"superseded", "not served"}
+    found = replay.verify(project, urls=[url], exact=True, say=print)
+    assert [(row.model, row.version, row.detail) for row in found if row.verdict == "failed"] == [
+        ("doubled", 2, f"the server serves it, and {lacking} has no such version, but 1"),
+        ("plus_one", 1, f"the server serves it, and {lacking} has no such model"),
+    ]
+    named = replay.verify(project, ["both"], [url], exact=True, say=print)
+    assert [row for row in named if row.verdict == "failed"] == []
 
 
 def test_a_server_that_answers_differently_fails(built: Sandbox, tmp_path: Path) -> None:

@@ -65,13 +65,13 @@ class UserContext:
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
-        self.address = address_of(workload.url)
+        self.address = address_of(workload.url, workload.access)
         self.recorder = Recorder()
         self.in_flight = self.max_in_flight = 0
         self.is_over = False  # when set, no request is begun
         if self.address.protocol == "grpc":
             _patch_grpc()
-        with connect(self.address.url, workload.timeout_s) as client:
+        with connect(workload.url, workload.timeout_s, workload.access) as client:
             self.interface = read_interface(client, workload.model, workload.version)
         _check_protocol(self.interface, self.address)
         self.payloads = _payloads(workload, self.interface)

@@ -164,7 +164,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     try:
         given = json.loads(orders.readline() or "{}")
-        targets = {name: LocustTarget(Workload(**workload)) for name, workload in given["targets"].items()}
+        targets = {name: LocustTarget(Workload.of(workload)) for name, workload in given["targets"].items()}
         described = {name: target.described() for name, target in targets.items()}
     except ModelwrightError as error:
         say({"event": "error", "message": error.message, "hint": error.hint})

@@ -81,7 +81,7 @@ class Gathered:
 
     def _snapshot(self) -> Snapshot | None:
         try:
-            with connect(self.workload.url, timeout_s=10) as client:
+            with connect(self.workload.url, timeout_s=10, access=self.workload.access) as client:
                 return snapshot(client, self.workload.model, self.target.version, None)
         except ServerError:
             return None

@@ -55,7 +55,7 @@ def server_for(
     """The server at the given URL; without one, a local server with these models. Raises LoadError."""
     check_installed()
     if setting.url:
-        yield servers.remote(setting.url, setting.protocol, setting.repository)
+        yield servers.remote(setting.url, setting.protocol, setting.repository, setting.workload.access)
         return
     log = setting.project.logs / "load.log"
     where = repository or setting.repository
@@ -119,7 +119,7 @@ def lab(setting: Setting, server: ServerUnderTest, workloads: Mapping[str, Workl
     placed = {name: replace(item, url=server.url, repository=repository) for name, item in workloads.items()}
     with (
         TemporaryDirectory(prefix="modelwright-load-") as folder,
-        connect(server.url, timeout_s=30) as client,
+        connect(server.url, timeout_s=30, access=setting.workload.access) as client,
         GeneratorProcesses(placed, setting.processes, Path(folder)) as generators,
     ):
         yield Lab(setting, server, client, generators, placed, server_info=client.server())

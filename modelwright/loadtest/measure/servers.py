@@ -15,7 +15,7 @@ from modelwright.repository.repository import Repository
 from modelwright.repository.versions import composing_first, needs_completion, published_config, serving_versions
 from modelwright.server.session import Load, Say, Served, serve
 from modelwright.suggest import did_you_mean
-from modelwright.triton.access import Address, address_of
+from modelwright.triton.access import NO_ACCESS, Access, Address, address_of
 from modelwright.triton.client import Client, connect
 
 
@@ -40,12 +40,12 @@ class ServerUnderTest:
         return f"the server ended, exit code {self.local.wait()}; its log: {self.local.log}"
 
 
-def remote(url: str, protocol: str | None, repository: Path) -> ServerUnderTest:
+def remote(url: str, protocol: str | None, repository: Path, access: Access = NO_ACCESS) -> ServerUnderTest:
     """A running server. Raises ServerError if it does not answer, or if its URL is of the other protocol."""
-    address = address_of(url)
+    address = address_of(url, access)
     if protocol and protocol != address.protocol:
         raise ServerError(f"--url {url}: is not the URL of a {protocol} endpoint", f"leave out --protocol {protocol}")
-    with connect(address.url, timeout_s=5) as client:
+    with connect(url, timeout_s=5, access=access) as client:
         check_triton(client, address)
     listener, why_not = triton_process(address)
     there = repository if repository.is_dir() else None

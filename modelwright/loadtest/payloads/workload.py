@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from modelwright.loadtest.payloads.arrivals import Arrivals
+from modelwright.triton.access import NO_ACCESS, Access
 
 Api = Literal["raw", "tritonclient"]
 
@@ -39,13 +40,20 @@ class Workload:
     shared_memory: bool = False
     sequence_length: int = 10
     timeout_s: float = 30.0
+    access: Access = NO_ACCESS
 
     def as_json(self) -> str:
+        """For another process alone: headers of `access` can be secrets."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Workload:
-        return Workload(**json.loads(text))
+        return Workload.of(json.loads(text))
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Workload:
+        """From what `asdict` makes of one, or JSON of that."""
+        return Workload(**{**data, "access": Access.of(data.get("access", {}))})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelwright.loadtest.wire.calls import CallError
@@ -13,7 +14,8 @@ from modelwright.loadtest.wire.encoding import client_inputs, final_marker, grpc
 from modelwright.loadtest.wire.frames import message_bytes
 from modelwright.loadtest.wire.http1 import HttpConnection
 from modelwright.loadtest.wire.http2 import Call
-from modelwright.triton.access import Address
+from modelwright.triton.access import Access, Address
+from modelwright.triton.grpc_calls import certificates_of, metadata_of
 
 if TYPE_CHECKING:
     from modelwright.triton.tensors import Tensors
@@ -183,13 +185,17 @@ class TritonClient:
             ]  # an integer must fit 32 bits
             arguments += [(f"grpc.max_{way}_message_length", _LARGEST_MESSAGE) for way in ("send", "receive")]
             return self._module.InferenceServerClient(
-                self._address.authority, ssl=self._address.is_tls, channel_args=arguments
+                self._address.authority,
+                ssl=self._address.is_tls,
+                **certificates_of(self._address.access),
+                channel_args=arguments,
             )
         return self._module.InferenceServerClient(
             self._address.authority,
             ssl=self._address.is_tls,
             connection_timeout=self._timeout_s,
             network_timeout=self._timeout_s,
+            ssl_context_factory=partial(_gevent_context, self._address.access),
         )
 
     def call(self, payload: int) -> Tensors:
@@ -198,7 +204,9 @@ class TritonClient:
         if self._client is None:
             self._client = self._connect()
         inputs = client_inputs(self._module, self._payloads[payload])
-        options = {"client_timeout": self._timeout_s} if self._is_grpc else {}
+        options: dict[str, Any] = {"client_timeout": self._timeout_s} if self._is_grpc else {}
+        access = self._address.access
+        options["headers"] = metadata_of(access) if self._is_grpc else dict(access.headers)
         try:
             result = self._client.infer(self._model, inputs, model_version=self._version, **options)
         except InferenceServerException as error:
@@ -225,6 +233,13 @@ class TritonClient:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _gevent_context(access: Access, cafile: str | None = None) -> Any:
+    """What geventhttpclient makes connections with; `cafile` is its own choice of authorities."""
+    from gevent import ssl
+
+    return access.tls_context(ssl)
 
 
 def _kind_of(error: Exception) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import time
+from functools import lru_cache
 from typing import Any
 
-from modelwright.triton.access import Address
+from modelwright.text import size
+from modelwright.triton.access import Access, Address
 
 READ = 64 * 1024  # most answers fit; above 128 kB, malloc would ask the kernel for each buffer
 CLOSED = "closed", "the server closed the connection before it had answered"
@@ -26,13 +29,23 @@ class CallError(Exception):
 class Connection:
     """A TCP connection for one greenlet. It is opened when first needed, and again after a failure.
 
-    `timeout_s` limits connecting, and every wait for more of an answer.
+    `timeout_s` limits each exchange, from connecting to the last byte of the answer, once `_begin` was called.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
         self._timeout_s = timeout_s
         self._socket: Any = None
+        self._deadline = 0.0
+
+    def _begin(self) -> None:
+        self._deadline = time.monotonic() + self._timeout_s
+
+    def _left_s(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
 
     def close(self) -> None:
         if self._socket is not None:
@@ -43,7 +56,7 @@ class Connection:
         from gevent import socket
 
         try:
-            opened = socket.create_connection((self.address.host, self.address.port), self._timeout_s)
+            opened = socket.create_connection((self.address.host, self.address.port), self._left_s())
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = self._encrypted(opened, protocols) if self.address.is_tls else opened
         except OSError as error:
@@ -51,14 +64,12 @@ class Connection:
         return self._socket
 
     def _encrypted(self, opened: Any, protocols: list[str]) -> Any:
-        from gevent import ssl
-
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(protocols)
-        return context.wrap_socket(opened, server_hostname=self.address.host)
+        opened.settimeout(self._left_s())
+        return _context(self.address.access, tuple(protocols)).wrap_socket(opened, server_hostname=self.address.host)
 
     def _send(self, data: bytes) -> None:
         try:
+            self._socket.settimeout(self._left_s())
             self._socket.sendall(data)
         except OSError as error:
             raise self._broken(error) from None
@@ -66,6 +77,7 @@ class Connection:
     def _receive(self) -> bytes:
         """More of the answer, at least one byte."""
         try:
+            self._socket.settimeout(self._left_s())
             data: bytes = self._socket.recv(READ)
         except OSError as error:
             raise self._broken(error) from None
@@ -82,6 +94,23 @@ class Connection:
         if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
             return CallError(*CLOSED)
         return CallError("network", _reason(error))
+
+
+@lru_cache(maxsize=64)
+def _context(access: Access, protocols: tuple[str, ...]) -> Any:
+    """Made once: reading the system's certificates takes longer than a connection."""
+    from gevent import ssl
+
+    context = access.tls_context(ssl)
+    context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def too_large(size_bytes: int, access: Access) -> CallError:
+    limit = size(access.max_answer_bytes)
+    return CallError(
+        "too large", f"an answer of {size(size_bytes)}, above the limit of {limit}: --max-answer GB raises it"
+    )
 
 
 def _reason(error: OSError) -> str:

@@ -41,7 +41,7 @@ class GrpcConnections:
 class GrpcConnection:
     """One HTTP/2 connection for any number of greenlets. It is opened when first needed, and again after a failure.
 
-    `timeout_s` limits connecting, and every wait of a call for the server.
+    `timeout_s` limits connecting, and each message that a call sends or waits for.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:

@@ -73,6 +73,7 @@ def http_request(
         client_inputs(module, inputs, there), client_outputs(module, back)
     )
     headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
+    headers.update(address.access.headers)
     return post(address.authority, f"{_path(model, version)}/infer", bytes(body), headers)
 
 

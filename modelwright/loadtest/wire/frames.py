@@ -43,6 +43,7 @@ def request_headers(address: Address, path: str) -> bytes:
         ("te", "trailers"),
         ("content-type", "application/grpc"),
         ("user-agent", "modelwright"),
+        *((name.lower(), value) for name, value in address.access.headers),
     ]
     encoder = Encoder()
     encoder.header_table_size = 0  # the block is sent many times and must not depend on earlier ones

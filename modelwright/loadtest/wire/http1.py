@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from modelwright.loadtest.wire.calls import CallError, Connection
+from modelwright.loadtest.wire.calls import CallError, Connection, too_large
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,18})\r\n", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
@@ -22,6 +22,7 @@ class HttpConnection(Connection):
 
     def call(self, request: bytes) -> tuple[bytes, bytes]:
         """Send a whole request; (head, body) of the answer. Raises CallError for any status but 200."""
+        self._begin()
         if self._socket is None:
             self._open(["http/1.1"])
         self._send(request)
@@ -37,6 +38,9 @@ class HttpConnection(Connection):
         length = _LENGTH.search(head)
         if length is None or not head.startswith(b"HTTP/"):
             raise self._malformed_response(data)
+        if int(length[1]) > self.address.access.max_answer_bytes:
+            self.close()
+            raise too_large(int(length[1]), self.address.access)
         missing = int(length[1]) - (len(data) - start)
         body = self._rest(data[start:], missing) if missing else data[start:]
         if _CLOSES.search(head):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 from collections import deque
 from socket import SHUT_RDWR
 from urllib.parse import unquote
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 import gevent
 from gevent.event import Event
 
-from modelwright.loadtest.wire.calls import CLOSED, READ, CallError, Connection
+from modelwright.loadtest.wire.calls import CLOSED, READ, CallError, Connection, too_large
 from modelwright.loadtest.wire.frames import (
     ACK,
     CONTINUATION,
@@ -47,6 +48,7 @@ from modelwright.triton.access import Address
 _WINDOW, _LARGEST_WINDOW, _FRAME, _WANTED_FRAME = 65_535, 2**31 - 1, 16_384, 2**20
 _LAST_STREAM = 2**31 - 3  # stream ids are odd and 31 bits long
 _CANCEL = 8
+_FLOOD = 64  # reads
 # fmt: off
 _STATUS = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -60,7 +62,19 @@ _NAMES = {str(number): name for number, name in enumerate(_STATUS)}
 class Call:
     """An open call on a connection, for one greenlet at a time, which closes it."""
 
-    __slots__ = ("_begun", "_ended", "_error", "_event", "_link", "_messages", "number", "received", "window")
+    __slots__ = (
+        "_begun",
+        "_deadline",
+        "_ended",
+        "_error",
+        "_event",
+        "_link",
+        "_messages",
+        "_queued",
+        "number",
+        "received",
+        "window",
+    )
 
     def __init__(self, link: Link, number: int, window: int) -> None:
         self.number = number
@@ -72,10 +86,13 @@ class Call:
         self._begun = bytearray()  # an incomplete message
         self._ended = False
         self._error: CallError | None = None
+        self._queued = 0  # bytes of messages that nobody has received yet
+        self._deadline = time.monotonic() + link.timeout_s  # for sending, and then for each message
 
     def send(self, message: bytes, flags: int = 0) -> None:
         """Send another message, in frames that fit the server's windows and frame size."""
         sent = 0
+        self._deadline = time.monotonic() + self._link.timeout_s
         while sent < len(message):
             if self._ended:  # the server answered before it read the message
                 self._link.cancel(self)
@@ -97,14 +114,18 @@ class Call:
             if self._ended:
                 return None
             self._wait()
-        return self._messages.popleft()
+        self._deadline = time.monotonic() + self._link.timeout_s
+        message = self._messages.popleft()
+        self._queued -= len(message)
+        return message
 
     def _wait(self) -> None:
         """Wait for the server."""
         if self._error is not None:
             raise self._error
         self._event.clear()
-        if not self._event.wait(self._link.timeout_s):
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0 or not self._event.wait(left_s):
             self._link.retire()  # a server that is silent in one call may be silent in all
             raise CallError("timeout", f"no answer within {self._link.timeout_s:g} s")
 
@@ -127,8 +148,12 @@ class Call:
                 raise MalformedError("a compressed message, without being asked to")
             size = 5 + WORD.unpack_from(data, 1)[0]
             self._messages.append(data[5:size])
+            self._queued += size - 5
             data = data[size:]
         self._begun += data
+        waiting = self._queued + (WORD.unpack_from(self._begun, 1)[0] if len(self._begun) >= 5 else 0)
+        if waiting > self._link.address.access.max_answer_bytes:
+            raise too_large(waiting, self._link.address.access)
         self.wake()
         if flags & END_STREAM:
             self.fail(self.violation("a call that ends without a status"))
@@ -176,6 +201,7 @@ class Link(Connection):
         self._block: tuple[int, int, bytes] | None = None  # an incomplete header block: stream, flags, bytes so far
         self._unsent: list[bytes] = []
         self._news = Event()  # there is something to send, or the connection has ended
+        self._begin()
         self._open(["h2"])
         settings = {HEADER_TABLE_SIZE: 0, INITIAL_WINDOW_SIZE: _LARGEST_WINDOW, MAX_FRAME_SIZE: _WANTED_FRAME}
         values = b"".join(struct.pack(">HI", key, value) for key, value in settings.items())
@@ -253,6 +279,10 @@ class Link(Connection):
         super().close()
         self._news.set()
 
+    def _left_s(self) -> float:
+        """Connecting has a deadline. After that each call has its own, and the connection none."""
+        return super()._left_s() if self._socket is None else self._timeout_s
+
     def _close_if_done(self) -> bool:
         if not self.takes_calls and not self._calls:
             self.close()
@@ -293,9 +323,13 @@ class Link(Connection):
     def _read(self) -> None:
         """Read frames until the connection ends."""
         buffer = b""
+        received = 0
         try:
             while self._socket is not None:
                 buffer += self._receive()
+                received += 1
+                if received % _FLOOD == 0:  # receiving what is there already does not let other greenlets run
+                    gevent.sleep(0)
                 buffer = buffer[self._take_frames(buffer) :]
         except MalformedError as error:
             self.fail(self.violation(str(error)))
