@@ -458,8 +458,8 @@ def test_a_program_that_is_run_gives_an_answer_whatever_becomes_of_it(command: l
     assert run_program(command, 0.3 if command[0] == "sleep" else 60) == expected
 
 
-@pytest.mark.torch
 def test_this_machine_is_examined_by_the_command(project: Path) -> None:
+    """Without the mark `torch`, so that it is quick: what imports a framework says that it cannot."""
     result = CliRunner().invoke(main, ["--project", str(project), "doctor", "--json"])
     data = json.loads(result.output)
     rows = {row["what"]: row for row in data["rows"]}

@@ -23,11 +23,18 @@ def made(sandbox: Sandbox, folder: Path | str) -> str:
     return result.output
 
 
-def test_real_weights_with_their_tokenizer_build_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_encoder_with_its_tokenizer_builds_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A real tokenizer beside a small network: `make repo` and the scaffold's test export the whole one."""
+    import torch
+    from transformers import BertConfig, BertModel
+
     folder = shutil.copytree(MINILM, tmp_path / "minilm")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig.from_pretrained(folder, **small)).save_pretrained(folder)
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     output = made(sandbox, folder)
-    assert "Saw a Hugging Face directory: BertModel, 1 file of weights, 90.9 MB\n" in output
+    assert "Saw a Hugging Face directory: BertModel, 1 file of weights, 4.0 MB\n" in output
     assert "Note: auto_class is AutoModel: BertModel\n" in output
     assert "Note: weights in other formats than safetensors stay behind" in output
     assert "Note: golden samples are sentences" in output
