@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -30,6 +31,12 @@ from modelwright.project.project import LONGEST_TIMEOUT_S
 F = TypeVar("F", bound=Callable[..., Any])
 _stopped_by: list[int] = []  # signals that this command was stopped by
 
+# Set for this process and the workers of a build: server/native.py reads them.
+_SERVER_VARIABLES = {
+    "tritonserver": "MODELWRIGHT_TRITONSERVER",
+    "backend_directory": "MODELWRIGHT_BACKEND_DIRECTORY",
+}
+
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
 
 
@@ -49,13 +56,39 @@ wait_option = click.option("--wait", is_flag=True, help="While a build or anothe
 why_option = click.option("--why", "-m", default="", metavar="TEXT", help="The reason, for the journal.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 
-startup_timeout_option = click.option(
+_startup_timeout = click.option(
     "--startup-timeout",
     "startup_timeout_s",
     type=click.IntRange(1, LONGEST_TIMEOUT_S),
     metavar="SECONDS",
     help="What the local server gets to load models; default: by their number and size.",
 )
+
+
+def tritonserver_options(function: F) -> F:
+    """Which server is started here: `command` takes them."""
+    for option in (
+        click.option(
+            "--backend-directory",
+            type=click.Path(exists=True, file_okay=False),
+            metavar="DIR",
+            help="The backends of that server; default: those beside it.",
+        ),
+        click.option(
+            "--tritonserver",
+            type=click.Path(exists=True, dir_okay=False),
+            metavar="FILE",
+            help="The server to start; default: the one on PATH, else a downloaded one.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def startup_timeout_option(function: F) -> F:
+    """Which server is started here, and how long it gets."""
+    return _startup_timeout(tritonserver_options(function))
+
 
 plan_builder_option = click.option(
     "--plan-builder",
@@ -74,6 +107,9 @@ def command(function: F) -> F:
             startup_timeout_s = options.pop("startup_timeout_s", None)
             if startup_timeout_s:
                 project = Project(replace(project.config, startup_timeout_s=startup_timeout_s))
+            for name, variable in _SERVER_VARIABLES.items():
+                if given := options.pop(name, None):
+                    os.environ[variable] = os.path.abspath(given)  # noqa: PTH100  (workers have another folder)
             plan_builder = options.pop("plan_builder", None)
             if plan_builder:
                 places = replace(project.config.plan_places, plan_builder=plan_builder)

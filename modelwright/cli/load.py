@@ -13,7 +13,7 @@ import click
 
 from modelwright import extras
 from modelwright.api import Project
-from modelwright.cli.command import Finite, command, stopped_code
+from modelwright.cli.command import Finite, command, stopped_code, tritonserver_options
 from modelwright.cli.servers import access_of, access_options, needs_url
 from modelwright.cli.terminal import say, say_data, say_lines
 from modelwright.errors import LoadError, ModelwrightError
@@ -128,6 +128,7 @@ setting_options = _options(
     click.option("--seed", type=int, default=7, show_default=True, help="Seed of arrivals, payloads and order."),
     click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: .modelwright/load/…"),
     access_options,
+    tritonserver_options,
     click.option("--json", "as_data", is_flag=True, help="Print the result document instead of a table."),
 )
 

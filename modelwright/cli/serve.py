@@ -64,8 +64,11 @@ def _print_served(project: ProjectConfig, served: Served, environment: str) -> N
     """Where a server answers, and with which models."""
     from modelwright.operations.serve import configured
     from modelwright.server.environment import SERVER_VERSION
+    from modelwright.server.native import NativeServer
 
-    say(f"tritonserver {SERVER_VERSION} serves {tables.shown(project)}")
+    made = served.environment
+    name = f"{SERVER_VERSION}" if not isinstance(made, NativeServer) else f"{made.version} ({made.program})".strip()
+    say(f"tritonserver {name} serves {tables.shown(project)}")
     say(f"  HTTP {served.http}  gRPC {served.grpc}  metrics {served.metrics}")
     if environment:
         models = ", ".join(configured(project, environment))

@@ -21,7 +21,7 @@ from typing import Literal
 from modelwright import __version__, extras, tools
 from modelwright.environments.interpreters import Interpreter
 from modelwright.environments.own import find as find_environment
-from modelwright.errors import ProjectError, ProjectNotFoundError
+from modelwright.errors import ProjectError, ProjectNotFoundError, ServerError
 from modelwright.kinds.kind import Needs
 from modelwright.kinds.registry import Registered, registered
 from modelwright.programs import Ran, run_program
@@ -30,6 +30,7 @@ from modelwright.project.spec import Builder
 from modelwright.server import environment
 from modelwright.server.environment import Host, unsupported_reason
 from modelwright.server.interpreters import usable
+from modelwright.server.native import NativeServer, find_native
 from modelwright.text import counted, size
 from modelwright.tracking.outbox import Outbox
 from modelwright.triton.releases import Release
@@ -261,7 +262,14 @@ def _plans(machine: Machine, project: ProjectConfig) -> list[Row]:
 
 
 def _server(machine: Machine) -> list[Row]:
-    """The local server's environment: made and working, or whether it can be made."""
+    """The server that is there; else the local server's environment: made and working, or whether it can be made."""
+    if machine.project is not None:
+        try:
+            native = find_native(machine.project.target)
+        except ServerError as error:
+            return [Row("server", "broken", error.message, error.hint, needed=True)]
+        if native is not None:
+            return [_native_row(native, machine.project.target)]
     reason = unsupported_reason(machine.host)
     if reason:
         fix = "serve with the stock container: docker compose up triton"
@@ -283,6 +291,15 @@ def _server(machine: Machine) -> list[Row]:
     if not made.python_version.startswith(f"{target.python}."):
         models = f"{models} (the container has Python {target.python})"
     return [Row("local server", "ok", f"{versions}; {models}", needed=True)]
+
+
+def _native_row(native: NativeServer, target: Release) -> Row:
+    version = native.version or "of a version that it does not say"
+    detail = f"tritonserver {version}, {native.found}: {native.program}; backends: {', '.join(native.backend_names())}"
+    if native.version in ("", target.server):
+        return Row("server", "ok", detail, needed=True)
+    other = f"{detail}; the repository is for Triton {target.name} ({target.server})"
+    return Row("server", "ok", other, "use the release that the repository is for, or set triton in modelwright.toml")
 
 
 def _uv(machine: Machine) -> list[Row]:

@@ -36,6 +36,7 @@ from modelwright.repository.versions import (
     with_ensembles,
 )
 from modelwright.server import environment
+from modelwright.server.native import find_native
 from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.access import NO_ACCESS, Access
 from modelwright.triton.client import Client, connect
@@ -284,7 +285,8 @@ def _loads(
 def fingerprints(project: ProjectConfig, repository: Repository, versions: Sequence[Published]) -> dict[str, str]:
     """Of each version, `model/version`, a digest of all that its local replay depends on: while that is the same, so is
     the result."""
-    made = environment.find(project.server, project.target)
+    native = find_native(project.target)
+    made = None if native else environment.find(project.server, project.target)
     served: dict[str, JsonObject] = {}
 
     def how_served(model: str) -> JsonObject:
@@ -298,7 +300,7 @@ def fingerprints(project: ProjectConfig, repository: Repository, versions: Seque
     for item in versions:
         runs = [model for model in composing_first(repository, [item.model]) if model != item.model]
         state: JsonObject = {
-            "server": str(made.root) if made else None,
+            "server": native.identity() if native else str(made.root) if made else None,
             "files": {**_files(item.manifest)},
             "served": how_served(item.model),
             "runs": {model: {**how_served(model), "versions": _contents(repository, model)} for model in runs},

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelwright.errors import ServerError
 from modelwright.fsops import log_file
+from modelwright.server.native import NativeServer
 from modelwright.server.patience import RAISE_IT, patience_s
 from modelwright.triton.access import address_of
 from modelwright.triton.http import AnswerTooLargeError, BoundedConnection, MalformedAnswerError
@@ -161,6 +162,9 @@ def _plain_paths(stack: ExitStack, environment: Environment, repository: Path) -
     if all(shlex.quote(str(path)) == str(path) for path in (environment.root, repository)):
         return environment, repository
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="modelwright-")))
+    if isinstance(environment, NativeServer):  # it lies where it lies
+        (folder / "models").symlink_to(repository)
+        return environment, folder / "models"
     (folder / "server").symlink_to(environment.root)
     (folder / "models").symlink_to(repository)
     backends = folder / "server" / environment.backends.relative_to(environment.root)
@@ -208,7 +212,7 @@ def _arguments(
     return [
         f"--model-repository={repository}",
         f"--backend-directory={environment.backends}",
-        f"--cache-directory={environment.caches}",
+        *([f"--cache-directory={environment.caches}"] if environment.caches.is_dir() else []),
         f"--model-control-mode={mode}",
         *(["--repository-poll-secs=1"] if mode == "poll" else []),
         *(f"--load-model={name}" for name in models),
@@ -219,7 +223,8 @@ def _arguments(
         f"--http-port={ports.http}",
         f"--grpc-port={ports.grpc}",
         f"--metrics-port={ports.metrics}",
-        "--allow-gpu-metrics=false",  # models run on the CPU here
+        # The downloaded server runs models on the CPU.
+        *([] if isinstance(environment, NativeServer) else ["--allow-gpu-metrics=false"]),
     ]
 
 

@@ -19,9 +19,10 @@ from modelwright.errors import ServerError, ServerTimeoutError
 from modelwright.server import environment
 from modelwright.server.environment import Environment
 from modelwright.server.local import Mode, Ports, RunningServer, running
+from modelwright.server.native import find_native
 from modelwright.server.patience import RAISE_IT, patience_s, request_patience_s
 from modelwright.triton.client import connect
-from modelwright.triton.releases import Release
+from modelwright.triton.releases import Release, release_of_server
 
 Say = Callable[[str], Any]
 
@@ -101,7 +102,8 @@ def serve(
     ServerError when the server cannot be installed or does not start.
     """
     extras.require("a local server", "client", ServerError)
-    made = environment.ensure(folder, target, say)
+    native = find_native(target)
+    made = native or environment.ensure(folder, target, say)
     mode: Mode = "poll" if poll else "explicit"
     with running(
         made,
@@ -122,9 +124,21 @@ def serve(
             reason = _refusal(url, item, startup_timeout_s or patience_s(repository, [item.model]))
             refused |= {item.model: reason} if reason else {}
         refused |= server.failures()  # in the server's log and index stands more than in its answer
+        if native is not None:
+            refused = {model: native.explained(reason) for model, reason in refused.items()}
+            _tell_release(url, target, say)
         request_s = max(startup_timeout_s or 0, request_patience_s(repository))
         grpc, metrics = f"grpc://{server.grpc}", f"http://{server.metrics}/metrics"
         yield Served(url, grpc, metrics, refused, made, request_s, server)
+
+
+def _tell_release(url: str, target: Release, say: Say) -> None:
+    """A server of another release may load and answer otherwise than the one that the repository is for."""
+    with connect(url) as client:
+        version = str(client.server().get("version", ""))
+    if version != target.server:
+        name = release_of_server(version) or "a release that is not known"
+        say(f"the server here is Triton {version} ({name}), and the repository is for {target.name} ({target.server})")
 
 
 def _refusal(url: str, item: Load, timeout_s: float) -> str:
