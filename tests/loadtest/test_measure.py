@@ -160,6 +160,14 @@ def test_nothing_measured_is_not_valid() -> None:
     assert found.client.ceiling is None
 
 
+@pytest.mark.parametrize(("back_s", "is_gone"), [(10, True), (8, False)], ids=["to the end", "and came back"])
+def test_a_server_that_goes_away_makes_it_invalid(back_s: float, is_gone: bool) -> None:
+    down = rows(50, code=1, start_s=4, over_s=back_s - 4)
+    found = measured(phase(rows(1000, over_s=4), down, rows(1000, start_s=back_s, over_s=4), failures=("connect",)))
+    assert found.complete is not is_gone
+    assert found.validity.reasons == ["the server went away: no answer after 4.0 s"] * is_gone
+
+
 def test_only_failures_are_not_valid() -> None:
     found = measured(phase(rows(50, code=1), failures=("closed",)))
     assert found.validity.reasons == ["no request succeeded"]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_LAG = 0.05  # of the measured p99
 MAX_OF_CEILING = 0.5
+_UNREACHED = ("connect", "gRPC UNAVAILABLE")
+_LAST = 0.1  # of the measured time
 _WHOLE = 0.99  # of the time that was asked for
 _MS = 1e-6
 
@@ -100,7 +102,7 @@ def measurement(
         load=load,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         measured_s=measured_s,
-        complete=phase.complete and not _is_short(load, measured_s),
+        complete=phase.complete and not _is_short(load, measured_s) and not _gone(phase, rows),
         requests=_requests(rows, phase),
         throughput=throughput,
         inferences=throughput * load.batch,
@@ -188,6 +190,16 @@ def _p99_ms(ns: NDArray[Any]) -> float | None:
     return float(np.percentile(ns, 99, method="higher")) * _MS if len(ns) else None
 
 
+def _gone(phase: Phase, rows: NDArray[Any]) -> str:
+    """Since when no request reached the server, if that went on to the end; "" if some did, or none ever did."""
+    unreached = [number for number, failure in enumerate(phase.record.failures, 1) if failure.kind in _UNREACHED]
+    good = rows["end_ns"][rows["code"] == 0]
+    last = rows["code"][rows["end_ns"] >= phase.until_ns - _LAST * (phase.until_ns - phase.start_ns)]
+    if not len(good) or not len(last) or not np.isin(last, unreached).all():
+        return ""
+    return f"the server went away: no answer after {(int(good.max()) - phase.start_ns) * 1e-9:.1f} s"
+
+
 def _validity(
     load: OfferedLoad,
     phase: Phase,
@@ -201,6 +213,8 @@ def _validity(
     measured_s = _measured_s(phase)
     if _is_short(load, measured_s):
         reasons.append(f"measured {measured_s:.3g} s of the {load.duration_s:.3g} s that were asked for")
+    if gone := _gone(phase, rows):
+        reasons.append(gone)
     if not len(rows):
         reasons.append("no request was measured")
     elif service.count == 0:
