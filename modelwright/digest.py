@@ -30,6 +30,14 @@ def canonical(value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def parse_json(data: bytes | str) -> Any:
+    """A JSON document of any origin. Raises ValueError for what is none, also for one that is nested too deeply."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -89,7 +97,7 @@ class Fingerprints:
         self._changed = False
         self.looked_at: set[Path] = set()  # the files that were asked for since
         with contextlib.suppress(OSError, ValueError):  # a damaged cache is an empty one
-            loaded = json.loads(read_file(cache))
+            loaded = parse_json(read_file(cache))
             self._known = loaded if isinstance(loaded, dict) else {}
 
     def file(self, path: Path) -> str:

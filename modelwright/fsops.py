@@ -9,7 +9,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -231,6 +230,8 @@ def log_file(path: Path) -> Path:
         with path.open("ab"):
             if not is_full(path):
                 return path
+    import tempfile
+
     with contextlib.suppress(OSError):
         return Path(tempfile.mkdtemp(prefix="modelwright-")) / path.name
     return Path(os.devnull)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +98,36 @@ def test_with_a_full_disk_nothing_but_what_must_be_kept_fails(full: Sandbox) -> 
     assert result.exit_code == 1
     assert f"Error: {full.root}/.modelwright/" in result.output
     assert ": No space left on device\n  hint: free some space and run the same command again" in result.output
+
+
+NESTED = "[" * 100_000
+DAMAGED = {
+    "modelwright.toml": [f"a = {NESTED}", f"triton = {'9' * 5000}", 'triton = "26.07"\n[paths]\nbuilders = "\\u0000"'],
+    "model_repository/modelwright.json": [NESTED],
+    "model_history/journal.jsonl": [f"{NESTED}\n"],
+    "model_history/remotes.json": [NESTED],
+    "model_repository/m/1/manifest.json": [NESTED],
+}
+
+
+@pytest.mark.parametrize("file", DAMAGED)
+def test_files_that_are_nested_without_end_are_named(file: str, sandbox: Sandbox) -> None:
+    for content in DAMAGED[file]:
+        sandbox.write("m", model_yaml="source: {kind: onnx, path: model.onnx}\n")
+        (sandbox.root / file).parent.mkdir(parents=True, exist_ok=True)
+        (sandbox.root / file).write_text(content)
+        (sandbox.root / "model_repository/m/1").mkdir(parents=True, exist_ok=True)
+        results = [sandbox.cli(*command.split()) for command in ("status", "history", "fsck", "gc --keep 1")]
+        assert [result.exception for result in results if not isinstance(result.exception, SystemExit | None)] == []
+        assert any(Path(file).name in result.output for result in results)
+
+
+@pytest.mark.parametrize("command", ["lint", "status", "lint --format json"])
+def test_output_that_nothing_takes_is_an_error(command: str, sandbox: Sandbox) -> None:
+    (sandbox.root / "model_repository").mkdir(exist_ok=True)
+    started = [sys.executable, "-m", "modelwright.cli.main", "--project", str(sandbox.root), *command.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(started, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr.startswith("Error: standard output: No space left on device\n")
+    closed = subprocess.run(shlex.join(started) + " >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in closed.stderr

@@ -20,7 +20,7 @@ from modelwright.config.edit import parameter, with_parameter
 from modelwright.config.model_config import ConfigTensor, ConfigTensors, tensors_of
 from modelwright.config.nested import flat_steps, is_inlined
 from modelwright.config.render import parse, shipped_templates, template_files
-from modelwright.digest import Fingerprints, canonical, list_tree, sha256, tree_digest
+from modelwright.digest import Fingerprints, canonical, list_tree, parse_json, sha256, tree_digest
 from modelwright.errors import ConfigError, RepositoryError
 from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
@@ -559,7 +559,7 @@ def source_commit(builder: Builder) -> SourceCommit:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(read_file(path))
+        data = parse_json(read_file(path))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -44,7 +44,7 @@ def asked(names: Sequence[str], everything: bool) -> list[str]:
 
 def read(project: ProjectConfig, names: Sequence[str] = ()) -> Stamp | None:
     """The stamp of a build of these models, or None when anything changed since, or there is no stamp."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(RecursionError, OSError, ValueError, KeyError, TypeError):
         data = json.loads(read_file(_file(project)))
         if data["key"] == _key(project, names):
             state, _ = _state([*_roots(project), *data["folders"]], [*_own_files(project), *data["files"]])
@@ -68,7 +68,7 @@ def write(
     alone = {path for path in outside if path.startswith(store) or os.path.dirname(path) in sys.path}  # noqa: PTH120
     # Of installed packages whole folders: a builder may read all that is in one.
     folders, files = sorted({os.path.dirname(path) for path in outside - alone}), sorted(alone)  # noqa: PTH120
-    with suppress(OSError, ValueError):
+    with suppress(RecursionError, OSError, ValueError):
         state, newest_ns = _state([*roots, *folders], [*_own_files(project), *files])
         if newest_ns + _RACY_NS > started_ns:
             return
@@ -86,7 +86,7 @@ def mark_replayed(project: ProjectConfig, names: Sequence[str] = ()) -> None:
 
 def _kept(project: ProjectConfig) -> dict[str, Any]:
     """The stamp's file; empty where there is none, or it is damaged."""
-    with suppress(OSError, ValueError):
+    with suppress(RecursionError, OSError, ValueError):
         data = json.loads(read_file(_file(project)))
         return data if isinstance(data, dict) else {}
     return {}

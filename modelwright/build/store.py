@@ -16,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelwright.digest import list_tree, sha256_file, tree_digest
+from modelwright.digest import list_tree, parse_json, sha256_file, tree_digest
 from modelwright.errors import StoreError
 from modelwright.facts.part import SCHEMA, DamagedError, Facts, FactsT, JsonObject, validated
 from modelwright.fsops import disk_errors, fsync_tree, read_file, remove_tree
@@ -114,7 +114,7 @@ class Store:
     def _read(self, key: str) -> Artifact | None:
         folder = self._folder(key)
         try:
-            record = json.loads(read_file(folder / "artifact.json"))
+            record = parse_json(read_file(folder / "artifact.json"))
             files = record["files"]
             if record.get("schema", 1) > SCHEMA:  # of a newer Modelwright: made again
                 return None

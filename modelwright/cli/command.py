@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -172,6 +171,8 @@ def stopped_code() -> int:
 
 def _full_disk() -> Path | None:
     """Of the places that this project writes to, one whose disk is full. A write that fails does not say where."""
+    import tempfile
+
     places = [Path.cwd(), Path(tempfile.gettempdir())]
     context = click.get_current_context(silent=True)
     with contextlib.suppress(ModelwrightError):

@@ -56,10 +56,10 @@ def lint_command(
             report = _project(folder).lint(target=target, auto_complete=not complete)
         else:
             report = lint_repository(path, target=target, auto_complete=not complete)
-    from modelwright.lint.formats import FORMATS
+        from modelwright.lint.formats import FORMATS
 
-    shown = FORMATS[format_name](report)
-    say_data(f"{shown}\n") if format_name in ("json", "sarif") else say_lines(shown)
+        shown = FORMATS[format_name](report)
+        say_data(f"{shown}\n") if format_name in ("json", "sarif") else say_lines(shown)
     for crash in report.crashes:
         import traceback
 

@@ -8,9 +8,13 @@ past these functions: click's messages, tracebacks, warnings.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -41,9 +45,10 @@ def say_data(data: str | bytes) -> None:
     content = data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace")
     if stream.isatty() or stream.encoding.lower().replace("-", "") != "utf8":
         content = ascii_json(content.decode("utf-8", "replace")).encode()
-    stream.flush()
-    stream.buffer.write(content)
-    stream.flush()
+    with _named():
+        stream.flush()
+        stream.buffer.write(content)
+        stream.flush()
 
 
 def ascii_json(text: str) -> str:
@@ -73,10 +78,12 @@ class _Stream(io.TextIOBase):
         self.stream = stream
 
     def write(self, text: str) -> int:
-        return self.stream.write(_visible(text))
+        with _named():
+            return self.stream.write(_visible(text))
 
     def flush(self) -> None:
-        self.stream.flush()
+        with _named():
+            self.stream.flush()
 
     def isatty(self) -> bool:
         return self.stream.isatty()
@@ -96,8 +103,23 @@ class _Stream(io.TextIOBase):
         return self.stream.errors
 
 
-def guarded(stream: TextIO) -> TextIO:
-    """The stream through which nothing but text goes. What it cannot encode, such as part of a name, is escaped."""
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """An error of the system says what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
+
+
+def guarded(stream: TextIO | None) -> TextIO:
+    """The stream through which nothing but text goes. What it cannot encode, such as part of a name, is escaped.
+
+    A stream that was closed before the program began is None.
+    """
+    if stream is None:
+        stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the program runs
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return stream if isinstance(stream, _Stream) else _Stream(stream)  # type: ignore[return-value]

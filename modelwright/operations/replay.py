@@ -15,7 +15,7 @@ from typing import Literal
 
 from modelwright import tools
 from modelwright.build import stamp
-from modelwright.digest import canonical, list_tree, sha256, sha256_file
+from modelwright.digest import canonical, list_tree, parse_json, sha256, sha256_file
 from modelwright.errors import ModelwrightError, RepositoryError, VerifyError
 from modelwright.facts.part import JsonObject
 from modelwright.facts.verified import Verified
@@ -167,7 +167,7 @@ def _passed_file(project: ProjectConfig) -> Path:
 def _read_passed(project: ProjectConfig) -> dict[str, str]:
     """The fingerprint with which each version passed last; a damaged file, or an older one, is an empty one."""
     try:
-        data = json.loads(read_file(_passed_file(project)))
+        data = parse_json(read_file(_passed_file(project)))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelwright.errors import ProjectError, ProjectNotFoundError
+from modelwright.errors import ProjectError, ProjectNotFoundError, one_line
 from modelwright.fsops import read_text
 from modelwright.project.fetching import FetchLimits, read_fetch_limits
 from modelwright.project.ignores import Ignore
@@ -113,8 +113,8 @@ def load(root: Path) -> ProjectConfig:
     file = root / FILE
     try:
         data = tomllib.loads(read_text(file))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProjectError(f"{FILE}: does not parse: {error}") from error
+    except (ValueError, RecursionError) as error:  # also for text that is no UTF-8, and numbers without end
+        raise ProjectError(f"{FILE}: does not parse: {one_line(error)}") from error
     except OSError as error:
         raise ProjectError(f"{FILE}: cannot be read: {error.strerror}") from error
     known = ("triton", "paths", "lint", "server", "signing", "sources", "tensorrt", "tracking")
@@ -122,7 +122,7 @@ def load(root: Path) -> ProjectConfig:
     if not isinstance(data.get("triton"), str):
         raise ProjectError(f"{FILE}: triton: a release is needed", 'write: triton = "26.07"')
     paths = data.get("paths", {})
-    if not isinstance(paths, dict) or not all(isinstance(value, str) for value in paths.values()):
+    if not isinstance(paths, dict) or not all(isinstance(value, str) and "\0" not in value for value in paths.values()):
         raise ProjectError(f"{FILE}: paths: a table of strings is needed", 'write: [paths] and builders = "builders"')
     _check_known(paths, (*_PATHS, "history"), "paths.")
     places = {key: (root / paths.get(key, default)).resolve() for key, default in _PATHS.items()}

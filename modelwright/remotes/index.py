@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field, PlainSerializer
 
 from modelwright import __version__
+from modelwright.digest import parse_json
 from modelwright.errors import RemoteError
 from modelwright.facts.part import DamagedError, Integer, Part, validated
 from modelwright.remotes.store import Entry, RemoteStore
@@ -55,7 +56,7 @@ def read_index(store: RemoteStore) -> RemoteIndex | None:
         return None
     where = store.place.of(INDEX)
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         schema = content["schema"]
         if type(schema) is int and schema > SCHEMA:
             problem = (

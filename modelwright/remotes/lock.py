@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from modelwright.digest import parse_json
 from modelwright.errors import LockedError, ModelwrightError, RemoteError
 from modelwright.remotes.store import RemoteStore
 from modelwright.repository.journal import who
@@ -101,7 +102,7 @@ def _holder(store: RemoteStore) -> PushLock | None:
     """None where there is no lock, or none that can be read."""
     data = store.read(LOCK)
     try:
-        values = json.loads(data or b"")
+        values = parse_json(data or b"")
         return PushLock(**{**values, "renewed": datetime.fromisoformat(values["renewed"])})
     except (ValueError, TypeError, KeyError):
         return None

@@ -13,7 +13,6 @@ the ledger then knows the shorter journal.
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, PlainSerializer
 
-from modelwright.digest import canonical, sha256
+from modelwright.digest import canonical, parse_json, sha256
 from modelwright.errors import RepositoryError
 from modelwright.facts.part import DamagedError, Integer, JsonObject, Part, validated
 from modelwright.fsops import disk_errors, fsync_path
@@ -203,7 +202,7 @@ class Journal:
 
     def _parse(self, line: bytes, where: str) -> Event:
         try:
-            return validated(Event, json.loads(line))
+            return validated(Event, parse_json(line))
         except (ValueError, RecursionError, DamagedError) as error:
             hint = "restore the journal from a backup, or move it away: a new one begins"
             raise RepositoryError(f"{self.file}: {where} is no event: {error}", hint) from None

@@ -19,6 +19,7 @@ from typing import Annotated, cast
 from pydantic import Field, JsonValue, PlainSerializer
 
 from modelwright import __version__
+from modelwright.digest import parse_json
 from modelwright.errors import RepositoryError
 from modelwright.facts.key_content import KeyContent
 from modelwright.facts.made import Made
@@ -168,7 +169,7 @@ def _parsed(data: bytes, path: Path | str) -> JsonValue:
     if not text.strip():
         raise _damaged(path, "the file is empty")
     try:
-        return cast(JsonValue, json.loads(text))
+        return cast(JsonValue, parse_json(text))
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not JSON, or cut short: {error}") from None
 

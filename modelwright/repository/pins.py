@@ -14,6 +14,7 @@ from typing import Any
 
 from modelwright.config.edit import parameter
 from modelwright.config.render import parse, plain_text
+from modelwright.digest import parse_json
 from modelwright.errors import ConfigError, RepositoryError, VersionGoneError
 from modelwright.fsops import read_file, read_text
 from modelwright.repository.repository import Repository
@@ -52,7 +53,7 @@ def run_by(config: Any) -> list[str]:
     found |= dict.fromkeys(item.model for item in routed_by(config))
     text = parameter(config, PINS)
     try:
-        data = json.loads(text) if text is not None else {}
+        data = parse_json(text) if text is not None else {}
         found |= dict.fromkeys(str(name) for models in data.values() for name in models)
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass  # a parameter of another meaning
@@ -61,7 +62,7 @@ def run_by(config: Any) -> list[str]:
 
 def _by_version(text: str, served: Iterable[int]) -> Iterable[Mapping[str, Any]]:
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         chosen = [data[str(number)] for number in served if str(number) in data]
         if all(_is_number(item) for models in chosen for numbers in models.values() for item in _listed(numbers)):
             return chosen
@@ -175,7 +176,7 @@ def as_parameter(by_version: Mapping[int, Mapping[str, int | list[int]]]) -> str
 def merged(text: str | None, more: str, versions: Collection[int]) -> str:
     """A parameter `pins` with the entries of another one, of these own versions alone."""
     try:
-        data = {**(json.loads(text) if text else {}), **json.loads(more)}
+        data = {**(parse_json(text) if text else {}), **parse_json(more)}
         return as_parameter({int(own): pins for own, pins in data.items() if int(own) in versions})
     except (ValueError, TypeError, AttributeError):
         raise ConfigError(f"parameters.{PINS}: does not read: {text} {more}") from None
@@ -188,7 +189,7 @@ def scheduling(repository: Repository, model: str, version: int) -> str:
     """
     path = folder_of(repository, model, version) / ENSEMBLE
     try:
-        steps = json.loads(read_file(path))["steps"]
+        steps = parse_json(read_file(path))["steps"]
         config = schema().ModelConfig()
         pinned = numbers(repository, model, version)
         for step in steps:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from modelwright.config.edit import parameter, with_own_policy, with_versions
 from modelwright.config.render import parse
+from modelwright.digest import parse_json
 from modelwright.errors import RepositoryError
 from modelwright.repository.ledger import ServingState
 from modelwright.triton.layout import PINS
@@ -77,7 +77,7 @@ def _fitting(config: Any, versions: Collection[int]) -> Collection[int]:
     one hangs.
     """
     try:
-        pinned = json.loads(parameter(config, PINS) or "{}")
+        pinned = parse_json(parameter(config, PINS) or "{}")
     except (ValueError, RecursionError):  # the server, or the model, says so
         pinned = {}
     named = [number for number in versions if isinstance(pinned, dict) and str(number) in pinned]

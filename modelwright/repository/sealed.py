@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from modelwright.digest import canonical, sha256
+from modelwright.digest import canonical, parse_json, sha256
 
 SEAL = "seal"
 
@@ -22,7 +22,7 @@ def unsealed(text: bytes) -> dict[str, Any]:
 
     A file without a seal was written by an older Modelwright, and is read as it is.
     """
-    data = json.loads(text)
+    data = parse_json(text)
     if not isinstance(data, dict):
         raise ValueError("expected a JSON object")
     if SEAL in data and sealed(data).encode() != text:

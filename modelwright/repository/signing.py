@@ -13,7 +13,6 @@ import base64
 import binascii
 import contextlib
 import io
-import json
 import os
 from collections.abc import Iterator
 from enum import Enum
@@ -21,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from modelwright.digest import list_tree, sha256_file
+from modelwright.digest import list_tree, parse_json, sha256_file
 from modelwright.errors import SigningError, one_line
 from modelwright.fsops import read_file
 from modelwright.project.project import FILE
@@ -215,8 +214,8 @@ def _shown_key(settings: Signing) -> str:
 
 def _differences(folder: Path) -> str:
     """Which files a signature, which itself is valid, does not fit."""
-    envelope = json.loads(read_file(folder / SIGNATURE))["dsseEnvelope"]
-    statement = json.loads(base64.b64decode(envelope["payload"]))
+    envelope = parse_json(read_file(folder / SIGNATURE))["dsseEnvelope"]
+    statement = parse_json(base64.b64decode(envelope["payload"]))
     signed = {item["name"]: item["digest"] for item in statement["predicate"]["resources"]}
     actual = {name: path for name, path in list_tree(folder).items() if name != SIGNATURE}
     found = [f"{name} missing" for name in signed if name not in actual]
@@ -239,7 +238,7 @@ def _check_written_as_usual(path: Path) -> None:
             raise ValueError(f"{field} is not written as Base64 is")
 
     with contextlib.suppress(binascii.Error):
-        visit(json.loads(read_file(path)), "")
+        visit(parse_json(read_file(path)), "")
 
 
 def _use_verifier(config: Any, settings: Signing, stack: contextlib.ExitStack) -> None:

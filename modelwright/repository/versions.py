@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelwright.config.render import as_json, parse
+from modelwright.digest import parse_json
 from modelwright.errors import ConfigError, ModelwrightError, RepositoryError
 from modelwright.fsops import read_file, read_text
 from modelwright.repository.manifest import Manifest
@@ -173,7 +173,7 @@ def _digest(repository: Repository, model: str, version: int) -> str | None:
 def _has_other_steps(repository: Repository, config: Any, model: str, version: int) -> bool:
     """Whether an ensemble's config links other models, or other tensors, than this version of it did."""
     try:
-        steps = json.loads(read_file(repository.folder(model, version) / ENSEMBLE))["steps"]
+        steps = parse_json(read_file(repository.folder(model, version) / ENSEMBLE))["steps"]
         known = [(step["model_name"], step["input_map"], step["output_map"]) for step in steps]
     except (OSError, ValueError, KeyError, TypeError):
         return False  # prebuilt, or damaged, which a replay says by itself

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from modelwright.digest import parse_json
 from modelwright.facts.part import DamagedError, validated
 from modelwright.fsops import disk_errors, read_file, remove_tree
 from modelwright.tracking.record import BuildRecord
@@ -63,7 +64,7 @@ class Outbox:
             if folder.name.startswith("."):
                 continue
             try:
-                found.append(validated(BuildRecord, json.loads(read_file(folder / _RECORD))))
+                found.append(validated(BuildRecord, parse_json(read_file(folder / _RECORD))))
             except (OSError, ValueError, DamagedError):
                 remove_tree(folder)
         return found

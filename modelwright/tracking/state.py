@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelwright.config.edit import served_by
+from modelwright.digest import parse_json
 from modelwright.errors import ModelwrightError
 from modelwright.facts.part import DamagedError, Part, validated
 from modelwright.fsops import read_file, read_text, write_cache
@@ -46,7 +47,7 @@ class KnownState:
         registry, experiment = project.registry, experiment_of(project)
         embedded = project.state / "mlflow" / "mlflow.db"
         with suppress(OSError, ValueError, DamagedError):
-            known = validated(_Known, json.loads(read_file(file)))
+            known = validated(_Known, parse_json(read_file(file)))
             if (known.registry, known.experiment) == (registry, experiment) and (
                 project.tracking.uri or embedded.is_file()
             ):

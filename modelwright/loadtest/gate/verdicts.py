@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
+from modelwright.digest import parse_json
 from modelwright.fsops import read_file
 from modelwright.loadtest.document import Verdict
 from modelwright.loadtest.report.output import RESULT
@@ -40,7 +40,7 @@ def past_verdicts(results: Path, model: str) -> dict[int, PastVerdict]:
 def _verdicts(path: Path, model: str) -> Iterator[tuple[int, PastVerdict]]:
     """Read as plain JSON: to check a document of sixty measurements takes longer than all else that `versions` does."""
     try:
-        data: Any = json.loads(read_file(path))
+        data: Any = parse_json(read_file(path))
         created = datetime.fromisoformat(data["created"])
         for gate in data["gates"]:
             candidate, baseline = _VERSION.fullmatch(gate["candidate"]), _VERSION.fullmatch(gate["baseline"])

@@ -6,12 +6,12 @@ where a tokenizer came along, else random ids. What config.json does not tell is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelwright.digest import parse_json
 from modelwright.fsops import read_file
 from modelwright.operations.importing.recogniser import NewBuilder, Recogniser, Seen, Written
 from modelwright.project.spec import FILE
@@ -67,7 +67,7 @@ def recognise(path: Path) -> Seen | None:
     if not weights or not config.is_file() or config.stat().st_size > _LARGEST_CONFIG:
         return None
     try:
-        said = json.loads(read_file(config))
+        said = parse_json(read_file(config))
     except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict):
