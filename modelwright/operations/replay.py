@@ -36,7 +36,7 @@ from modelwright.repository.versions import (
     with_ensembles,
 )
 from modelwright.server import environment
-from modelwright.server.native import find_native
+from modelwright.server.native import NativeServer, find_native
 from modelwright.server.session import Load, Say, Served, serve
 from modelwright.triton.access import NO_ACCESS, Access
 from modelwright.triton.client import Client, connect
@@ -122,7 +122,11 @@ def _replay_on(
     if urls:
         return replay(repository, versions, urls, access=access)
     with serving_all(project, versions, project.logs / "replay.log", say) as served:
-        return replay(repository, versions, served.urls, served.refused, served.request_timeout_s)
+        results = replay(repository, versions, served.urls, served.refused, served.request_timeout_s)
+        made = served.environment
+    if isinstance(made, NativeServer):
+        return [replace(result, detail=made.explained(result.detail)) for result in results]
+    return results
 
 
 def _unreadable(item: Unreadable) -> Replayed:

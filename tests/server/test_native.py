@@ -64,6 +64,20 @@ def test_a_build_and_verify_run_on_it_and_doctor_names_it(
     assert "backends:" in row
 
 
+def test_verify_names_the_backend_that_it_lacks(
+    stock: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.onnx_builder()
+    sandbox.build()
+    fewer = tmp_path / "backends"
+    fewer.mkdir()
+    (fewer / "python").symlink_to(stock / "backends/python")
+    monkeypatch.setenv("MODELWRIGHT_BACKEND_DIRECTORY", str(fewer))
+    verified = sandbox.cli("verify", "--json")
+    assert verified.exit_code == 1
+    assert "this server has no onnxruntime backend: it has python" in verified.stdout
+
+
 def test_what_is_named_and_not_there_is_an_error(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELWRIGHT_BACKEND_DIRECTORY", str(tmp_path / "gone"))
     with pytest.raises(ServerError, match=r"its backends are not in .*gone\n  hint: --backend-directory"):
