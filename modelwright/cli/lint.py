@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from modelwright import extras
 from modelwright.api import Project, lint_repository
 from modelwright.cli.command import errors_shown
+from modelwright.cli.hints import typed
 from modelwright.cli.terminal import say_data, say_lines
 from modelwright.errors import REPORTS, ProjectNotFoundError
 
@@ -60,6 +62,10 @@ def lint_command(
 
         shown = FORMATS[format_name](report)
         say_data(f"{shown}\n") if format_name in ("json", "sarif") else say_lines(shown)
+    if report.unasked:
+        files = ", ".join(str(path.relative_to(report.root)) for path in report.unasked)
+        say_lines(f"Not checked: sizes that only onnxruntime infers, in {files}", err=True)
+        say_lines(f"  hint: {typed(extras.install('build'))}", err=True)
     for crash in report.crashes:
         import traceback
 

@@ -59,6 +59,7 @@ class LintReport:
     findings: tuple[Finding, ...]
     unused_ignores: tuple[Ignore, ...] = ()
     crashes: tuple[Crash, ...] = ()
+    unasked: tuple[Path, ...] = ()  # ONNX files that leave open what onnxruntime would infer, and it is not installed
 
     @property
     def errors(self) -> list[Finding]:
@@ -83,7 +84,8 @@ def lint(
     found = tuple(_with_ignores(findings, ignores))
     unused = () if only is not None else tuple(item for item in ignores if not _is_used(item, findings))
     crashes = tuple(item for item in run.crashes if only is None or item.model in only)
-    return LintReport(tree.root, options, len(tree.models), found, unused, crashes)
+    unasked = tuple(sorted(run.repository.unasked))
+    return LintReport(tree.root, options, len(tree.models), found, unused, crashes, unasked)
 
 
 def _with_ignores(findings: Iterable[Finding], ignores: Sequence[Ignore]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ class RepositoryView:
     _views: dict[tuple[str, str], ConfigView] = field(default_factory=dict, repr=False)
     _scans: dict[Path, Scanned] = field(default_factory=dict, repr=False)
     _inferred: dict[tuple[Path, int], dict[str, list[int]]] = field(default_factory=dict, repr=False)
+    unasked: set[Path] = field(default_factory=set, repr=False)  # files about which onnxruntime would be asked
     _suggested: int = field(default=0, repr=False)
     _code: dict[Path, PythonCode] = field(default_factory=dict, repr=False)
 
@@ -319,6 +321,9 @@ class RepositoryView:
         return self._code[path]
 
     def inferred(self, path: Path, graph_level: int) -> dict[str, list[int]]:
+        if find_spec("onnxruntime") is None:
+            self.unasked.add(path)
+            return {}
         if (path, graph_level) not in self._inferred:
             from modelwright.onnx.runtime import load_session, session_values  # for the few rules that load a model
 

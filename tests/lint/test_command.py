@@ -15,6 +15,8 @@ from modelwright.cli.main import main
 from modelwright.lint.examples import files_of, write
 from modelwright.lint.registry import all_rules
 from tests.conftest import ROOT, Sandbox
+from tests.lint import trees
+from tests.lint.cases import all_cases
 
 BROKEN = all_rules()["MW301"].example
 TRAP = all_rules()["MW901"].example
@@ -234,3 +236,15 @@ def test_a_folder_without_permission_is_a_finding_or_an_error(repository: Path) 
         assert run(repository).exit_code == 2
     finally:
         repository.chmod(0o755)
+
+
+def test_what_only_onnxruntime_knows_is_named_where_it_is_not_installed(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (case,) = (case for case in all_cases() if case.id == "onnx/output less declared than inferred")
+    trees.write(case.tree, repository)
+    monkeypatch.setattr("modelwright.lint.view.find_spec", lambda name: None)
+    result = run(repository)
+    assert "Not checked: sizes that only onnxruntime infers, in m/1/model.onnx\n  hint: " in result.stderr
+    assert "MW606" not in result.output
+    assert result.exit_code == 0
