@@ -110,7 +110,7 @@ def main() -> None:
 
     given = json.loads(orders.readline())
     try:
-        process = _Process(Workload(**given["workload"]), Path(given["folder"]), orders, say)
+        process = _Process(Workload.of(given["workload"]), Path(given["folder"]), orders, say)
     except ModelwrightError as error:
         say({"event": "error", "message": str(error)})
         return

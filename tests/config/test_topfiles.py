@@ -8,7 +8,7 @@ from modelwright.config.model_files import is_ours, recorded
 from tests.conftest import ONNX_YAML, PYTHON_YAML, Sandbox
 
 LABELS_YAML = ONNX_YAML.replace("_size: 8", "_size: 8, output: [{name: y, label_filename: LABELS}]")
-STATES_YAML = ONNX_YAML.replace(
+STATES_YAML = PYTHON_YAML.replace(
     "_size: 8",
     """_size: 8, sequence_batching: {oldest: {max_candidate_sequences: 4},
     state: [{input_name: a, output_name: b, data_type: TYPE_FP32, dims: [2],
@@ -59,16 +59,17 @@ def test_a_python_model_may_have_labels(sandbox: Sandbox, where: str) -> None:
     assert "plus_one/l.txt" in sandbox.published()
 
 
+@pytest.mark.server
 def test_initial_states_come_from_the_builders_folder(sandbox: Sandbox) -> None:
-    folder = sandbox.onnx_builder(yaml=STATES_YAML)
+    folder = sandbox.python_builder(yaml=STATES_YAML)
     (folder / "initial_state").mkdir()
     (folder / "initial_state/first.bin").write_bytes(bytes(7))
     assert "initial_state[0].data_file: TYPE_FP32 [2] needs 8 bytes, the file has 7" in sandbox.error()
     (folder / "initial_state/first.bin").write_bytes(bytes(8))
     sandbox.build()
-    published = sandbox.root / "model_repository/doubled/initial_state/first.bin"
+    published = sandbox.root / "model_repository/plus_one/initial_state/first.bin"
     assert published.read_bytes() == bytes(8)
-    (folder / "model.yaml").write_text(ONNX_YAML)
+    (folder / "model.yaml").write_text(PYTHON_YAML)
     sandbox.build()
     assert not published.parent.exists()
 

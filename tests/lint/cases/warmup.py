@@ -73,6 +73,8 @@ TREES: dict[str, Tree] = {
         inputs='input [{ name: "x" data_type: TYPE_FP32 dims: [4] reshape { shape: [2, 2] } }]',
     ),
     "unknown input": warmup(f'name: "s" batch_size: 1 {ZERO} {given("data_type: TYPE_FP32 dims: [4] zero_data: true", "w")}'),
+    "unknown input without a type": warmup(f'name: "s" batch_size: 1 {ZERO} {given("zero_data: true", "w")}'),
+    "unknown input without a type, in dims": warmup(f'name: "s" batch_size: 1 {ZERO} {given("dims: [4] zero_data: true", "w")}'),
     "unknown input alone": warmup(f'name: "s" batch_size: 1 {given("data_type: TYPE_FP32 dims: [4] zero_data: true", "w")}'),
     "an input missing": warmup(f'name: "s" batch_size: 1 {ZERO}', inputs=f"{X} {X.replace('x', 'w', 1)}"),
     "an optional input missing": warmup(
