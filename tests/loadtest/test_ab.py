@@ -115,10 +115,15 @@ def rounds(bench: Bench, plan: Plan, made: Findings, spent_s: float = 0.0, slo: 
     return ab._Rounds(setting, progress, plan, made, benches, time.monotonic() - spent_s)
 
 
+def compare(of: ab._Rounds, count: int) -> None:
+    of.model.looks = (count, 2 * count)
+    of.compare()
+
+
 def test_a_round_measures_two_sides_in_every_regime_with_one_seed() -> None:
     bench, made = Bench(), findings()
     of = rounds(bench, Plan(seed=7), made)
-    of.compare(2)
+    compare(of, 2)
     assert sorted(name for name, *_ in bench.asked) == ["A"] * 4 + ["B"] * 4
     assert [shape.concurrency for _, shape, _ in bench.asked] == [32, 32, 1, 1] * 2
     assert [seed for *_, seed in bench.asked] == [8] * 4 + [9] * 4
@@ -133,16 +138,16 @@ def test_the_calibration_measures_the_baseline_alone_and_plans_the_comparison() 
     of.calibrate()
     assert {name for name, *_ in bench.asked} == {"A"}
     assert {side.side for side in of.model.sides} == {"A", "A2"}
-    assert (len(of.model.sides), of.model.planned) == (16, 10)
+    assert (len(of.model.sides), of.model.looks) == (16, (10, 20))
     given = rounds(bench, Plan(rounds=30), findings())
     given.calibrate()
-    assert given.model.planned == 30
+    assert given.model.looks == (30, 60)
 
 
 def test_the_order_of_the_sides_is_random_and_follows_from_the_seed() -> None:
     def orders(seed: int) -> list[str]:
         of = rounds(Bench(), Plan(seed=seed), findings())
-        of.compare(16)
+        compare(of, 16)
         return [side.side for side in of.model.sides if side.order == 1]
 
     assert orders(1) == orders(1) != orders(2)
@@ -152,7 +157,7 @@ def test_the_order_of_the_sides_is_random_and_follows_from_the_seed() -> None:
 def test_a_round_of_which_the_client_did_not_send_a_part_is_measured_again() -> None:
     unsent = replace(Facts(), failures={"not sent": 814})
     of = rounds(Bench(next_facts={6: unsent}), Plan(), findings(), slo=Slo(rate=700))
-    of.compare(2)
+    compare(of, 2)
     assert [side.round for side in of.model.sides] == [2, 2, 3, 3]
     assert of.model.notes == ["round 1 was measured again: the client did not send 814 requests"]
 
@@ -160,30 +165,30 @@ def test_a_round_of_which_the_client_did_not_send_a_part_is_measured_again() -> 
 def test_a_round_counts_in_which_a_version_failed_requests() -> None:
     failed = replace(Facts(), failures={"not sent": 814, "HTTP 500": 1})
     of = rounds(Bench(next_facts={6: failed}), Plan(), findings(), slo=Slo(rate=700))
-    of.compare(2)
+    compare(of, 2)
     assert [side.round for side in of.model.sides] == [1, 1, 2, 2]
 
 
 def test_a_client_that_never_sends_in_time_does_not_measure_forever() -> None:
     of = rounds(Bench(replace(Facts(), failures={"not sent": 814})), Plan(), findings(), slo=Slo(rate=700))
-    of.compare(4)
+    compare(of, 4)
     assert len(of.model.sides) == 8
 
 
 def test_rounds_end_after_two_and_a_half_minutes_unless_their_number_is_given() -> None:
     late = rounds(Bench(), Plan(), findings(), spent_s=ab.LIMIT_S)
-    late.compare(3)
+    compare(late, 3)
     assert late.model.sides == []
     assert late.model.notes == ["stopped measuring after 150 s; --rounds N measures N rounds, however long they take"]
     given = rounds(Bench(), Plan(rounds=3), findings(), spent_s=ab.LIMIT_S)
-    given.compare(3)
+    compare(given, 3)
     assert len(given.model.sides) == 6
 
 
 def test_nothing_more_is_measured_after_a_measurement_that_was_cut_short() -> None:
     bench = Bench(replace(Facts(), complete=False))
     of = rounds(bench, Plan(), findings())
-    of.compare(3)
+    compare(of, 3)
     assert len(bench.asked) == 1
     assert [len(side.measurements) for side in of.model.sides] == [1, 0]
 

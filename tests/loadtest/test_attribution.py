@@ -10,7 +10,7 @@ import pytest
 
 from modelwright.loadtest.document import Attribution
 from modelwright.loadtest.gate.attribution import attribute
-from modelwright.loadtest.gate.rounds import FIXED, SATURATION
+from modelwright.loadtest.gate.rounds import FIXED, SATURATION, SINGLE
 from tests.loadtest.synthetic import Facts, rounds
 
 # What the baseline does in each regime: at saturation 32 requests in flight wait for busy instances.
@@ -125,6 +125,14 @@ def test_a_small_slowdown_of_compute_does_not_explain_a_long_queue() -> None:
     busy, calm = {**DELAY[0], "execution": 1.54}, {**DELAY[1], "execution": 1.54}
     assert attributed(busy, calm).cause == "queue"
     assert attributed(busy, calm, SATURATION).cause == "queue"
+
+
+@pytest.mark.parametrize("regime", [SATURATION, SINGLE])
+def test_an_execution_that_takes_longer_after_a_pause_is_not_the_cause_of_the_pause(regime: str) -> None:
+    busy, calm = {"throughput": 3200, "queue": 6.2}, {"queue": 8.5, "compute": 1.65, "execution": 2.1}
+    assert attributed(busy, calm, regime).cause == "queue"
+    heavier = {"throughput": 3000, "execution": 2.1, "compute": 3.5}, {"compute": 1.65, "execution": 2.1}
+    assert attributed(*heavier, regime).cause == "compute"
 
 
 FASTER: dict[str, tuple[tuple[Given, Given], str, str]] = {

@@ -22,7 +22,7 @@ from random import Random
 
 from modelwright.errors import LoadError
 from modelwright.loadtest.document import Gate, Measurement
-from modelwright.loadtest.gate.calibration import CALIBRATION, Noise, noise_of, rounds_for, wants_more
+from modelwright.loadtest.gate.calibration import CALIBRATION, ROUNDS, Noise, noise_of, rounds_for, wants_more
 from modelwright.loadtest.gate.differences import differences
 from modelwright.loadtest.gate.pairings import Pairing, workloads_of
 from modelwright.loadtest.gate.rounds import (
@@ -59,7 +59,8 @@ _AGAIN = 0.5  # of the planned rounds may be measured again
 class Plan:
     """How long and how often. `seconds`: of one measurement; longer if a percentile needs it.
 
-    Without `rounds`, the calibration says how many the comparison gets, and LIMIT_S is the limit.
+    Without `rounds`, a comparison has ROUNDS before the first look, as many as the calibration says before the second,
+    and LIMIT_S is the limit.
     """
 
     rounds: int | None = None
@@ -79,10 +80,15 @@ class _Progress:
     shapes: dict[str, LoadShape] = field(default_factory=dict)  # the same in all rounds
     sides: list[Side] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    planned: int = 0  # rounds of the comparison
+    looks: tuple[int, ...] = ()  # the rounds of the comparison, all together, after which it is looked at
     spent_s: float = 0.0
     number: int = 0  # of the last round
+    compared: int = 0  # rounds of the comparison
     again: int = 0  # rounds that were measured again
+
+    @property
+    def next_look(self) -> int:
+        return next((rounds for rounds in self.looks if rounds > self.compared), self.compared)
 
     def case(self) -> Case:
         pairing = self.pairing
@@ -92,7 +98,7 @@ class _Progress:
 
 
 def gate(setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findings) -> list[Gate]:
-    """Measure and judge; undecided models get as many rounds again, once, if there is time."""
+    """Measure and judge; models that are undecided get more rounds, once, if there is time."""
     models = [_Progress(pairing, metrics_for(pairing, plan)) for pairing in found]
     for model in models:
         _measure(setting, model, plan, findings)
@@ -102,7 +108,7 @@ def gate(setting: Setting, found: Sequence[Pairing], plan: Plan, findings: Findi
     if not again:
         return first
     names = ", ".join(model.pairing.model for model in again)
-    setting.progress.say(f"undecided: {names}; measuring as many rounds more, once")
+    setting.progress.say(f"undecided: {names}; measuring more rounds, once")
     for model in again:
         _measure(setting, model, plan, findings)
     return settled(first, judge([model.case() for model in models], plan.seed))
@@ -116,9 +122,9 @@ def metrics_for(pairing: Pairing, plan: Plan) -> list[Metric]:
 
 
 def _has_time(model: _Progress, plan: Plan) -> bool:
-    """Whether a second half of the comparison fits into the limit, or most of it."""
-    each_s = model.spent_s / max(model.number, 1)
-    return plan.rounds is not None or model.spent_s + 0.5 * model.planned * each_s < LIMIT_S
+    """Whether the rounds before the second look fit into the limit, or most of them."""
+    each_s, more = model.spent_s / max(model.number, 1), model.next_look - model.compared
+    return plan.rounds is not None or model.spent_s + 0.5 * more * each_s < LIMIT_S
 
 
 def _measure(setting: Setting, model: _Progress, plan: Plan, findings: Findings) -> None:
@@ -132,10 +138,10 @@ def _measure(setting: Setting, model: _Progress, plan: Plan, findings: Findings)
             for described in bench.generators.targets.values():
                 findings.note(model.pairing.model, described["notes"])
         rounds = _Rounds(setting, model, plan, findings, benches, begun_s)
-        if not model.planned:
+        if not model.looks:
             rounds.prepare()
             rounds.calibrate()
-        rounds.compare(model.planned)
+        rounds.compare()
     model.spent_s = time.monotonic() - begun_s
 
 
@@ -160,17 +166,18 @@ class _Rounds:
             model.notes.append(f"cpu was not measured: {unknown[0]}")
 
     def calibrate(self) -> None:
-        """The baseline against itself; then `model.planned` says how many rounds the comparison gets."""
+        """The baseline against itself; then `model.looks` says how many rounds the comparison gets."""
         noises, rounds = self._noises(CALIBRATION), CALIBRATION
         while wants_more(noises, rounds) and self.findings.complete and self._spent_s() < LIMIT_S / 3:
             noises, rounds = self._noises(CALIBRATION), rounds + CALIBRATION
-        self.model.planned = self.plan.rounds or rounds_for(noises)
+        given = self.plan.rounds
+        self.model.looks = (given, 2 * given) if given else (ROUNDS, rounds_for(noises))
         gated = [noise.metric.name for noise in noises if noise.gated]
         reported = [noise.metric.name for noise in noises if not noise.gated]
         self.setting.progress.say(
             f"{self.model.pairing.model}: gated: {', '.join(gated) or 'nothing'}"
             + (f"; only reported: {', '.join(reported)}" if reported else "")
-            + f"; {self.model.planned} rounds of comparison"
+            + f"; {self.model.looks[0]} rounds of comparison, up to {self.model.looks[1]} if they leave it undecided"
         )
 
     def _noises(self, rounds: int) -> list[Noise]:
@@ -181,10 +188,12 @@ class _Rounds:
             for metric in self.model.metrics
         ]
 
-    def compare(self, rounds: int) -> None:
-        self._run(rounds, ("A", "B"))
+    def compare(self) -> None:
+        """As many rounds as the next look wants."""
+        self.model.compared += self._run(self.model.next_look - self.model.compared, ("A", "B"))
 
-    def _run(self, rounds: int, names: tuple[SideName, SideName]) -> None:
+    def _run(self, rounds: int, names: tuple[SideName, SideName]) -> int:
+        """The number of rounds that were measured: fewer than asked for when time is over, or after a failure."""
         done, longest_s = 0, 0.0
         while done < rounds and self.findings.complete and self._in_time(longest_s):
             begun_s = time.monotonic()
@@ -198,6 +207,7 @@ class _Rounds:
             self.model.sides += sides
             done += 1
             self.setting.progress.say(_told(self.model, rounds, done, sides))
+        return done
 
     def _in_time(self, next_s: float) -> bool:
         """Whether one more round fits."""

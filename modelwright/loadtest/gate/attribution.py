@@ -8,9 +8,11 @@ order, and the first that holds is reported:
 1. errors: the candidate fails requests.
 2. compute: one execution takes longer at equal batch sizes, or, in batches of about the same size, a request takes
    more of the server's CPU time. Its interval over rounds excludes "no change", and the slowdown explains the rest: at
-   least half of the loss of throughput at saturation; and at the fixed load at least a sixth of the growth of the mean
-   time, since a queue at 70 % of capacity multiplies a slowdown by 1 / (1 - 0.7) at first (M/M/1) and by up to about
-   six before it grows without limit.
+   least half of the loss of throughput at saturation; with one request in flight at least half of the growth of the
+   mean time, since nothing waits for anything else; and at the fixed load at least a sixth of it, since a queue at 70 %
+   of capacity multiplies a slowdown by 1 / (1 - 0.7) at first (M/M/1) and by up to about six before it grows without
+   limit. At saturation an execution must take longer there, too: after a pause, such as a queue delay makes, caches are
+   cold, and a single request computes longer without any more work (seen: +39 %).
 3. The part that moved most, if the mean time moved at all:
    - compute, with other batch sizes → batch mix; with the same → compute.
    - queue, with smaller batches → batch mix: more executions for the same requests. With larger or the same → queue: a
@@ -37,6 +39,7 @@ from modelwright.loadtest.gate.rounds import (
     CPU,
     FIXED,
     SATURATION,
+    SINGLE,
     THROUGHPUT,
     Metric,
     Side,
@@ -70,6 +73,7 @@ class _Moved:
     candidate: _Split
     total: Estimate
     compute: Estimate | None  # of one execution at equal batch sizes
+    compute_here: Estimate | None  # the same in the regime where the cause is looked for
     compute_ms: tuple[float, float]
     cpu: Estimate | None  # the server's CPU time of a request
     cpu_ms: tuple[float, float]
@@ -124,6 +128,7 @@ def _moved(sides: Sequence[Side], regime: str, seed: int, worse: bool) -> _Moved
         candidate=_better_half(candidate),
         total=total,
         compute=compute,
+        compute_here=_estimate_in(sides, COMPUTE, regime, seed),
         compute_ms=compute_ms,
         cpu=cpu,
         cpu_ms=cpu_ms,
@@ -141,6 +146,11 @@ def _estimated(sides: Sequence[Side], metric: Metric, seed: int) -> tuple[Estima
             medians = (median(pair.baseline for pair in found.pairs), median(pair.candidate for pair in found.pairs))
             return estimate_sides(found.logs, seed), medians
     return None, (0.0, 0.0)
+
+
+def _estimate_in(sides: Sequence[Side], metric: Metric, regime: str, seed: int) -> Estimate | None:
+    found = compared(sides, replace(metric, regime=regime))
+    return estimate_sides(found.logs, seed) if found.pairs else None
 
 
 def _by_round(sides: Sequence[Side], regime: str) -> list[tuple[_Split, _Split]]:
@@ -198,7 +208,8 @@ def _batches(sides: Sequence[Side], regime: str, names: Sequence[str]) -> dict[i
 
 
 def _cause(moved: _Moved) -> tuple[str, str]:
-    if moved.compute is not None and _explains(moved, moved.compute):
+    is_here = moved.compute_here is None or moved.regime != SATURATION or _is_sure(moved.compute_here, moved.sign)
+    if moved.compute is not None and is_here and _explains(moved, moved.compute):
         return "compute", _execution(moved, moved.compute)
     if moved.cpu is not None and abs(_batch_growth(moved)) < _BATCH_MOVED and _explains(moved, moved.cpu):
         return "compute", _cpu_time(moved, moved.cpu)
@@ -220,6 +231,9 @@ def _explains(moved: _Moved, slowdown: Estimate) -> bool:
     by = moved.sign * slowdown.value
     if moved.capacity is not None and moved.sign * moved.capacity > max(_MOVED, 2 * by):
         return False
+    if moved.regime == SINGLE:
+        longer = moved.sign * (moved.candidate.compute - moved.baseline.compute)
+        return 2 * longer >= moved.sign * (moved.candidate.total - moved.baseline.total)
     grew = moved.sign * moved.total.value
     return moved.regime == SATURATION or by >= _OVERLOAD or grew <= _AMPLIFIED * by
 

@@ -4,8 +4,9 @@
   candidate has no part in this choice.
 - **Rounds of the calibration**: CALIBRATION. As many again, once, if that may bring another metric within its margin;
   up to three times as many if no metric is gated yet.
-- **Rounds of the comparison**: as many as narrow the intervals of the gated metrics to half of the calibration's
-  limit, so that a version that has not changed is not left undecided. At least ROUNDS.
+- **Rounds of the comparison**: ROUNDS before the first look. Before the second, as many as narrow the intervals of the
+  gated metrics to half of the margin, so that a version that has not changed is not left undecided; at least twice
+  ROUNDS.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ def wants_more(noises: Sequence[Noise], rounds: int) -> bool:
 
 
 def rounds_for(noises: Sequence[Noise]) -> int:
-    """The rounds of the comparison that decide the gated metrics: an interval narrows with the root of their number."""
-    wanted = [ROUNDS]
+    """The rounds that decide the gated metrics, before the second look: an interval narrows with the root of their
+    number."""
+    wanted = [2 * ROUNDS]
     for noise in noises:
         if noise.gated and noise.found:
             low, high = noise.found.interval(noise.confidence)

@@ -3,11 +3,12 @@
 The rules are fixed before anything is measured:
 
 - **Calibration** (calibration.py). The first rounds compare the baseline with itself. They decide which metrics are
-  gated, those that this machine can decide at the margin, and how many rounds the comparison gets. The other metrics
-  are reported.
-- **Looks.** A model that is INCONCLUSIVE after these rounds gets the same number again, once, if more rounds can help
-  (`wants_extension`) and there is time. Two looks at the data are two chances of a false alarm, so each gets half:
-  intervals of 97.5 %, 95 % over both. A model that was decided at the first look stays decided (`settled`).
+  gated, those that this machine can decide at the margin, and how many rounds the comparison may get. The other
+  metrics are reported.
+- **Looks.** The first is after ten rounds of comparison. A model that is INCONCLUSIVE then gets as many rounds as the
+  calibration says, once, if more rounds can help (`wants_extension`) and there is time. Two looks at the data are two
+  chances of a false alarm, so each gets half: intervals of 97.5 %, 95 % over both. A model that was decided at the
+  first look stays decided (`settled`).
 - **A gated metric** is judged by the interval of candidate / baseline (bootstrap.py) against its margin, the allowed
   worsening. FAIL: the whole interval is beyond the margin, and Holm's correction over all models and metrics of this
   gate also rejects "no worse than the margin". PASS: the whole interval is on the good side of the margin,
@@ -123,7 +124,7 @@ def overall(gates: Sequence[Gate]) -> Verdict:
 
 
 def wants_extension(gates: Sequence[Gate]) -> list[str]:
-    """The models to measure the same number of rounds again: INCONCLUSIVE because an interval is too wide."""
+    """The models to measure more rounds of: INCONCLUSIVE because an interval is too wide."""
 
     def can_narrow(gate: Gate) -> bool:
         verdicts: list[str] = [item.verdict for item in gate.metrics]
