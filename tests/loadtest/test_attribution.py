@@ -41,6 +41,11 @@ DELAY = (
     {"throughput": 3200, "queue": 6.2, "compute": 2.8, "batches": {16: 300, 32: 200}},
     {"queue": 4.4, "compute": 2.0, "batches": {2: 300, 4: 800, 8: 300}},
 )
+# The same where all requests wait until the delay is over: one large batch, which computes longer, then nothing to do.
+COMPANY = (
+    {"throughput": 3300, "queue": 3.9, "compute": 4.8, "execution": 1.55, "batches": {32: 400}},
+    {"queue": 6.5, "compute": 1.5, "execution": 2.1},
+)
 # One instance in place of two, on two cores: each execution has a core of its own, and there are fewer of them.
 INSTANCES = (
     {"throughput": 2900, "queue": 7.8, "compute": 2.2, "execution": 1.3, "batches": {16: 600, 32: 50}},
@@ -65,6 +70,8 @@ CAUSES: dict[str, tuple[tuple[Given, Given], str, str, str]] = {
     "a graph so heavy that the load is too much": (OVERLOADED, FIXED, "compute", "ms at equal batch sizes, +60."),
     "a longer queue delay, at the fixed load": (DELAY, FIXED, "queue", "; mean batch 2.00 → 4.43"),
     "a longer queue delay, at saturation": (DELAY, SATURATION, "queue", "queue time 4.5"),
+    "a queue delay with company, at saturation": (COMPANY, SATURATION, "queue", "17.3 % less of the time; mean batch 12.0"),
+    "a queue delay with company, one in flight": (COMPANY, SINGLE, "queue", "queue time 0.5"),
     "fewer instances, at the fixed load": (INSTANCES, FIXED, "queue", "queue time 0.50"),
     "fewer instances, at saturation": (INSTANCES, SATURATION, "queue", "queue time 4.5"),
     "no batching any more, at the fixed load": (NO_BATCHING, FIXED, "batch mix", "mean batch 2.00 → 1.00; queue time 0.50"),

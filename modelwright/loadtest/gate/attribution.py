@@ -6,19 +6,22 @@ wait longer for a free instance, and under load nearly all of the difference is 
 order, and the first that holds is reported:
 
 1. errors: the candidate fails requests.
-2. compute: one execution takes longer at equal batch sizes, or, in batches of about the same size, a request takes
+2. queue, at saturation: the instances compute less of the time, which explains at least half of the loss of throughput,
+   and the network does not: requests wait for company (a queue delay), or for one of fewer instances. Their queue time
+   need not grow, since batches that wait for company are larger, and compute longer.
+3. compute: one execution takes longer at equal batch sizes, or, in batches of about the same size, a request takes
    more of the server's CPU time. Its interval over rounds excludes "no change", and the slowdown explains the rest: at
    least half of the loss of throughput at saturation; with one request in flight at least half of the growth of the
    mean time, since nothing waits for anything else; and at the fixed load at least a sixth of it, since a queue at 70 %
    of capacity multiplies a slowdown by 1 / (1 - 0.7) at first (M/M/1) and by up to about six before it grows without
-   limit. At saturation an execution must take longer there, too: after a pause, such as a queue delay makes, caches are
-   cold, and a single request computes longer without any more work (seen: +39 %).
-3. The part that moved most, if the mean time moved at all:
+   limit. At saturation an execution must take as much longer there: after a pause, such as a queue delay makes, caches
+   are cold, and a single request computes longer without any more work (seen: +39 %).
+4. The part that moved most, if the mean time moved at all:
    - compute, with other batch sizes → batch mix; with the same → compute.
    - queue, with smaller batches → batch mix: more executions for the same requests. With larger or the same → queue: a
      longer queue delay, or fewer instances.
    - network and client.
-4. Nothing moved.
+5. Nothing moved.
 
 A candidate that became faster is read the same way, with all signs reversed.
 """
@@ -43,6 +46,7 @@ from modelwright.loadtest.gate.rounds import (
     THROUGHPUT,
     Metric,
     Side,
+    SideName,
     compared,
 )
 from modelwright.text import change, number, percent
@@ -78,6 +82,7 @@ class _Moved:
     cpu: Estimate | None  # the server's CPU time of a request
     cpu_ms: tuple[float, float]
     capacity: float | None  # the loss of throughput at saturation, a logarithm
+    idle: float | None  # how much less of the time the instances compute, a logarithm
     sign: int
     regime: str
 
@@ -133,6 +138,7 @@ def _moved(sides: Sequence[Side], regime: str, seed: int, worse: bool) -> _Moved
         cpu=cpu,
         cpu_ms=cpu_ms,
         capacity=-estimate_sides(at_saturation, seed, 1 - GOOD).value if at_saturation else None,
+        idle=_idle(sides, regime),
         sign=1 if worse or total.value >= 0 else -1,
         regime=regime,
     )
@@ -151,6 +157,23 @@ def _estimated(sides: Sequence[Side], metric: Metric, seed: int) -> tuple[Estima
 def _estimate_in(sides: Sequence[Side], metric: Metric, regime: str, seed: int) -> Estimate | None:
     found = compared(sides, replace(metric, regime=regime))
     return estimate_sides(found.logs, seed) if found.pairs else None
+
+
+def _idle(sides: Sequence[Side], regime: str) -> float | None:
+    """By the medians of both sides' rounds."""
+
+    def busy(name: SideName) -> float:
+        measured = [side.measured(regime) for side in sides if side.side == name]
+        return median([_busy(item) for item in measured if item and item.complete and item.server] or [0.0])
+
+    before, after = busy("A"), busy("B")
+    return math.log(before / after) if before and after else None
+
+
+def _busy(measurement: Measurement) -> float:
+    """Milliseconds that the instances compute, all together, a second."""
+    batches = measurement.server.batches if measurement.server else []
+    return sum(batch.executions * batch.compute_ms for batch in batches) / measurement.measured_s
 
 
 def _by_round(sides: Sequence[Side], regime: str) -> list[tuple[_Split, _Split]]:
@@ -208,7 +231,9 @@ def _batches(sides: Sequence[Side], regime: str, names: Sequence[str]) -> dict[i
 
 
 def _cause(moved: _Moved) -> tuple[str, str]:
-    is_here = moved.compute_here is None or moved.regime != SATURATION or _is_sure(moved.compute_here, moved.sign)
+    if moved.regime == SATURATION and _waits_idly(moved):
+        return "queue", _idleness(moved)
+    is_here = moved.regime != SATURATION or moved.compute_here is None or _explains(moved, moved.compute_here)
     if moved.compute is not None and is_here and _explains(moved, moved.compute):
         return "compute", _execution(moved, moved.compute)
     if moved.cpu is not None and abs(_batch_growth(moved)) < _BATCH_MOVED and _explains(moved, moved.cpu):
@@ -223,6 +248,22 @@ def _cause(moved: _Moved) -> tuple[str, str]:
     grew = _batch_growth(moved)
     is_mix = abs(grew) >= _BATCH_MOVED and (part.part == "compute" or moved.sign * grew < 0)
     return ("batch mix", f"{_mean_batch(moved)}; {shown}") if is_mix else (part.part, f"{shown}{_and_batch(moved)}")
+
+
+def _waits_idly(moved: _Moved) -> bool:
+    """Whether requests wait while the instances do nothing, and that costs the throughput."""
+    if moved.idle is None or moved.capacity is None or moved.sign * moved.capacity < _MOVED:
+        return False
+    idle_ms = moved.candidate.total * (1 - math.exp(-abs(moved.idle)))
+    outside_ms = moved.sign * (moved.candidate.outside - moved.baseline.outside)
+    return 2 * moved.sign * moved.idle >= moved.sign * moved.capacity and 2 * outside_ms < idle_ms
+
+
+def _idleness(moved: _Moved) -> str:
+    assert moved.idle is not None
+    queue = f"queue time {number(moved.baseline.queue)} → {number(moved.candidate.queue)} ms"
+    computes = f"the instances compute {percent(abs(math.expm1(-moved.idle)))} {'less' if moved.idle > 0 else 'more'}"
+    return f"{queue} of a request's {_total(moved)}; {computes} of the time{_and_batch(moved)}"
 
 
 def _explains(moved: _Moved, slowdown: Estimate) -> bool:
