@@ -9,6 +9,7 @@ import pytest
 from modelwright.errors import ModelwrightError
 from modelwright.loadtest.locust import options
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
+from modelwright.triton.access import Access
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -42,6 +43,17 @@ def test_every_option_reaches_the_workload() -> None:
         api="tritonclient",
         sequence_length=5,
     )
+
+
+def test_a_server_behind_a_gateway_gets_headers_and_certificates() -> None:
+    given = parsed(
+        *("--header", "Authorization=Bearer x", "--header", "X-Team=a=b", "--ca-cert", "ca.pem"),
+        *("--client-cert", "c.pem", "--client-key", "k.pem"),
+    )
+    access = options.workload(given, "https://x:1").access
+    assert access == Access((("Authorization", "Bearer x"), ("X-Team", "a=b")), "ca.pem", "c.pem", "k.pem")
+    with pytest.raises(ModelwrightError, match="--header: must be NAME=VALUE"):
+        options.workload(parsed("--header", "secret"), "https://x:1")
 
 
 def test_a_rate_makes_an_open_loop() -> None:

@@ -7,6 +7,7 @@ with gateway(certificates(folder), ("127.0.0.1", 8000)) as address:
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import subprocess
@@ -73,14 +74,18 @@ def _pass_on(context: ssl.SSLContext, plain: socket.socket, behind: tuple[str, i
     with plain, contextlib.suppress(OSError):
         plain.settimeout(60)
         with context.wrap_socket(plain, server_side=True) as front, socket.create_connection(behind, 60) as back:
-            answers = threading.Thread(target=_copy, args=(back, front), daemon=True)
-            answers.start()
             _copy(front, back)
-            answers.join()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_RDWR)
+def _copy(front: ssl.SSLSocket, back: socket.socket) -> None:
+    """Both ways, in one thread: two must not use a TLS connection at a time."""
+    while True:
+        ready = [front] if front.pending() else select.select([front, back], [], [], 60)[0]
+        if not ready:
+            return
+        for source, target in ((front, back), (back, front)):
+            if source in ready:
+                data = source.recv(65536)
+                if not data:
+                    return
+                target.sendall(data)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from tests.server.models import shared_environment
 pytestmark = pytest.mark.server
 
 SECRET = "sesame-4711"
+LOCUSTFILE = Path(__file__).parents[2] / "loadtest/locustfile.py"
 PROTOCOLS = ("https", "grpcs")
 _APIS = "inference,model-config,model-repository,statistics"
 
@@ -143,3 +147,15 @@ def test_a_load_test_records_no_secret(guarded: Guarded) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in (folder / "out").rglob("*") if path.is_file()]
+
+
+def test_stock_locust_is_let_through_and_records_no_secret(guarded: Guarded) -> None:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    command += ["--model", "doubled", "--host", guarded.https, "--users", "2", "--spawn-rate", "100"]
+    command += ["--run-time", "1", "--warmup", "0.1", "--output", "from_locust", *guarded.options()]
+    root = guarded.sandbox.root
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    written = (root / "from_locust/result.json").read_text()
+    assert json.loads(written)["measurements"][0]["requests"]["succeeded"] > 0
+    assert SECRET not in written + done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The options of `locust -f loadtest/locustfile.py` in addition to Locust's own; the web interface shows them too."""
+"""The options of `locust -f loadtest/locustfile.py` in addition to Locust's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from modelwright.errors import ModelwrightError
 from modelwright.loadtest.payloads.workload import LoadShape, Workload
+from modelwright.triton.access import Access, headers_of
 
 GROUP = "Triton"
 
@@ -37,6 +38,12 @@ def add_to(parser: Any) -> None:
         "--warmup", type=float, default=1.0, help="seconds that do not count, after all users have started"
     )
     group.add_argument(
+        "--header", action="append", default=[], help="NAME=VALUE with every request; its value is recorded nowhere"
+    )
+    group.add_argument("--ca-cert", default="", help="who signed the server's certificate, in PEM, for https, grpcs")
+    group.add_argument("--client-cert", default="", help="what this client shows of itself, in PEM")
+    group.add_argument("--client-key", default="", help="the key of --client-cert, if it is not in there")
+    group.add_argument(
         "--output", default="", help="folder for result.json, CSV and report; default: .modelwright/load/…"
     )
 
@@ -45,7 +52,7 @@ _LEAST = {"rate": 0, "warmup": 0, "check_every": 0, "batch": 1, "sequence_length
 
 
 def workload(options: Any, host: str) -> Workload:
-    """Raises ModelwrightError for options that mean nothing. The web interface, too, sets them."""
+    """Raises ModelwrightError for options that mean nothing."""
     for name, least in _LEAST.items():
         value = getattr(options, name)
         if not (math.isfinite(value) and value >= least):
@@ -62,6 +69,7 @@ def workload(options: Any, host: str) -> Workload:
         check_every=options.check_every,
         api=options.api,
         sequence_length=options.sequence_length,
+        access=Access(headers_of(options.header), options.ca_cert, options.client_cert, options.client_key),
     )
 
 

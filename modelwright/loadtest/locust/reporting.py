@@ -35,6 +35,7 @@ from modelwright.loadtest.measure.run import Findings
 from modelwright.loadtest.measure.servers import is_on_this_machine
 from modelwright.loadtest.payloads.workload import Workload
 from modelwright.loadtest.report import output
+from modelwright.triton.access import without_secrets
 
 _log = logging.getLogger("modelwright")
 _MESSAGE = "modelwright_rows"
@@ -267,7 +268,7 @@ class Reporting:
             models = sorted({measured.target.model for measured in findings.measurements})
             given = self._environment.parsed_options.output
             folder = output.folder_for(_FOLDER, Path(given) if given else None, "locust", models)
-            command = ["locust", *sys.argv[1:]]
+            command = ["locust", *without_secrets(sys.argv[1:])]
             is_local = any(is_on_this_machine(measured.target.url) for measured in findings.measurements)
             result = output.result_of("run", models, findings, command=command, is_local=is_local)
             _log.info("report: %s", output.write(result, folder))
