@@ -22,7 +22,7 @@ from modelwright.project.spec import Builder
 from modelwright.repository.manifest import LineageStep, Manifest
 from modelwright.repository.repository import Repository
 from modelwright.repository.versions import published_config
-from modelwright.server import BACKENDS
+from modelwright.server.native import backends_here
 from modelwright.steps.bench import MODULE
 from modelwright.steps.context import StepContext
 from modelwright.suggest import did_you_mean
@@ -34,7 +34,6 @@ _TRAIN, _EXPORT = "torch", "onnx"  # steps, as a lineage names them
 _FORMS: dict[str, Form] = {EAGER: "eager", COMPILED: "compiled"}
 _FUNCTION = StepFunction("bench", "modelwright.steps.bench:torch_calls")
 _MODEL_FILE = "model.onnx"
-_SERVED_HERE = {*BACKENDS, ""}  # an ensemble has no backend
 _NO_PROCESS = {
     "python": "a Python model runs in the server only",
     "": "an ensemble runs in the server only",
@@ -137,10 +136,12 @@ def _model(repository: Repository, builder: Builder, skipped: str) -> Contender:
     file = repository.folder(builder.name, version) / _MODEL_FILE
     backend = backend_of(config)
     load = LoadOnnx(replace(builder, variant=None), file)  # however it was made, it is a file now
-    contender = Contender(row, load, config.max_batch_size, backend in _SERVED_HERE)
+    contender = Contender(
+        row, load, config.max_batch_size, not backend or backend in backends_here()
+    )  # an ensemble has none
     if backend != "onnxruntime" or not file.is_file():
         reason = _NO_PROCESS.get(backend, f"its version holds no {_MODEL_FILE} for onnxruntime")
-        not_served = "" if contender.is_served else f"the local server has no backend {backend}"
+        not_served = "" if contender.is_served else f"the server here has no backend {backend}"
         update = {"reason": reason, "not_served": not_served, "form": row.form if builder.variant else "served only"}
         return replace(contender, row=row.model_copy(update=update), load=None)
     return contender

@@ -15,7 +15,7 @@ from modelwright.repository.manifest import Manifest
 from modelwright.repository.pins import Pins, pins_of, run_by
 from modelwright.repository.policy import is_pinned
 from modelwright.repository.repository import Repository
-from modelwright.server import BACKENDS
+from modelwright.server.native import may_be_lacking
 from modelwright.suggest import did_you_mean
 from modelwright.triton.layout import CONFIG, ENSEMBLE, GOLDEN
 
@@ -29,7 +29,7 @@ class Published:
     manifest: Manifest
     max_batch_size: int
     golden: Path  # need not exist: a prebuilt version may have no golden samples
-    needs_more: bool = False  # than the local server has: GPUs, or another backend
+    needs_more: bool = False  # than the server here has: GPUs, or another backend
 
     @property
     def is_prebuilt(self) -> bool:
@@ -89,7 +89,7 @@ def check_known(repository: Repository, model: str) -> None:
 def _needs_more(config: Any) -> bool:
     groups = config.instance_group
     on_gpus = bool(groups) and all(group.kind == group.KIND_GPU for group in groups)
-    return on_gpus or bool(config.backend and config.backend not in BACKENDS)
+    return may_be_lacking(config.backend, on_gpus)
 
 
 def published_config(repository: Repository, model: str) -> Any:

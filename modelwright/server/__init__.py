@@ -1,3 +1,3 @@
 """The local Triton server: its `environment`, its life (`local`), and its onnxruntime backend (`backends/`)."""
 
-BACKENDS = frozenset({"onnxruntime", "python"})  # of the local server
+BACKENDS = frozenset({"onnxruntime", "python"})  # of the downloaded server

@@ -7,6 +7,7 @@ program; MODELWRIGHT_BACKEND_DIRECTORY names its backends, which are those besid
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.errors import ServerError
+from modelwright.gpus import visible_gpus
+from modelwright.server import BACKENDS as DOWNLOADED
 from modelwright.server.environment import Environment
 from modelwright.triton.releases import Release
 
@@ -69,6 +72,44 @@ def find_native(target: Release) -> NativeServer | None:
 
     Raises ServerError where a variable names what is not there, or a server has no backends beside it.
     """
+    there = _there()
+    if there is None:
+        return None
+    return NativeServer(there.root, target.name, target.python, (), there.backends, there.program, there.found)
+
+
+def backends_here() -> frozenset[str]:
+    """The backends of the server that commands use on this machine.
+
+    Those of the downloaded one where a server is named that is not there: what starts a server says so.
+    """
+    with contextlib.suppress(ServerError):
+        there = _there()
+        if there:
+            return frozenset(path.name for path in there.backends.iterdir() if path.is_dir())
+    return DOWNLOADED
+
+
+def may_be_lacking(backend: str, on_gpus: bool) -> bool:
+    """Whether a model that does not load here may be right all the same, for a server with more than this one.
+
+    A server that is there is the one to serve it: only a GPU may be missing then.
+    """
+    with contextlib.suppress(ServerError):
+        if _there():
+            return on_gpus and not visible_gpus()
+    return on_gpus or bool(backend and backend not in DOWNLOADED)
+
+
+@dataclass(frozen=True)
+class _There:
+    program: Path
+    root: Path
+    backends: Path
+    found: str
+
+
+def _there() -> _There | None:
     named = os.environ.get(PROGRAM)
     place = named or shutil.which("tritonserver")
     if place is None:
@@ -88,4 +129,4 @@ def find_native(target: Release) -> NativeServer | None:
         hint = "--backend-directory DIR names them, /opt/tritonserver/backends for instance"
         raise ServerError(f"{program}: its backends are not in {backends}", hint)
     found = "named by --tritonserver" if named else "on PATH"
-    return NativeServer(root, target.name, target.python, (), backends, program, found)
+    return _There(program, root, backends, found)

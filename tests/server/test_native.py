@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from modelwright.errors import ServerError
-from modelwright.server.native import find_native
+from modelwright.server import BACKENDS
+from modelwright.server.native import backends_here, find_native, may_be_lacking
 from modelwright.server.session import Load, serve
 from tests.conftest import Sandbox
 from tests.server.models import RELEASE, config, double, publish, shared_environment
@@ -85,3 +86,23 @@ def test_what_is_named_and_not_there_is_an_error(stock: Path, tmp_path: Path, mo
     monkeypatch.setenv("MODELWRIGHT_TRITONSERVER", str(tmp_path / "gone"))
     with pytest.raises(ServerError, match=r"--tritonserver .*gone: is no program"):
         find_native(RELEASE)
+
+
+def test_what_is_served_here_follows_the_server_that_is_there(
+    stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for backend in ("python", "tensorrt"):
+        (tmp_path / "own" / backend).mkdir(parents=True)
+    monkeypatch.setenv("MODELWRIGHT_BACKEND_DIRECTORY", str(tmp_path / "own"))
+    monkeypatch.setattr("modelwright.server.native.visible_gpus", tuple)
+    assert backends_here() == {"python", "tensorrt"}
+    assert not may_be_lacking("dali", on_gpus=False)  # this server is to serve it
+    assert may_be_lacking("tensorrt", on_gpus=True)  # there is no GPU
+    monkeypatch.setattr("modelwright.server.native.visible_gpus", lambda: ("a GPU",))
+    assert not may_be_lacking("tensorrt", on_gpus=True)
+    monkeypatch.delenv("MODELWRIGHT_BACKEND_DIRECTORY")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert backends_here() == BACKENDS
+    assert may_be_lacking("tensorrt", on_gpus=False)
+    assert may_be_lacking("", on_gpus=True)
+    assert not may_be_lacking("python", on_gpus=False)
