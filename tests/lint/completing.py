@@ -41,7 +41,8 @@ def _lines(draft: Draft) -> str:
     """auto_complete_config as it makes the config that is there now."""
     config = draft.config
     lines = ["    @staticmethod", "    def auto_complete_config(config):"]
-    lines.append(f"        config.set_max_batch_size({config.max_batch_size})")
+    # A negative size raises, which only running the code would tell.
+    lines.append(f"        config.set_max_batch_size({max(0, config.max_batch_size)})")
     for side in ("input", "output"):
         for tensor in getattr(config, side):
             kind = schema().DataType.Name(tensor.data_type)
