@@ -2,6 +2,10 @@
 
 - **Gated** is a metric whose interval, baseline against itself, lies within ± margin. Others are reported. The
   candidate has no part in this choice.
+- **The statistic** of a metric is the one of two with the narrower interval here: the better quarter of each side's
+  rounds, where a neighbour takes the processor now and then; or the median of the rounds' ratios, where the whole
+  machine is faster and slower for seconds, which both sides of a round share. On such a machine (correlation of the
+  sides 0.65 to 0.83) the standard error over 20 rounds was 1.9 % and 1.0 % for the p50.
 - **Rounds of the calibration**: CALIBRATION. As many again, once, if that may bring another metric within its margin;
   up to three times as many if no metric is gated yet.
 - **Rounds of the comparison**: ROUNDS before the first look. Before the second, as many as narrow the intervals of the
@@ -13,12 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, estimate_sides
+from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, estimate, estimate_sides
 from modelwright.loadtest.gate.rounds import THROUGHPUT, Metric, Pairs, Side, SideName, client_limits, compared, too_few
 from modelwright.text import change, percent
 
+Statistic = Literal["better quarter", "median ratio"]
+_STATISTICS: tuple[Statistic, ...] = ("better quarter", "median ratio")
 CALIBRATION, ROUNDS = 8, 10
 _CAN_NARROW = 3.0  # times the margin: a wider interval does not fit after so many rounds more
 _TIMES_IF_GATED, _TIMES = 2, 3  # CALIBRATION, at most
@@ -36,6 +43,7 @@ class Noise:
     found: Estimate | None  # more is worse
     confidence: float
     why_reported: str  # "": it is gated
+    statistic: Statistic = "better quarter"
 
     @property
     def gated(self) -> bool:
@@ -50,19 +58,28 @@ class Noise:
 def noise_of(sides: Sequence[Side], metric: Metric, margin: float, seed: int, confidence: float) -> Noise:
     pairs = compared(sides, metric, "A2")
     why_not = too_few(len(pairs.pairs), pairs.missing, confidence)
-    found = None if why_not else worse(pairs, metric, seed)
-    limit = limit_of(margin, metric)
-    noise = Noise(metric, margin, limit, pairs, found, confidence, "")
-    return Noise(metric, margin, limit, pairs, found, confidence, why_not or _why(noise, sides))
+    tried = {} if why_not else {name: worse(pairs, metric, seed, name) for name in _STATISTICS}
+    statistic = min(tried, key=lambda name: _width(tried[name], confidence), default=_STATISTICS[0])
+    found, limit = tried.get(statistic), limit_of(margin, metric)
+    noise = Noise(metric, margin, limit, pairs, found, confidence, "", statistic)
+    return replace(noise, why_reported=why_not or _why(noise, sides))
+
+
+def _width(found: Estimate, confidence: float) -> float:
+    low, high = found.interval(confidence)
+    return high - low
 
 
 def limit_of(margin: float, metric: Metric) -> float:
     return -math.log1p(-margin) if metric.higher_is_better else math.log1p(margin)
 
 
-def worse(pairs: Pairs, metric: Metric, seed: int) -> Estimate:
+def worse(pairs: Pairs, metric: Metric, seed: int, statistic: Statistic) -> Estimate:
     """Candidate over baseline, inverted if needed so that more is worse."""
-    found = estimate_sides(pairs.logs, seed, 1 - GOOD if metric.higher_is_better else GOOD)
+    if statistic == "median ratio":
+        found = estimate([candidate - baseline for baseline, candidate in pairs.logs], seed)
+    else:
+        found = estimate_sides(pairs.logs, seed, 1 - GOOD if metric.higher_is_better else GOOD)
     return found.negated if metric.higher_is_better else found
 
 

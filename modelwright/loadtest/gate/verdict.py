@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from modelwright.loadtest.document import Gate, Interval, MetricVerdict, MetricWord, Verdict
 from modelwright.loadtest.gate.attribution import attribute
 from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, holm
-from modelwright.loadtest.gate.calibration import Noise, calibration_sides, limit_of, noise_of, worse
+from modelwright.loadtest.gate.calibration import Noise, Statistic, calibration_sides, limit_of, noise_of, worse
 from modelwright.loadtest.gate.failures import failing
 from modelwright.loadtest.gate.rounds import (
     METRICS,
@@ -148,13 +148,9 @@ def _examine(case: Case, metric: Metric, seed: int, confidence: float) -> _Evide
     margin = float(getattr(case.slo.margins, metric.name))
     pairs = compared(case.sides, metric)
     why_not = too_few(len(pairs.pairs), pairs.missing, confidence)
-    return _Evidence(
-        metric=metric,
-        noise=noise_of(calibration_sides(case.sides), metric, margin, seed, confidence),
-        pairs=pairs,
-        worse=None if why_not else worse(pairs, metric, seed),
-        why_not=why_not,
-    )
+    noise = noise_of(calibration_sides(case.sides), metric, margin, seed, confidence)
+    found = None if why_not else worse(pairs, metric, seed, noise.statistic)
+    return _Evidence(metric, noise, pairs, found, why_not)
 
 
 def _rule(item: _Evidence, rejected: bool, look: _Look) -> _Ruling:
@@ -204,7 +200,7 @@ def _name(item: _Evidence) -> str:
 
 
 def _told(item: _Evidence, confidence: float) -> str:
-    interval = _interval(item.metric, item.pairs, item.worse, confidence)
+    interval = _interval(item.metric, item.pairs, item.worse, confidence, item.noise.statistic)
     return (
         f"{change(interval.ratio)} ({percent(confidence)} interval {change(interval.low)} … {change(interval.high)}; "
         f"{number(interval.baseline)} → {number(interval.candidate)} {interval.unit})"
@@ -215,13 +211,16 @@ def _allowed(item: _Evidence) -> str:
     return f"{'-' if item.metric.higher_is_better else '+'}{percent(item.noise.margin)}"
 
 
-def _interval(metric: Metric, pairs: Pairs, found: Estimate | None, confidence: float) -> Interval:
+def _interval(
+    metric: Metric, pairs: Pairs, found: Estimate | None, confidence: float, statistic: Statistic
+) -> Interval:
     import numpy as np
 
     assert found is not None
     ratio = found.negated if metric.higher_is_better else found
     low, high = ratio.interval(confidence)
-    baseline, candidate = np.quantile(pairs.logs, 1 - GOOD if metric.higher_is_better else GOOD, axis=0)
+    better = 1 - GOOD if metric.higher_is_better else GOOD
+    baseline, candidate = np.quantile(pairs.logs, 0.5 if statistic == "median ratio" else better, axis=0)
     return Interval(
         metric=metric.name,
         regime=metric.regime,
@@ -283,7 +282,7 @@ def _regime_of_cause(case: Case, failing_in: Sequence[str]) -> str:
 def _metric(item: _Evidence, rejected: bool, ruling: _Ruling, look: _Look) -> MetricVerdict:
     assert item.worse is not None
     return MetricVerdict(
-        interval=_interval(item.metric, item.pairs, item.worse, look.confidence),
+        interval=_interval(item.metric, item.pairs, item.worse, look.confidence, item.noise.statistic),
         margin=item.noise.margin,
         higher_is_better=item.metric.higher_is_better,
         verdict=ruling.verdict,
@@ -297,7 +296,7 @@ def _metric(item: _Evidence, rejected: bool, ruling: _Ruling, look: _Look) -> Me
 def _calibration(noise: Noise, look: _Look) -> MetricVerdict:
     """PASS: the metric is gated."""
     return MetricVerdict(
-        interval=_interval(noise.metric, noise.pairs, noise.found, look.confidence),
+        interval=_interval(noise.metric, noise.pairs, noise.found, look.confidence, noise.statistic),
         margin=noise.margin,
         higher_is_better=noise.metric.higher_is_better,
         verdict="PASS" if noise.gated else "REPORTED",
