@@ -207,6 +207,10 @@ class ConfigView:
         """Where the server looks for a file of a version: in the folder with the plain number."""
         return self.model.locate(f"{version}/{name}")
 
+    def file_of(self, version: int) -> str:
+        """The model's file of a version, as findings name it."""
+        return f"{version}/{self.filled.default_model_filename}"
+
     def leaves(self, name: str) -> bool:
         """Whether a file that the config names for its versions lies outside the model's folder. None is opened."""
         return posixpath.normpath(f"version/{name}").split("/")[0] == ".."

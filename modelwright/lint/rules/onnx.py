@@ -26,10 +26,6 @@ _MAX_ML_OPSET = 5  # onnx.helper.VERSION_TABLE: 4 up to ONNX 1.15, 5 from 1.16 o
 _INSIDE_SINCE = (1, 24)
 
 
-def _file(view: ConfigView, version: int) -> str:
-    return f"{version}/{view.filled.default_model_filename}"
-
-
 @rule(
     "MW601",
     "not a whole ONNX file",
@@ -45,11 +41,11 @@ def not_onnx(view: ConfigView) -> Iterator[Found]:
             continue
         is_ = seen(view.onnx_file(number))
         if is_:
-            yield view.at(_file(view, number), f"it is {is_.what}", fix=f"{is_.fix}.")
+            yield view.at(view.file_of(number), f"it is {is_.what}", fix=f"{is_.fix}.")
         else:
             named = view.onnx_file(number).suffix.lower() == ORT_SUFFIX
             fix = "Give it another name, such as model.onnx." if named else ""
-            yield view.at(_file(view, number), str(found), fix=fix)
+            yield view.at(view.file_of(number), str(found), fix=fix)
 
 
 @rule(
@@ -65,10 +61,10 @@ def ir_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
         if scan.ir_version is None:
-            yield view.at(_file(view, number), "the file has no IR version")
+            yield view.at(view.file_of(number), "the file has no IR version")
         elif scan.ir_version > target.max_ir:
             limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} loads up to {target.max_ir}"
-            yield view.at(_file(view, number), f"IR version {scan.ir_version}; {limit}")
+            yield view.at(view.file_of(number), f"IR version {scan.ir_version}; {limit}")
 
 
 @rule(
@@ -84,12 +80,12 @@ def opset_too_new(view: ConfigView) -> Iterator[Found]:
     target = view.options.target
     for number, scan in view.onnx.items():
         if not scan.opsets:
-            yield view.at(_file(view, number), "the file has no opset")
+            yield view.at(view.file_of(number), "the file has no opset")
         for domain, opset in sorted(scan.opsets.items()):
             most = target.max_opset if domain in ("", "ai.onnx") else _MAX_ML_OPSET if domain == "ai.onnx.ml" else opset
             if not 1 <= opset <= most:
                 limit = f"onnxruntime {target.onnxruntime} of Triton {target.name} loads up to {most}"
-                yield view.at(_file(view, number), f"opset {opset} of {domain or 'ai.onnx'}; {limit}")
+                yield view.at(view.file_of(number), f"opset {opset} of {domain or 'ai.onnx'}; {limit}")
 
 
 @rule(
@@ -108,7 +104,7 @@ def opset_too_new(view: ConfigView) -> Iterator[Found]:
 )
 def other_tensors(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
-        config, file = view.completed(scan), _file(view, number)
+        config, file = view.completed(scan), view.file_of(number)
         known = {"input": {value.name for value in (*scan.inputs, *scan.overridable)}}
         known["output"] = {value.name for value in scan.outputs}
         for side, names in known.items():
@@ -201,7 +197,7 @@ def other_type(view: ConfigView) -> Iterator[Found]:
             actual = BY_ONNX[value.elem_type].config
             given = data_type_name(tensor.data_type)
             if given != actual:
-                message = f"'{tensor.name}' is {given} in the config, {actual} in {_file(view, number)}"
+                message = f"'{tensor.name}' is {given} in the config, {actual} in {view.file_of(number)}"
                 yield view.found(message, side, index, "data_type")
 
 
@@ -240,7 +236,7 @@ def other_shape(view: ConfigView) -> Iterator[Found]:
             actual = view.inferred(number).get(tensor.name)  # the file says less than onnxruntime may know
         if actual is not None and not _fits(given, actual, narrows=side == "input", dims=dims):
             shape = "no shape" if value.dims is None and side == "input" else list(actual)
-            message = f"'{tensor.name}' has shape {given} in the config, {shape} in {_file(view, number)}"
+            message = f"'{tensor.name}' has shape {given} in the config, {shape} in {view.file_of(number)}"
             yield view.found(message, side, index, "dims")
 
 
@@ -252,7 +248,7 @@ def _compares(view: ConfigView, side: str, tensor: Any) -> bool:
 
 
 def _other_ragged(view: ConfigView, number: int, index: int, tensor: Any, value: Value) -> Iterator[Found]:
-    file, dims = _file(view, number), plain_dims(value)
+    file, dims = view.file_of(number), plain_dims(value)
     if tensor.optional:
         yield view.found(f"'{tensor.name}' is ragged and optional", "input", index, "allow_ragged_batch")
     elif dims != [-1]:
@@ -280,12 +276,12 @@ def _fits(given: Sequence[int], actual: Sequence[int], *, narrows: bool, dims: S
 def fixed_batch(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         if cannot_batch(view.filled, scan) and view.options.auto_complete:
-            message = f"the first dimension of a tensor in {_file(view, number)} is not dynamic"
+            message = f"the first dimension of a tensor in {view.file_of(number)} is not dynamic"
             yield view.found(message, "max_batch_size")
     for number, side, index, tensor, value, batched in _pairs(view):
         actual = plain_dims(value)
         if batched and actual and actual[0] != -1 and _compares(view, side, tensor):
-            message = f"'{tensor.name}' has shape {actual} in {_file(view, number)}: its first dimension is fixed"
+            message = f"'{tensor.name}' has shape {actual} in {view.file_of(number)}: its first dimension is fixed"
             yield view.found(message, side, index)
 
 
@@ -309,13 +305,13 @@ def not_servable(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         for value in (*scan.inputs, *scan.outputs):
             if value.kind != "tensor":
-                yield view.at(_file(view, number), f"'{value.name}' is a {value.kind or 'value without a type'}")
+                yield view.at(view.file_of(number), f"'{value.name}' is a {value.kind or 'value without a type'}")
             elif value.elem_type not in BY_ONNX:
                 what = element_type(value.elem_type)
-                yield view.at(_file(view, number), f"'{value.name}' is of {what}, which Triton cannot serve")
+                yield view.at(view.file_of(number), f"'{value.name}' is of {what}, which Triton cannot serve")
             elif since := value.served_since(view.options.target):
                 what = f"{element_type(value.elem_type)}, which the onnxruntime backend takes from Triton {since} on"
-                yield view.at(_file(view, number), f"'{value.name}' is of {what}")
+                yield view.at(view.file_of(number), f"'{value.name}' is of {what}")
 
 
 @rule(
@@ -338,7 +334,7 @@ def external_weights(view: ConfigView) -> Iterator[Found]:
             if problem:
                 problems.setdefault(external.location, problem)
         for location, problem in problems.items():
-            yield view.at(_file(view, number), f"weights in '{location}' {problem}")
+            yield view.at(view.file_of(number), f"weights in '{location}' {problem}")
 
 
 def _weights_folder(view: ConfigView, number: int) -> str:
@@ -415,7 +411,7 @@ def other_number_of_rows(view: ConfigView) -> Iterator[Found]:
             for found in other_rows([value for value in scan.inputs if value.name not in no_rows], scan.outputs):
                 if found.output in served and found.output not in no_rows:
                     message = (
-                        f"'{found.output}' has '{found.name}' rows in {_file(view, number)}, inputs '{found.rows}'"
+                        f"'{found.output}' has '{found.name}' rows in {view.file_of(number)}, inputs '{found.rows}'"
                     )
                     yield view.found(message, "output", served[found.output])
 

@@ -23,10 +23,6 @@ _FIELD = "sequence_batching"
 _START = "control [ { kind: CONTROL_SEQUENCE_START, fp32_false_true: [ 0, 1 ] } ]"
 
 
-def _file(view: ConfigView, version: int) -> str:
-    return f"{version}/{view.filled.default_model_filename}"
-
-
 @rule(
     "MW611",
     "control tensor does not fit the file",
@@ -43,14 +39,14 @@ def control_tensors(view: ConfigView) -> Iterator[Found]:
         for name, index, control in controls(view.message):
             path = (_FIELD, "control_input", index)
             if name not in known:
-                yield view.found(f"{_file(view, number)} has no input '{name}'", *path)
+                yield view.found(f"{view.file_of(number)} has no input '{name}'", *path)
                 continue
             dims = plain_dims(known[name])[int(batched) :]
             if dims != [1]:
-                yield view.found(f"'{name}' has dims {dims} in {_file(view, number)}; expected [1]", *path)
+                yield view.found(f"'{name}' has dims {dims} in {view.file_of(number)}; expected [1]", *path)
             wanted, actual = _control_type(control), _type(known[name])
             if wanted and wanted != actual:
-                yield view.found(f"'{name}' is {actual} in {_file(view, number)}; expected {wanted}", *path)
+                yield view.found(f"'{name}' is {actual} in {view.file_of(number)}; expected {wanted}", *path)
 
 
 def _control_type(control: Any) -> str:
@@ -108,12 +104,12 @@ def warmup_inputs(view: ConfigView) -> Iterator[Found]:
         known = configured | added.keys() | {value.name for value in scan.overridable}
         for index, sample in samples_that_run(view):
             for name in sorted(added.keys() - set(sample.inputs)):
-                message = f"the warm-up '{sample.name}' lacks '{name}', which {_file(view, number)} needs"
+                message = f"the warm-up '{sample.name}' lacks '{name}', which {view.file_of(number)} needs"
                 yield view.found(message, "model_warmup", index)
             for name in sorted(sample.inputs):
                 path = ("model_warmup", index, "inputs", name)
                 if name not in known:
-                    yield view.found(f"{_file(view, number)} has no input '{name}'", *path)
+                    yield view.found(f"{view.file_of(number)} has no input '{name}'", *path)
                 elif name in added and not _fits(sample.inputs[name], added[name], view, scan):
                     expected = f"{_type(added[name])} {_plain(added[name], view, scan)}"
                     yield view.found(f"input '{name}' does not fit: expected {expected}", *path)

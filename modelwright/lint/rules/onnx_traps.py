@@ -60,7 +60,7 @@ def unknown_states(view: ConfigView) -> Iterator[Found]:
     for number, scan in view.onnx.items():
         if len(list(fed_inputs(view.completed(scan)))) != len(scan.inputs):
             continue  # MW604
-        file = f"{number}/{view.filled.default_model_filename}"
+        file = view.file_of(number)
         inputs = {value.name for value in (*scan.inputs, *scan.overridable)}
         outputs = {value.name for value in scan.outputs}
         for index, state in enumerate(view.message.sequence_batching.state):

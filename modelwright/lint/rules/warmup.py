@@ -128,7 +128,9 @@ def does_not_fit(view: ConfigView) -> Iterator[Found]:
         if name in known:
             yield from _mismatch(view, path, entry, known[name])
         elif not entry.data_type and view.message.backend == "python":
-            yield view.found(f"input '{name}' has no data_type, and the Python backend ends with the server", *path)
+            yield view.found(
+                f"input '{name}' has no data_type: the Python backend crashes, often the whole server", *path
+            )
 
 
 def _mismatch(view: ConfigView, path: tuple[str | int, ...], entry: Any, tensor: Any) -> Iterator[Found]:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from modelwright.loadtest.document import Attribution, Measurement, Share
-from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, estimate_sides
+from modelwright.loadtest.gate.bootstrap import Estimate, estimate_sides
 from modelwright.loadtest.gate.rounds import (
     BASELINES,
     COMPUTE,
@@ -126,37 +126,34 @@ def _moved(sides: Sequence[Side], regime: str, seed: int, worse: bool) -> _Moved
     baseline, candidate = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
     total = estimate_sides([(math.log(one.total), math.log(other.total)) for one, other in rounds], seed)
     at_saturation = compared(sides, THROUGHPUT).logs
-    compute, compute_ms = _estimated(sides, COMPUTE, seed)
-    cpu, cpu_ms = _estimated(sides, CPU, seed)
+    compute, compute_ms = _estimated(sides, COMPUTE, seed, (COMPUTE.regime, FIXED, SATURATION))
+    cpu, cpu_ms = _estimated(sides, CPU, seed, (CPU.regime, FIXED))
     return _Moved(
         baseline=_better_half(baseline),
         candidate=_better_half(candidate),
         total=total,
         compute=compute,
-        compute_here=_estimate_in(sides, COMPUTE, regime, seed),
+        compute_here=_estimated(sides, COMPUTE, seed, (regime,))[0],
         compute_ms=compute_ms,
         cpu=cpu,
         cpu_ms=cpu_ms,
-        capacity=-estimate_sides(at_saturation, seed, 1 - GOOD).value if at_saturation else None,
+        capacity=-estimate_sides(at_saturation, seed, THROUGHPUT.good).value if at_saturation else None,
         idle=_idle(sides, regime),
         sign=1 if worse or total.value >= 0 else -1,
         regime=regime,
     )
 
 
-def _estimated(sides: Sequence[Side], metric: Metric, seed: int) -> tuple[Estimate | None, tuple[float, float]]:
-    """With the medians of both sides. Compute: in the regime in which the gate compares it, else at saturation."""
-    for regime in (metric.regime, FIXED, SATURATION):
+def _estimated(
+    sides: Sequence[Side], metric: Metric, seed: int, regimes: Sequence[str]
+) -> tuple[Estimate | None, tuple[float, float]]:
+    """In the first of these regimes that was measured, with the medians of both sides."""
+    for regime in regimes:
         found = compared(sides, replace(metric, regime=regime))
         if found.pairs:
             medians = (median(pair.baseline for pair in found.pairs), median(pair.candidate for pair in found.pairs))
             return estimate_sides(found.logs, seed), medians
     return None, (0.0, 0.0)
-
-
-def _estimate_in(sides: Sequence[Side], metric: Metric, regime: str, seed: int) -> Estimate | None:
-    found = compared(sides, replace(metric, regime=regime))
-    return estimate_sides(found.logs, seed) if found.pairs else None
 
 
 def _idle(sides: Sequence[Side], regime: str) -> float | None:

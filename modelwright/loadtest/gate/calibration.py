@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, estimate, estimate_sides
+from modelwright.loadtest.gate.bootstrap import Estimate, estimate, estimate_sides
 from modelwright.loadtest.gate.rounds import THROUGHPUT, Metric, Pairs, Side, SideName, client_limits, compared, too_few
 from modelwright.text import change, percent
 
@@ -79,7 +79,7 @@ def worse(pairs: Pairs, metric: Metric, seed: int, statistic: Statistic) -> Esti
     if statistic == "median ratio":
         found = estimate([candidate - baseline for baseline, candidate in pairs.logs], seed)
     else:
-        found = estimate_sides(pairs.logs, seed, 1 - GOOD if metric.higher_is_better else GOOD)
+        found = estimate_sides(pairs.logs, seed, metric.good)
     return found.negated if metric.higher_is_better else found
 
 

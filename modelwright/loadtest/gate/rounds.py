@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelwright.loadtest.document import Measurement, Round, ServerStatistics
-from modelwright.loadtest.gate.bootstrap import rounds_needed
+from modelwright.loadtest.gate.bootstrap import GOOD, rounds_needed
 from modelwright.loadtest.measure.latency import NEEDED
 from modelwright.loadtest.measure.measurement import MAX_OF_CEILING
 
@@ -58,6 +58,11 @@ class Metric:
     unit: str
     higher_is_better: bool = False
     explains: bool = False  # a part of what another metric has as a whole
+
+    @property
+    def good(self) -> float:
+        """The quantile of a side's rounds that is compared: its better rounds."""
+        return 1 - GOOD if self.higher_is_better else GOOD
 
 
 CPU = Metric("cpu", SATURATION, "ms")

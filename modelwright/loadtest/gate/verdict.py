@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 
 from modelwright.loadtest.document import Gate, Interval, MetricVerdict, MetricWord, Verdict
 from modelwright.loadtest.gate.attribution import attribute
-from modelwright.loadtest.gate.bootstrap import GOOD, Estimate, holm
+from modelwright.loadtest.gate.bootstrap import Estimate, holm
 from modelwright.loadtest.gate.calibration import Noise, Statistic, calibration_sides, limit_of, noise_of, worse
 from modelwright.loadtest.gate.failures import failing
 from modelwright.loadtest.gate.rounds import (
@@ -219,8 +219,8 @@ def _interval(
     assert found is not None
     ratio = found.negated if metric.higher_is_better else found
     low, high = ratio.interval(confidence)
-    better = 1 - GOOD if metric.higher_is_better else GOOD
-    baseline, candidate = np.quantile(pairs.logs, 0.5 if statistic == "median ratio" else better, axis=0)
+    shown = 0.5 if statistic == "median ratio" else metric.good
+    baseline, candidate = np.quantile(pairs.logs, shown, axis=0)
     return Interval(
         metric=metric.name,
         regime=metric.regime,
