@@ -27,6 +27,7 @@ _RESERVED = {
     *("accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"),
     *("inference-header-content-length", "te", "trailer", "transfer-encoding", "upgrade"),
 }
+_HEADER_OPTIONS = ("--header", "--heade")  # Locust's parser takes what is enough to tell it from its own --headless
 _URL_HINT = "write http://host:port or grpc://host:port"
 
 
@@ -170,11 +171,13 @@ def without_secrets(arguments: Iterable[str]) -> list[str]:
     """A command line as it may be recorded: values of headers are left out."""
     found, is_header = [], False
     for argument in arguments:
-        value = argument.removeprefix("--header=")
-        if is_header or value != argument:
-            name = value.partition("=")[0] if "=" in value else "…"
-            argument = f"{'' if is_header else '--header='}{name}=…"
-        is_header = argument == "--header"
+        option, equals, value = argument.partition("=")
+        if is_header:
+            argument = f"{option if equals else '…'}=…"
+        elif equals and option in _HEADER_OPTIONS:
+            name, equals, _ = value.partition("=")
+            argument = f"{option}={name if equals else '…'}=…"
+        is_header = argument in _HEADER_OPTIONS
         found.append(argument)
     return found
 
