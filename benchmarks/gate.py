@@ -203,7 +203,11 @@ def _ratios(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     known = {arm.name: arm for arm in _ARMS}
     parser.add_argument("--arm", action="append", choices=known, help="only this one; may be repeated")
     parser.add_argument("--beside-stress", action="store_true", help="beside stress-ng --cpu 1")

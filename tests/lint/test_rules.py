@@ -81,6 +81,7 @@ def test_bfloat16_is_served_from_the_release_on_whose_backend_takes_it(
     report = lint(RepositoryTree.read(tmp_path), Options(release(target)))
     assert [item.rule.id for item in report.errors] == rules * 2  # the input and the output
     assert all("is of BFLOAT16" in item.message for item in report.errors)
+    assert all("with Triton 26.03 or later" in item.fix for item in report.errors)
 
 
 @pytest.mark.parametrize(("kind", "rules"), [("KIND_CPU", []), ("KIND_GPU", ["MW109", "MW109"])])

@@ -311,7 +311,8 @@ def not_servable(view: ConfigView) -> Iterator[Found]:
                 yield view.at(view.file_of(number), f"'{value.name}' is of {what}, which Triton cannot serve")
             elif since := value.served_since(view.options.target):
                 what = f"{element_type(value.elem_type)}, which the onnxruntime backend takes from Triton {since} on"
-                yield view.at(view.file_of(number), f"'{value.name}' is of {what}")
+                fix = f"Serve it with Triton {since} or later, or cast it to FLOAT in the model."
+                yield view.at(view.file_of(number), f"'{value.name}' is of {what}", fix=fix)
 
 
 @rule(
