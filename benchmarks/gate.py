@@ -54,7 +54,7 @@ _ARMS = (
         "PASS",
         "compute",
     ),
-    _Arm("config", "20 % less throughput by config: a queue delay", 20, "FAIL", "PASS", "queue"),
+    _Arm("config", "less throughput by config: a queue delay of 7 ms", 20, "FAIL", "PASS", "queue"),
 )
 
 

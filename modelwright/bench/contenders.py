@@ -136,9 +136,8 @@ def _model(repository: Repository, builder: Builder, skipped: str) -> Contender:
     file = repository.folder(builder.name, version) / _MODEL_FILE
     backend = backend_of(config)
     load = LoadOnnx(replace(builder, variant=None), file)  # however it was made, it is a file now
-    contender = Contender(
-        row, load, config.max_batch_size, not backend or backend in backends_here()
-    )  # an ensemble has none
+    is_served = not backend or backend in backends_here()  # an ensemble has no backend
+    contender = Contender(row, load, config.max_batch_size, is_served)
     if backend != "onnxruntime" or not file.is_file():
         reason = _NO_PROCESS.get(backend, f"its version holds no {_MODEL_FILE} for onnxruntime")
         not_served = "" if contender.is_served else f"the server here has no backend {backend}"

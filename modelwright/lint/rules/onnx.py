@@ -340,10 +340,9 @@ def external_weights(view: ConfigView) -> Iterator[Found]:
 
 def _weights_folder(view: ConfigView, number: int) -> str:
     """The folder that external locations are relative to: that of the ONNX file, relative to the model's folder."""
-    name = view.filled.default_model_filename
-    return (
-        f"{number}/{name}" if view.model_file(number, name).is_dir() else str(PurePosixPath(f"{number}/{name}").parent)
-    )
+    file = view.file_of(number)
+    is_folder = view.model_file(number, view.filled.default_model_filename).is_dir()
+    return file if is_folder else str(PurePosixPath(file).parent)
 
 
 def _weights_problem(view: ConfigView, folder: str, external: ExternalTensor, anywhere: bool) -> str:
