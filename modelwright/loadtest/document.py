@@ -195,7 +195,10 @@ class SloResult(_Part):
 
 
 class Interval(_Part):
-    """A ratio candidate / baseline of the better quarter of the rounds of each, and its bootstrap interval."""
+    """A ratio candidate / baseline, and its bootstrap interval.
+
+    Of the better quarter of each side's rounds, or the median of the rounds' ratios: the calibration chooses.
+    """
 
     metric: str  # "cpu", "throughput", "p50", "p99", "compute"
     regime: str  # "saturation", "one in flight" or "fixed load"
@@ -203,7 +206,7 @@ class Interval(_Part):
     low: float
     high: float
     confidence: float
-    baseline: float  # the better quartile of the rounds, in `unit`
+    baseline: float  # the better quartile or the median of the rounds, in `unit`
     candidate: float
     unit: str  # "req/s" or "ms"
     rounds: int

@@ -62,6 +62,7 @@ def _name(item: MetricVerdict) -> str:
 def _caption(gate: Gate) -> str:
     first = gate.metrics[0].interval
     return (
-        f"The better quarter of {fmt.counted(first.rounds, 'round')} and the {fmt.percent(first.confidence)} interval. "
+        f"The {fmt.percent(first.confidence)} interval over {fmt.counted(first.rounds, 'round')}, of the better quarter"
+        " of each side's rounds or the median of their ratios: the calibration chooses. "
         "Wholly in the part that is worse than allowed, an interval fails; wholly outside it, it passes."
     )
